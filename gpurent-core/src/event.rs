@@ -1,0 +1,127 @@
+//! What happened to a rental: the only way it changes, and what everybody else sees.
+//!
+//! Events are numbered from 1 within a rental, stored with the change they make, and folding them gives
+//! the rental again. They hold no secret: whoever may see one adds it when sending.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::access::CredentialKind;
+use crate::clock::Moment;
+use crate::gpu::Gpu;
+use crate::id::{ContainerId, HostId, InstanceName, Position, RentalId, Seq};
+use crate::lifecycle::{EndReason, Exit};
+use crate::money::Quote;
+use crate::port::PortBinding;
+use crate::spec::RentalSpec;
+
+/// A claim: the first event of every rental, and everything that was settled with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The new rental.
+    pub id: RentalId,
+    /// On which host.
+    pub host: HostId,
+    /// Under which name.
+    pub name: InstanceName,
+    /// What was asked for.
+    pub spec: RentalSpec,
+    /// How its renter gets in.
+    pub credential: CredentialKind,
+    /// The GPUs it got.
+    pub gpus: Vec<Gpu>,
+    /// The ports it got.
+    pub ports: Vec<PortBinding>,
+    /// The price, where prices are on.
+    pub quote: Option<Quote>,
+    /// Until when it has to have started.
+    pub due: Timestamp,
+}
+
+/// Something that happened to a rental.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// GPUs and ports were claimed for it.
+    Claimed(Box<Claim>),
+    /// Its container was made.
+    Created {
+        /// The container.
+        container: ContainerId,
+        /// Whether the GPUs were attached by the engine; simulated ones cannot always be.
+        gpus_attached: bool,
+    },
+    /// Its container started.
+    Started {
+        /// When, by the engine's own record.
+        started_at: Timestamp,
+    },
+    /// Its container could not start because of a port, and is tried again with others.
+    Relaunched {
+        /// The new ports.
+        ports: Vec<PortBinding>,
+    },
+    /// Access was verified: the renter can log in. Paid time counts from here, back to the start.
+    Verified {
+        /// The container's start on both clocks.
+        paid_from: Moment,
+    },
+    /// The end of the paid time is near.
+    Warned,
+    /// The renter's program was told to finish (SIGTERM); the container lives on until the end.
+    Notified,
+    /// It began to end.
+    EndBegan {
+        /// Why.
+        reason: EndReason,
+    },
+    /// Its container stopped, or is known never to have run; its usage is closed.
+    Stopped {
+        /// How, by the engine's own record; `None` where no container was left to tell.
+        exit: Option<Exit>,
+    },
+    /// Its container is gone, and its GPUs and ports are free.
+    Ended,
+}
+
+impl Event {
+    /// The event's name as it is stored and sent.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Claimed(_) => "claimed",
+            Self::Created { .. } => "created",
+            Self::Started { .. } => "started",
+            Self::Relaunched { .. } => "relaunched",
+            Self::Verified { .. } => "verified",
+            Self::Warned => "warned",
+            Self::Notified => "notified",
+            Self::EndBegan { .. } => "end_began",
+            Self::Stopped { .. } => "stopped",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// An event with its number and time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Its number within the rental.
+    pub seq: Seq,
+    /// When it was recorded, on the host's wall clock.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+/// An event in its host's journal, where readers follow it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalEntry {
+    /// Its number within the journal: a reader resumes after the last one it saw.
+    pub position: Position,
+    /// Whose event.
+    pub rental: RentalId,
+    /// The event.
+    pub recorded: Recorded,
+}

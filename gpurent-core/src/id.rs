@@ -1,0 +1,215 @@
+//! Names of things: hosts, rentals, renters, containers, and the counters that fence writes.
+//!
+//! Every identifier is its own type, so that a host's name can never stand where a renter's is meant,
+//! and is checked once, where it enters.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::invalid::Invalid;
+
+/// Declares a text identifier with a maximum length and a test of its characters.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $max:literal, $allowed:expr, $hint:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The identifier as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Invalid;
+
+            fn try_from(text: String) -> Result<Self, Invalid> {
+                let allowed: fn(char) -> bool = $allowed;
+                if text.is_empty() || text.len() > $max || !text.chars().all(allowed) {
+                    return Err(Invalid::new($field, concat!("must be 1 to ", $max, " characters of ", $hint)));
+                }
+                Ok(Self(text))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+fn plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+text_id!(
+    /// The host that rentals are placed on: one agent, one container engine.
+    HostId, "host_id", 128, plain, "letters, digits, '.', '_' and '-'"
+);
+text_id!(
+    /// What the renter calls the rental; unique among a host's live rentals.
+    InstanceName, "instance_name", 128, plain, "letters, digits, '.', '_' and '-'"
+);
+text_id!(
+    /// Who rents, and so who may see and end the rental.
+    RenterId, "renter", 128, |c| plain(c) || matches!(c, '@' | ':' | '/' | '+'),
+    "letters, digits and any of . _ - @ : / +"
+);
+text_id!(
+    /// The engine's own id of a container.
+    ContainerId, "container_id", 128, plain, "letters, digits, '.', '_' and '-'"
+);
+text_id!(
+    /// The identity of a container engine (Docker's daemon id). A host is pinned to one engine, so that
+    /// two machines configured with one host id cannot both act.
+    EngineId, "engine", 256, |c| plain(c) || c == ':', "letters, digits and any of . _ - :"
+);
+
+/// Identifies a rental for ever, on every surface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RentalId(Uuid);
+
+impl RentalId {
+    /// A new random (version 4) id.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub fn as_uuid(&self) -> &Uuid {
+        &self.0
+    }
+}
+
+impl From<Uuid> for RentalId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
+impl FromStr for RentalId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Uuid::try_parse(text).map(Self).map_err(|_| Invalid::new("rental_id", "must be a UUID"))
+    }
+}
+
+impl fmt::Display for RentalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Declares a counter that only grows.
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident($int:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name($int);
+
+        impl $name {
+            /// Before the first.
+            pub const ZERO: Self = Self(0);
+
+            /// The counter with this value.
+            #[must_use]
+            pub const fn new(value: $int) -> Self {
+                Self(value)
+            }
+
+            /// Its value.
+            #[must_use]
+            pub const fn get(self) -> $int {
+                self.0
+            }
+
+            /// The one after this.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+counter!(
+    /// Grows with every write of a rental; a write names the one it saw (compare and swap).
+    Revision(u64)
+);
+counter!(
+    /// Grows with every launch of a rental's container. It alone is in container names, so that the
+    /// clean-up of an old launch can never hit a newer one.
+    Attempt(u32)
+);
+counter!(
+    /// Grows each time a process takes over a host; writes of observations carry it (fencing).
+    Epoch(u64)
+);
+counter!(
+    /// The number of an event within its rental: 1 to n without a gap.
+    Seq(u64)
+);
+counter!(
+    /// The number of an event within its host's journal, given after the commit; readers resume from it.
+    Position(u64)
+);
+
+/// One launch of a rental's container: what every call to a [`ContainerRuntime`] is about.
+///
+/// [`ContainerRuntime`]: crate::runtime::ContainerRuntime
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LaunchId {
+    /// Whose container.
+    pub rental: RentalId,
+    /// Which of its launches.
+    pub attempt: Attempt,
+}
+
+impl LaunchId {
+    /// The container's deterministic name, `gpurent-<rental>-<attempt>`: a crash between creating a
+    /// container and recording it is repaired by finding it again under this name.
+    #[must_use]
+    pub fn container_name(&self) -> String {
+        format!("gpurent-{}-{}", self.rental, self.attempt)
+    }
+}
+
+impl fmt::Display for LaunchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.rental, self.attempt)
+    }
+}

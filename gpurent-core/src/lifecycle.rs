@@ -1,0 +1,227 @@
+//! The states of a rental, why it ends, and whose fault that is.
+//!
+//! ```text
+//!     claim              started              access verified
+//!  ──────────▶ Provisioning ────▶ Running ─────────────────▶ Ready
+//!                  │  ▲             │                           │  cancelled · expired · exited · lost · failed
+//!                  │  └─ relaunch   │                           │
+//!                  └────────────────┴─────────────┬─────────────┘
+//!                                                 ▼
+//!                               Ending{reason} ── stopped ── absence confirmed ──▶ Ended{reason}
+//! ```
+//!
+//! Failure is a reason, not a state: every rental leaves by the same door, so nothing skips the clean-up.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Where a rental is in its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum State {
+    /// Its GPUs and ports are claimed; the container is being made.
+    Provisioning,
+    /// Its container runs; access is being verified.
+    Running,
+    /// Its renter can log in, and pays.
+    Ready,
+    /// It is being taken down.
+    Ending {
+        /// Why.
+        reason: EndReason,
+        /// Whether the container is known to have stopped, and the usage is closed.
+        stopped: bool,
+    },
+    /// Its container is gone, its GPUs and ports are free, its bill is final.
+    Ended {
+        /// Why.
+        reason: EndReason,
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+/// The states' names alone, for filters, tables and columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// [`State::Provisioning`]
+    Provisioning,
+    /// [`State::Running`]
+    Running,
+    /// [`State::Ready`]
+    Ready,
+    /// [`State::Ending`]
+    Ending,
+    /// [`State::Ended`]
+    Ended,
+}
+
+impl Phase {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 5] = [Self::Provisioning, Self::Running, Self::Ready, Self::Ending, Self::Ended];
+
+    /// The name in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Running => "running",
+            Self::Ready => "ready",
+            Self::Ending => "ending",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl State {
+    /// The state's name.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Provisioning => Phase::Provisioning,
+            Self::Running => Phase::Running,
+            Self::Ready => Phase::Ready,
+            Self::Ending { .. } => Phase::Ending,
+            Self::Ended { .. } => Phase::Ended,
+        }
+    }
+
+    /// Why it ends or ended.
+    #[must_use]
+    pub fn end_reason(&self) -> Option<&EndReason> {
+        match self {
+            Self::Ending { reason, .. } | Self::Ended { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// Why a rental ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EndReason {
+    /// Its paid time is over.
+    Expired,
+    /// Its renter or the platform ended it.
+    Cancelled,
+    /// Its main program ended by itself after it was ready.
+    Exited {
+        /// The program's exit code.
+        code: i64,
+        /// Whether the kernel killed it for want of memory.
+        out_of_memory: bool,
+    },
+    /// Its container vanished without us.
+    Lost {
+        /// When it was last seen running.
+        last_seen: Timestamp,
+    },
+    /// It never became ready.
+    Failed(Failure),
+}
+
+/// Who has to do something about an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Nobody: it ended as agreed.
+    Nobody,
+    /// The renter: the same request would end the same way.
+    Renter,
+    /// The host: another host, or this one later, may do better.
+    Host,
+}
+
+impl EndReason {
+    /// Whose fault the end is.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Expired | Self::Cancelled => Fault::Nobody,
+            Self::Exited { .. } => Fault::Renter,
+            Self::Lost { .. } => Fault::Host,
+            Self::Failed(failure) => failure.kind.fault(),
+        }
+    }
+
+    /// Whether the same request may succeed another time.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        self.fault() == Fault::Host
+    }
+
+    /// A sentence for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Expired => "The paid time is over".to_owned(),
+            Self::Cancelled => "Ended on request".to_owned(),
+            Self::Exited { out_of_memory: true, code } => {
+                format!("The container ran out of memory and was killed (exit code {code})")
+            }
+            Self::Exited { code, .. } => format!("The container's program ended with exit code {code}"),
+            Self::Lost { .. } => "The container disappeared from the host".to_owned(),
+            Self::Failed(failure) => failure.detail.clone(),
+        }
+    }
+}
+
+/// Why a rental never became ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// A sentence for the renter and the operator; holds no secret.
+    pub detail: String,
+    /// The container's last lines of output, where there was one.
+    pub log_tail: Vec<String>,
+}
+
+/// Kinds of failures before a rental is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The image does not exist, or its registry refuses it.
+    ImageUnavailable,
+    /// The pull made no progress for too long.
+    PullStalled,
+    /// The container's program ended before access was verified.
+    ExitedEarly,
+    /// SSH did not answer in time.
+    AccessTimeout,
+    /// Everything together took too long.
+    DeadlineExceeded,
+    /// The engine has no NVIDIA runtime.
+    GpuRuntimeMissing,
+    /// A host port was taken by somebody else, again and again.
+    PortTaken,
+    /// The engine refused the container.
+    Refused,
+    /// The container vanished while it was being made.
+    Vanished,
+}
+
+impl FailureKind {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::ImageUnavailable | Self::ExitedEarly => Fault::Renter,
+            _ => Fault::Host,
+        }
+    }
+}
+
+/// How a container ended, by the engine's own record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// When, on the engine's wall clock.
+    pub finished_at: Timestamp,
+    /// The main program's exit code.
+    pub code: i64,
+    /// Whether the kernel killed it for want of memory.
+    pub out_of_memory: bool,
+}

@@ -1,0 +1,68 @@
+//! GPUs that exist as names only: for tests, and for trying out a host on a machine without any.
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::gpu::{Gpu, GpuModel};
+use crate::id::HostId;
+use crate::probe::{GpuProbe, ProbeError};
+
+/// So many GPUs of a model, with UUIDs that a restart does not change.
+#[derive(Clone, Debug)]
+pub struct SimulatedGpus {
+    gpus: Vec<Gpu>,
+}
+
+/// The name space of simulated GPUs' UUIDs.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6770_7572_656e_7420_7369_6d75_6c61_7465);
+
+impl SimulatedGpus {
+    /// `count` GPUs of one model on a host.
+    #[must_use]
+    pub fn new(host: &HostId, count: u8, model: GpuModel) -> Self {
+        let gpus = (0..u32::from(count)).map(|index| {
+            let uuid = format!("GPU-{}", Uuid::new_v5(&NAMESPACE, format!("{host}/{index}").as_bytes()));
+            Gpu {
+                uuid: uuid.parse().unwrap_or_else(|_| unreachable!("{uuid} is a GPU UUID")),
+                index,
+                memory_mib: memory_in_name(&model).unwrap_or(24 * 1024),
+                model: model.clone(),
+                simulated: true,
+            }
+        });
+        Self { gpus: gpus.collect() }
+    }
+
+    /// The GPUs.
+    #[must_use]
+    pub fn gpus(&self) -> &[Gpu] {
+        &self.gpus
+    }
+}
+
+/// The memory that a model's name tells of: 16384 MiB in "Tesla V100-SXM2-16GB".
+fn memory_in_name(model: &GpuModel) -> Option<u64> {
+    let normal = model.normalised();
+    normal.split(' ').find_map(|word| word.strip_suffix("gb")?.parse::<u64>().ok()).map(|gib| gib * 1024)
+}
+
+#[async_trait]
+impl GpuProbe for SimulatedGpus {
+    async fn discover(&self) -> Result<Vec<Gpu>, ProbeError> {
+        Ok(self.gpus.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_finds_the_same_gpus() {
+        let gpus = |host: &str| SimulatedGpus::new(&host.parse().unwrap(), 2, "Tesla V100-SXM2-16GB".parse().unwrap());
+        assert_eq!(gpus("a").gpus(), gpus("a").gpus());
+        assert_ne!(gpus("a").gpus()[0].uuid, gpus("b").gpus()[0].uuid);
+        assert_ne!(gpus("a").gpus()[0].uuid, gpus("a").gpus()[1].uuid);
+        assert_eq!(gpus("a").gpus()[0].memory_mib, 16384);
+    }
+}

@@ -1,0 +1,13 @@
+//! Fakes of everything outside: a store, an engine, GPUs and a clock in memory.
+//!
+//! They pass the same conformance suites as the real ones, and can be told to fail.
+
+mod clock;
+mod gpus;
+mod runtime;
+mod store;
+
+pub use clock::ManualClock;
+pub use gpus::SimulatedGpus;
+pub use runtime::{Fault, MemoryRuntime, RuntimeStep};
+pub use store::MemoryStore;

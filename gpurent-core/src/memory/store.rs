@@ -1,0 +1,211 @@
+//! A store in memory. Holds the rules, loses everything with the process.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::event::{JournalEntry, Recorded};
+use crate::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
+use crate::placement::{Held, Placement};
+use crate::rental::Rental;
+use crate::seal::{Fingerprint, Sealed};
+use crate::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError};
+
+/// A store for tests and for trying things out.
+#[derive(Default)]
+pub struct MemoryStore {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    away: bool,
+    hosts: BTreeMap<HostId, HostRow>,
+    rentals: BTreeMap<RentalId, RentalRow>,
+    /// In the order of their claims.
+    claimed: Vec<RentalId>,
+    unpublished: Vec<(HostId, RentalId, Recorded)>,
+}
+
+struct HostRow {
+    engine: EngineId,
+    epoch: Epoch,
+    journal: Vec<JournalEntry>,
+}
+
+struct RentalRow {
+    rental: Rental,
+    fingerprint: Fingerprint,
+    sealed: Option<Sealed>,
+    events: Vec<Recorded>,
+}
+
+impl MemoryStore {
+    /// Lets the store answer, or not.
+    pub fn set_available(&self, available: bool) {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).away = !available;
+    }
+
+    fn tables(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables.away { Err(StoreError::Unavailable("the store is away".into())) } else { Ok(tables) }
+    }
+}
+
+impl Tables {
+    fn check(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
+        match self.hosts.get(host) {
+            Some(row) if row.epoch == epoch => Ok(()),
+            _ => Err(StoreError::Fenced),
+        }
+    }
+
+    fn live(&self, host: &HostId) -> impl Iterator<Item = &RentalRow> {
+        self.rentals.values().filter(move |row| row.rental.is_live() && row.rental.host() == host)
+    }
+
+    fn held(&self, host: &HostId) -> Held {
+        let mut held = Held::default();
+        for row in self.live(host) {
+            held.gpus.extend(row.rental.gpus().iter().map(|gpu| gpu.uuid.clone()));
+            held.ports.extend(row.rental.ports().iter().map(|binding| binding.host));
+        }
+        held
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Epoch, StoreError> {
+        let mut tables = self.tables()?;
+        let row = tables.hosts.entry(host.clone()).or_insert_with(|| HostRow {
+            engine: engine.clone(),
+            epoch: Epoch::ZERO,
+            journal: Vec::new(),
+        });
+        if row.engine != *engine {
+            return Err(StoreError::HostPinned(row.engine.clone()));
+        }
+        row.epoch = row.epoch.next();
+        Ok(row.epoch)
+    }
+
+    async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
+        self.tables()?.check(host, epoch)
+    }
+
+    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
+        let mut tables = self.tables()?;
+        if let Some(row) = tables.live(&new.host).find(|row| *row.rental.name() == new.name) {
+            return if row.fingerprint == new.fingerprint {
+                Ok(Claimed::Existing(row.rental.clone()))
+            } else {
+                Err(ClaimError::NameTaken(new.name.clone()))
+            };
+        }
+        let placed = placement.place(new.id, &new.spec, &tables.held(&new.host))?;
+        let (rental, event) = new.settle(placed);
+        let row = RentalRow {
+            rental: rental.clone(),
+            fingerprint: new.fingerprint,
+            sealed: Some(new.sealed.clone()),
+            events: vec![event.clone()],
+        };
+        tables.rentals.insert(new.id, row);
+        tables.claimed.push(new.id);
+        tables.unpublished.push((new.host.clone(), new.id, event));
+        Ok(Claimed::New(rental))
+    }
+
+    async fn commit(&self, change: &Change) -> Result<(), StoreError> {
+        let mut tables = self.tables()?;
+        let rental = change.rental();
+        if let Some(epoch) = change.fence() {
+            tables.check(rental.host(), epoch)?;
+        }
+        let port_taken = tables.live(rental.host()).filter(|row| row.rental.id() != rental.id()).any(|row| {
+            row.rental.ports().iter().any(|held| rental.ports().iter().any(|wanted| wanted.host == held.host))
+        });
+        let Some(row) = tables.rentals.get_mut(&rental.id()) else { return Err(StoreError::Conflict) };
+        if row.rental.revision() != change.expected() || (port_taken && rental.is_live()) {
+            return Err(StoreError::Conflict);
+        }
+        row.rental = rental.clone();
+        row.events.extend_from_slice(change.events());
+        if !rental.is_live() {
+            row.sealed = None;
+        }
+        let host = rental.host();
+        tables
+            .unpublished
+            .extend(change.events().iter().map(|event| (host.clone(), rental.id(), event.clone())));
+        Ok(())
+    }
+
+    async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
+        Ok(self.tables()?.rentals.get(&id).map(|row| row.rental.clone()))
+    }
+
+    async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
+        Ok(self.tables()?.live(host).map(|row| row.rental.clone()).collect())
+    }
+
+    async fn list(
+        &self,
+        host: &HostId,
+        filter: &Filter,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError> {
+        let tables = self.tables()?;
+        let passes = |rental: &&Rental| {
+            rental.host() == host
+                && filter.renter.as_ref().is_none_or(|renter| rental.spec().renter == *renter)
+                && (filter.phases.is_empty() || filter.phases.contains(&rental.state().phase()))
+        };
+        let newest_first = tables.claimed.iter().rev().filter_map(|id| tables.rentals.get(id)).map(|row| &row.rental);
+        let from = newest_first.skip_while(|rental| after.is_some_and(|after| rental.id() != after));
+        let rest = from.skip(usize::from(after.is_some()));
+        Ok(rest.filter(passes).take(limit.min(MAX_PAGE)).cloned().collect())
+    }
+
+    async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
+        Ok(self.tables()?.held(host))
+    }
+
+    async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError> {
+        Ok(self.tables()?.rentals.get(&id).and_then(|row| row.sealed.clone()))
+    }
+
+    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError> {
+        let tables = self.tables()?;
+        let events = tables.rentals.get(&id).map(|row| row.events.as_slice()).unwrap_or_default();
+        Ok(events.iter().filter(|event| event.seq > after).take(limit.min(MAX_PAGE)).cloned().collect())
+    }
+
+    async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        let mut tables = self.tables()?;
+        tables.check(host, epoch)?;
+        let (ours, others) = std::mem::take(&mut tables.unpublished).into_iter().partition(|(of, _, _)| of == host);
+        tables.unpublished = others;
+        let mut ours: Vec<(HostId, RentalId, Recorded)> = ours;
+        let later = ours.split_off(limit.min(ours.len()));
+        tables.unpublished.extend(later);
+        let Some(row) = tables.hosts.get_mut(host) else { return Err(StoreError::Fenced) };
+        let mut published = Vec::with_capacity(ours.len());
+        for (_, rental, recorded) in ours {
+            let position = Position::new(row.journal.len() as u64 + 1);
+            let entry = JournalEntry { position, rental, recorded };
+            row.journal.push(entry.clone());
+            published.push(entry);
+        }
+        Ok(published)
+    }
+
+    async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        let tables = self.tables()?;
+        let journal = tables.hosts.get(host).map(|row| row.journal.as_slice()).unwrap_or_default();
+        Ok(journal.iter().filter(|entry| entry.position > after).take(limit.min(MAX_PAGE)).cloned().collect())
+    }
+}

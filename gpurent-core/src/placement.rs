@@ -1,0 +1,108 @@
+//! Placing a rental: GPUs by the allocator, ports from the pools, out of what is not held.
+//!
+//! Every store calls [`Placement::place`] inside its claim, so that the policy exists once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::allocator::Allocator;
+use crate::gpu::{Gpu, GpuModel, GpuSelector, GpuUuid};
+use crate::id::RentalId;
+use crate::money::{Quote, RateCard};
+use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
+use crate::spec::RentalSpec;
+
+/// What the host's live rentals hold.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// GPUs.
+    pub gpus: BTreeSet<GpuUuid>,
+    /// Host ports.
+    pub ports: BTreeSet<HostPort>,
+}
+
+/// What a rental was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its GPUs.
+    pub gpus: Vec<Gpu>,
+    /// Its ports.
+    pub ports: Vec<PortBinding>,
+    /// Its price, where prices are on.
+    pub quote: Option<Quote>,
+}
+
+/// Why a rental has no place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoPlace {
+    /// The host has no such GPU at all: asking again is of no use.
+    #[error("this host has no {0} GPU")]
+    UnknownGpu(GpuSelector),
+    /// All such GPUs are rented: asking later may be.
+    #[error("every {0} GPU of this host is rented")]
+    NoGpuFree(GpuSelector),
+    /// Prices are on, and the rate card has none for this model.
+    #[error("no price is set for {0}")]
+    NoRate(GpuModel),
+    /// The ports are the problem.
+    #[error(transparent)]
+    NoPort(#[from] NoPort),
+}
+
+/// A host's GPUs and ports, and how they are given out.
+#[derive(Clone)]
+pub struct Placement {
+    /// The GPUs that may be rented.
+    pub gpus: Arc<[Gpu]>,
+    /// Who chooses among them.
+    pub allocator: Arc<dyn Allocator>,
+    /// The ports that may be given out.
+    pub pools: PortPools,
+    /// Who knows which of them somebody else uses.
+    pub port_probe: Arc<dyn PortProbe>,
+    /// What GPUs cost; `None` where nothing is charged.
+    pub prices: Option<Arc<RateCard>>,
+}
+
+impl Placement {
+    /// Finds GPUs and ports for `spec` among what is not held.
+    ///
+    /// # Errors
+    /// [`NoPlace`], naming what is missing.
+    pub fn place(&self, rental: RentalId, spec: &RentalSpec, held: &Held) -> Result<Placed, NoPlace> {
+        let selector = &spec.gpu.selector;
+        let known = self.gpus.iter().filter(|gpu| selector.matches(gpu)).count();
+        if known < usize::from(spec.gpu.count.get()) {
+            return Err(NoPlace::UnknownGpu(selector.clone()));
+        }
+        let free: Vec<&Gpu> = self.gpus.iter().filter(|gpu| !held.gpus.contains(&gpu.uuid)).collect();
+        let chosen = self.allocator.choose(&spec.gpu, &free).unwrap_or_default();
+        let distinct: BTreeSet<_> = chosen.iter().map(|gpu| &gpu.uuid).collect();
+        if distinct.len() != usize::from(spec.gpu.count.get()) {
+            return Err(NoPlace::NoGpuFree(selector.clone()));
+        }
+        Ok(Placed {
+            quote: self.quote(&chosen)?,
+            ports: self.ports(rental, spec, held)?,
+            gpus: chosen.into_iter().cloned().collect(),
+        })
+    }
+
+    /// The price of all chosen GPUs together: that of the first, times their number, since one request
+    /// names one model.
+    fn quote(&self, chosen: &[&Gpu]) -> Result<Option<Quote>, NoPlace> {
+        let (Some(prices), Some(first)) = (&self.prices, chosen.first()) else { return Ok(None) };
+        let one = prices.quote(&first.model).ok_or_else(|| NoPlace::NoRate(first.model.clone()))?;
+        let count = u8::try_from(chosen.len()).unwrap_or(u8::MAX);
+        Ok(Some(Quote { rate: one.rate.times(count), ..one }))
+    }
+
+    /// Finds ports alone: for a launch that is tried again because one was taken.
+    ///
+    /// # Errors
+    /// [`NoPort`], naming what is missing.
+    pub fn ports(&self, rental: RentalId, spec: &RentalSpec, held: &Held) -> Result<Vec<PortBinding>, NoPort> {
+        self.pools.assign(&spec.ports, rental, &held.ports, self.port_probe.as_ref())
+    }
+}

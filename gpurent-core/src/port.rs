@@ -1,0 +1,362 @@
+//! Ports: what a renter publishes, and which ports of the host they get.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::RentalId;
+use crate::invalid::Invalid;
+
+/// Declares a TCP port of one side, so that the two cannot be swapped.
+macro_rules! port {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(NonZeroU16);
+
+        impl $name {
+            /// The port's number.
+            #[must_use]
+            pub const fn get(self) -> u16 {
+                self.0.get()
+            }
+        }
+
+        impl TryFrom<u16> for $name {
+            type Error = Invalid;
+
+            fn try_from(number: u16) -> Result<Self, Invalid> {
+                NonZeroU16::new(number).map(Self).ok_or_else(|| Invalid::new("ports", "must be 1 to 65535"))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                text.parse().map(Self).map_err(|_| Invalid::new("ports", "must be 1 to 65535"))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+port!(
+    /// A TCP port inside a container.
+    ContainerPort
+);
+port!(
+    /// A TCP port of the host.
+    HostPort
+);
+
+/// Where SSH answers inside every container.
+pub const SSH: ContainerPort = ContainerPort(NonZeroU16::new(22).unwrap());
+/// Where a container's web service is expected when nothing else is said.
+pub const WEB: ContainerPort = ContainerPort(NonZeroU16::new(8080).unwrap());
+
+/// A container port that the renter wants reachable, and perhaps where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// The port inside.
+    pub container: ContainerPort,
+    /// The host's port, if the renter asks for a certain one.
+    pub host: Option<HostPort>,
+}
+
+/// The ports a renter publishes, each once. SSH is always among them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<PublishedPort>", into = "Vec<PublishedPort>")]
+pub struct PublishedPorts(Vec<PublishedPort>);
+
+/// How many ports one rental may publish.
+pub const MAX_PUBLISHED: usize = 32;
+
+impl PublishedPorts {
+    /// The ports in order of their container side.
+    #[must_use]
+    pub fn as_slice(&self) -> &[PublishedPort] {
+        &self.0
+    }
+}
+
+impl Default for PublishedPorts {
+    fn default() -> Self {
+        Self(vec![PublishedPort { container: SSH, host: None }])
+    }
+}
+
+impl TryFrom<Vec<PublishedPort>> for PublishedPorts {
+    type Error = Invalid;
+
+    fn try_from(mut ports: Vec<PublishedPort>) -> Result<Self, Invalid> {
+        if !ports.iter().any(|port| port.container == SSH) {
+            ports.push(PublishedPort { container: SSH, host: None });
+        }
+        if ports.len() > MAX_PUBLISHED {
+            return Err(Invalid::new("ports", format!("must be at most {MAX_PUBLISHED}, SSH included")));
+        }
+        ports.sort_by_key(|port| port.container);
+        if ports.windows(2).any(|pair| pair[0].container == pair[1].container) {
+            return Err(Invalid::new("ports", "must name each container port once"));
+        }
+        let asked: Vec<_> = ports.iter().filter_map(|port| port.host).collect();
+        if asked.iter().collect::<BTreeSet<_>>().len() != asked.len() {
+            return Err(Invalid::new("ports", "must name each host port once"));
+        }
+        Ok(Self(ports))
+    }
+}
+
+impl From<PublishedPorts> for Vec<PublishedPort> {
+    fn from(ports: PublishedPorts) -> Self {
+        ports.0
+    }
+}
+
+/// A container port and the host's port that leads to it, held until the rental has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBinding {
+    /// The port inside.
+    pub container: ContainerPort,
+    /// The host's port.
+    pub host: HostPort,
+}
+
+/// A range of the host's ports, `first-last`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRange(RangeInclusive<u16>);
+
+impl PortRange {
+    /// Whether `port` lies in the range.
+    #[must_use]
+    pub fn contains(&self, port: HostPort) -> bool {
+        self.0.contains(&port.get())
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.0.start() <= other.0.end() && other.0.start() <= self.0.end()
+    }
+
+    /// Every port once, beginning somewhere that depends on `salt`: neighbours in time get unrelated
+    /// ports, as seed clients expect, and the choice can be repeated in a test.
+    fn shuffled(&self, salt: u64) -> impl Iterator<Item = HostPort> {
+        let (first, last) = (u64::from(*self.0.start()), u64::from(*self.0.end()));
+        let len = last - first + 1;
+        (0..len).filter_map(move |i| {
+            let number = u16::try_from(first + (salt % len + i) % len).ok()?;
+            NonZeroU16::new(number).map(HostPort)
+        })
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let parsed = text.split_once('-').and_then(|(first, last)| {
+            Some((first.trim().parse::<NonZeroU16>().ok()?, last.trim().parse::<NonZeroU16>().ok()?))
+        });
+        match parsed {
+            Some((first, last)) if first <= last => Ok(Self(first.get()..=last.get())),
+            _ => Err(Invalid::new("port range", "must be FIRST-LAST within 1-65535")),
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0.start(), self.0.end())
+    }
+}
+
+/// Tells whether somebody outside our books listens on a port of the host.
+pub trait PortProbe: Send + Sync {
+    /// Whether the port can be bound now.
+    fn is_free(&self, port: HostPort) -> bool;
+}
+
+/// Trusts the books alone: for fakes, and for engines on another machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TrustBooks;
+
+impl PortProbe for TrustBooks {
+    fn is_free(&self, _port: HostPort) -> bool {
+        true
+    }
+}
+
+/// Why a rental got no ports.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoPort {
+    /// The operator does not let renters choose this port.
+    #[error("host port {0} may not be asked for on this host")]
+    NotAllowed(HostPort),
+    /// The port that was asked for is in use.
+    #[error("host port {0} is taken")]
+    Taken(HostPort),
+    /// Every port of the pool is in use.
+    #[error("no free port is left in the pool {0}")]
+    Exhausted(PortRange),
+}
+
+/// The host's ports that rentals may get.
+#[derive(Clone, Debug)]
+pub struct PortPools {
+    ssh: PortRange,
+    web: PortRange,
+    requestable: Option<PortRange>,
+    reserved: BTreeSet<HostPort>,
+}
+
+impl PortPools {
+    /// SSH ports come from `ssh`, all others from `web`.
+    ///
+    /// # Errors
+    /// Refuses pools that overlap.
+    pub fn new(ssh: PortRange, web: PortRange) -> Result<Self, Invalid> {
+        if ssh.overlaps(&web) {
+            return Err(Invalid::new("port pools", format!("must not overlap ({ssh} and {web} do)")));
+        }
+        Ok(Self { ssh, web, requestable: None, reserved: BTreeSet::new() })
+    }
+
+    /// Lets renters ask for a certain host port within `range`.
+    #[must_use]
+    pub fn allow_requests(mut self, range: PortRange) -> Self {
+        self.requestable = Some(range);
+        self
+    }
+
+    /// Never hands out `port`: we listen on it ourselves.
+    #[must_use]
+    pub fn reserve(mut self, port: HostPort) -> Self {
+        self.reserved.insert(port);
+        self
+    }
+
+    /// Chooses a host port for every published one, none of them in `held`.
+    ///
+    /// # Errors
+    /// [`NoPort`]: nothing is chosen then.
+    pub fn assign(
+        &self,
+        wanted: &PublishedPorts,
+        rental: RentalId,
+        held: &BTreeSet<HostPort>,
+        probe: &dyn PortProbe,
+    ) -> Result<Vec<PortBinding>, NoPort> {
+        let salt = rental.as_uuid().as_u64_pair().1;
+        let asked: BTreeSet<_> = wanted.as_slice().iter().filter_map(|port| port.host).collect();
+        let mut chosen = BTreeSet::new();
+        let mut bindings = Vec::with_capacity(wanted.as_slice().len());
+        for port in wanted.as_slice() {
+            let host = match port.host {
+                Some(host) => {
+                    let allowed = self.requestable.as_ref().is_some_and(|range| range.contains(host));
+                    if !allowed || self.reserved.contains(&host) {
+                        return Err(NoPort::NotAllowed(host));
+                    }
+                    if held.contains(&host) || !probe.is_free(host) {
+                        return Err(NoPort::Taken(host));
+                    }
+                    host
+                }
+                None => {
+                    let pool = if port.container == SSH { &self.ssh } else { &self.web };
+                    pool.shuffled(salt)
+                        .find(|host| {
+                            ![held, &chosen, &asked, &self.reserved].iter().any(|set| set.contains(host))
+                                && probe.is_free(*host)
+                        })
+                        .ok_or_else(|| NoPort::Exhausted(pool.clone()))?
+                }
+            };
+            chosen.insert(host);
+            bindings.push(PortBinding { container: port.container, host });
+        }
+        Ok(bindings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pools() -> PortPools {
+        PortPools::new("22000-22009".parse().unwrap(), "8000-8009".parse().unwrap())
+            .unwrap()
+            .allow_requests("1024-65535".parse().unwrap())
+            .reserve(HostPort::try_from(8000).unwrap())
+    }
+
+    fn published(ports: &[(u16, Option<u16>)]) -> Result<PublishedPorts, Invalid> {
+        ports
+            .iter()
+            .map(|(c, h)| {
+                Ok(PublishedPort {
+                    container: ContainerPort::try_from(*c)?,
+                    host: h.map(HostPort::try_from).transpose()?,
+                })
+            })
+            .collect::<Result<Vec<_>, Invalid>>()?
+            .try_into()
+    }
+
+    #[test]
+    fn doubled_ports_are_refused() {
+        assert!(published(&[(80, None), (80, None)]).is_err());
+        assert!(published(&[(80, Some(9000)), (81, Some(9000))]).is_err());
+        assert!(published(&[(0, None)]).is_err());
+    }
+
+    #[test]
+    fn overlapping_pools_are_refused() {
+        assert!(PortPools::new("8000-9000".parse().unwrap(), "9000-9100".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_port_asked_for_is_granted_or_refused_by_name() {
+        let id = RentalId::generate();
+        let port = |n| HostPort::try_from(n).unwrap();
+        let wanted = published(&[(8080, Some(8080))]).unwrap();
+        let got = pools().assign(&wanted, id, &BTreeSet::new(), &TrustBooks).unwrap();
+        assert!(got.iter().any(|b| b.host == port(8080) && b.container == WEB));
+        assert_eq!(
+            pools().assign(&wanted, id, &BTreeSet::from([port(8080)]), &TrustBooks),
+            Err(NoPort::Taken(port(8080)))
+        );
+        for (host, why) in [(22, "low"), (8000, "ours")] {
+            let wanted = published(&[(8080, Some(host))]).unwrap();
+            let refused = pools().assign(&wanted, id, &BTreeSet::new(), &TrustBooks);
+            assert_eq!(refused, Err(NoPort::NotAllowed(port(host))), "{why}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pool_gives_each_port_once_until_it_is_empty(uuid in any::<u128>()) {
+            let id = RentalId::from(uuid::Uuid::from_u128(uuid));
+            let mut held = BTreeSet::new();
+            for _ in 0..10 {
+                let got = pools().assign(&PublishedPorts::default(), id, &held, &TrustBooks).unwrap();
+                prop_assert!(got.iter().all(|binding| held.insert(binding.host)));
+            }
+            let empty = pools().assign(&PublishedPorts::default(), id, &held, &TrustBooks);
+            prop_assert!(matches!(empty, Err(NoPort::Exhausted(_))));
+        }
+    }
+}

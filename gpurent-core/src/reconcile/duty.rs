@@ -1,0 +1,94 @@
+//! A recurring chore of the loop: due at a time, at most once in flight, slower after failures.
+
+use std::time::Duration;
+
+/// One chore. Times are microseconds of the boot clock.
+#[derive(Debug)]
+pub(super) struct Duty {
+    due: i64,
+    in_flight: bool,
+    /// Asked for while in flight: due again as soon as that ends.
+    again: bool,
+    failures: u32,
+}
+
+impl Duty {
+    /// A chore that is due at once.
+    pub(super) fn due_now() -> Self {
+        Self { due: i64::MIN, in_flight: false, again: false, failures: 0 }
+    }
+
+    /// Makes it due as soon as possible.
+    pub(super) fn ask(&mut self) {
+        if self.in_flight {
+            self.again = true;
+        } else {
+            self.due = i64::MIN;
+        }
+    }
+
+    /// Whether to begin it now; if so it counts as in flight.
+    pub(super) fn begin(&mut self, now: i64) -> bool {
+        let begins = !self.in_flight && self.due <= now;
+        self.in_flight |= begins;
+        begins
+    }
+
+    /// It went well; due again after `period`.
+    pub(super) fn done(&mut self, now: i64, period: Duration) {
+        self.failures = 0;
+        self.finish(now, period);
+    }
+
+    /// It failed for now; due again after a pause that grows up to `most`.
+    pub(super) fn failed(&mut self, now: i64, most: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        self.again = false;
+        self.finish(now, backoff(self.failures, most));
+    }
+
+    fn finish(&mut self, now: i64, pause: Duration) {
+        self.in_flight = false;
+        self.due = if std::mem::take(&mut self.again) { now } else { later(now, pause) };
+    }
+
+    /// When it is due; `None` while it is in flight.
+    pub(super) fn due(&self) -> Option<i64> {
+        (!self.in_flight).then_some(self.due)
+    }
+}
+
+/// A time on the boot clock.
+pub(super) fn later(now: i64, pause: Duration) -> i64 {
+    now.saturating_add(i64::try_from(pause.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// 100 ms, doubled with every failure in a row, at most `most`.
+pub(super) fn backoff(failures: u32, most: Duration) -> Duration {
+    Duration::from_millis(100).saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asked_for_while_in_flight_means_once_more() {
+        let mut duty = Duty::due_now();
+        assert!(duty.begin(0) && !duty.begin(0));
+        duty.ask();
+        duty.done(5, Duration::from_secs(9));
+        assert_eq!(duty.due(), Some(5));
+        assert!(duty.begin(5));
+        duty.done(5, Duration::from_micros(7));
+        assert_eq!(duty.due(), Some(12));
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit() {
+        let most = Duration::from_secs(15);
+        assert_eq!(backoff(1, most), Duration::from_millis(100));
+        assert_eq!(backoff(3, most), Duration::from_millis(400));
+        assert_eq!(backoff(u32::MAX, most), most);
+    }
+}

@@ -1,0 +1,283 @@
+//! One action on one rental: the effect on the engine, then its record in the store.
+//!
+//! Effects are idempotent and come before their record, so a crash in between repeats the effect, which
+//! finds itself done.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+
+use crate::event::Event;
+use crate::feed::Update;
+use crate::id::{Epoch, RentalId};
+use crate::lifecycle::{EndReason, Failure, FailureKind};
+use crate::port::HostPort;
+use crate::rental::{Action, Outcome, Rental};
+use crate::rentals::{AccessError, Shared};
+use crate::runtime::{LaunchSpec, Progress, PullProgress, RuntimeError};
+use crate::store::{Change, StoreError};
+
+/// How a step ended.
+#[derive(Debug)]
+pub(super) enum Stepped {
+    /// The image is here; nothing was recorded, since nothing depends on it.
+    Prepared,
+    /// The rental moved on.
+    Moved(Box<Rental>),
+}
+
+/// Why a step did not move the rental.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    /// The rental is another than it was believed to be: read it again.
+    #[error("the rental changed in between")]
+    Stale,
+    /// The host is no longer ours.
+    #[error("the host is no longer ours")]
+    Fenced,
+    /// Something does not answer: try again later.
+    #[error("something does not answer")]
+    Later(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict => Self::Stale,
+            StoreError::Fenced => Self::Fenced,
+            other => Self::Later(Box::new(other)),
+        }
+    }
+}
+
+/// What a step may fail with before it is decided what that means.
+enum Trouble {
+    Runtime(RuntimeError),
+    Step(StepError),
+}
+
+impl From<RuntimeError> for Trouble {
+    fn from(error: RuntimeError) -> Self {
+        Self::Runtime(error)
+    }
+}
+
+impl From<StepError> for Trouble {
+    fn from(error: StepError) -> Self {
+        Self::Step(error)
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Step(error.into())
+    }
+}
+
+/// One rental, as it was read, in the hands of one step.
+pub(super) struct Step {
+    pub(super) shared: Arc<Shared>,
+    pub(super) epoch: Epoch,
+    pub(super) rental: Rental,
+}
+
+/// How many of the container's last lines a failure keeps.
+const LOG_TAIL_LINES: usize = 20;
+/// How much of one such line.
+const LOG_LINE_CHARS: usize = 512;
+
+impl Step {
+    /// Fetches what the container needs. May be dropped at any time.
+    pub(super) async fn prepare(self) -> Result<Stepped, StepError> {
+        let progress = Reporter { shared: &self.shared, rental: self.rental.id() };
+        match self.shared.runtime.prepare(&LaunchSpec::of(&self.rental), &progress).await {
+            Ok(()) => Ok(Stepped::Prepared),
+            Err(error) => self.give_up_or_retry(error).await,
+        }
+    }
+
+    /// Carries out `action` and records it.
+    pub(super) async fn take(self, action: Action) -> Result<Stepped, StepError> {
+        let result = match action {
+            Action::Create => self.create().await,
+            Action::Start => self.start().await,
+            Action::Verify { within } => self.verify(within).await,
+            Action::Warn => self.record(Event::Warned).await.map_err(Trouble::Step),
+            Action::Notify => self.notify().await,
+            Action::End(reason) => self.end(reason).await,
+            Action::Stop { grace } => self.stop(grace).await,
+            Action::Remove => self.remove().await,
+        };
+        match result {
+            Ok(rental) => Ok(Stepped::Moved(Box::new(rental))),
+            Err(Trouble::Step(error)) => Err(error),
+            Err(Trouble::Runtime(error)) => self.give_up_or_retry(error).await,
+        }
+    }
+
+    async fn create(&self) -> Result<Rental, Trouble> {
+        let credential = match self.shared.credential(self.rental.id()).await {
+            Ok(Some(credential)) => credential,
+            // Erased: the rental has ended in between.
+            Ok(None) => return Err(StepError::Stale.into()),
+            Err(AccessError::Store(error)) => return Err(error.into()),
+            Err(AccessError::Seal(error)) => return Err(RuntimeError::Refused(Box::new(error)).into()),
+        };
+        let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &credential).await?;
+        self.shared.failpoints.pass("created-unrecorded");
+        let event = Event::Created { container: created.container, gpus_attached: created.gpus_attached };
+        let rental = self.record(event).await?;
+        self.shared.failpoints.pass("created");
+        Ok(rental)
+    }
+
+    async fn start(&self) -> Result<Rental, Trouble> {
+        let started_at = match self.shared.runtime.start(&LaunchSpec::of(&self.rental)).await {
+            Ok(started_at) => crate::clock::to_micros(started_at),
+            Err(RuntimeError::PortTaken { port, source }) => return self.relaunch(port, source).await,
+            Err(error) => return Err(error.into()),
+        };
+        self.shared.failpoints.pass("started-unrecorded");
+        let rental = self.record(Event::Started { started_at }).await?;
+        self.shared.failpoints.pass("started");
+        Ok(rental)
+    }
+
+    /// Somebody outside our books has a port: the container is removed and made again with others, if
+    /// the renter did not ask for that very one and it was not tried too often.
+    async fn relaunch(&self, port: HostPort, source: crate::runtime::Cause) -> Result<Rental, Trouble> {
+        let asked_for = self.rental.spec().ports.as_slice().iter().any(|wanted| wanted.host == Some(port));
+        if asked_for || self.rental.attempt().get() > self.shared.timing.relaunches {
+            return Err(RuntimeError::PortTaken { port, source }.into());
+        }
+        tracing::warn!(rental = %self.rental.id(), %port, "port is taken by another program; launching again");
+        self.shared.runtime.remove(self.rental.launch()).await?;
+        let mut held = self.shared.store.held(&self.shared.host).await?;
+        // Our own holds are given up with the same write, but a port that failed is not tried again.
+        let own: BTreeSet<_> = self.rental.ports().iter().map(|binding| binding.host).collect();
+        held.ports.retain(|held| !own.contains(held));
+        held.ports.insert(port);
+        let ports = self
+            .shared
+            .placement
+            .ports(self.rental.id(), self.rental.spec(), &held)
+            .map_err(|why| RuntimeError::Refused(Box::new(why)))?;
+        Ok(self.record(Event::Relaunched { ports }).await?)
+    }
+
+    async fn verify(&self, within: std::time::Duration) -> Result<Rental, Trouble> {
+        self.shared.runtime.verify(&LaunchSpec::of(&self.rental), within).await?;
+        let now = self.shared.clock.now();
+        let started_at = self.rental.started_at().unwrap_or(now.wall);
+        // The engine's stamp is wall time; the same instant on the boot clock lies as far back. A stamp
+        // from the future (another machine's clock) counts as now.
+        let ago = now.wall.duration_since(started_at).max(SignedDuration::ZERO);
+        let paid_from = crate::clock::Moment { wall: started_at, ..now.shifted(-ago) };
+        self.shared.failpoints.pass("ready-unrecorded");
+        let rental = self.record(Event::Verified { paid_from }).await?;
+        self.shared.failpoints.pass("ready");
+        Ok(rental)
+    }
+
+    async fn notify(&self) -> Result<Rental, Trouble> {
+        match self.shared.runtime.notify(self.rental.launch()).await {
+            // A container that is gone or has ended needs no notice; the observation deals with it.
+            Ok(()) | Err(RuntimeError::Missing | RuntimeError::Exited(_)) => {}
+            // A notice is a courtesy: one that cannot be given must not hold up the end itself.
+            Err(error) => tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "no notice given"),
+        }
+        Ok(self.record(Event::Notified).await?)
+    }
+
+    async fn end(&self, reason: EndReason) -> Result<Rental, Trouble> {
+        let expired = reason == EndReason::Expired;
+        match self.record(Event::EndBegan { reason }).await {
+            Err(StepError::Later(error)) if expired => {
+                // The paid time is over whether or not the store answers. The engine's own record of the
+                // end is committed once it does.
+                self.shared.runtime.stop(self.rental.launch(), std::time::Duration::ZERO).await?;
+                Err(StepError::Later(error).into())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn stop(&self, grace: std::time::Duration) -> Result<Rental, Trouble> {
+        let mut exit = self.shared.runtime.stop(self.rental.launch(), grace).await?;
+        if let Some(exit) = &mut exit {
+            exit.finished_at = crate::clock::to_micros(exit.finished_at);
+        }
+        self.shared.failpoints.pass("stopped-unrecorded");
+        let rental = self.record(Event::Stopped { exit }).await?;
+        self.shared.failpoints.pass("stopped");
+        Ok(rental)
+    }
+
+    async fn remove(&self) -> Result<Rental, Trouble> {
+        self.shared.runtime.remove(self.rental.launch()).await?;
+        self.shared.failpoints.pass("removed-unrecorded");
+        let rental = self.record(Event::Ended).await?;
+        self.shared.failpoints.pass("removed");
+        Ok(rental)
+    }
+
+    /// Writes an event of the rental, as the holder of the host.
+    async fn record(&self, event: Event) -> Result<Rental, StepError> {
+        let mut change = Change::observation(self.rental.clone(), self.epoch);
+        match change.apply(event, self.shared.clock.now().wall) {
+            Ok(Outcome::Changed) => self.shared.store.commit(&change).await?,
+            Ok(Outcome::Unchanged) => {}
+            Err(_illegal) => return Err(StepError::Stale),
+        }
+        Ok(change.into_rental())
+    }
+
+    /// A rental on its way up that cannot get there ends with the reason; everything else is tried again.
+    async fn give_up_or_retry(&self, error: RuntimeError) -> Result<Stepped, StepError> {
+        let on_its_way_up = self.rental.is_live() && self.rental.state().end_reason().is_none();
+        let Some(kind) = error.failure().filter(|_| on_its_way_up) else {
+            return Err(StepError::Later(Box::new(error)));
+        };
+        let log_tail = self.log_tail(kind).await;
+        tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "rental failed");
+        let reason = EndReason::Failed(Failure { kind, detail: with_causes(&error), log_tail });
+        let rental = self.record(Event::EndBegan { reason }).await?;
+        Ok(Stepped::Moved(Box::new(rental)))
+    }
+
+    async fn log_tail(&self, kind: FailureKind) -> Vec<String> {
+        if !matches!(kind, FailureKind::ExitedEarly | FailureKind::AccessTimeout | FailureKind::Refused) {
+            return Vec::new();
+        }
+        // The output is a help for people; a failure without it is better than none recorded.
+        let lines = self.shared.runtime.logs(self.rental.launch(), LOG_TAIL_LINES).await.unwrap_or_default();
+        lines.into_iter().map(|line| line.chars().take(LOG_LINE_CHARS).collect()).collect()
+    }
+}
+
+/// An error and its causes in one line: for the rental's own record, which has no room for a chain.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text.chars().filter(|c| !c.is_control()).take(1024).collect()
+}
+
+struct Reporter<'a> {
+    shared: &'a Shared,
+    rental: RentalId,
+}
+
+impl PullProgress for Reporter<'_> {
+    fn update(&self, progress: Progress) {
+        self.shared.feed.push(Update::Progress { rental: self.rental, progress });
+    }
+}

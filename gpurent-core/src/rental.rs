@@ -1,0 +1,476 @@
+//! A rental, the pure function that changes it, and the pure function that says what to do next.
+//!
+//! No I/O and no clock: [`Rental::apply`] is given the time, [`Rental::next`] is asked with it. Both the
+//! conformance suites and a restart after a crash rest on the same property: folding the stored events
+//! gives the stored rental.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::access::CredentialKind;
+use crate::billing::{Bill, Segment};
+use crate::clock::Moment;
+use crate::event::{Claim, Event, Recorded};
+use crate::gpu::Gpu;
+use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, Revision, Seq};
+use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
+use crate::money::Quote;
+use crate::port::{HostPort, PortBinding, SSH};
+use crate::spec::RentalSpec;
+
+/// One rental, from its claim to its final bill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rental {
+    id: RentalId,
+    host: HostId,
+    name: InstanceName,
+    spec: RentalSpec,
+    credential: CredentialKind,
+    gpus: Vec<Gpu>,
+    ports: Vec<PortBinding>,
+    quote: Option<Quote>,
+    due: Timestamp,
+    created_at: Timestamp,
+    attempt: Attempt,
+    revision: Revision,
+    last_seq: Seq,
+    state: State,
+    container: Option<ContainerId>,
+    gpus_attached: bool,
+    started_at: Option<Timestamp>,
+    paid_from: Option<Moment>,
+    warned: bool,
+    notified: bool,
+    segments: Vec<Segment>,
+    exit: Option<Exit>,
+}
+
+/// An event that cannot happen in the state the rental is in: late, doubled or out of order.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a rental that is {state} cannot be {event}")]
+pub struct IllegalTransition {
+    /// The event's name.
+    pub event: &'static str,
+    /// The state's name.
+    pub state: &'static str,
+}
+
+/// Whether applying an event changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did; the event is to be stored.
+    Changed,
+    /// It is already so (a second cancel, a stop seen twice); nothing is to be stored.
+    Unchanged,
+}
+
+/// The times that decide when a rental is warned, notified and given up.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// How long a rental may take from its claim to its start, pulls included.
+    pub provisioning: SignedDuration,
+    /// How long after its start it may take until SSH answers.
+    pub access: SignedDuration,
+    /// How long before the end the renter is warned; at most a quarter of the term.
+    pub warning: SignedDuration,
+    /// How long before the end the renter's program gets SIGTERM; at most a tenth of the term.
+    pub notice: SignedDuration,
+    /// How long a program may take to stop when a rental ends before its time.
+    pub stop_grace: Duration,
+    /// How often a launch is tried again when somebody else holds one of its ports.
+    pub relaunches: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            provisioning: SignedDuration::from_hours(2),
+            access: SignedDuration::from_secs(90),
+            warning: SignedDuration::from_mins(5),
+            notice: SignedDuration::from_secs(10),
+            stop_grace: Duration::from_secs(10),
+            relaunches: 3,
+        }
+    }
+}
+
+/// What a rental needs done now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Fetch the image and make the container.
+    Create,
+    /// Start the container.
+    Start,
+    /// Find out whether the renter can log in, within this time.
+    Verify {
+        /// What is left of the time for it.
+        within: Duration,
+    },
+    /// Record that the end is near.
+    Warn,
+    /// Tell the renter's program to finish.
+    Notify,
+    /// Record that it ends.
+    End(EndReason),
+    /// Stop the container, with this much grace.
+    Stop {
+        /// Between SIGTERM and SIGKILL.
+        grace: Duration,
+    },
+    /// Remove the container and free what the rental holds.
+    Remove,
+}
+
+/// What to do next, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// This, now.
+    Now(Action),
+    /// Ask again after this time, or when something is observed.
+    After(SignedDuration),
+    /// Nothing until something is observed.
+    Idle,
+}
+
+impl Rental {
+    /// The rental that a claim makes.
+    #[must_use]
+    pub fn claimed(claim: Claim, at: Timestamp) -> (Self, Recorded) {
+        let recorded = Recorded { seq: Seq::new(1), at, event: Event::Claimed(Box::new(claim.clone())) };
+        let rental = Self {
+            id: claim.id,
+            host: claim.host,
+            name: claim.name,
+            spec: claim.spec,
+            credential: claim.credential,
+            gpus: claim.gpus,
+            ports: claim.ports,
+            quote: claim.quote,
+            due: claim.due,
+            created_at: at,
+            attempt: Attempt::new(1),
+            revision: Revision::new(1),
+            last_seq: Seq::new(1),
+            state: State::Provisioning,
+            container: None,
+            gpus_attached: false,
+            started_at: None,
+            paid_from: None,
+            warned: false,
+            notified: false,
+            segments: Vec::new(),
+            exit: None,
+        };
+        (rental, recorded)
+    }
+
+    /// The rental that its events tell of; `None` unless they begin with a claim and are all legal.
+    ///
+    /// The result's [`revision`](Self::revision) counts from 1 again: how many writes there were is not
+    /// in the events.
+    #[must_use]
+    pub fn folded(events: &[Recorded]) -> Option<Self> {
+        let (first, rest) = events.split_first()?;
+        let Event::Claimed(claim) = &first.event else { return None };
+        let (mut rental, _) = Self::claimed((**claim).clone(), first.at);
+        for recorded in rest {
+            if recorded.seq != rental.last_seq.next() {
+                return None;
+            }
+            match rental.apply(recorded.event.clone(), recorded.at) {
+                Ok(Outcome::Changed) => {}
+                Ok(Outcome::Unchanged) | Err(_) => return None,
+            }
+        }
+        Some(rental)
+    }
+
+    /// Lets an event happen.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`], the rental unchanged: the event is late or out of order. The caller reads
+    /// the rental again and decides anew.
+    pub fn apply(&mut self, event: Event, at: Timestamp) -> Result<Outcome, IllegalTransition> {
+        let illegal = IllegalTransition { event: event.name(), state: self.state.phase().as_str() };
+        match (event, &self.state) {
+            (Event::Created { container, gpus_attached }, State::Provisioning) if self.container.is_none() => {
+                self.container = Some(container);
+                self.gpus_attached = gpus_attached;
+            }
+            (Event::Started { started_at }, State::Provisioning) if self.container.is_some() => {
+                self.started_at = Some(started_at);
+                self.state = State::Running;
+            }
+            (Event::Relaunched { ports }, State::Provisioning) => {
+                self.ports = ports;
+                self.attempt = self.attempt.next();
+                self.container = None;
+            }
+            (Event::Verified { paid_from }, State::Running) => {
+                self.segments.push(Segment { started_at: paid_from.wall, ended_at: None });
+                self.paid_from = Some(paid_from);
+                self.state = State::Ready;
+            }
+            (Event::Warned, State::Ready) if !self.warned => self.warned = true,
+            (Event::Notified, State::Ready) if !self.notified => self.notified = true,
+            (Event::EndBegan { reason }, State::Provisioning | State::Running | State::Ready) => {
+                self.state = State::Ending { reason, stopped: false };
+            }
+            // The first reason stays: a cancel of what already ends changes nothing.
+            (Event::EndBegan { .. }, State::Ending { .. } | State::Ended { .. }) => return Ok(Outcome::Unchanged),
+            (Event::Stopped { exit }, State::Ending { reason, stopped: false }) => {
+                let reason = reason.clone();
+                self.close_segment(exit.as_ref(), &reason, at);
+                self.exit = exit;
+                self.state = State::Ending { reason, stopped: true };
+            }
+            (Event::Stopped { .. }, State::Ending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
+            (Event::Ended, State::Ending { reason, stopped: true }) => {
+                self.state = State::Ended { reason: reason.clone(), at };
+            }
+            (Event::Ended, State::Ended { .. }) => return Ok(Outcome::Unchanged),
+            _ => return Err(illegal),
+        }
+        self.last_seq = self.last_seq.next();
+        Ok(Outcome::Changed)
+    }
+
+    /// Ends the open segment at the earliest of what the engine recorded, what was last seen, and the
+    /// end of the paid time; never before its start.
+    fn close_segment(&mut self, exit: Option<&Exit>, reason: &EndReason, at: Timestamp) {
+        let paid_until = self.expires_at();
+        let Some(segment) = self.segments.last_mut().filter(|segment| segment.ended_at.is_none()) else { return };
+        let seen = match (exit, reason) {
+            (Some(exit), _) => exit.finished_at,
+            (None, EndReason::Lost { last_seen }) => *last_seen,
+            (None, _) => at,
+        };
+        let ended_at = paid_until.map_or(seen, |paid_until| seen.min(paid_until));
+        segment.ended_at = Some(ended_at.max(segment.started_at));
+    }
+
+    /// What to do now: computed from what is stored, never from a message that could be lost.
+    #[must_use]
+    pub fn next(&self, now: &Moment, timing: &Timing) -> Next {
+        match &self.state {
+            State::Provisioning if now.wall >= self.due => Next::Now(Action::End(EndReason::Failed(Failure {
+                kind: FailureKind::DeadlineExceeded,
+                detail: "The container did not start in time".to_owned(),
+                log_tail: Vec::new(),
+            }))),
+            State::Provisioning if self.container.is_none() => Next::Now(Action::Create),
+            State::Provisioning => Next::Now(Action::Start),
+            State::Running => {
+                let started = self.started_at.unwrap_or(self.created_at);
+                let left = timing.access - now.wall.duration_since(started);
+                // Never less than a moment, so that a restart after a long absence still asks once, and
+                // never more than the whole time, whatever the wall clock did in between.
+                let within = left.max(SignedDuration::from_secs(2)).min(timing.access).unsigned_abs();
+                Next::Now(Action::Verify { within })
+            }
+            State::Ready => self.next_while_ready(now, timing),
+            State::Ending { stopped: true, .. } => Next::Now(Action::Remove),
+            State::Ending { reason, .. } => {
+                let grace = match (reason, self.time_left(now)) {
+                    (EndReason::Cancelled, Some(left)) => {
+                        timing.stop_grace.min(left.max(SignedDuration::ZERO).unsigned_abs())
+                    }
+                    (EndReason::Cancelled, None) => timing.stop_grace,
+                    _ => Duration::ZERO,
+                };
+                Next::Now(Action::Stop { grace })
+            }
+            State::Ended { .. } => Next::Idle,
+        }
+    }
+
+    fn next_while_ready(&self, now: &Moment, timing: &Timing) -> Next {
+        let (Some(term), Some(left)) = (self.spec.term.duration(), self.time_left(now)) else { return Next::Idle };
+        let warning = timing.warning.min(term / 4);
+        let notice = timing.notice.min(term / 10);
+        if left <= SignedDuration::ZERO {
+            Next::Now(Action::End(EndReason::Expired))
+        } else if left <= notice && !self.notified {
+            Next::Now(Action::Notify)
+        } else if left <= warning && !self.warned {
+            Next::Now(Action::Warn)
+        } else if !self.warned {
+            Next::After(left - warning)
+        } else if !self.notified {
+            Next::After(left - notice)
+        } else {
+            Next::After(left)
+        }
+    }
+
+    /// How much paid time is left; negative past the end, `None` before the rental is ready or where its
+    /// term is open.
+    #[must_use]
+    pub fn time_left(&self, now: &Moment) -> Option<SignedDuration> {
+        let term = self.spec.term.duration()?;
+        Some(term - now.since(self.paid_from.as_ref()?))
+    }
+
+    /// When the paid time ends; `None` before the rental is ready or where its term is open.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let from = self.paid_from.as_ref()?.wall;
+        from.checked_add(self.spec.term.duration()?).ok()
+    }
+
+    /// When the paid time ends, or would if the rental became ready `now`: what clients that want a time
+    /// at once are told.
+    #[must_use]
+    pub fn expected_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        self.expires_at().or_else(|| now.checked_add(self.spec.term.duration()?).ok())
+    }
+
+    /// The bill as it stands.
+    #[must_use]
+    pub fn bill(&self, now: Timestamp) -> Bill {
+        Bill::of(&self.segments, self.quote.as_ref(), now)
+    }
+
+    /// The revision that the next write makes; for stores and for [`Change`](crate::store::Change).
+    pub(crate) fn bump_revision(&mut self) {
+        self.revision = self.revision.next();
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> RentalId {
+        self.id
+    }
+
+    /// The host it is on.
+    #[must_use]
+    pub fn host(&self) -> &HostId {
+        &self.host
+    }
+
+    /// Its name, unique among the host's live rentals.
+    #[must_use]
+    pub fn name(&self) -> &InstanceName {
+        &self.name
+    }
+
+    /// What was asked for.
+    #[must_use]
+    pub fn spec(&self) -> &RentalSpec {
+        &self.spec
+    }
+
+    /// Password or key.
+    #[must_use]
+    pub fn credential(&self) -> CredentialKind {
+        self.credential
+    }
+
+    /// Its GPUs. Held until it has ended.
+    #[must_use]
+    pub fn gpus(&self) -> &[Gpu] {
+        &self.gpus
+    }
+
+    /// Its ports. Held until it has ended.
+    #[must_use]
+    pub fn ports(&self) -> &[PortBinding] {
+        &self.ports
+    }
+
+    /// The host's port that leads to a port of the container.
+    #[must_use]
+    pub fn host_port(&self, container: crate::port::ContainerPort) -> Option<HostPort> {
+        self.ports.iter().find(|binding| binding.container == container).map(|binding| binding.host)
+    }
+
+    /// The host's port that leads to SSH.
+    #[must_use]
+    pub fn ssh_port(&self) -> Option<HostPort> {
+        self.host_port(SSH)
+    }
+
+    /// The price it was started at.
+    #[must_use]
+    pub fn quote(&self) -> Option<&Quote> {
+        self.quote.as_ref()
+    }
+
+    /// When it was claimed.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// How many launches there were.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// Its current launch.
+    #[must_use]
+    pub fn launch(&self) -> LaunchId {
+        LaunchId { rental: self.id, attempt: self.attempt }
+    }
+
+    /// Its number of writes.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The number of its last event.
+    #[must_use]
+    pub fn last_seq(&self) -> Seq {
+        self.last_seq
+    }
+
+    /// Its state.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether it still holds anything.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !matches!(self.state, State::Ended { .. })
+    }
+
+    /// The engine's id of its container, once there is one.
+    #[must_use]
+    pub fn container(&self) -> Option<&ContainerId> {
+        self.container.as_ref()
+    }
+
+    /// Whether the engine attached its GPUs; simulated ones cannot always be.
+    #[must_use]
+    pub fn gpus_attached(&self) -> bool {
+        self.gpus_attached
+    }
+
+    /// When its container started, by the engine's own record.
+    #[must_use]
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.started_at
+    }
+
+    /// Its usage.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// How its container ended.
+    #[must_use]
+    pub fn exit(&self) -> Option<&Exit> {
+        self.exit.as_ref()
+    }
+}
+
+#[cfg(test)]
+#[path = "rental_tests.rs"]
+mod tests;

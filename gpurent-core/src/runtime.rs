@@ -1,0 +1,261 @@
+//! What runs containers. The core decides, a runtime acts.
+//!
+//! Every step is idempotent: after a crash the same step is simply called again, and finds what the call
+//! before it left. An implementation proves itself with [`runtime_suite!`](crate::runtime_suite).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::access::{Credential, LoginUser};
+use crate::gpu::Gpu;
+use crate::id::{ContainerId, EngineId, HostId, LaunchId};
+use crate::lifecycle::{Exit, FailureKind};
+use crate::port::{HostPort, PortBinding, SSH};
+use crate::rental::Rental;
+use crate::spec::{Environment, ImageRef, Labels, Limits};
+
+/// Everything a container is made of, except secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// Which launch of which rental.
+    pub id: LaunchId,
+    /// For which host.
+    pub host: HostId,
+    /// The image.
+    pub image: ImageRef,
+    /// Exactly these GPUs and no other.
+    pub gpus: Vec<Gpu>,
+    /// Exactly these ports.
+    pub ports: Vec<PortBinding>,
+    /// The renter's variables.
+    pub environment: Environment,
+    /// The renter's limits.
+    pub limits: Limits,
+    /// Whom the renter logs in as.
+    pub login: LoginUser,
+    /// The renter's labels.
+    pub labels: Labels,
+}
+
+impl LaunchSpec {
+    /// What the rental's current launch is made of.
+    #[must_use]
+    pub fn of(rental: &Rental) -> Self {
+        let spec = rental.spec();
+        Self {
+            id: rental.launch(),
+            host: rental.host().clone(),
+            image: spec.image.clone(),
+            gpus: rental.gpus().to_vec(),
+            ports: rental.ports().to_vec(),
+            environment: spec.environment.clone(),
+            limits: spec.limits.clone(),
+            login: spec.login.clone(),
+            labels: spec.labels.clone(),
+        }
+    }
+
+    /// A hash over all of it: a container found under the launch's name is ours only if it was made of
+    /// the same.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        // A struct of strings and numbers always has a JSON form; were it not so, the hash of nothing
+        // would merely make a container look foreign.
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        Sha256::digest(json).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The host's port that leads to SSH.
+    #[must_use]
+    pub fn ssh_port(&self) -> Option<HostPort> {
+        self.ports.iter().find(|binding| binding.container == SSH).map(|binding| binding.host)
+    }
+}
+
+/// How far a pull is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Bytes here already.
+    pub current_bytes: u64,
+    /// Bytes in all, as far as known; grows while the registry tells of more layers.
+    pub total_bytes: u64,
+    /// What is being done, for people.
+    pub status: String,
+}
+
+/// Hears of a pull's progress.
+pub trait PullProgress: Send + Sync {
+    /// Called whenever there is news; must return at once.
+    fn update(&self, progress: Progress);
+}
+
+/// A container that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The engine's id of it.
+    pub container: ContainerId,
+    /// Whether the GPUs were attached; simulated ones cannot be where the engine has no GPU driver.
+    pub gpus_attached: bool,
+}
+
+/// What an engine says of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Made, never started.
+    Created,
+    /// Running.
+    Running,
+    /// Ended.
+    Exited(Exit),
+}
+
+/// One of our containers, as the engine showed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whose launch it is, by its labels.
+    pub launch: LaunchId,
+    /// The engine's id of it.
+    pub container: ContainerId,
+    /// How it is.
+    pub presence: Presence,
+}
+
+/// All of a host's containers at one time. What is not in it was absent; where the engine did not
+/// answer there is no observation at all, and nothing may be concluded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// The containers that carry the host's label.
+    pub containers: Vec<Seen>,
+}
+
+impl Observation {
+    /// What was seen of one launch.
+    #[must_use]
+    pub fn of(&self, launch: LaunchId) -> Option<&Seen> {
+        self.containers.iter().find(|seen| seen.launch == launch)
+    }
+}
+
+/// A boxed cause.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a runtime did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The engine does not answer. Nothing is known; try again.
+    #[error("the container engine does not answer")]
+    Unavailable(#[source] Cause),
+    /// The image does not exist or may not be pulled; the renter has to name another.
+    #[error("the image {image} cannot be pulled")]
+    ImageUnavailable {
+        /// The image.
+        image: ImageRef,
+        /// What the registry said.
+        #[source]
+        source: Cause,
+    },
+    /// The pull made no progress for so long that it was given up.
+    #[error("the pull of {image} made no progress for {} s", idle.as_secs())]
+    PullStalled {
+        /// The image.
+        image: ImageRef,
+        /// For how long.
+        idle: Duration,
+    },
+    /// The engine cannot attach GPUs; the operator has to install the NVIDIA container toolkit.
+    #[error("the engine has no NVIDIA runtime: install the NVIDIA container toolkit and restart the engine")]
+    GpuRuntimeMissing(#[source] Cause),
+    /// Somebody outside our books listens on a port.
+    #[error("host port {port} is taken by another program")]
+    PortTaken {
+        /// The port.
+        port: HostPort,
+        /// What the engine said.
+        #[source]
+        source: Cause,
+    },
+    /// The engine refused an option of the container.
+    #[error("the engine refused the container")]
+    Refused(#[source] Cause),
+    /// There is no such container.
+    #[error("the container is not there")]
+    Missing,
+    /// The container's program ended while it was expected to run.
+    #[error("the container's program ended with exit code {}{}", .0.code, if .0.out_of_memory { " (out of memory)" } else { "" })]
+    Exited(Exit),
+    /// The renter could not have logged in by now.
+    #[error("SSH did not answer within {} s", .0.as_secs())]
+    AccessTimeout(Duration),
+}
+
+impl RuntimeError {
+    /// The failure that this is for a rental on its way up; `None` where trying again may help.
+    #[must_use]
+    pub fn failure(&self) -> Option<FailureKind> {
+        Some(match self {
+            Self::Unavailable(_) => return None,
+            Self::ImageUnavailable { .. } => FailureKind::ImageUnavailable,
+            Self::PullStalled { .. } => FailureKind::PullStalled,
+            Self::GpuRuntimeMissing(_) => FailureKind::GpuRuntimeMissing,
+            Self::PortTaken { .. } => FailureKind::PortTaken,
+            Self::Refused(_) => FailureKind::Refused,
+            Self::Missing => FailureKind::Vanished,
+            Self::Exited(_) => FailureKind::ExitedEarly,
+            Self::AccessTimeout(_) => FailureKind::AccessTimeout,
+        })
+    }
+}
+
+/// Makes, starts, checks, stops and removes containers on one engine.
+///
+/// `prepare` and `verify` may be dropped half-way; the other steps are awaited to their end, so their
+/// implementations must bound their own time.
+#[async_trait]
+pub trait ContainerRuntime: Send + Sync + 'static {
+    /// The engine's identity, stable across restarts of the engine and of this process.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`] where the engine does not answer.
+    async fn engine(&self) -> Result<EngineId, RuntimeError>;
+
+    /// Fetches the image and whatever else a container needs. The deadline is one of progress, not of
+    /// time: a large image on a slow line may take as long as bytes keep coming.
+    async fn prepare(&self, launch: &LaunchSpec, progress: &dyn PullProgress) -> Result<(), RuntimeError>;
+
+    /// Makes the container under the launch's name, or finds it made of the same spec.
+    async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError>;
+
+    /// Starts the container, or finds it started; gives the engine's own record of when.
+    async fn start(&self, launch: &LaunchSpec) -> Result<Timestamp, RuntimeError>;
+
+    /// Returns once our side has really reached the renter's access from outside.
+    ///
+    /// # Errors
+    /// [`RuntimeError::AccessTimeout`] after `within`, [`RuntimeError::Exited`] or
+    /// [`RuntimeError::Missing`] as soon as the container no longer runs.
+    async fn verify(&self, launch: &LaunchSpec, within: Duration) -> Result<(), RuntimeError>;
+
+    /// Tells the renter's program to finish, without ending the container.
+    async fn notify(&self, launch: LaunchId) -> Result<(), RuntimeError>;
+
+    /// Stops the container: SIGTERM, SIGKILL after `grace`. `None` where there is none or it never
+    /// started; else the engine's own record of the end, however long ago that was.
+    async fn stop(&self, launch: LaunchId, grace: Duration) -> Result<Option<Exit>, RuntimeError>;
+
+    /// Removes the container and returns only once it is confirmed absent.
+    async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError>;
+
+    /// All containers of a host.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`]: then nothing may be concluded about any container.
+    async fn observe(&self, host: &HostId) -> Result<Observation, RuntimeError>;
+
+    /// The container's last lines of output, at most `lines`; empty where there is none.
+    async fn logs(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError>;
+}

@@ -1,0 +1,73 @@
+//! What somebody asks for, validated: a [`RentalSpec`] that exists is one that can be carried out.
+
+mod environment;
+mod image;
+mod limits;
+mod term;
+
+pub use environment::Environment;
+pub use image::ImageRef;
+pub use limits::{Labels, Limits};
+pub use term::{MAX_TERM, Term};
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::{CredentialRequest, LoginUser};
+use crate::gpu::GpuRequest;
+use crate::id::{InstanceName, RenterId};
+use crate::port::PublishedPorts;
+
+/// Everything about a rental that its renter decides, except secrets.
+///
+/// Every field's type checks itself, so the core never checks again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RentalSpec {
+    /// Which GPUs.
+    pub gpu: GpuRequest,
+    /// Which image.
+    pub image: ImageRef,
+    /// For how long.
+    pub term: Term,
+    /// Who rents.
+    pub renter: RenterId,
+    /// As whom the renter logs in.
+    pub login: LoginUser,
+    /// The renter's name for it; one is made up where there is none.
+    pub name: Option<InstanceName>,
+    /// Variables for the container, over the image's own.
+    pub environment: Environment,
+    /// Ports to reach from outside.
+    pub ports: PublishedPorts,
+    /// How much of the machine the container may use.
+    pub limits: Limits,
+    /// The renter's own marks.
+    pub labels: Labels,
+}
+
+impl RentalSpec {
+    /// A spec with nothing but the necessary; the other fields are set directly.
+    #[must_use]
+    pub fn new(renter: RenterId, gpu: GpuRequest, image: ImageRef, term: Term) -> Self {
+        Self {
+            gpu,
+            image,
+            term,
+            renter,
+            login: LoginUser::default(),
+            name: None,
+            environment: Environment::default(),
+            ports: PublishedPorts::default(),
+            limits: Limits::default(),
+            labels: Labels::default(),
+        }
+    }
+}
+
+/// A spec and how the renter wants to log in: what [`Rentals::rent`](crate::rentals::Rentals::rent) takes.
+#[derive(Clone, Debug)]
+pub struct RentalRequest {
+    /// What is asked for.
+    pub spec: RentalSpec,
+    /// The password or key, or that one be generated.
+    pub credential: CredentialRequest,
+}

@@ -1,0 +1,271 @@
+//! Where rentals are kept. One method is one transaction; uniqueness is the store's, never
+//! check-then-insert.
+//!
+//! Writes come in two kinds. Intents (rent, cancel) need the revision they saw, so that any process may
+//! write them. Observations (started, stopped, ended) need the host's current [`Epoch`] as well: a
+//! process that lost its host writes nothing any more.
+//!
+//! An implementation proves itself with [`store_suite!`](crate::store_suite), one named test a clause.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::access::CredentialKind;
+use crate::clock::Moment;
+use crate::event::{Claim, Event, JournalEntry, Recorded};
+use crate::id::{EngineId, Epoch, HostId, InstanceName, Position, RenterId, RentalId, Revision, Seq};
+use crate::lifecycle::Phase;
+use crate::placement::{Held, NoPlace, Placed, Placement};
+use crate::rental::{IllegalTransition, Outcome, Rental};
+use crate::seal::{Fingerprint, Sealed};
+use crate::spec::RentalSpec;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// It does not answer, or not in time. What was asked may or may not have happened: read, then
+    /// decide again.
+    #[error("the store does not answer")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Somebody else changed the rental, or holds what the change needs: read, then decide again.
+    #[error("the rental was changed by somebody else")]
+    Conflict,
+    /// Another process has taken over the host: stop acting for it.
+    #[error("another process has taken over this host")]
+    Fenced,
+    /// The host id belongs to another engine: two machines are configured with one host id.
+    #[error("this host id is pinned to the engine {0}")]
+    HostPinned(EngineId),
+    /// What is stored cannot be understood: an operator has to look.
+    #[error("the store holds something unreadable")]
+    Corrupt(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A rental that is to be placed.
+#[derive(Clone, Debug)]
+pub struct NewRental {
+    /// Its id.
+    pub id: RentalId,
+    /// Its host.
+    pub host: HostId,
+    /// Its name.
+    pub name: InstanceName,
+    /// What was asked for.
+    pub spec: RentalSpec,
+    /// How its renter gets in.
+    pub credential: CredentialKind,
+    /// The credential itself, sealed.
+    pub sealed: Sealed,
+    /// What tells the same request from another under the same name.
+    pub fingerprint: Fingerprint,
+    /// Until when it has to have started.
+    pub due: Timestamp,
+    /// Now.
+    pub at: Moment,
+}
+
+impl NewRental {
+    /// The rental and its first event, once it has a place.
+    #[must_use]
+    pub fn settle(&self, placed: Placed) -> (Rental, Recorded) {
+        let claim = Claim {
+            id: self.id,
+            host: self.host.clone(),
+            name: self.name.clone(),
+            spec: self.spec.clone(),
+            credential: self.credential,
+            gpus: placed.gpus,
+            ports: placed.ports,
+            quote: placed.quote,
+            due: self.due,
+        };
+        Rental::claimed(claim, self.at.wall)
+    }
+}
+
+/// What a claim came to.
+#[derive(Clone, Debug)]
+pub enum Claimed {
+    /// The rental was made.
+    New(Rental),
+    /// The same request was made before under the same name, and that rental lives.
+    Existing(Rental),
+}
+
+impl Claimed {
+    /// The rental, new or not.
+    #[must_use]
+    pub fn rental(&self) -> &Rental {
+        match self {
+            Self::New(rental) | Self::Existing(rental) => rental,
+        }
+    }
+}
+
+/// Why a claim came to nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// There is no place for it.
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
+    /// A live rental has this name, and was asked for in another way.
+    #[error("the name {0} belongs to another rental that still runs")]
+    NameTaken(InstanceName),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A rental as it was read, and the events that are to happen to it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    rental: Rental,
+    expected: Revision,
+    events: Vec<Recorded>,
+    fence: Option<Epoch>,
+}
+
+impl Change {
+    /// An intent: allowed to every process.
+    #[must_use]
+    pub fn intent(rental: Rental) -> Self {
+        let expected = rental.revision();
+        Self { rental, expected, events: Vec::new(), fence: None }
+    }
+
+    /// An observation: allowed to the process that holds the host.
+    #[must_use]
+    pub fn observation(rental: Rental, epoch: Epoch) -> Self {
+        Self { fence: Some(epoch), ..Self::intent(rental) }
+    }
+
+    /// Lets an event happen.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`]: it cannot happen to the rental as it is.
+    pub fn apply(&mut self, event: Event, at: Timestamp) -> Result<Outcome, IllegalTransition> {
+        let outcome = self.rental.apply(event.clone(), at)?;
+        if outcome == Outcome::Changed {
+            if self.events.is_empty() {
+                self.rental.bump_revision();
+            }
+            self.events.push(Recorded { seq: self.rental.last_seq(), at, event });
+        }
+        Ok(outcome)
+    }
+
+    /// The rental as it will be.
+    #[must_use]
+    pub fn rental(&self) -> &Rental {
+        &self.rental
+    }
+
+    /// The rental as it will be, for the caller to go on with.
+    #[must_use]
+    pub fn into_rental(self) -> Rental {
+        self.rental
+    }
+
+    /// The revision that the stored rental must still have.
+    #[must_use]
+    pub fn expected(&self) -> Revision {
+        self.expected
+    }
+
+    /// What happened; empty where nothing is to be written.
+    #[must_use]
+    pub fn events(&self) -> &[Recorded] {
+        &self.events
+    }
+
+    /// The epoch that the host must still have.
+    #[must_use]
+    pub fn fence(&self) -> Option<Epoch> {
+        self.fence
+    }
+}
+
+/// Which rentals to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this renter only.
+    pub renter: Option<RenterId>,
+    /// In these phases only; empty means all.
+    pub phases: Vec<Phase>,
+}
+
+/// The most rows that one page holds.
+pub const MAX_PAGE: usize = 500;
+
+/// Keeps rentals, their holds, their events and their sealed credentials.
+///
+/// Every method is safe to retry after [`StoreError::Unavailable`].
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Takes over the host and gives the new epoch; all earlier ones are fenced off from then on. The
+    /// caller must already hold whatever guards the engine (such as a file lock), since the former
+    /// holder is not asked.
+    ///
+    /// # Errors
+    /// [`StoreError::HostPinned`] if the host id was last used with another engine.
+    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Epoch, StoreError>;
+
+    /// Whether `epoch` is still the host's.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if it is not.
+    async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError>;
+
+    /// Places a new rental and writes it, its holds, its sealed credential and its first event in one
+    /// transaction. Fails with "no GPU" only when there is none: losing a race is tried again inside.
+    ///
+    /// # Errors
+    /// [`ClaimError`]; nothing was written then, except perhaps after `Unavailable`.
+    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError>;
+
+    /// Writes a change: the rental, its events, its usage, and the holds it has or no longer has. The
+    /// sealed credential is erased with the event that ends the rental.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if the revision is another or a new port is held, [`StoreError::Fenced`]
+    /// if the epoch is another; nothing was written then.
+    async fn commit(&self, change: &Change) -> Result<(), StoreError>;
+
+    /// One rental, live or ended.
+    async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError>;
+
+    /// The host's rentals that have not ended.
+    async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError>;
+
+    /// The host's rentals that pass the filter, newest first, at most `limit` (and [`MAX_PAGE`]) of
+    /// those after `after`.
+    async fn list(
+        &self,
+        host: &HostId,
+        filter: &Filter,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError>;
+
+    /// What the host's live rentals hold.
+    async fn held(&self, host: &HostId) -> Result<Held, StoreError>;
+
+    /// A rental's sealed credential; `None` once it has ended.
+    async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError>;
+
+    /// A rental's events after a number, at most `limit`.
+    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError>;
+
+    /// Gives positions in the host's journal to events that have none yet, at most `limit`, and returns
+    /// them. Only the holder of the host publishes, so positions have no gap and no reader can miss one
+    /// that is committed late.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the epoch is another.
+    async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError>;
+
+    /// The host's journal after a position, at most `limit` (and [`MAX_PAGE`]).
+    async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError>;
+}

@@ -1,0 +1,206 @@
+//! What every [`ContainerRuntime`] has to do. Each clause works on a host of its own, so all may share
+//! an engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::access::{Credential, LoginUser, Password};
+use crate::gpu::Gpu;
+use crate::id::{Attempt, HostId, LaunchId, RentalId};
+use crate::memory::SimulatedGpus;
+use crate::port::{HostPort, PortBinding, SSH};
+use crate::runtime::{ContainerRuntime, LaunchSpec, Presence, Progress, PullProgress, RuntimeError};
+use crate::spec::ImageRef;
+
+/// Makes one test of every clause: `runtime_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on
+/// any executor; `MAKE` is called for each test and gives a future of a
+/// [`Fixture`](crate::testing::runtime_suite::Fixture).
+#[macro_export]
+macro_rules! runtime_suite {
+    ($block_on:expr, $make:expr) => {
+        $crate::runtime_suite!(@clauses $block_on, $make;
+            the_engine_says_who_it_is,
+            a_container_lives_and_leaves_no_trace,
+            every_step_may_be_repeated,
+            a_name_that_belongs_to_another_spec_is_refused,
+            starting_what_is_not_there_says_so,
+            stopping_what_is_not_there_is_done_already,
+            what_was_never_started_has_no_exit,
+            an_exit_is_recorded_by_the_engine,
+            only_the_hosts_own_containers_are_observed,
+            attempts_are_told_apart,
+        );
+    };
+    (@clauses $block_on:expr, $make:expr; $($clause:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $clause() {
+                let make = $make;
+                ($block_on)(async move {
+                    let fixture = make().await;
+                    $crate::testing::runtime_suite::$clause(fixture).await;
+                });
+            }
+        )*
+    };
+}
+
+/// A runtime and what it can run.
+pub struct Fixture<R> {
+    /// The runtime.
+    pub runtime: Arc<R>,
+    /// An image it can run.
+    pub image: ImageRef,
+    /// A host port for SSH that nobody else uses during the test.
+    pub ssh_port: HostPort,
+}
+
+struct Silent;
+
+impl PullProgress for Silent {
+    fn update(&self, _progress: Progress) {}
+}
+
+fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("the step works: {error:?}"))
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl<R: ContainerRuntime> Fixture<R> {
+    fn launch(&self) -> LaunchSpec {
+        let host: HostId = valid(format!("suite-{}", Uuid::new_v4()).parse());
+        let gpus: Vec<Gpu> = SimulatedGpus::new(&host, 1, valid("RTX 5090".parse())).gpus().to_vec();
+        LaunchSpec {
+            id: LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) },
+            host,
+            image: self.image.clone(),
+            gpus,
+            ports: vec![PortBinding { container: SSH, host: self.ssh_port }],
+            environment: Default::default(),
+            limits: Default::default(),
+            login: LoginUser::default(),
+            labels: Default::default(),
+        }
+    }
+
+    async fn up_to_created(&self) -> LaunchSpec {
+        let launch = self.launch();
+        valid(self.runtime.prepare(&launch, &Silent).await);
+        valid(self.runtime.create(&launch, &credential()).await);
+        launch
+    }
+
+    async fn presence(&self, launch: &LaunchSpec) -> Option<Presence> {
+        valid(self.runtime.observe(&launch.host).await).of(launch.id).map(|seen| seen.presence.clone())
+    }
+
+    async fn clean_up(&self, launch: &LaunchSpec) {
+        valid(self.runtime.remove(launch.id).await);
+        assert_eq!(self.presence(launch).await, None);
+    }
+}
+
+fn credential() -> Credential {
+    Credential::Password(Password::generate())
+}
+
+/// The engine's identity is the same whenever it is asked.
+pub async fn the_engine_says_who_it_is<R: ContainerRuntime>(fixture: Fixture<R>) {
+    assert_eq!(valid(fixture.runtime.engine().await), valid(fixture.runtime.engine().await));
+}
+
+/// Up, verified, down, gone.
+pub async fn a_container_lives_and_leaves_no_trace<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    assert_eq!(fixture.presence(&launch).await, Some(Presence::Created));
+    let started_at = valid(fixture.runtime.start(&launch).await);
+    valid(fixture.runtime.verify(&launch, PATIENCE).await);
+    assert_eq!(fixture.presence(&launch).await, Some(Presence::Running));
+    let exit = valid(fixture.runtime.stop(launch.id, Duration::ZERO).await);
+    assert!(exit.is_some_and(|exit| exit.finished_at >= started_at));
+    fixture.clean_up(&launch).await;
+}
+
+/// A crash repeats the step it interrupted: the second time finds it done.
+pub async fn every_step_may_be_repeated<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    let first = valid(fixture.runtime.create(&launch, &credential()).await);
+    let second = valid(fixture.runtime.create(&launch, &credential()).await);
+    assert_eq!(first.container, second.container);
+    let started = valid(fixture.runtime.start(&launch).await);
+    assert_eq!(valid(fixture.runtime.start(&launch).await), started);
+    valid(fixture.runtime.verify(&launch, PATIENCE).await);
+    valid(fixture.runtime.notify(launch.id).await);
+    valid(fixture.runtime.notify(launch.id).await);
+    let exit = valid(fixture.runtime.stop(launch.id, Duration::ZERO).await);
+    assert_eq!(valid(fixture.runtime.stop(launch.id, Duration::ZERO).await), exit);
+    valid(fixture.runtime.remove(launch.id).await);
+    fixture.clean_up(&launch).await;
+}
+
+/// A container of the same name that was made of something else is not ours to use.
+pub async fn a_name_that_belongs_to_another_spec_is_refused<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    let other = LaunchSpec { gpus: Vec::new(), ..launch.clone() };
+    let refused = fixture.runtime.create(&other, &credential()).await;
+    assert!(matches!(refused, Err(RuntimeError::Refused(_))), "{refused:?}");
+    fixture.clean_up(&launch).await;
+}
+
+/// A container that vanished is not made again by starting it.
+pub async fn starting_what_is_not_there_says_so<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.launch();
+    let started = fixture.runtime.start(&launch).await;
+    assert!(matches!(started, Err(RuntimeError::Missing)), "{started:?}");
+    let verified = fixture.runtime.verify(&launch, Duration::from_secs(1)).await;
+    assert!(matches!(verified, Err(RuntimeError::Missing)), "{verified:?}");
+}
+
+/// What has to be absent may be absent already.
+pub async fn stopping_what_is_not_there_is_done_already<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.launch();
+    assert_eq!(valid(fixture.runtime.stop(launch.id, Duration::ZERO).await), None);
+    fixture.clean_up(&launch).await;
+}
+
+/// Nothing is billed for a container that only existed.
+pub async fn what_was_never_started_has_no_exit<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    assert_eq!(valid(fixture.runtime.stop(launch.id, Duration::ZERO).await), None);
+    fixture.clean_up(&launch).await;
+}
+
+/// The end is what the engine recorded, however late it is asked.
+pub async fn an_exit_is_recorded_by_the_engine<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    valid(fixture.runtime.start(&launch).await);
+    let exit = valid(fixture.runtime.stop(launch.id, Duration::ZERO).await);
+    assert_eq!(fixture.presence(&launch).await, exit.map(Presence::Exited));
+    let verified = fixture.runtime.verify(&launch, PATIENCE).await;
+    assert!(matches!(verified, Err(RuntimeError::Exited(_))), "{verified:?}");
+    fixture.clean_up(&launch).await;
+}
+
+/// Two hosts on one engine do not see each other's containers.
+pub async fn only_the_hosts_own_containers_are_observed<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    let elsewhere: HostId = valid(format!("suite-{}", Uuid::new_v4()).parse());
+    assert!(valid(fixture.runtime.observe(&elsewhere).await).containers.is_empty());
+    assert_eq!(valid(fixture.runtime.observe(&launch.host).await).containers.len(), 1);
+    fixture.clean_up(&launch).await;
+}
+
+/// Removing an old launch never hits a newer one.
+pub async fn attempts_are_told_apart<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let first = fixture.up_to_created().await;
+    let mut second = first.clone();
+    second.id.attempt = first.id.attempt.next();
+    valid(fixture.runtime.create(&second, &credential()).await);
+    valid(fixture.runtime.remove(first.id).await);
+    assert_eq!(fixture.presence(&first).await, None);
+    assert_eq!(fixture.presence(&second).await, Some(Presence::Created));
+    fixture.clean_up(&second).await;
+}

@@ -1,0 +1,445 @@
+//! What every [`Store`] has to do. Each clause works on a host of its own, so all may share a database.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use crate::access::CredentialKind;
+use crate::allocator::BestFit;
+use crate::clock::{BootId, BootTime, Moment};
+use crate::event::Event;
+use crate::gpu::{GpuRequest, GpuSelector};
+use crate::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
+use crate::lifecycle::{EndReason, Exit, Phase};
+use crate::memory::SimulatedGpus;
+use crate::placement::{NoPlace, Placement};
+use crate::port::{HostPort, NoPort, PortBinding, PortPools, PublishedPort, TrustBooks, WEB};
+use crate::rental::Rental;
+use crate::seal::{Fingerprint, Sealed};
+use crate::spec::{RentalSpec, Term};
+use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, Store, StoreError};
+
+/// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
+/// executor; `MAKE` is called for each test and gives a future of a [`Store`](crate::store::Store).
+#[macro_export]
+macro_rules! store_suite {
+    ($block_on:expr, $make:expr) => {
+        $crate::store_suite!(@clauses $block_on, $make;
+            a_claim_is_read_back_whole,
+            gpus_are_never_held_twice,
+            many_claims_at_once_win_as_often_as_there_are_gpus,
+            a_port_asked_for_is_held_once,
+            the_same_request_under_one_name_is_one_rental,
+            a_name_is_free_again_after_the_end,
+            a_stale_write_changes_nothing,
+            observations_need_the_current_epoch,
+            intents_need_no_epoch,
+            a_host_is_pinned_to_its_engine,
+            the_end_frees_what_was_held_and_erases_the_credential,
+            new_ports_replace_the_old_ones,
+            events_fold_to_the_rental,
+            the_journal_has_every_event_once_and_in_order,
+            readers_miss_nothing_while_others_write,
+            lists_are_filtered_and_paged,
+        );
+    };
+    (@clauses $block_on:expr, $make:expr; $($clause:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $clause() {
+                let make = $make;
+                ($block_on)(async move {
+                    let store = ::std::sync::Arc::new(make().await);
+                    $crate::testing::store_suite::$clause(store).await;
+                });
+            }
+        )*
+    };
+}
+
+/// One host of a store, with two GPUs.
+struct Bench<S> {
+    store: Arc<S>,
+    host: HostId,
+    engine: EngineId,
+    placement: Placement,
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn moment(second: i64) -> Moment {
+    Moment { wall: at(second), boot: BootTime { boot: BootId("boot".to_owned()), micros: second * 1_000_000 } }
+}
+
+fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("the suite's own data is valid: {error:?}"))
+}
+
+impl<S: Store> Bench<S> {
+    fn new(store: Arc<S>) -> Self {
+        let host: HostId = valid(format!("suite-{}", Uuid::new_v4()).parse());
+        let gpus = SimulatedGpus::new(&host, 2, valid("RTX 5090".parse()));
+        let pools = PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()));
+        Self {
+            store,
+            engine: valid("engine".parse()),
+            placement: Placement {
+                gpus: gpus.gpus().to_vec().into(),
+                allocator: Arc::new(BestFit),
+                pools: valid(pools).allow_requests(valid("1024-65535".parse())),
+                port_probe: Arc::new(TrustBooks),
+                prices: None,
+            },
+            host,
+        }
+    }
+
+    async fn epoch(&self) -> Epoch {
+        valid(self.store.take_over(&self.host, &self.engine).await)
+    }
+
+    fn request(&self, name: &str) -> NewRental {
+        let selector: GpuSelector = valid("RTX 5090".parse());
+        let spec = RentalSpec::new(
+            valid("renter".parse()),
+            GpuRequest::one(selector),
+            valid("ubuntu:22.04".parse()),
+            valid(Term::hours(1)),
+        );
+        NewRental {
+            id: RentalId::generate(),
+            host: self.host.clone(),
+            name: valid(name.parse()),
+            spec,
+            credential: CredentialKind::Password,
+            sealed: Sealed { key_id: "k".to_owned(), bytes: vec![1, 2, 3] },
+            fingerprint: Fingerprint([7; 32]),
+            due: at(600),
+            at: moment(0),
+        }
+    }
+
+    async fn claim(&self, new: &NewRental) -> Result<Claimed, ClaimError> {
+        self.store.claim(new, &self.placement).await
+    }
+
+    async fn claimed(&self, name: &str) -> Rental {
+        match self.claim(&self.request(name)).await {
+            Ok(Claimed::New(rental)) => rental,
+            other => panic!("a new rental was expected, not {other:?}"),
+        }
+    }
+
+    /// Lets events happen, each in a write of its own.
+    async fn live_through(&self, mut rental: Rental, epoch: Epoch, events: Vec<Event>) -> Rental {
+        for (second, event) in (1..).zip(events) {
+            let mut change = Change::observation(rental, epoch);
+            valid(change.apply(event, at(second)));
+            valid(self.store.commit(&change).await);
+            rental = change.into_rental();
+        }
+        rental
+    }
+
+    async fn get(&self, id: RentalId) -> Option<Rental> {
+        valid(self.store.get(id).await)
+    }
+}
+
+/// Gives the executor a turn: a store in memory never waits by itself.
+async fn let_others_go_on() {
+    let mut waited = false;
+    std::future::poll_fn(|context| {
+        context.waker().wake_by_ref();
+        if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+fn cancelled() -> Event {
+    Event::EndBegan { reason: EndReason::Cancelled }
+}
+
+fn way_down() -> Vec<Event> {
+    vec![cancelled(), Event::Stopped { exit: None }, Event::Ended]
+}
+
+fn whole_life() -> Vec<Event> {
+    vec![
+        Event::Created { container: valid("c1".parse()), gpus_attached: true },
+        Event::Started { started_at: at(1) },
+        Event::Verified { paid_from: moment(1) },
+        Event::Warned,
+        Event::EndBegan { reason: EndReason::Expired },
+        Event::Stopped { exit: Some(Exit { finished_at: at(3601), code: 137, out_of_memory: false }) },
+        Event::Ended,
+    ]
+}
+
+/// What was claimed is read back as it was given.
+pub async fn a_claim_is_read_back_whole<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let rental = bench.claimed("one").await;
+    assert_eq!(bench.get(rental.id()).await, Some(rental.clone()));
+    assert_eq!(valid(bench.store.live(&bench.host).await), vec![rental.clone()]);
+    let sealed = valid(bench.store.sealed(rental.id()).await);
+    assert_eq!(sealed, Some(Sealed { key_id: "k".to_owned(), bytes: vec![1, 2, 3] }));
+    let held = valid(bench.store.held(&bench.host).await);
+    assert_eq!(held.gpus, rental.gpus().iter().map(|gpu| gpu.uuid.clone()).collect());
+    assert_eq!(held.ports, rental.ports().iter().map(|binding| binding.host).collect());
+    assert_eq!(bench.get(RentalId::generate()).await, None);
+}
+
+/// Two GPUs are two rentals; the third finds none free, an unknown model none at all.
+pub async fn gpus_are_never_held_twice<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
+    assert_ne!(one.gpus()[0].uuid, two.gpus()[0].uuid);
+    let third = bench.claim(&bench.request("three")).await;
+    assert!(matches!(third, Err(ClaimError::NoPlace(NoPlace::NoGpuFree(_)))), "{third:?}");
+    let mut unknown = bench.request("four");
+    unknown.spec.gpu = GpuRequest::one(valid("H200".parse()));
+    let unknown = bench.claim(&unknown).await;
+    assert!(matches!(unknown, Err(ClaimError::NoPlace(NoPlace::UnknownGpu(_)))), "{unknown:?}");
+}
+
+/// However many ask at once, there are as many winners as GPUs, and all others hear "none free".
+pub async fn many_claims_at_once_win_as_often_as_there_are_gpus<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let requests: Vec<_> = (0..50).map(|n| bench.request(&format!("r{n}"))).collect();
+    let results = join_all(requests.iter().map(|new| bench.claim(new))).await;
+    let winners: Vec<_> = results.iter().flatten().map(Claimed::rental).collect();
+    assert_eq!(winners.len(), 2);
+    assert_ne!(winners[0].gpus()[0].uuid, winners[1].gpus()[0].uuid);
+    let ports: BTreeSet<_> = winners.iter().flat_map(|rental| rental.ports()).map(|b| b.host).collect();
+    assert_eq!(ports.len(), 2);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert!(matches!(error, ClaimError::NoPlace(NoPlace::NoGpuFree(_))), "{error:?}");
+    }
+}
+
+/// A host port that somebody asked for is theirs until the end.
+pub async fn a_port_asked_for_is_held_once<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let asking = |name| {
+        let mut new = bench.request(name);
+        let asked = PublishedPort { container: WEB, host: Some(valid(HostPort::try_from(9999))) };
+        new.spec.ports = valid(vec![asked].try_into());
+        new
+    };
+    valid(bench.claim(&asking("one")).await);
+    let second = bench.claim(&asking("two")).await;
+    assert!(matches!(second, Err(ClaimError::NoPlace(NoPlace::NoPort(NoPort::Taken(_))))), "{second:?}");
+    assert_eq!(valid(bench.store.live(&bench.host).await).len(), 1, "a refused claim leaves no trace");
+}
+
+/// Asked twice in the same way, there is one rental; asked in another way, the name is taken.
+pub async fn the_same_request_under_one_name_is_one_rental<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let requests: Vec<_> = (0..20).map(|_| bench.request("same")).collect();
+    let results = join_all(requests.iter().map(|new| bench.claim(new))).await;
+    let ids: BTreeSet<_> = results.into_iter().map(|result| valid(result).rental().id()).collect();
+    assert_eq!(ids.len(), 1);
+    let mut other = bench.request("same");
+    other.fingerprint = Fingerprint([8; 32]);
+    assert!(matches!(bench.claim(&other).await, Err(ClaimError::NameTaken(_))));
+}
+
+/// A name belongs to live rentals only.
+pub async fn a_name_is_free_again_after_the_end<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let first = bench.claimed("again").await;
+    bench.live_through(first.clone(), epoch, way_down()).await;
+    assert_ne!(bench.claimed("again").await.id(), first.id());
+}
+
+/// Of two writes that saw the same revision, one is written.
+pub async fn a_stale_write_changes_nothing<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let rental = bench.claimed("one").await;
+    let writes = ["c1", "c2", "c3", "c4"].map(|container| {
+        let mut change = Change::observation(rental.clone(), epoch);
+        valid(change.apply(Event::Created { container: valid(container.parse()), gpus_attached: true }, at(1)));
+        change
+    });
+    let results = join_all(writes.iter().map(|change| bench.store.commit(change))).await;
+    let winners: Vec<_> = writes.iter().zip(&results).filter(|(_, result)| result.is_ok()).collect();
+    assert_eq!(winners.len(), 1, "{results:?}");
+    assert!(results.iter().filter_map(|r| r.as_ref().err()).all(|e| matches!(e, StoreError::Conflict)), "{results:?}");
+    assert_eq!(bench.get(rental.id()).await.as_ref(), Some(winners[0].0.rental()));
+    assert_eq!(valid(bench.store.events(rental.id(), Seq::ZERO, 100).await).len(), 2);
+}
+
+/// A process whose host was taken over writes no observation and publishes nothing.
+pub async fn observations_need_the_current_epoch<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let old = bench.epoch().await;
+    let rental = bench.claimed("one").await;
+    let new = bench.epoch().await;
+    assert!(new > old);
+    let mut change = Change::observation(rental.clone(), old);
+    valid(change.apply(Event::Created { container: valid("c1".parse()), gpus_attached: true }, at(1)));
+    assert!(matches!(bench.store.commit(&change).await, Err(StoreError::Fenced)));
+    assert!(matches!(bench.store.publish(&bench.host, old, 10).await, Err(StoreError::Fenced)));
+    assert!(matches!(bench.store.confirm(&bench.host, old).await, Err(StoreError::Fenced)));
+    assert_eq!(bench.get(rental.id()).await, Some(rental));
+    valid(bench.store.confirm(&bench.host, new).await);
+}
+
+/// Any process may cancel.
+pub async fn intents_need_no_epoch<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    bench.epoch().await;
+    let rental = bench.claimed("one").await;
+    let mut change = Change::intent(rental.clone());
+    valid(change.apply(cancelled(), at(1)));
+    valid(bench.store.commit(&change).await);
+    let phase = bench.get(rental.id()).await.map(|rental| rental.state().phase());
+    assert_eq!(phase, Some(Phase::Ending));
+}
+
+/// A host id cannot be used with two engines.
+pub async fn a_host_is_pinned_to_its_engine<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let other: EngineId = valid("another".parse());
+    let refused = bench.store.take_over(&bench.host, &other).await;
+    assert!(matches!(&refused, Err(StoreError::HostPinned(engine)) if *engine == bench.engine), "{refused:?}");
+    valid(bench.store.confirm(&bench.host, epoch).await);
+}
+
+/// Holds last until the end and not longer; so does the credential.
+pub async fn the_end_frees_what_was_held_and_erases_the_credential<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let rental = bench.claimed("one").await;
+    let stopped = bench.live_through(rental, epoch, way_down()[..2].to_vec()).await;
+    assert_eq!(valid(bench.store.held(&bench.host).await).gpus.len(), 1);
+    let ended = bench.live_through(stopped, epoch, vec![Event::Ended]).await;
+    let held = valid(bench.store.held(&bench.host).await);
+    assert!(held.gpus.is_empty() && held.ports.is_empty());
+    assert_eq!(valid(bench.store.sealed(ended.id()).await), None);
+    assert!(valid(bench.store.live(&bench.host).await).is_empty());
+    assert_eq!(bench.get(ended.id()).await, Some(ended));
+}
+
+/// A relaunch holds its new ports and no longer the old ones; a port of somebody else is a conflict.
+pub async fn new_ports_replace_the_old_ones<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
+    let relaunched = |host| {
+        let ports = vec![PortBinding { container: crate::port::SSH, host }];
+        let mut change = Change::observation(one.clone(), epoch);
+        valid(change.apply(Event::Relaunched { ports }, at(1)));
+        change
+    };
+    let taken = bench.store.commit(&relaunched(two.ports()[0].host)).await;
+    assert!(matches!(taken, Err(StoreError::Conflict)), "{taken:?}");
+    let free = valid(30_000.try_into());
+    valid(bench.store.commit(&relaunched(free)).await);
+    let held = valid(bench.store.held(&bench.host).await).ports;
+    assert_eq!(held, BTreeSet::from([free, two.ports()[0].host]));
+}
+
+/// The stored events tell the whole of the stored rental.
+pub async fn events_fold_to_the_rental<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let rental = bench.claimed("one").await;
+    let ended = bench.live_through(rental, epoch, whole_life()).await;
+    let events = valid(bench.store.events(ended.id(), Seq::ZERO, 100).await);
+    let folded = Rental::folded(&events);
+    assert_eq!(folded.as_ref().map(Rental::state), Some(ended.state()));
+    assert_eq!(folded.as_ref().map(Rental::segments), Some(ended.segments()));
+    assert_eq!(folded.map(|rental| rental.bill(at(0))), Some(ended.bill(at(0))));
+    let rest = valid(bench.store.events(ended.id(), Seq::new(2), 3).await);
+    assert_eq!(rest.iter().map(|event| event.seq.get()).collect::<Vec<_>>(), vec![3, 4, 5]);
+}
+
+/// Positions run from 1 without a gap; nothing is published twice.
+pub async fn the_journal_has_every_event_once_and_in_order<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let rental = bench.claimed("one").await;
+    let first = valid(bench.store.publish(&bench.host, epoch, 10).await);
+    assert_eq!(first.len(), 1);
+    bench.live_through(rental, epoch, whole_life()).await;
+    let mut published = first;
+    loop {
+        let more = valid(bench.store.publish(&bench.host, epoch, 3).await);
+        if more.is_empty() {
+            break;
+        }
+        published.extend(more);
+    }
+    assert!(published.iter().zip(1..).all(|(entry, n)| entry.position.get() == n && entry.recorded.seq.get() == n));
+    assert_eq!(published.len(), 8);
+    assert_eq!(valid(bench.store.journal(&bench.host, Position::ZERO, 100).await), published);
+    let rest = valid(bench.store.journal(&bench.host, Position::new(6), 1).await);
+    assert_eq!(rest, published[6..7]);
+}
+
+/// A reader that follows positions sees every event, however many write meanwhile.
+pub async fn readers_miss_nothing_while_others_write<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
+    let read = async {
+        let (mut seen, mut cursor) = (Vec::new(), Position::ZERO);
+        while seen.len() < 16 {
+            valid(bench.store.publish(&bench.host, epoch, 4).await);
+            for entry in valid(bench.store.journal(&bench.host, cursor, 100).await) {
+                cursor = entry.position;
+                seen.push((entry.rental, entry.recorded.seq.get()));
+            }
+            let_others_go_on().await;
+        }
+        seen
+    };
+    let write_one = bench.live_through(one.clone(), epoch, whole_life());
+    let write_two = bench.live_through(two.clone(), epoch, whole_life());
+    let (seen, _, _) = futures_util::join!(read, write_one, write_two);
+    for id in [one.id(), two.id()] {
+        let seqs: Vec<_> = seen.iter().filter(|(rental, _)| *rental == id).map(|(_, seq)| *seq).collect();
+        assert_eq!(seqs, (1..=8).collect::<Vec<_>>());
+    }
+}
+
+/// Lists come newest first, page after page, filtered by renter and phase.
+pub async fn lists_are_filtered_and_paged<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let mut new = bench.request(&format!("r{n}"));
+        new.at = moment(n).shifted(SignedDuration::ZERO);
+        if n == 3 {
+            new.spec.renter = valid("other".parse());
+        }
+        let rental = valid(bench.claim(&new).await).rental().clone();
+        ids.insert(0, rental.id());
+        bench.live_through(rental, epoch, if n < 4 { way_down() } else { Vec::new() }).await;
+    }
+    let list = async |filter: &Filter, after, limit| {
+        let page = valid(bench.store.list(&bench.host, filter, after, limit).await);
+        page.iter().map(Rental::id).collect::<Vec<_>>()
+    };
+    let all = Filter::default();
+    assert_eq!(list(&all, None, 100).await, ids);
+    assert_eq!(list(&all, None, 2).await, ids[..2]);
+    assert_eq!(list(&all, Some(ids[1]), 2).await, ids[2..4]);
+    assert_eq!(list(&all, Some(ids[4]), 2).await, []);
+    let ended = Filter { phases: vec![Phase::Ended], ..Filter::default() };
+    assert_eq!(list(&ended, None, 100).await, ids[1..]);
+    let others = Filter { renter: Some(valid("other".parse())), ..Filter::default() };
+    assert_eq!(list(&others, None, 100).await, ids[1..2]);
+}
