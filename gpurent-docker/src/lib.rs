@@ -1,1 +1,36 @@
+//! Rents GPUs out as Docker containers.
+//!
+//! [`DockerRuntime`] carries out what `gpurent-core` decides: it pulls the image, makes the container on
+//! exactly the claimed GPUs and ports, hardens it, gives it SSH access whatever the image holds
+//! ([`kit`]), verifies that access, and takes everything down again. [`NvmlGpus`] tells which GPUs the
+//! machine has, [`EngineLock`] keeps a second agent off the same engine.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use gpurent_docker::{AccessKit, DockerRuntime, NvmlGpus};
+//! use gpurent_core::probe::GpuProbe;
+//!
+//! let gpus = NvmlGpus::all().discover().await?;
+//! let runtime = DockerRuntime::connect("unix:///var/run/docker.sock", AccessKit::from_host().await?).await?;
+//! # Ok(())
+//! # }
+//! ```
 
+mod client;
+mod container;
+mod engine_lock;
+mod error;
+mod image;
+pub mod kit;
+mod network;
+mod nvml;
+mod ports;
+mod runtime;
+mod ssh;
+
+pub use engine_lock::{EngineLock, LockError};
+pub use image::PullPatience;
+pub use kit::{AccessKit, KitError};
+pub use nvml::NvmlGpus;
+pub use ports::LocalPorts;
+pub use runtime::DockerRuntime;

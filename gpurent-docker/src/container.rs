@@ -1,0 +1,183 @@
+//! What a tenant's container is made of: labels from which state can be rebuilt, exactly the claimed
+//! GPUs and ports, and the hardening that every tenant gets.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, ImageConfig, Mount, MountType,
+    PortBinding, RestartPolicy, RestartPolicyNameEnum,
+};
+use gpurent_core::id::{Attempt, LaunchId};
+use gpurent_core::runtime::LaunchSpec;
+
+use crate::kit::{AccessKit, INIT, MOUNT};
+use crate::network;
+
+/// Whose container it is.
+pub(crate) const LABEL_HOST: &str = "io.gpurent.host";
+const LABEL_RENTAL: &str = "io.gpurent.rental";
+const LABEL_ATTEMPT: &str = "io.gpurent.attempt";
+/// Hash of the spec it was made of.
+pub(crate) const LABEL_HASH: &str = "io.gpurent.spec-hash";
+const LABEL_SPEC: &str = "io.gpurent.spec";
+/// Whether the engine attached its GPUs.
+pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
+
+/// What a container gets that asks for nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// Billionths of a CPU.
+    pub(crate) nano_cpus: i64,
+    /// Bytes.
+    pub(crate) memory: i64,
+}
+
+impl Share {
+    /// An equal part of the machine for each of `slots` GPUs, a tenth kept back for the host itself.
+    pub(crate) fn of(cpus: i64, memory: i64, slots: i64) -> Self {
+        let slots = slots.max(1);
+        // Less than a tenth of a CPU is refused as a limit everywhere else too.
+        let nano_cpus = (cpus.saturating_mul(1_000_000_000) / slots).max(100_000_000);
+        Self { nano_cpus, memory: (memory / 10 * 9 / slots).max(64 * 1024 * 1024) }
+    }
+}
+
+const PROCESSES: i64 = 4096;
+const MOST_SHM: i64 = 8 * 1024 * 1024 * 1024;
+
+fn text(value: &str) -> String {
+    value.to_owned()
+}
+
+/// The whole request.
+pub(crate) fn body(
+    launch: &LaunchSpec,
+    image: &ImageConfig,
+    kit: &AccessKit,
+    share: Share,
+    attach_gpus: bool,
+) -> ContainerCreateBody {
+    let program = [image.entrypoint.clone().unwrap_or_default(), image.cmd.clone().unwrap_or_default()].concat();
+    let port_key = |binding: &gpurent_core::port::PortBinding| format!("{}/tcp", binding.container);
+    ContainerCreateBody {
+        image: Some(text(launch.image.as_str())),
+        entrypoint: Some(vec![text(INIT)]),
+        cmd: Some(program),
+        // The entry point lets the renter in, which takes root; the image's own user runs its program.
+        user: Some(text("0:0")),
+        env: Some(environment(launch)),
+        labels: Some(labels(launch, attach_gpus)),
+        exposed_ports: Some(launch.ports.iter().map(port_key).collect()),
+        host_config: Some(HostConfig {
+            port_bindings: Some(
+                launch
+                    .ports
+                    .iter()
+                    .map(|binding| {
+                        let host = PortBinding { host_ip: None, host_port: Some(binding.host.to_string()) };
+                        (port_key(binding), Some(vec![host]))
+                    })
+                    .collect(),
+            ),
+            device_requests: attach_gpus.then(|| device_requests(launch)),
+            ..hardened(launch, kit, share)
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// The limits and locks that every tenant's container has.
+fn hardened(launch: &LaunchSpec, kit: &AccessKit, share: Share) -> HostConfig {
+    let limits = &launch.limits;
+    let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let memory = limits.memory_bytes().map_or(share.memory, signed);
+    HostConfig {
+        network_mode: Some(text(network::NAME)),
+        nano_cpus: Some(limits.milli_cpus().map_or(share.nano_cpus, |milli| i64::from(milli) * 1_000_000)),
+        memory: Some(memory),
+        // Equal to the memory: no swap.
+        memory_swap: Some(memory),
+        shm_size: Some(limits.shm_bytes().map_or((memory / 2).min(MOST_SHM), signed)),
+        pids_limit: Some(limits.processes().map_or(PROCESSES, i64::from)),
+        init: Some(true),
+        privileged: Some(false),
+        // Docker's defaults less these two; dropping all breaks apt, tar and pip.
+        cap_drop: Some(vec![text("NET_RAW"), text("MKNOD")]),
+        security_opt: Some(vec![text("no-new-privileges")]),
+        ipc_mode: Some(text("private")),
+        // What ended stays ended until the reconciler says otherwise.
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some(text("json-file")),
+            config: Some(HashMap::from([(text("max-size"), text("10m")), (text("max-file"), text("3"))])),
+        }),
+        mounts: Some(vec![Mount {
+            target: Some(text(MOUNT)),
+            source: Some(kit.volume()),
+            typ: Some(MountType::VOLUME),
+            read_only: Some(true),
+            ..Mount::default()
+        }]),
+        ..HostConfig::default()
+    }
+}
+
+/// Exactly the claimed GPUs, as `docker run --gpus device=UUID` asks for them.
+fn device_requests(launch: &LaunchSpec) -> Vec<DeviceRequest> {
+    if launch.gpus.is_empty() {
+        return Vec::new();
+    }
+    vec![DeviceRequest {
+        driver: Some(String::new()),
+        count: Some(0),
+        device_ids: Some(launch.gpus.iter().map(|gpu| gpu.uuid.to_string()).collect()),
+        capabilities: Some(vec![vec![text("gpu")]]),
+        options: Some(HashMap::new()),
+    }]
+}
+
+fn environment(launch: &LaunchSpec) -> Vec<String> {
+    let mut variables: Vec<String> =
+        launch.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let visible = match launch.gpus.as_slice() {
+        // "none" would still load the driver's libraries; "void" means no GPU at all.
+        [] => text("void"),
+        gpus => gpus.iter().map(|gpu| gpu.uuid.as_str()).collect::<Vec<_>>().join(","),
+    };
+    variables.push(format!("NVIDIA_VISIBLE_DEVICES={visible}"));
+    if launch.environment.get("CUDA_VISIBLE_DEVICES").is_none() && !launch.gpus.is_empty() {
+        // CUDA counts inside the container, whatever the host's indices are.
+        let indices: Vec<_> = (0..launch.gpus.len()).map(|index| index.to_string()).collect();
+        variables.push(format!("CUDA_VISIBLE_DEVICES={}", indices.join(",")));
+    }
+    if launch.environment.get("RENTAL_ID").is_none() {
+        variables.push(format!("RENTAL_ID={}", launch.id.rental));
+    }
+    // A name without '=' removes the image's own variable: these would be loaded into our entry point.
+    variables.extend([text("LD_PRELOAD"), text("LD_AUDIT")]);
+    variables
+}
+
+fn labels(launch: &LaunchSpec, attach_gpus: bool) -> HashMap<String, String> {
+    let mut labels: HashMap<String, String> =
+        launch.labels.iter().map(|(name, value)| (text(name), text(value))).collect();
+    // The environment may hold the renter's secrets, and anybody who may list containers reads labels.
+    let public = LaunchSpec { environment: Default::default(), ..launch.clone() };
+    labels.extend([
+        (text(LABEL_HOST), launch.host.to_string()),
+        (text(LABEL_RENTAL), launch.id.rental.to_string()),
+        (text(LABEL_ATTEMPT), launch.id.attempt.to_string()),
+        (text(LABEL_HASH), launch.hash()),
+        (text(LABEL_GPUS), attach_gpus.to_string()),
+        // A struct of strings and numbers always has a JSON form.
+        (text(LABEL_SPEC), serde_json::to_string(&public).unwrap_or_default()),
+    ]);
+    labels
+}
+
+/// Whose launch a container is, by its labels.
+pub(crate) fn launch_of(labels: &HashMap<String, String>) -> Option<LaunchId> {
+    let rental = labels.get(LABEL_RENTAL)?.parse().ok()?;
+    let attempt = Attempt::new(labels.get(LABEL_ATTEMPT)?.parse().ok()?);
+    Some(LaunchId { rental, attempt })
+}

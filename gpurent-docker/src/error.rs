@@ -1,0 +1,78 @@
+//! What Docker's errors mean.
+
+use bollard::errors::Error;
+use gpurent_core::port::HostPort;
+use gpurent_core::runtime::RuntimeError;
+
+/// The engine could not be asked.
+pub(crate) fn unavailable(error: Error) -> RuntimeError {
+    RuntimeError::Unavailable(Box::new(error))
+}
+
+/// The status and message of an answer that says no; `None` where there was no answer.
+pub(crate) fn refusal(error: &Error) -> Option<(u16, &str)> {
+    match error {
+        Error::DockerResponseServerError { status_code, message } => Some((*status_code, message)),
+        _ => None,
+    }
+}
+
+/// Whether the engine says that there is no such thing.
+pub(crate) fn is_missing(error: &Error) -> bool {
+    matches!(refusal(error), Some((404, _)))
+}
+
+/// Sorts an error of a container operation.
+pub(crate) fn classify(error: Error, ports: &[HostPort]) -> RuntimeError {
+    let Some((status, message)) = refusal(&error) else { return unavailable(error) };
+    let message = message.to_ascii_lowercase();
+    if status == 503 {
+        return unavailable(error);
+    }
+    if status == 404 && message.contains("no such container") {
+        return RuntimeError::Missing;
+    }
+    if message.contains("could not select device driver") {
+        return RuntimeError::GpuRuntimeMissing(Box::new(error));
+    }
+    if message.contains("port is already allocated") || message.contains("address already in use") {
+        if let Some(port) = port_in(&message, ports) {
+            return RuntimeError::PortTaken { port, source: Box::new(error) };
+        }
+    }
+    RuntimeError::Refused(Box::new(error))
+}
+
+/// Which of our ports a message is about: "Bind for 0.0.0.0:22001 failed: port is already allocated".
+fn port_in(message: &str, ports: &[HostPort]) -> Option<HostPort> {
+    let named = |port: &&HostPort| {
+        let text = format!(":{port}");
+        message.match_indices(&text).any(|(at, _)| {
+            !message[at + text.len()..].starts_with(|c: char| c.is_ascii_digit())
+        })
+    };
+    ports.iter().find(named).or_else(|| ports.first()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status_code: u16, message: &str) -> Error {
+        Error::DockerResponseServerError { status_code, message: message.to_owned() }
+    }
+
+    #[test]
+    fn answers_of_docker_20_10_are_understood() {
+        let ports = [2200u16, 22001].map(|port| HostPort::try_from(port).unwrap());
+        let taken = "driver failed programming external connectivity on endpoint x: Bind for 0.0.0.0:22001 failed: port is already allocated";
+        assert!(matches!(classify(answer(500, taken), &ports), RuntimeError::PortTaken { port, .. } if port.get() == 22001));
+        let listened = "driver failed: Error starting userland proxy: listen tcp4 0.0.0.0:2200: bind: address already in use";
+        assert!(matches!(classify(answer(500, listened), &ports), RuntimeError::PortTaken { port, .. } if port.get() == 2200));
+        let driver = r#"could not select device driver "" with capabilities: [[gpu]]"#;
+        assert!(matches!(classify(answer(500, driver), &ports), RuntimeError::GpuRuntimeMissing(_)));
+        assert!(matches!(classify(answer(404, "No such container: x"), &ports), RuntimeError::Missing));
+        assert!(matches!(classify(answer(400, "bad"), &ports), RuntimeError::Refused(_)));
+        assert!(matches!(classify(Error::RequestTimeoutError, &ports), RuntimeError::Unavailable(_)));
+    }
+}

@@ -1,0 +1,29 @@
+//! Which ports of this machine other programs use.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use gpurent_core::port::{HostPort, PortProbe};
+
+/// Finds out by binding: right only where agent and engine share a machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalPorts;
+
+impl PortProbe for LocalPorts {
+    fn is_free(&self, port: HostPort) -> bool {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port.get())).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_somebody_listens_on_is_not_free() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = HostPort::try_from(listener.local_addr().unwrap().port()).unwrap();
+        assert!(!LocalPorts.is_free(port));
+        drop(listener);
+        assert!(LocalPorts.is_free(port));
+    }
+}

@@ -1,0 +1,105 @@
+//! Renters get in, whatever the image holds, and nobody else does.
+
+mod support;
+
+use std::process::Stdio;
+
+use gpurent_core::access::Credential;
+use support::{Tenant, launch, password, text};
+use tokio::process::Command;
+
+#[tokio::test]
+async fn a_password_logs_in_and_a_wrong_one_does_not() {
+    let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
+    let right = tenant.ssh("mySecurePassword123", "echo $PYTHONPATH; id -u").await;
+    assert_eq!(text(&right), "/workspace\n0", "{right:?}");
+    let wrong = tenant.ssh("mySecurePassword124", "echo in").await;
+    assert!(!wrong.status.success() && text(&wrong).is_empty(), "{wrong:?}");
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn sessions_see_the_images_environment_and_ours() {
+    let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
+    let seen = tenant
+        .ssh("mySecurePassword123", "echo $IMAGE_VARIABLE $PATH $NVIDIA_VISIBLE_DEVICES $CUDA_VISIBLE_DEVICES [$LD_PRELOAD]")
+        .await;
+    let gpu = &tenant.launch.gpus[0].uuid;
+    assert_eq!(text(&seen), format!("from-image /opt/image/bin:/bin {gpu} 0 []"));
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn a_key_logs_in_and_passwords_do_not() {
+    let directory = std::env::temp_dir().join(format!("gpurent-key-{}", uuid()));
+    std::fs::create_dir(&directory).unwrap();
+    let key = directory.join("id").to_string_lossy().into_owned();
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).status().await;
+    assert!(made.unwrap().success());
+    let public = std::fs::read_to_string(format!("{key}.pub")).unwrap();
+    for image in ["gpurent-test/busybox:1", "gpurent-test/debian:12"] {
+        let tenant = Tenant::up(launch(image), &Credential::PublicKey(public.parse().unwrap())).await;
+        assert_eq!(text(&tenant.ssh_with_key(&key, "id -u").await), "0", "{image}");
+        assert!(!tenant.ssh("", "id -u").await.status.success(), "{image}");
+        tenant.gone().await;
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+fn uuid() -> String {
+    gpurent_core::id::RentalId::generate().to_string()
+}
+
+#[tokio::test]
+async fn an_image_without_a_shell_logs_in() {
+    let tenant = Tenant::up(launch("gpurent-test/shellless:1"), &password()).await;
+    assert_eq!(text(&tenant.ssh("mySecurePassword123", "echo $PYTHONPATH $((1+1))").await), "/workspace 2");
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn a_named_user_is_made_and_is_not_root() {
+    for image in ["gpurent-test/busybox:1", "gpurent-test/debian:12", "gpurent-test/shellless:1"] {
+        let mut launch = launch(image);
+        launch.login = "gpu-user".parse().unwrap();
+        let tenant = Tenant::up(launch, &password()).await;
+        let command = if image.contains("shellless") { "cd; pwd" } else { "cd; pwd; id -u" };
+        let seen = text(&tenant.ssh("mySecurePassword123", command).await);
+        assert!(seen.starts_with("/home/gpu-user"), "{image}: {seen}");
+        assert!(image.contains("shellless") || seen.ends_with("1000"), "{image}: {seen}");
+        tenant.gone().await;
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_runs_as_another_user_still_does() {
+    let tenant = Tenant::up(launch("gpurent-test/nonroot:1"), &password()).await;
+    assert_eq!(text(&tenant.ssh("mySecurePassword123", "id -u").await), "0");
+    let logs = gpurent_core::runtime::ContainerRuntime::logs(&tenant.runtime, tenant.launch.id, 10).await.unwrap();
+    assert!(logs.iter().any(|line| line.contains("uid=1234(app)")), "{logs:?}");
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn a_terminal_is_a_terminal() {
+    let tenant = Tenant::up(launch("gpurent-test/debian:12"), &password()).await;
+    let mut ssh = Command::new("sshpass");
+    ssh.env("SSHPASS", "mySecurePassword123").args(["-e", "ssh", "-tt"]);
+    let output = tenant.connect(&mut ssh).arg("tty && echo $PYTHONPATH").stdin(Stdio::null()).output().await.unwrap();
+    let seen = text(&output);
+    assert!(seen.contains("/dev/pts/") && seen.contains("/workspace"), "{output:?}");
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn the_password_stands_nowhere_in_clear() {
+    let tenant = Tenant::up(launch("gpurent-test/debian:12"), &password()).await;
+    let inspected = support::docker(&["inspect", &tenant.container]).await;
+    assert!(inspected.contains(&tenant.launch.id.rental.to_string()));
+    assert!(!inspected.contains("mySecurePassword123"));
+    let found = tenant
+        .ssh("mySecurePassword123", "grep -rls mySecurePassword12[3] /etc /root /run /.gpurent /proc/*/environ /proc/*/cmdline")
+        .await;
+    assert_eq!(text(&found), "");
+    tenant.gone().await;
+}

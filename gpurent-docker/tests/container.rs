@@ -1,0 +1,162 @@
+//! What a tenant's container is, as the engine itself tells it.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
+use gpurent_docker::{AccessKit, DockerRuntime, LocalPorts, PullPatience};
+use support::{Silent, Tenant, docker, engine, launch, password};
+
+async fn field(container: &str, format: &str) -> String {
+    docker(&["inspect", "--format", format, container]).await
+}
+
+#[tokio::test]
+async fn exactly_the_claimed_gpus_are_asked_for() {
+    let hook_log = std::env::var("GPURENT_HOOK_LOG").expect("GPURENT_HOOK_LOG: run scripts/test");
+    let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
+    let requests = field(&tenant.container, "{{json .HostConfig.DeviceRequests}}").await;
+    let gpu = &tenant.launch.gpus[0].uuid;
+    assert!(requests.contains(&format!(r#""DeviceIDs":["{gpu}"]"#)), "{requests}");
+    assert!(requests.contains(r#""Count":0"#) && requests.contains("gpu"), "{requests}");
+    assert!(std::fs::read_to_string(hook_log).unwrap().contains("prestart"), "the engine called NVIDIA's hook");
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn every_tenant_is_hardened() {
+    let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
+    let id = &tenant.container;
+    for (format, expected) in [
+        ("{{.HostConfig.Privileged}}", "false"),
+        ("{{.HostConfig.CapDrop}}", "[NET_RAW MKNOD]"),
+        ("{{.HostConfig.SecurityOpt}}", "[no-new-privileges]"),
+        ("{{.HostConfig.PidsLimit}}", "4096"),
+        ("{{.HostConfig.Init}}", "true"),
+        ("{{.HostConfig.IpcMode}}", "private"),
+        ("{{.HostConfig.RestartPolicy.Name}}", "no"),
+        ("{{.HostConfig.LogConfig.Config}}", "map[max-file:3 max-size:10m]"),
+        ("{{eq .HostConfig.Memory .HostConfig.MemorySwap}} {{gt .HostConfig.Memory 0}}", "true true"),
+        ("{{.HostConfig.NetworkMode}}", "gpurent"),
+        ("{{len .HostConfig.Binds}}", "0"),
+    ] {
+        assert_eq!(field(id, format).await, expected, "{format}");
+    }
+    let icc = docker(&["network", "inspect", "gpurent", "--format", "{{json .Options}}"]).await;
+    assert!(icc.contains(r#""com.docker.network.bridge.enable_icc":"false""#), "{icc}");
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn the_labels_tell_whose_it_is() {
+    let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
+    let labels = field(&tenant.container, "{{json .Config.Labels}}").await;
+    let labels: BTreeMap<String, String> = serde_json::from_str(&labels).unwrap();
+    assert_eq!(labels["io.gpurent.rental"], tenant.launch.id.rental.to_string());
+    assert_eq!(labels["io.gpurent.host"], tenant.launch.host.to_string());
+    assert_eq!(labels["io.gpurent.spec-hash"], tenant.launch.hash());
+    let mut spec: gpurent_core::runtime::LaunchSpec = serde_json::from_str(&labels["io.gpurent.spec"]).unwrap();
+    assert!(spec.environment.iter().next().is_none(), "the environment may hold secrets");
+    spec.environment = tenant.launch.environment.clone();
+    assert_eq!(spec, tenant.launch);
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn an_interactive_shell_dies_at_once_when_its_time_is_over() {
+    let tenant = Tenant::up(launch("gpurent-test/debian:12"), &password()).await;
+    let begun = Instant::now();
+    let exit = tenant.runtime.stop(tenant.launch.id, Duration::ZERO).await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let finished = field(&tenant.container, "{{.State.FinishedAt}}").await;
+    assert_eq!(exit.finished_at, finished.parse().unwrap());
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn a_notice_ends_the_program_and_not_the_container() {
+    let tenant = Tenant::up(launch("gpurent-test/shellless:1"), &password()).await;
+    tenant.runtime.notify(tenant.launch.id).await.unwrap();
+    let begun = Instant::now();
+    while docker(&["top", &tenant.container, "-eo", "args"]).await.lines().any(|line| line == "/sleep 1000000") {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the program still runs");
+    }
+    assert_eq!(field(&tenant.container, "{{.State.Running}}").await, "true");
+    let begun = Instant::now();
+    tenant.runtime.stop(tenant.launch.id, Duration::from_secs(10)).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(3), "nothing is left to wait for");
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn a_program_that_ends_at_once_is_told_with_its_last_words() {
+    let launch = launch("gpurent-test/exits:1");
+    let runtime = support::runtime().await;
+    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.create(&launch, &password()).await.unwrap();
+    let started = runtime.start(&launch).await;
+    let verified = match started {
+        Ok(_) => runtime.verify(&launch, Duration::from_secs(10)).await,
+        Err(error) => Err(error),
+    };
+    // SSH may greet before the program has ended; then the observation tells.
+    if verified.is_err() {
+        assert!(matches!(&verified, Err(RuntimeError::Exited(exit)) if exit.code == 3), "{verified:?}");
+    }
+    let exit = runtime.stop(launch.id, Duration::from_secs(5)).await.unwrap().unwrap();
+    assert_eq!(exit.code, 3);
+    assert!(runtime.logs(launch.id, 10).await.unwrap().contains(&"last words".to_owned()));
+    runtime.remove(launch.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn ssh_that_never_answers_is_given_up() {
+    let mute = BTreeMap::from([
+        ("init".to_owned(), b"#!/bin/sh\nexec sleep 1000\n".to_vec()),
+        ("bin/busybox".to_owned(), std::fs::read("/bin/busybox").unwrap()),
+    ]);
+    let kit = AccessKit::from_files(&mute).unwrap();
+    let runtime = DockerRuntime::connect(&engine(), kit).await.unwrap();
+    let launch = launch("gpurent-test/busybox:1");
+    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.create(&launch, &password()).await.unwrap();
+    runtime.start(&launch).await.unwrap();
+    let verified = runtime.verify(&launch, Duration::from_secs(1)).await;
+    assert!(matches!(verified, Err(RuntimeError::AccessTimeout(_))), "{verified:?}");
+    runtime.remove(launch.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_exist_is_named() {
+    let runtime = support::runtime().await.with_pull_patience(PullPatience(Duration::from_secs(20)));
+    let launch = launch("127.0.0.1:1/no/such:image");
+    let prepared = runtime.prepare(&launch, &Silent).await;
+    assert!(
+        matches!(&prepared, Err(RuntimeError::ImageUnavailable { image, .. }) if *image == launch.image),
+        "{prepared:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_has_is_named() {
+    let launch = launch("gpurent-test/busybox:1");
+    let port = launch.ssh_port().unwrap();
+    let listener = std::net::TcpListener::bind(("0.0.0.0", port.get())).unwrap();
+    assert!(!gpurent_core::port::PortProbe::is_free(&LocalPorts, port));
+    let runtime = support::runtime().await;
+    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.create(&launch, &password()).await.unwrap();
+    let started = runtime.start(&launch).await;
+    assert!(matches!(started, Err(RuntimeError::PortTaken { port: named, .. }) if named == port), "{started:?}");
+    drop(listener);
+    runtime.remove(launch.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_engine_is_told_from_everything_else() {
+    let kit = AccessKit::from_host().await.unwrap();
+    let connected = DockerRuntime::connect("unix:///nonexistent/docker.sock", kit).await;
+    assert!(matches!(connected, Err(RuntimeError::Unavailable(_))));
+}

@@ -1,0 +1,111 @@
+//! What the tests against a real engine share. They fail where there is none: a test that could not run
+//! is a failure, not a skip.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Output;
+
+use gpurent_core::access::{Credential, LoginUser, Password};
+use gpurent_core::gpu::Gpu;
+use gpurent_core::id::{Attempt, HostId, LaunchId, RentalId};
+use gpurent_core::memory::SimulatedGpus;
+use gpurent_core::port::{HostPort, PortBinding, SSH};
+use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
+use gpurent_docker::{AccessKit, DockerRuntime};
+use tokio::process::Command;
+
+pub fn engine() -> String {
+    std::env::var("DOCKER_HOST").expect("DOCKER_HOST: run scripts/test, or eval $(scripts/services env)")
+}
+
+pub async fn runtime() -> DockerRuntime {
+    let kit = AccessKit::from_host().await.expect("the kit's programs are installed");
+    DockerRuntime::connect(&engine(), kit).await.expect("the engine answers")
+}
+
+pub fn free_port() -> HostPort {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    HostPort::try_from(listener.local_addr().unwrap().port()).unwrap()
+}
+
+pub fn launch(image: &str) -> LaunchSpec {
+    let id = LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) };
+    let host: HostId = format!("test-{}", id.rental).parse().unwrap();
+    let gpus: Vec<Gpu> = SimulatedGpus::new(&host, 1, "RTX 5090".parse().unwrap()).gpus().to_vec();
+    LaunchSpec {
+        id,
+        host,
+        image: image.parse().unwrap(),
+        gpus,
+        ports: vec![PortBinding { container: SSH, host: free_port() }],
+        environment: [("PYTHONPATH".to_owned(), "/workspace".to_owned())]
+            .into_iter()
+            .collect::<std::collections::BTreeMap<_, _>>()
+            .try_into()
+            .unwrap(),
+        limits: Default::default(),
+        login: LoginUser::default(),
+        labels: Default::default(),
+    }
+}
+
+pub fn password() -> Credential {
+    Credential::Password(Password::new("mySecurePassword123".to_owned()).unwrap())
+}
+
+pub struct Silent;
+
+impl PullProgress for Silent {
+    fn update(&self, _progress: Progress) {}
+}
+
+/// A container that runs and is verified; removed with [`Tenant::gone`].
+pub struct Tenant {
+    pub runtime: DockerRuntime,
+    pub launch: LaunchSpec,
+    pub container: String,
+}
+
+impl Tenant {
+    pub async fn up(launch: LaunchSpec, credential: &Credential) -> Self {
+        let runtime = runtime().await;
+        runtime.prepare(&launch, &Silent).await.unwrap();
+        let created = runtime.create(&launch, credential).await.unwrap();
+        runtime.start(&launch).await.unwrap();
+        runtime.verify(&launch, std::time::Duration::from_secs(20)).await.unwrap();
+        Self { runtime, launch, container: created.container.to_string() }
+    }
+
+    /// Logs in and runs a command, as a renter would.
+    pub async fn ssh(&self, password: &str, command: &str) -> Output {
+        let mut ssh = Command::new("sshpass");
+        ssh.env("SSHPASS", password).args(["-e", "ssh"]).args(["-o", "PubkeyAuthentication=no"]);
+        self.connect(&mut ssh).arg(command).output().await.unwrap()
+    }
+
+    pub async fn ssh_with_key(&self, key: &str, command: &str) -> Output {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-i", key, "-o", "PasswordAuthentication=no", "-o", "IdentitiesOnly=yes"]);
+        self.connect(&mut ssh).arg(command).output().await.unwrap()
+    }
+
+    pub fn connect<'a>(&self, ssh: &'a mut Command) -> &'a mut Command {
+        ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"])
+            .args(["-o", "ConnectTimeout=10", "-p", &self.launch.ssh_port().unwrap().to_string()])
+            .arg(format!("{}@127.0.0.1", self.launch.login.as_str()))
+    }
+
+    pub async fn gone(self) {
+        self.runtime.remove(self.launch.id).await.unwrap();
+    }
+}
+
+/// What the engine's own client says.
+pub async fn docker(args: &[&str]) -> String {
+    let output = Command::new("docker").args(args).output().await.unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
