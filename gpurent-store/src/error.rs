@@ -1,0 +1,43 @@
+//! What the database's errors mean.
+
+use std::time::Duration;
+
+use gpurent_core::store::StoreError;
+
+/// How long one method may take, its wait for a connection included. A database that hangs must not
+/// hang a host.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {} s", .0.as_secs())]
+struct TimedOut(Duration);
+
+/// Runs a query, but not for ever.
+pub(crate) async fn bounded<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(LIMIT, query).await {
+        Ok(result) => result.map_err(classify),
+        Err(_) => Err(StoreError::Unavailable(Box::new(TimedOut(LIMIT)))),
+    }
+}
+
+/// The name of the unique constraint that a write broke.
+pub(crate) fn broken_constraint(error: &StoreError) -> Option<&str> {
+    let StoreError::Unavailable(source) = error else { return None };
+    let database = source.downcast_ref::<sqlx::Error>()?.as_database_error()?;
+    database.is_unique_violation().then(|| database.constraint()).flatten()
+}
+
+fn classify(error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::Decode(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnIndexOutOfBounds { .. }
+        | sqlx::Error::TypeNotFound { .. } => StoreError::Corrupt(Box::new(error)),
+        // 40: a serialization failure or a deadlock; the same write may succeed on fresh state.
+        sqlx::Error::Database(ref database) if database.code().is_some_and(|code| code.starts_with("40")) => {
+            StoreError::Conflict
+        }
+        other => StoreError::Unavailable(Box::new(other)),
+    }
+}

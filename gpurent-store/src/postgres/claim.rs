@@ -1,0 +1,116 @@
+//! Making a rental: one look at what is held, one statement that writes it all.
+
+use gpurent_core::gpu::GpuUuid;
+use gpurent_core::id::HostId;
+use gpurent_core::placement::{Held, Placement};
+use gpurent_core::port::HostPort;
+use gpurent_core::rental::Rental;
+use gpurent_core::store::{ClaimError, Claimed, NewRental, StoreError};
+use sqlx::postgres::PgPool;
+use sqlx::types::Json;
+
+use crate::error::{bounded, broken_constraint};
+use crate::row::RentalColumns;
+
+/// How often a claim that lost a race against another process looks again.
+const TRIES: usize = 8;
+
+/// What a claim looks at: holds, and the live rental of the same name.
+type Look = (Vec<String>, Vec<i32>, Option<Json<Rental>>, Option<Vec<u8>>);
+
+const LOOK: &str = "
+    SELECT ARRAY(SELECT gpu_uuid FROM gpurent.gpu_hold WHERE host_id = $1),
+           ARRAY(SELECT port FROM gpurent.port_hold WHERE host_id = $1),
+           same.body, same.fingerprint
+    FROM (SELECT 1) AS one
+    LEFT JOIN gpurent.rental AS same ON same.host_id = $1 AND same.name = $2 AND same.phase <> 'ended'";
+
+pub(super) async fn claim(pool: &PgPool, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
+    for _ in 0..TRIES {
+        let look = sqlx::query_as(LOOK).bind(new.host.as_str()).bind(new.name.as_str()).fetch_one(pool);
+        let (gpus, ports, same, fingerprint): Look = bounded(look).await?;
+        if let Some(Json(existing)) = same {
+            return if fingerprint.as_deref() == Some(new.fingerprint.0.as_slice()) {
+                Ok(Claimed::Existing(existing))
+            } else {
+                Err(ClaimError::NameTaken(new.name.clone()))
+            };
+        }
+        let placed = placement.place(new.id, &new.spec, &parse(gpus, ports)?)?;
+        match write(pool, new, placed).await {
+            Ok(rental) => return Ok(Claimed::New(rental)),
+            // Another process was faster: what it took shows in the next look.
+            Err(error) if is_lost_race(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(StoreError::Conflict.into())
+}
+
+fn is_lost_race(error: &StoreError) -> bool {
+    matches!(error, StoreError::Conflict)
+        || matches!(broken_constraint(error), Some("gpu_hold_once" | "port_hold_once" | "rental_live_name"))
+}
+
+async fn write(
+    pool: &PgPool,
+    new: &NewRental,
+    placed: gpurent_core::placement::Placed,
+) -> Result<Rental, StoreError> {
+    let (rental, event) = new.settle(placed);
+    let columns = RentalColumns::of(&rental);
+    let query = sqlx::query(
+        "WITH made AS (
+             INSERT INTO gpurent.rental
+                 (id, host_id, renter, name, phase, revision, created_at, expires_at, fingerprint, body)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id, host_id
+         ), gpus AS (
+             INSERT INTO gpurent.gpu_hold (host_id, gpu_uuid, rental_id)
+             SELECT host_id, unnest($11::text[]), id FROM made
+         ), ports AS (
+             INSERT INTO gpurent.port_hold (host_id, port, rental_id)
+             SELECT host_id, unnest($12::int[]), id FROM made
+         ), access AS (
+             INSERT INTO gpurent.credential (rental_id, key_id, sealed) SELECT id, $13, $14 FROM made
+         )
+         INSERT INTO gpurent.event (host_id, rental_id, seq, at, name, body)
+         SELECT host_id, id, $15, $16, $17, $18 FROM made",
+    )
+    .bind(*rental.id().as_uuid())
+    .bind(rental.host().as_str())
+    .bind(columns.renter)
+    .bind(rental.name().as_str())
+    .bind(columns.phase)
+    .bind(columns.revision)
+    .bind(columns.created_at)
+    .bind(columns.expires_at)
+    .bind(new.fingerprint.0.as_slice())
+    .bind(Json(&rental))
+    .bind(columns.gpus)
+    .bind(columns.ports)
+    .bind(&new.sealed.key_id)
+    .bind(&new.sealed.bytes)
+    .bind(crate::row::signed(event.seq.get()))
+    .bind(event.at.as_microsecond())
+    .bind(event.event.name())
+    .bind(Json(&event.event));
+    bounded(query.execute(pool)).await?;
+    Ok(rental)
+}
+
+pub(super) async fn held(pool: &PgPool, host: &HostId) -> Result<Held, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT ARRAY(SELECT gpu_uuid FROM gpurent.gpu_hold WHERE host_id = $1),
+                ARRAY(SELECT port FROM gpurent.port_hold WHERE host_id = $1)",
+    );
+    let (gpus, ports) = bounded(query.bind(host.as_str()).fetch_one(pool)).await?;
+    parse(gpus, ports)
+}
+
+fn parse(gpus: Vec<String>, ports: Vec<i32>) -> Result<Held, StoreError> {
+    let corrupt = |error: gpurent_core::invalid::Invalid| StoreError::Corrupt(error.into());
+    let gpus: Result<_, _> = gpus.into_iter().map(GpuUuid::try_from).collect();
+    let ports: Result<_, _> =
+        ports.into_iter().map(|port| HostPort::try_from(u16::try_from(port).unwrap_or(0))).collect();
+    Ok(Held { gpus: gpus.map_err(corrupt)?, ports: ports.map_err(corrupt)? })
+}

@@ -1,0 +1,176 @@
+//! The store on PostgreSQL 12 and later.
+//!
+//! Every write is one statement, and so one transaction and one round trip: its parts are data-modifying
+//! CTEs that all hang on the one that may or may not happen. [`claim`] makes rentals, [`commit`] changes
+//! them, [`journal`] publishes what happened; reading is here.
+
+mod claim;
+mod commit;
+mod journal;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gpurent_core::event::{Event, JournalEntry, Recorded};
+use gpurent_core::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
+use gpurent_core::placement::{Held, Placement};
+use gpurent_core::rental::Rental;
+use gpurent_core::seal::Sealed;
+use gpurent_core::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError};
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::types::Json;
+use tokio::sync::Mutex;
+
+use crate::error::bounded;
+use crate::row::{recorded, signed, unsigned};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// Rentals in the schema `gpurent` of a PostgreSQL database.
+pub struct PostgresStore {
+    pool: PgPool,
+    /// Claims of one process stand in line here instead of fighting over the same GPU in the database.
+    claiming: Mutex<()>,
+}
+
+impl PostgresStore {
+    /// Connects to `postgres://user:password@host/database` and brings the schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the database does not answer or refuses.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| StoreError::Unavailable(error.into()))?;
+        let pool = PgPoolOptions::new()
+            .max_connections(16)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_lazy_with(options.options([("statement_timeout", "8s"), ("lock_timeout", "5s")]));
+        Self::from_pool(pool).await
+    }
+
+    /// Uses an application's own pool, and brings the schema up to date.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::connect`].
+    pub async fn from_pool(pool: PgPool) -> Result<Self, StoreError> {
+        let mut migrator = Migrator { ..Migrator::DEFAULT };
+        migrator.migrations = MIGRATIONS.migrations.clone();
+        migrator.dangerous_set_table_name("gpurent._migrations");
+        migrator.create_schema("gpurent");
+        migrator.run(&pool).await.map_err(|error| StoreError::Unavailable(error.into()))?;
+        Ok(Self { pool, claiming: Mutex::new(()) })
+    }
+}
+
+type EventColumns = (i64, i64, Json<Event>);
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Epoch, StoreError> {
+        let query = sqlx::query_scalar(
+            "WITH taken AS (
+                 INSERT INTO gpurent.host AS host (id, engine, epoch) VALUES ($1, $2, 1)
+                 ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1 WHERE host.engine = excluded.engine
+                 RETURNING id, epoch
+             ), head AS (
+                 INSERT INTO gpurent.journal_head (host_id) SELECT id FROM taken ON CONFLICT DO NOTHING
+             )
+             SELECT epoch FROM taken",
+        );
+        let epoch: Option<i64> =
+            bounded(query.bind(host.as_str()).bind(engine.as_str()).fetch_optional(&self.pool)).await?;
+        if let Some(epoch) = epoch {
+            return Ok(Epoch::new(unsigned(epoch)));
+        }
+        let query = sqlx::query_scalar("SELECT engine FROM gpurent.host WHERE id = $1").bind(host.as_str());
+        let pinned: String = bounded(query.fetch_one(&self.pool)).await?;
+        let pinned = EngineId::try_from(pinned).map_err(|error| StoreError::Corrupt(error.into()))?;
+        Err(StoreError::HostPinned(pinned))
+    }
+
+    async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
+        let query = sqlx::query_scalar("SELECT epoch FROM gpurent.host WHERE id = $1").bind(host.as_str());
+        let current: Option<i64> = bounded(query.fetch_optional(&self.pool)).await?;
+        if current == Some(signed(epoch.get())) { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+
+    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
+        let _turn = self.claiming.lock().await;
+        claim::claim(&self.pool, new, placement).await
+    }
+
+    async fn commit(&self, change: &Change) -> Result<(), StoreError> {
+        commit::commit(&self.pool, change).await
+    }
+
+    async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
+        let query = sqlx::query_scalar("SELECT body FROM gpurent.rental WHERE id = $1").bind(*id.as_uuid());
+        let found: Option<Json<Rental>> = bounded(query.fetch_optional(&self.pool)).await?;
+        Ok(found.map(|Json(rental)| rental))
+    }
+
+    async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
+        let query = sqlx::query_scalar("SELECT body FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended'");
+        let found: Vec<Json<Rental>> = bounded(query.bind(host.as_str()).fetch_all(&self.pool)).await?;
+        Ok(found.into_iter().map(|Json(rental)| rental).collect())
+    }
+
+    async fn list(
+        &self,
+        host: &HostId,
+        filter: &Filter,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError> {
+        let phases: Vec<&str> = filter.phases.iter().map(|phase| phase.as_str()).collect();
+        let query = sqlx::query_scalar(
+            "SELECT body FROM gpurent.rental
+             WHERE host_id = $1
+               AND ($2::text IS NULL OR renter = $2)
+               AND (cardinality($3::text[]) = 0 OR phase = ANY ($3))
+               AND ($4::uuid IS NULL OR (created_at, id) < (SELECT created_at, id FROM gpurent.rental WHERE id = $4))
+             ORDER BY created_at DESC, id DESC LIMIT $5",
+        )
+        .bind(host.as_str())
+        .bind(filter.renter.as_ref().map(|renter| renter.as_str()))
+        .bind(phases)
+        .bind(after.map(|id| *id.as_uuid()))
+        .bind(limit.min(MAX_PAGE) as i64);
+        let found: Vec<Json<Rental>> = bounded(query.fetch_all(&self.pool)).await?;
+        Ok(found.into_iter().map(|Json(rental)| rental).collect())
+    }
+
+    async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
+        claim::held(&self.pool, host).await
+    }
+
+    async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError> {
+        let query = sqlx::query_as("SELECT key_id, sealed FROM gpurent.credential WHERE rental_id = $1");
+        let found: Option<(String, Vec<u8>)> = bounded(query.bind(*id.as_uuid()).fetch_optional(&self.pool)).await?;
+        Ok(found.map(|(key_id, bytes)| Sealed { key_id, bytes }))
+    }
+
+    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError> {
+        let query = sqlx::query_as(
+            "SELECT seq, at, body FROM gpurent.event WHERE rental_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        )
+        .bind(*id.as_uuid())
+        .bind(signed(after.get()))
+        .bind(limit.min(MAX_PAGE) as i64);
+        let rows: Vec<EventColumns> = bounded(query.fetch_all(&self.pool)).await?;
+        rows.into_iter().map(|(seq, at, Json(event))| recorded(seq, at, event)).collect()
+    }
+
+    async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        let published = journal::publish(&self.pool, host, epoch, limit).await?;
+        if published.is_empty() {
+            // Nothing new, or nothing allowed any more?
+            self.confirm(host, epoch).await?;
+        }
+        Ok(published)
+    }
+
+    async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        journal::read(&self.pool, host, after, limit.min(MAX_PAGE)).await
+    }
+}
