@@ -70,6 +70,38 @@ pub(crate) async fn ensure(
     }
 }
 
+/// Makes an image of one static program, so that a host can be tried out where nothing can be pulled.
+pub(crate) async fn import_busybox(docker: &Docker, busybox: Vec<u8>, image: &ImageRef) -> Result<(), RuntimeError> {
+    let archive = busybox_archive(&busybox).map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+    let options = CreateImageOptionsBuilder::default()
+        .from_src("-")
+        .repo(image.name())
+        .tag(image.selector())
+        .changes(vec!["CMD [\"/bin/sh\"]".to_owned()])
+        .build();
+    let mut stream = Box::pin(docker.create_image(Some(options), Some(bollard::body_full(archive.into())), None));
+    while let Some(news) = stream.next().await {
+        news.map_err(|error| failed(image, error))?;
+    }
+    Ok(())
+}
+
+fn busybox_archive(busybox: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(busybox.len() as u64);
+    tar.append_data(&mut header, "bin/busybox", busybox)?;
+    for applet in ["sh", "ls", "cat", "echo", "env", "id", "ps", "sleep", "top", "vi"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        tar.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
+    }
+    tar.into_inner()
+}
+
 /// Whatever the registry or the engine says against a pull concerns the image; silence concerns the
 /// engine.
 fn failed(image: &ImageRef, error: bollard::errors::Error) -> RuntimeError {

@@ -22,6 +22,7 @@ use gpurent_core::port::HostPort;
 use gpurent_core::runtime::{
     ContainerRuntime, Created, LaunchSpec, Observation, Presence, PullProgress, RuntimeError, Seen,
 };
+use gpurent_core::spec::ImageRef;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -29,7 +30,7 @@ use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, launch_o
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::image::{self, PullPatience};
 use crate::kit::{AccessKit, MARKER, MOUNT, access_archive};
-use crate::{client, network, ssh};
+use crate::{client, kit, network, ssh};
 
 /// How often a container that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
@@ -92,6 +93,15 @@ impl DockerRuntime {
     pub fn reached_at(mut self, address: String) -> Self {
         self.reach = address;
         self
+    }
+
+    /// Makes a minimal image under this name from a static busybox of this machine.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Refused`] where there is no such program or the engine does not take the image.
+    pub async fn import_minimal_image(&self, name: &ImageRef) -> Result<(), RuntimeError> {
+        let busybox = kit::busybox().await.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+        image::import_busybox(&self.docker, busybox, name).await
     }
 
     async fn inspect(&self, name: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {

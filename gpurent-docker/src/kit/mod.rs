@@ -88,11 +88,7 @@ impl AccessKit {
     /// [`KitError::Missing`] names the package to install.
     pub async fn from_host() -> Result<Self, KitError> {
         let mut files = BTreeMap::new();
-        let busybox = find(&BUSYBOX)?;
-        if libraries(&busybox).await?.is_some() {
-            return Err(KitError::Missing { program: BUSYBOX.name, package: BUSYBOX.package });
-        }
-        files.insert("bin/busybox".to_owned(), read(&busybox).await?);
+        files.insert("bin/busybox".to_owned(), busybox().await?);
         for (name, program) in &DYNAMIC {
             let path = find(program)?;
             files.insert(format!("bin/{name}"), read(&path).await?);
@@ -127,6 +123,15 @@ impl AccessKit {
     pub(crate) fn archive(&self) -> Vec<u8> {
         self.archive.to_vec()
     }
+}
+
+/// The host's static busybox.
+pub(crate) async fn busybox() -> Result<Vec<u8>, KitError> {
+    let path = find(&BUSYBOX)?;
+    if libraries(&path).await?.is_some() {
+        return Err(KitError::Missing { program: BUSYBOX.name, package: BUSYBOX.package });
+    }
+    read(&path).await
 }
 
 fn find(program: &Program) -> Result<PathBuf, KitError> {

@@ -1,0 +1,146 @@
+//! What an operator can set: by flag, or by environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use gpurent_core::gpu::{GpuModel, GpuUuid};
+use gpurent_core::id::HostId;
+use gpurent_core::invalid::Invalid;
+use gpurent_core::money::{Currency, HourlyRate, MicroUnits};
+use gpurent_core::port::PortRange;
+
+/// The settings of `gpurent-host serve`.
+#[derive(Args)]
+pub struct Serve {
+    /// Address to listen on. Off loopback an API key is required.
+    #[arg(long, env = "GPURENT_LISTEN", default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+    /// Port to listen on instead of the one in --listen.
+    #[arg(long, env = "AGENT_PORT")]
+    pub port: Option<u16>,
+    /// Database: postgres://user:password@host/name, or "memory" to try things out.
+    #[arg(long, env = "GPURENT_DATABASE", hide_env_values = true)]
+    pub database: String,
+    /// Docker Engine.
+    #[arg(long, env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
+    pub docker: String,
+    /// GPUs to rent: nvml, nvml:UUID,... or simulated:N:MODEL.
+    #[arg(long, env = "GPURENT_GPUS", default_value = "nvml")]
+    pub gpus: GpuSource,
+    /// Name or address under which renters reach this host.
+    #[arg(long, env = "GPURENT_PUBLIC_HOST", default_value = "127.0.0.1")]
+    pub public_host: String,
+    /// This host's id; the machine's name by default.
+    #[arg(long, env = "GPURENT_HOST_ID")]
+    pub host_id: Option<HostId>,
+    /// Host ports for SSH.
+    #[arg(long, env = "GPURENT_SSH_PORTS", default_value = "22000-22999")]
+    pub ssh_ports: PortRange,
+    /// Host ports for everything else.
+    #[arg(long, env = "GPURENT_WEB_PORTS", default_value = "8000-8999")]
+    pub web_ports: PortRange,
+    /// Host ports that renters may ask for by number.
+    #[arg(long, env = "GPURENT_REQUESTABLE_PORTS", default_value = "1024-65535")]
+    pub requestable_ports: PortRange,
+    /// API key that callers must send; without one only this machine may call.
+    #[arg(long, env = "GPURENT_API_KEY", hide_env_values = true, conflicts_with = "api_key_file")]
+    pub api_key: Option<String>,
+    /// File with the API key: arguments can be read by everybody on the machine.
+    #[arg(long, env = "GPURENT_API_KEY_FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Price of one GPU an hour, MODEL=PRICE; may be repeated. With any, GPUs without one are refused.
+    #[arg(long = "rate", env = "GPURENT_RATES", value_delimiter = ';')]
+    pub rates: Vec<Rate>,
+    /// Currency of the prices.
+    #[arg(long, env = "GPURENT_CURRENCY", default_value = "USD", value_parser = |code: &str| Currency::try_from(code.to_owned()))]
+    pub currency: Currency,
+    /// Where locks and the sealing key are kept.
+    #[arg(long, env = "GPURENT_DATA_DIR", default_value = "/var/lib/gpurent")]
+    pub data_dir: PathBuf,
+    /// Sealing key of 64 hexadecimal digits, instead of the one kept in the data directory.
+    #[arg(long, env = "GPURENT_SEAL_KEY", hide_env_values = true)]
+    pub seal_key: Option<String>,
+}
+
+/// Where GPUs come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GpuSource {
+    /// All that the NVIDIA driver shows.
+    Nvml,
+    /// Some of them.
+    NvmlOnly(Vec<GpuUuid>),
+    /// So many that exist as names only.
+    Simulated(u8, GpuModel),
+}
+
+impl FromStr for GpuSource {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let mut parts = text.splitn(3, ':');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("nvml"), None, _) => Ok(Self::Nvml),
+            (Some("nvml"), Some(uuids), None) => Ok(Self::NvmlOnly(uuids.split(',').map(str::parse).collect::<Result<_, _>>()?)),
+            (Some("simulated"), Some(count), Some(model)) => {
+                let count = count.parse().ok().filter(|count| (1..=64).contains(count));
+                let count = count.ok_or_else(|| Invalid::new("gpus", "simulated:N:MODEL takes 1 to 64 GPUs"))?;
+                Ok(Self::Simulated(count, model.parse()?))
+            }
+            _ => Err(Invalid::new("gpus", "must be nvml, nvml:UUID,... or simulated:N:MODEL")),
+        }
+    }
+}
+
+/// The price of a model.
+#[derive(Clone, Debug)]
+pub struct Rate {
+    /// The model.
+    pub model: GpuModel,
+    /// Its price.
+    pub rate: HourlyRate,
+}
+
+impl FromStr for Rate {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refused = || Invalid::new("rate", "must be MODEL=PRICE, such as 'RTX 5090=1.49'");
+        let (model, price) = text.rsplit_once('=').ok_or_else(refused)?;
+        let (whole, part) = price.trim().split_once('.').unwrap_or((price.trim(), ""));
+        if part.len() > 6 || !part.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(refused());
+        }
+        let whole: i64 = whole.parse().map_err(|_| refused())?;
+        let part: i64 = format!("{part:0<6}").parse().map_err(|_| refused())?;
+        let micros = whole.checked_mul(1_000_000).and_then(|micros| micros.checked_add(part)).ok_or_else(refused)?;
+        Ok(Self { model: model.trim().parse()?, rate: HourlyRate::new(MicroUnits::new(micros))? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_come_from_where_the_operator_says() {
+        assert_eq!("nvml".parse(), Ok(GpuSource::Nvml));
+        assert_eq!("nvml:GPU-1,GPU-2".parse::<GpuSource>().map(|source| matches!(source, GpuSource::NvmlOnly(only) if only.len() == 2)), Ok(true));
+        assert_eq!("simulated:2:RTX 5090".parse(), Ok(GpuSource::Simulated(2, "RTX 5090".parse().unwrap())));
+        for text in ["", "cuda", "simulated", "simulated:0:X", "simulated:x:X", "simulated:2:", "nvml:x"] {
+            assert!(text.parse::<GpuSource>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn prices_are_read_without_a_float() {
+        let rate = |text: &str| text.parse::<Rate>().map(|rate| rate.rate.per_hour().get());
+        assert_eq!(rate("RTX 5090=1.49").unwrap(), 1_490_000);
+        assert_eq!(rate("H200 = 3").unwrap(), 3_000_000);
+        assert_eq!(rate("A100=0.000001").unwrap(), 1);
+        for text in ["RTX 5090", "RTX 5090=", "RTX 5090=1.1234567", "RTX 5090=-1", "=1", "X=1e9"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+}

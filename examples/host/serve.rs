@@ -1,0 +1,127 @@
+//! Puts a host together from its settings, and runs it.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use gpurent_core::clock::SleepFuture;
+use gpurent_core::gpu::Gpu;
+use gpurent_core::id::HostId;
+use gpurent_core::memory::{MemoryStore, SimulatedGpus};
+use gpurent_core::money::RateCard;
+use gpurent_core::port::{HostPort, PortPools};
+use gpurent_core::probe::{GpuProbe, ProbeError};
+use gpurent_core::rentals::HostBuilder;
+use gpurent_core::runtime::ContainerRuntime;
+use gpurent_core::store::{Store, StoreError};
+use gpurent_docker::{AccessKit, DockerRuntime, EngineLock, LocalPorts, NvmlGpus};
+use gpurent_http::{ApiKey, ApiKeys, Server};
+use gpurent_store::PostgresStore;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{GpuSource, Serve};
+use crate::{failpoint, seal_key};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Runs the host until SIGTERM or SIGINT. Tenants run on; the next start goes on where this one ended.
+pub async fn serve(settings: Serve) -> Result<(), Failure> {
+    let host = match settings.host_id.clone() {
+        Some(host) => host,
+        None => machine_name()?,
+    };
+    let mut listen = settings.listen;
+    listen.set_port(settings.port.unwrap_or(listen.port()));
+
+    let gpus = discover(&host, &settings.gpus).await?;
+    let runtime = DockerRuntime::connect(&settings.docker, AccessKit::from_host().await?).await?;
+    let runtime = runtime.with_slots(gpus.len()).await?;
+    let engine_lock = EngineLock::acquire(&settings.data_dir, &runtime.engine().await?)?;
+    let store = open_store(&settings.database).await?;
+    let sealer = seal_key::load(settings.seal_key.as_deref(), &settings.data_dir)?;
+    let mut pools = PortPools::new(settings.ssh_ports.clone(), settings.web_ports.clone())?
+        .allow_requests(settings.requestable_ports.clone());
+    if let Ok(port) = HostPort::try_from(listen.port()) {
+        pools = pools.reserve(port);
+    }
+    for gpu in &gpus {
+        tracing::info!(uuid = %gpu.uuid, model = %gpu.model, memory_mib = gpu.memory_mib, simulated = gpu.simulated, "GPU to rent");
+    }
+
+    let mut builder = HostBuilder::new(host, store, Arc::new(runtime), Arc::new(sealer), gpus, pools)
+        .public_host(settings.public_host.clone())
+        .port_probe(Arc::new(LocalPorts));
+    if !settings.rates.is_empty() {
+        let card = RateCard::new(settings.currency.clone());
+        builder = builder.prices(settings.rates.iter().fold(card, |card, rate| card.with(rate.model.clone(), rate.rate)));
+    }
+    if let Some(hook) = failpoint::from_environment()? {
+        builder = builder.failpoints(hook);
+    }
+    let (rentals, reconciler) = builder.build();
+
+    let server = Server::bind(listen, rentals, keys(&settings)?).await?;
+    tracing::info!(address = %server.address(), "listening");
+
+    // Whichever of the three ends first ends the others.
+    let (end, ended) = watch::channel(());
+    let until_end = |mut ended: watch::Receiver<()>| async move {
+        // An error means that the sender is gone, which is an end too.
+        drop(ended.changed().await);
+    };
+    let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
+    let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
+    let mut serving = tokio::spawn(server.run(until_end(ended)));
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let first: Result<(), Failure> = tokio::select! {
+        _ = term.recv() => Ok(()),
+        _ = int.recv() => Ok(()),
+        result = &mut reconciling => result?.map_err(Into::into),
+        result = &mut serving => result?.map_err(Into::into),
+    };
+    tracing::info!("shutting down; tenants run on");
+    end.send_replace(());
+    if !reconciling.is_finished() {
+        reconciling.await??;
+    }
+    if !serving.is_finished() {
+        serving.await??;
+    }
+    drop(engine_lock);
+    first
+}
+
+fn machine_name() -> Result<HostId, Failure> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Ok(HostId::try_from(name)?)
+}
+
+async fn discover(host: &HostId, source: &GpuSource) -> Result<Vec<Gpu>, ProbeError> {
+    match source {
+        GpuSource::Nvml => NvmlGpus::all().discover().await,
+        GpuSource::NvmlOnly(uuids) => NvmlGpus::only(uuids.iter().cloned()).discover().await,
+        GpuSource::Simulated(count, model) => SimulatedGpus::new(host, *count, model.clone()).discover().await,
+    }
+}
+
+async fn open_store(database: &str) -> Result<Arc<dyn Store>, StoreError> {
+    if database == "memory" {
+        tracing::warn!("rentals are kept in memory only: a restart of this program forgets them");
+        return Ok(Arc::new(MemoryStore::default()));
+    }
+    Ok(Arc::new(PostgresStore::connect(database).await?))
+}
+
+fn keys(settings: &Serve) -> Result<ApiKeys, Failure> {
+    let key = match (&settings.api_key, &settings.api_key_file) {
+        (Some(key), _) => key.clone(),
+        (None, Some(path)) => read_key(path)?,
+        (None, None) => return Ok(ApiKeys::default()),
+    };
+    Ok(ApiKeys::new(vec![ApiKey::new(key.trim(), "platform".parse()?)?]))
+}
+
+fn read_key(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| format!("the API key file {}: {error}", path.display()).into())
+}

@@ -1,0 +1,157 @@
+//! One whole rental, told as it happens: claimed, pulled, started, verified, warned, ended, billed.
+//!
+//! Uses Docker where it answers, and says what of it is simulated. Needs no registry: where the image
+//! cannot be pulled it makes a minimal one from this machine's own busybox. Leaves nothing behind.
+
+mod engine;
+mod telling;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use gpurent_core::access::CredentialRequest;
+use gpurent_core::clock::SleepFuture;
+use gpurent_core::event::Event;
+use gpurent_core::feed::{Subscription, Update};
+use gpurent_core::gpu::GpuRequest;
+use gpurent_core::id::{HostId, RentalId};
+use gpurent_core::lifecycle::{EndReason, FailureKind};
+use gpurent_core::memory::MemoryStore;
+use gpurent_core::money::{Currency, HourlyRate, MicroUnits, RateCard};
+use gpurent_core::port::PortPools;
+use gpurent_core::rental::Rental;
+use gpurent_core::rentals::{HostBuilder, Rentals};
+use gpurent_core::seal::SealKey;
+use gpurent_core::spec::{ImageRef, RentalRequest, RentalSpec, Term};
+use gpurent_docker::LocalPorts;
+
+use telling::Telling;
+
+/// Rents one GPU of this machine to yourself, from the request to the bill.
+#[derive(Parser)]
+struct Arguments {
+    /// Image to run.
+    #[arg(long, default_value = "ubuntu:22.04")]
+    image: ImageRef,
+    /// For how long.
+    #[arg(long, default_value = "10s")]
+    duration: Term,
+    /// Docker Engine.
+    #[arg(long, env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
+    docker: String,
+    /// One JSON object a line, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut telling = Telling::new(arguments.json);
+    match run(&arguments, &mut telling).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            telling.error(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True if a rental became ready and lived to its end.
+async fn run(arguments: &Arguments, telling: &mut Telling) -> Result<bool, Failure> {
+    let host: HostId = format!("quickstart-{}", std::process::id()).parse()?;
+    let engine = engine::find(&arguments.docker, &host, telling).await?;
+    let gpus = engine.gpus.clone();
+    let model = gpus.first().ok_or("no GPU")?.model.clone();
+
+    let (seal_key, _) = SealKey::generate();
+    let pools = PortPools::new("22000-22999".parse()?, "8100-8999".parse()?)?;
+    let price = HourlyRate::new(MicroUnits::new(1_490_000))?;
+    let prices = RateCard::new(Currency::try_from("USD".to_owned())?).with(model.clone(), price);
+    let store = Arc::new(MemoryStore::default());
+    let (rentals, reconciler) = HostBuilder::new(host, store, Arc::clone(&engine.runtime), Arc::new(seal_key), gpus, pools)
+        .port_probe(Arc::new(LocalPorts))
+        .prices(prices)
+        .build();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
+    let reconciling = tokio::spawn(reconciler.run(sleep, async { drop(stopped.await) }));
+    while !rentals.is_reconciled() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    let request = |image: ImageRef| -> Result<RentalRequest, Failure> {
+        let gpu = GpuRequest::one(model.as_str().parse()?);
+        let spec = RentalSpec::new("you".parse()?, gpu, image, arguments.duration);
+        Ok(RentalRequest { spec, credential: CredentialRequest::Generate })
+    };
+    let mut rental = live(&rentals, request(arguments.image.clone())?, telling).await?;
+    if let (true, Some(docker)) = (lacks_image(&rental), &engine.docker) {
+        let minimal: ImageRef = "gpurent-quickstart:local".parse()?;
+        docker.import_minimal_image(&minimal).await?;
+        telling.note(&format!("no image can be pulled here: made {minimal} from this machine's busybox, and rent again"));
+        rental = live(&rentals, request(minimal)?, telling).await?;
+    }
+    telling.bill(&rental, rentals.now().wall);
+    // The receiver is gone only if the reconciler has ended already.
+    stop.send(()).ok();
+    reconciling.await??;
+    Ok(matches!(rental.state().end_reason(), Some(EndReason::Expired | EndReason::Cancelled)))
+}
+
+fn lacks_image(rental: &Rental) -> bool {
+    matches!(
+        rental.state().end_reason(),
+        Some(EndReason::Failed(failure)) if matches!(failure.kind, FailureKind::ImageUnavailable | FailureKind::PullStalled)
+    )
+}
+
+/// Rents, and tells what happens until the end. Ctrl-C ends the rental, not the program.
+async fn live(rentals: &Rentals, request: RentalRequest, telling: &mut Telling) -> Result<Rental, Failure> {
+    let mut updates = rentals.subscribe();
+    let id = rentals.rent(request).await?.rental().id();
+    loop {
+        tokio::select! {
+            rental = next(rentals, id, &mut updates, telling) => {
+                if let Some(rental) = rental? {
+                    return Ok(rental);
+                }
+            }
+            _ = tokio::signal::ctrl_c() => {
+                telling.note("interrupted: ending the rental");
+                rentals.cancel(id).await?;
+            }
+        }
+    }
+}
+
+/// Tells the next update; gives the rental once it has ended.
+async fn next(
+    rentals: &Rentals,
+    id: RentalId,
+    updates: &mut Subscription,
+    telling: &mut Telling,
+) -> Result<Option<Rental>, Failure> {
+    match updates.next().await? {
+        Update::Progress { rental, progress } if rental == id => telling.pulling(&progress),
+        Update::Event(entry) if entry.rental == id => {
+            let rental = rentals.get(id).await?.ok_or("the rental is gone")?;
+            let access = match entry.recorded.event {
+                Event::Verified { .. } => rentals.access(&rental).await?,
+                _ => None,
+            };
+            telling.event(&entry.recorded.event, &rental, access.as_ref());
+            if matches!(entry.recorded.event, Event::Ended) {
+                return Ok(Some(rental));
+            }
+        }
+        _ => {}
+    }
+    Ok(None)
+}

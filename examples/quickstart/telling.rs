@@ -1,0 +1,134 @@
+//! Tells what happens: as a timeline for people, or as JSON lines for programs.
+
+#![allow(clippy::print_stdout, reason = "telling is this program's purpose")]
+
+use std::error::Error;
+use std::time::Instant;
+
+use gpurent_core::access::Credential;
+use gpurent_core::event::Event;
+use gpurent_core::lifecycle::EndReason;
+use gpurent_core::rental::Rental;
+use gpurent_core::rentals::Access;
+use gpurent_core::runtime::Progress;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Where the story is told.
+pub struct Telling {
+    json: bool,
+    begun: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Telling {
+    /// Begins to tell.
+    pub fn new(json: bool) -> Self {
+        Self { json, begun: Instant::now(), bar: None }
+    }
+
+    fn line(&mut self, what: &str, text: &str, value: &Value) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        let elapsed = self.begun.elapsed();
+        if self.json {
+            println!("{}", json!({"elapsed_ms": elapsed.as_millis() as u64, "what": what, "data": value}));
+        } else {
+            println!("{:>8.3} s  {what:<10} {text}", elapsed.as_secs_f64());
+        }
+    }
+
+    /// Something beside the rental itself.
+    pub fn note(&mut self, text: &str) {
+        self.line("note", text, &json!({"text": text}));
+    }
+
+    /// The program cannot go on.
+    pub fn error(&mut self, error: &(dyn Error + 'static)) {
+        let causes = std::iter::successors(error.source(), |&cause| cause.source());
+        let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        self.line("error", &text, &json!({"text": text}));
+    }
+
+    /// A pull goes on.
+    pub fn pulling(&mut self, progress: &Progress) {
+        if self.json {
+            self.line("pulling", "", &json!(progress));
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("            pulling    [{bar:30}] {bytes}/{total_bytes} {msg}");
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        bar.set_length(progress.total_bytes);
+        bar.set_position(progress.current_bytes);
+        bar.set_message(progress.status.clone());
+    }
+
+    /// Something happened to the rental.
+    pub fn event(&mut self, event: &Event, rental: &Rental, access: Option<&Access>) {
+        let text = match event {
+            Event::Claimed(claim) => {
+                let gpus: Vec<_> = claim.gpus.iter().map(|gpu| format!("{} ({})", gpu.model, gpu.uuid)).collect();
+                let ports: Vec<_> = claim.ports.iter().map(|port| format!("{}->{}", port.host, port.container)).collect();
+                format!("{} with ports {} for {}", gpus.join(", "), ports.join(", "), claim.spec.image)
+            }
+            Event::Created { container, gpus_attached: true } => format!("container {container}"),
+            Event::Created { container, .. } => {
+                format!("container {container}; the engine has no GPU driver, so simulated GPUs are left off")
+            }
+            Event::Started { started_at } => format!("at {started_at}, by the engine's clock"),
+            Event::Verified { .. } => ready(rental, access),
+            Event::Warned => "the end is near".to_owned(),
+            Event::Notified => "the program was told to finish".to_owned(),
+            Event::EndBegan { reason } => ending(reason),
+            Event::Stopped { exit: Some(exit) } => format!("at {}, by the engine's clock", exit.finished_at),
+            Event::Stopped { exit: None } => "there was nothing to stop".to_owned(),
+            Event::Ended => "container gone, GPU and ports free".to_owned(),
+            other => format!("{other:?}"),
+        };
+        let data = match event {
+            Event::Verified { .. } => json!({"access": access.map(|access| json!({
+                "host": access.host, "port": access.port, "user": access.user, "password": password(access)
+            })), "expires_at": rental.expires_at()}),
+            other => json!(other),
+        };
+        self.line(event.name(), &text, &data);
+    }
+
+    /// What it cost, and why.
+    pub fn bill(&mut self, rental: &Rental, now: Timestamp) {
+        let bill = rental.bill(now);
+        let currency = bill.currency.as_ref().map(ToString::to_string).unwrap_or_default();
+        let used = f64::from(u32::try_from(bill.used_micros / 1000).unwrap_or(u32::MAX)) / 1000.0;
+        let text = format!("{} {currency} for {used:.3} s in {} line(s); the least is a minute", bill.total, bill.lines.len());
+        self.line("bill", &text, &json!(bill));
+    }
+}
+
+fn password(access: &Access) -> Option<&str> {
+    match &access.credential {
+        Some(Credential::Password(password)) => Some(password.expose()),
+        _ => None,
+    }
+}
+
+fn ready(rental: &Rental, access: Option<&Access>) -> String {
+    let Some(access) = access else { return "ready".to_owned() };
+    let password = password(access).unwrap_or("(key)");
+    let until = rental.expires_at().map(|at| format!(", until {at}")).unwrap_or_default();
+    format!("{} with password {password}{until}", access.ssh_command())
+}
+
+fn ending(reason: &EndReason) -> String {
+    let mut text = reason.describe();
+    if let EndReason::Failed(failure) = reason {
+        for line in &failure.log_tail {
+            text.push_str("\n                        | ");
+            text.push_str(line);
+        }
+    }
+    text
+}

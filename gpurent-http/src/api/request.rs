@@ -1,0 +1,117 @@
+//! The body of `POST /v1/rentals`, and its way into a validated request.
+
+use std::collections::BTreeMap;
+
+use gpurent_core::access::{CredentialRequest, LoginUser, Password};
+use gpurent_core::gpu::GpuRequest;
+use gpurent_core::id::RenterId;
+use gpurent_core::invalid::Invalid;
+use gpurent_core::port::{ContainerPort, HostPort, PublishedPort};
+use gpurent_core::spec::{Limits, RentalRequest, RentalSpec};
+use serde::Deserialize;
+
+/// What a renter may ask for. Unknown fields are refused: a misspelt limit must not be no limit.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateRental {
+    /// A model, or a GPU's UUID.
+    gpu: String,
+    #[serde(default = "one")]
+    gpu_count: u8,
+    image: String,
+    /// "90s", "2h", or an ISO 8601 duration.
+    duration: String,
+    auth: Option<Auth>,
+    user: Option<String>,
+    name: Option<String>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    #[serde(default)]
+    ports: Vec<Port>,
+    #[serde(default)]
+    limits: LimitsBody,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+fn one() -> u8 {
+    1
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Auth {
+    password: Option<String>,
+    ssh_key: Option<String>,
+}
+
+/// A container port, or one with the host port it is to have.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Port {
+    Any(u16),
+    Certain { container: u16, host: Option<u16> },
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsBody {
+    milli_cpus: Option<u32>,
+    memory_bytes: Option<u64>,
+    shm_bytes: Option<u64>,
+    processes: Option<u32>,
+}
+
+impl CreateRental {
+    pub(crate) fn into_request(self, renter: RenterId) -> Result<RentalRequest, Invalid> {
+        let gpu = GpuRequest::new(self.gpu.parse()?, self.gpu_count)?;
+        let mut spec = RentalSpec::new(renter, gpu, self.image.parse()?, self.duration.parse()?);
+        spec.login = self.user.map(LoginUser::try_from).transpose()?.unwrap_or_default();
+        spec.name = self.name.map(|name| name.parse()).transpose().map_err(|error: Invalid| error.named("name"))?;
+        spec.environment = self.environment.try_into()?;
+        spec.ports = self.ports.into_iter().map(published).collect::<Result<Vec<_>, _>>()?.try_into()?;
+        spec.limits = limits(&self.limits)?;
+        spec.labels = self.labels.try_into()?;
+        Ok(RentalRequest { spec, credential: credential(self.auth)? })
+    }
+}
+
+fn published(port: Port) -> Result<PublishedPort, Invalid> {
+    let (container, host) = match port {
+        Port::Any(container) => (container, None),
+        Port::Certain { container, host } => (container, host),
+    };
+    Ok(PublishedPort { container: ContainerPort::try_from(container)?, host: host.map(HostPort::try_from).transpose()? })
+}
+
+fn limits(body: &LimitsBody) -> Result<Limits, Invalid> {
+    let mut limits = Limits::default();
+    if let Some(milli_cpus) = body.milli_cpus {
+        limits = limits.with_milli_cpus(milli_cpus)?;
+    }
+    if let Some(bytes) = body.memory_bytes {
+        limits = limits.with_memory_bytes(bytes)?;
+    }
+    if let Some(bytes) = body.shm_bytes {
+        limits = limits.with_shm_bytes(bytes)?;
+    }
+    if let Some(processes) = body.processes {
+        limits = limits.with_processes(processes)?;
+    }
+    Ok(limits)
+}
+
+fn credential(auth: Option<Auth>) -> Result<CredentialRequest, Invalid> {
+    match auth {
+        None => Ok(CredentialRequest::Generate),
+        Some(Auth { password: Some(password), ssh_key: None }) => {
+            let password = Password::new(password).map_err(|error| error.named("auth.password"))?;
+            Ok(CredentialRequest::Password(password))
+        }
+        Some(Auth { password: None, ssh_key: Some(key) }) => {
+            let key = key.parse().map_err(|error: Invalid| error.named("auth.ssh_key"))?;
+            Ok(CredentialRequest::PublicKey(key))
+        }
+        Some(_) => Err(Invalid::new("auth", "must be either a password or an ssh_key")),
+    }
+}

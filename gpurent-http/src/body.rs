@@ -1,0 +1,127 @@
+//! Reading a JSON body, and saying which field of it is wrong.
+
+use axum::body::Bytes;
+use axum::extract::FromRequest;
+use axum::extract::Request;
+use axum::extract::rejection::BytesRejection;
+use axum::http::header::CONTENT_TYPE;
+use serde::de::DeserializeOwned;
+
+/// The largest body that is read.
+pub(crate) const LIMIT: usize = 256 * 1024;
+
+/// Why a body could not be read. Each surface renders it in its own form.
+#[derive(Debug)]
+pub(crate) enum Malformed {
+    /// It is larger than [`LIMIT`].
+    TooLarge,
+    /// It broke off.
+    Incomplete,
+    /// It is not said to be JSON. A web page can send other types to loopback addresses unasked.
+    NotJson,
+    /// It is JSON, but not of the expected form.
+    Wrong {
+        /// Where: a path such as `auth.password`; empty at the root.
+        field: String,
+        /// What is wrong there.
+        reason: String,
+        /// The missing field's name, if that is what is wrong.
+        missing: Option<String>,
+    },
+}
+
+/// A request's JSON body, or what is wrong with it.
+pub(crate) struct JsonBody<T>(pub(crate) Result<T, Malformed>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
+            value.to_str().is_ok_and(|kind| kind.split(';').next().is_some_and(|kind| {
+                let kind = kind.trim().to_ascii_lowercase();
+                kind == "application/json" || kind.ends_with("+json")
+            }))
+        });
+        if !is_json {
+            return Ok(Self(Err(Malformed::NotJson)));
+        }
+        Ok(Self(match Bytes::from_request(request, state).await {
+            Ok(bytes) => parse(&bytes),
+            Err(BytesRejection::FailedToBufferBody(error)) => {
+                use axum::response::IntoResponse;
+                let status = error.into_response().status();
+                Err(if status == 413 { Malformed::TooLarge } else { Malformed::Incomplete })
+            }
+            Err(_) => Err(Malformed::Incomplete),
+        }))
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let wrong = |field: String, error: &serde_json::Error| {
+        let text = error.to_string();
+        let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()).map(str::to_owned);
+        // serde tells the value that was wrong; it may be a secret, and the position is of no use.
+        let reason = match error.classify() {
+            serde_json::error::Category::Data => expected(&text),
+            _ => "is not valid JSON".to_owned(),
+        };
+        Malformed::Wrong { field: field.trim_start_matches('.').to_owned(), reason, missing }
+    };
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { String::new() } else { path };
+        wrong(path, error.inner())
+    })?;
+    json.end().map_err(|error| wrong(String::new(), &error))?;
+    Ok(value)
+}
+
+/// Keeps of serde's message what was expected, and drops what was found.
+fn expected(text: &str) -> String {
+    let text = text.split(" at line ").next().unwrap_or(text);
+    if text.starts_with("missing field") || text.starts_with("unknown field") || text.starts_with("duplicate field") {
+        return text.to_owned();
+    }
+    match text.split_once(", expected ") {
+        Some((_, expected)) => format!("must be {expected}"),
+        None => "has a wrong form".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[allow(dead_code, reason = "only its form matters")]
+        auth: Inner,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Inner {
+        #[allow(dead_code, reason = "only its form matters")]
+        n: u8,
+    }
+
+    fn wrong(json: &str) -> (String, String) {
+        match parse::<Outer>(json.as_bytes()).unwrap_err() {
+            Malformed::Wrong { field, reason, .. } => (field, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_field_is_named_and_the_value_is_not() {
+        let (field, reason) = wrong(r#"{"auth":{"n":"hunter2"}}"#);
+        assert_eq!((field.as_str(), reason.as_str()), ("auth.n", "must be u8"));
+        assert_eq!(wrong(r#"{"auth":{}}"#).1, "missing field `n`");
+        assert_eq!(wrong(r#"{"auth":{"n":1},"x":1}"#).0, "x");
+        assert_eq!(wrong(r#"{"auth""#).1, "is not valid JSON");
+        assert_eq!(wrong(r#"{"auth":{"n":1}} trailing"#).1, "is not valid JSON");
+    }
+}

@@ -1,0 +1,221 @@
+//! The `rent` protocol: `POST /rent`, and its live updates on `GET /ws`.
+//!
+//! Whatever is refused, the database being down included, is answered with 200, `success: false` and all
+//! six keys; only a body that cannot be read is 422. The answer waits until the container has started,
+//! at most [`WAIT`]; after that it is `success: true` without a container id, and the rest is told on
+//! the WebSocket.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use gpurent_core::access::{CredentialRequest, Password};
+use gpurent_core::event::Event;
+use gpurent_core::feed::{Subscription, Update};
+use gpurent_core::gpu::GpuRequest;
+use gpurent_core::id::{ContainerId, RentalId, RenterId};
+use gpurent_core::invalid::Invalid;
+use gpurent_core::placement::NoPlace;
+use gpurent_core::port::{ContainerPort, HostPort, PublishedPort, WEB};
+use gpurent_core::rental::Rental;
+use gpurent_core::rentals::{RentError, Rentals};
+use gpurent_core::spec::{RentalRequest, RentalSpec, Term};
+use gpurent_core::store::StoreError;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::auth::Caller;
+use crate::body::{JsonBody, Malformed};
+
+/// How long an answer waits for the container to start.
+pub const WAIT: Duration = Duration::from_secs(25);
+
+/// The route; the WebSocket is [`Server`](crate::Server)'s, which counts connections.
+pub fn router() -> Router<Rentals> {
+    Router::new().route("/rent", post(rent))
+}
+
+#[derive(Deserialize)]
+struct RentBody {
+    host_id: String,
+    gpu_type: String,
+    os_image: String,
+    duration_hours: i64,
+    auth_type: AuthType,
+    instance_name: String,
+    password: Option<String>,
+    ssh_key: Option<String>,
+    #[serde(default)]
+    environment_variables: Option<BTreeMap<String, String>>,
+    /// Container port to host port.
+    #[serde(default)]
+    port_mappings: Option<BTreeMap<String, PortNumber>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AuthType {
+    Password,
+    PublicKey,
+}
+
+/// Clients send ports as strings and as numbers.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PortNumber {
+    Text(String),
+    Number(u16),
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    success: bool,
+    message: String,
+    container_id: Option<ContainerId>,
+    ssh_port: Option<HostPort>,
+    web_port: Option<HostPort>,
+    rental_id: Option<RentalId>,
+}
+
+impl Answer {
+    fn refused(message: String) -> Self {
+        Self { success: false, message, container_id: None, ssh_port: None, web_port: None, rental_id: None }
+    }
+
+    fn of(rental: &Rental, message: String) -> Self {
+        Self {
+            success: true,
+            message,
+            container_id: rental.container().filter(|_| rental.started_at().is_some()).cloned(),
+            ssh_port: rental.ssh_port(),
+            web_port: rental.host_port(WEB),
+            rental_id: Some(rental.id()),
+        }
+    }
+}
+
+async fn rent(
+    State(rentals): State<Rentals>,
+    Extension(Caller(renter)): Extension<Caller>,
+    JsonBody(body): JsonBody<RentBody>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(malformed) => return unprocessable(malformed),
+    };
+    let gpu_type = body.gpu_type.clone();
+    let request = match into_request(body, renter) {
+        Ok(request) => request,
+        Err(invalid) => return Json(Answer::refused(format!("Invalid {invalid}"))).into_response(),
+    };
+    // Before the insert, so that nothing is missed.
+    let updates = rentals.subscribe();
+    let answer = match rentals.rent(request).await {
+        Ok(claimed) => started(&rentals, claimed.rental().clone(), updates).await,
+        Err(error) => Answer::refused(explain(&gpu_type, &error)),
+    };
+    Json(answer).into_response()
+}
+
+fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Invalid> {
+    let named = |field: &'static str| move |error: Invalid| error.named(field);
+    let gpu = GpuRequest::one(body.gpu_type.parse().map_err(named("gpu_type"))?);
+    let image = body.os_image.parse().map_err(named("os_image"))?;
+    let term = Term::hours(body.duration_hours).map_err(named("duration_hours"))?;
+    let mut spec = RentalSpec::new(renter, gpu, image, term);
+    spec.name = Some(body.instance_name.parse()?);
+    spec.environment =
+        body.environment_variables.unwrap_or_default().try_into().map_err(named("environment_variables"))?;
+    spec.ports = published(body.port_mappings.unwrap_or_default()).map_err(named("port_mappings"))?.try_into().map_err(named("port_mappings"))?;
+    // The platform's own name for this host need not be ours; it is kept, and part of what was asked.
+    spec.labels = BTreeMap::from([("rent.host_id".to_owned(), body.host_id)]).try_into().map_err(named("host_id"))?;
+    let credential = match (body.auth_type, body.password, body.ssh_key) {
+        (AuthType::Password, Some(password), _) => CredentialRequest::Password(Password::new(password)?),
+        (AuthType::PublicKey, _, Some(key)) => CredentialRequest::PublicKey(key.parse()?),
+        (AuthType::Password, None, _) => {
+            return Err(Invalid::new("password", "is required for auth_type password"));
+        }
+        (AuthType::PublicKey, _, None) => {
+            return Err(Invalid::new("ssh_key", "is required for auth_type public_key"));
+        }
+    };
+    Ok(RentalRequest { spec, credential })
+}
+
+/// The mapped ports, and the web port that every rental of this protocol has.
+fn published(mappings: BTreeMap<String, PortNumber>) -> Result<Vec<PublishedPort>, Invalid> {
+    let mut ports = Vec::with_capacity(mappings.len() + 1);
+    for (container, host) in mappings {
+        let host = match host {
+            PortNumber::Text(text) => text.parse::<HostPort>()?,
+            PortNumber::Number(number) => HostPort::try_from(number)?,
+        };
+        ports.push(PublishedPort { container: container.parse::<ContainerPort>()?, host: Some(host) });
+    }
+    if !ports.iter().any(|port| port.container == WEB) {
+        ports.push(PublishedPort { container: WEB, host: None });
+    }
+    Ok(ports)
+}
+
+fn explain(gpu_type: &str, error: &RentError) -> String {
+    match error {
+        RentError::NoPlace(NoPlace::UnknownGpu(_) | NoPlace::NoGpuFree(_)) => {
+            format!("No {gpu_type} GPUs available on this host")
+        }
+        RentError::Store(StoreError::Unavailable(_)) => "Database error: it does not answer; try again".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Waits until the rental's container runs, or it ends, or the time is over.
+async fn started(rentals: &Rentals, rental: Rental, mut updates: Subscription) -> Answer {
+    let id = rental.id();
+    let wait = async {
+        loop {
+            match rentals.get(id).await {
+                Ok(Some(rental)) if rental.started_at().is_some() || rental.state().end_reason().is_some() => {
+                    return rental;
+                }
+                // A store that does not answer now may do so before the time is over.
+                Ok(_) | Err(_) => next_of(id, &mut updates).await,
+            }
+        }
+    };
+    let rental = tokio::time::timeout(WAIT, wait).await.unwrap_or(rental);
+    match (rental.started_at(), rental.state().end_reason()) {
+        (Some(_), _) => Answer::of(&rental, format!("Rental {id} started successfully")),
+        (None, None) => Answer::of(&rental, format!("Rental {id} is being created")),
+        (None, Some(reason)) => Answer { rental_id: Some(id), ..Answer::refused(reason.describe()) },
+    }
+}
+
+/// Returns when something was told of the rental that may have changed it, or updates were missed.
+async fn next_of(id: RentalId, updates: &mut Subscription) {
+    loop {
+        match updates.next().await {
+            Ok(Update::Event(entry)) if entry.rental == id && !matches!(entry.recorded.event, Event::Claimed(_)) => return,
+            Ok(_) => {}
+            Err(_lagged) => return,
+        }
+    }
+}
+
+/// The form in which the original refuses a body (FastAPI's).
+fn unprocessable(malformed: Malformed) -> Response {
+    let (place, message) = match malformed {
+        Malformed::TooLarge => (vec!["body".to_owned()], "body is larger than 256 KiB".to_owned()),
+        Malformed::Incomplete => (vec!["body".to_owned()], "body broke off".to_owned()),
+        Malformed::NotJson => (vec!["body".to_owned()], "send Content-Type: application/json".to_owned()),
+        Malformed::Wrong { field, reason, missing } => {
+            let parts = field.split('.').map(str::to_owned).chain(missing).filter(|part| !part.is_empty());
+            (std::iter::once("body".to_owned()).chain(parts).collect(), reason)
+        }
+    };
+    let detail = json!({"detail": [{"loc": place, "msg": message, "type": "value_error"}]});
+    (StatusCode::UNPROCESSABLE_ENTITY, Json(detail)).into_response()
+}

@@ -1,0 +1,173 @@
+//! The `rent` protocol's WebSocket: the server tells, what the client says is ignored.
+
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use gpurent_core::access::Credential;
+use gpurent_core::event::{Event, JournalEntry};
+use gpurent_core::feed::Update;
+use gpurent_core::id::{ContainerId, RentalId};
+use gpurent_core::lifecycle::EndReason;
+use gpurent_core::port::{ContainerPort, WEB};
+use gpurent_core::rental::Rental;
+use gpurent_core::rentals::Rentals;
+use gpurent_core::runtime::Progress;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::services::{speaks_http, speaks_vnc};
+use crate::words;
+
+/// A client that takes longer to read one message is cut off; it may come back and ask the API.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a silent client is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+const JUPYTER: u16 = 8888;
+const VNC: u16 = 5900;
+
+/// Tells one client everything until it leaves, is too slow, or the server ends.
+pub(crate) async fn serve(mut socket: WebSocket, rentals: Rentals, shutdown: CancellationToken) {
+    let mut updates = rentals.subscribe();
+    let mut ping = tokio::time::interval(PING_EVERY);
+    let goodbye = loop {
+        let message = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break (close_code::AWAY, "the host shuts down".to_owned()),
+            update = updates.next() => match update {
+                Ok(update) => match render(&rentals, &update).await {
+                    Some(message) => Message::Text(message.to_string().into()),
+                    None => continue,
+                },
+                Err(lagged) => break (close_code::AGAIN, lagged.to_string()),
+            },
+            heard = socket.recv() => match heard {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue,
+            },
+            _ = ping.tick() => Message::Ping(Vec::new().into()),
+        };
+        match tokio::time::timeout(PATIENCE, socket.send(message)).await {
+            Ok(Ok(())) => {}
+            // Gone, or not reading: nobody is left to tell why.
+            Ok(Err(_)) | Err(_) => return,
+        }
+    };
+    let (code, reason) = goodbye;
+    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+    // A farewell that does not arrive changes nothing.
+    drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+}
+
+async fn render(rentals: &Rentals, update: &Update) -> Option<Value> {
+    match update {
+        Update::Progress { rental, progress } => Some(pulling(rentals, *rental, progress)),
+        Update::Event(entry) => render_event(rentals, entry).await,
+    }
+}
+
+fn pulling(rentals: &Rentals, rental: RentalId, progress: &Progress) -> Value {
+    let (current, total) = (progress.current_bytes, progress.total_bytes);
+    json!({
+        "status": "live_update",
+        "agent_id": rentals.host(),
+        "instance_uuid": rental,
+        "message": format!("Pulling image: {current} of {total} bytes"),
+    })
+}
+
+async fn render_event(rentals: &Rentals, entry: &JournalEntry) -> Option<Value> {
+    let id = entry.rental;
+    let container = async || match rentals.get(id).await {
+        Ok(Some(rental)) => rental.container().cloned(),
+        // The status is worth telling without the container's id.
+        Ok(None) | Err(_) => None,
+    };
+    let status = |status: &str, message: String, container: Option<ContainerId>| {
+        json!({"instance_uuid": id, "status": status, "message": message, "container_id": container})
+    };
+    match &entry.recorded.event {
+        Event::Claimed(_) => Some(status("creating", "Starting container creation...".to_owned(), None)),
+        Event::Started { .. } => {
+            let container = container().await;
+            let named = container.as_ref().map(ToString::to_string).unwrap_or_default();
+            Some(status("running", format!("Container started with container ID: {named}"), container))
+        }
+        Event::Verified { .. } => {
+            // The only store error that matters here leaves the client with what the API tells.
+            let rental = rentals.get(id).await.ok().flatten()?;
+            Some(ready(rentals, &rental).await)
+        }
+        Event::Warned => Some(json!({
+            "status": "live_update",
+            "agent_id": rentals.host(),
+            "instance_uuid": id,
+            "message": "The rental expires soon",
+        })),
+        Event::Ended => {
+            let rental = rentals.get(id).await.ok().flatten()?;
+            let reason = rental.state().end_reason()?;
+            let message = match reason {
+                EndReason::Expired => "Rental expired, instance removed".to_owned(),
+                EndReason::Cancelled => "Instance terminated successfully".to_owned(),
+                other => other.describe(),
+            };
+            Some(status(words::rent_end(reason), message, rental.container().cloned()))
+        }
+        _ => None,
+    }
+}
+
+async fn ready(rentals: &Rentals, rental: &Rental) -> Value {
+    let access = match rentals.access(rental).await {
+        Ok(access) => access,
+        Err(error) => {
+            tracing::error!(rental = %rental.id(), error = &error as &dyn std::error::Error, "access cannot be told");
+            None
+        }
+    };
+    let password = match access.as_ref().and_then(|access| access.credential.as_ref()) {
+        Some(Credential::Password(password)) => Some(password.expose()),
+        _ => None,
+    };
+    let gpu = rental.gpus().first();
+    let host = rentals.public_host();
+    json!({
+        "instance_uuid": rental.id(),
+        "status": "ready",
+        "message": "GPU instance is ready for use",
+        "container_id": rental.container(),
+        "connection_info": {
+            "ssh_host": host,
+            "ssh_port": rental.ssh_port(),
+            "username": rental.spec().login,
+            "password": password,
+        },
+        "gpu_info": {
+            "gpu_id": gpu.map(|gpu| gpu.index.to_string()),
+            "gpu_name": gpu.map(|gpu| &gpu.model),
+            "memory_allocated": gpu.map(|gpu| format!("{}GB", gpu.memory_mib.div_ceil(1024))),
+        },
+        "access_info": {
+            "ssh_command": access.as_ref().map(gpurent_core::rentals::Access::ssh_command),
+            "jupyter_url": web_url(rental, host).await,
+            "vnc_url": vnc_url(rental, host).await,
+        },
+    })
+}
+
+async fn web_url(rental: &Rental, host: &str) -> Option<String> {
+    for container in [ContainerPort::try_from(JUPYTER).ok()?, WEB] {
+        if let Some(port) = rental.host_port(container) {
+            if speaks_http(port).await {
+                return Some(format!("http://{host}:{port}"));
+            }
+        }
+    }
+    None
+}
+
+async fn vnc_url(rental: &Rental, host: &str) -> Option<String> {
+    let port = rental.host_port(ContainerPort::try_from(VNC).ok()?)?;
+    speaks_vnc(port).await.then(|| format!("vnc://{host}:{port}"))
+}

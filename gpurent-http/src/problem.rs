@@ -1,0 +1,170 @@
+//! Errors of `/v1` as problem details (RFC 9457) with stable types.
+
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use gpurent_core::invalid::Invalid;
+use gpurent_core::placement::NoPlace;
+use gpurent_core::port::NoPort;
+use gpurent_core::rentals::{AccessError, RentError};
+use gpurent_core::store::StoreError;
+use serde::Serialize;
+
+use crate::body::Malformed;
+
+/// A refusal, in a form that programs can tell apart.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    /// A relative reference that never changes: `/problems/<kind>`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    #[serde(serialize_with = "as_number")]
+    status: StatusCode,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(skip)]
+    retry_after: Option<u64>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { kind, title, status, detail: detail.into(), field: None, retry_after: None }
+    }
+
+    fn about(self, field: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..self }
+    }
+
+    fn later(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    pub(crate) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "/problems/unauthorized", "No valid API key", "send Authorization: Bearer KEY")
+    }
+
+    pub(crate) fn forbidden(detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "/problems/forbidden", "Not allowed", detail)
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "/problems/not-found", "No such thing", "there is no such rental or route")
+    }
+
+    pub(crate) fn busy() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/busy", "Too much at once", "try again").later(1)
+    }
+
+    pub(crate) fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "/problems/internal", "Internal error", "see the host's log")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "/problems/invalid", "Invalid request", invalid.to_string())
+            .about(invalid.field())
+    }
+}
+
+impl From<Malformed> for Problem {
+    fn from(malformed: Malformed) -> Self {
+        let title = "Malformed body";
+        match malformed {
+            Malformed::TooLarge => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/too-large", title, "the body is larger than 256 KiB")
+            }
+            Malformed::NotJson => Self::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "/problems/not-json",
+                title,
+                "send Content-Type: application/json",
+            ),
+            Malformed::Incomplete => Self::new(StatusCode::BAD_REQUEST, "/problems/malformed", title, "the body broke off"),
+            Malformed::Wrong { field, reason, missing } => {
+                let path = [Some(field).filter(|field| !field.is_empty()), missing].into_iter().flatten();
+                let field = path.collect::<Vec<_>>().join(".");
+                // Not JSON at all, or JSON that says something we cannot take.
+                let status =
+                    if field.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
+                Self::new(status, "/problems/malformed", title, format!("{field} {reason}").trim().to_owned()).about(field)
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Conflict | StoreError::Fenced => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "request refused for now");
+                let detail = "the host's database does not answer; nothing was done";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)
+            }
+            other => {
+                tracing::error!(error = &other as &dyn std::error::Error, "request failed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<AccessError> for Problem {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Store(error) => error.into(),
+            other => {
+                tracing::error!(error = &other as &dyn std::error::Error, "access cannot be told");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<RentError> for Problem {
+    fn from(error: RentError) -> Self {
+        let detail = error.to_string();
+        let conflict = |kind, title| Self::new(StatusCode::CONFLICT, kind, title, detail.clone());
+        let invalid = |kind, title, field: &str| {
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail.clone()).about(field)
+        };
+        match error {
+            RentError::NoPlace(NoPlace::UnknownGpu(_)) => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
+            RentError::NoPlace(NoPlace::NoGpuFree(_)) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
+            RentError::NoPlace(NoPlace::NoRate(_)) => invalid("/problems/no-rate", "No price for this GPU", "gpu"),
+            RentError::NoPlace(NoPlace::NoPort(NoPort::NotAllowed(_))) => {
+                invalid("/problems/port-not-allowed", "Port not allowed", "ports")
+            }
+            RentError::NoPlace(NoPlace::NoPort(_)) => conflict("/problems/port-taken", "Port taken").about("ports"),
+            RentError::NameTaken(_) => conflict("/problems/name-taken", "Name taken").about("name"),
+            RentError::Store(error) => error.into(),
+            other => {
+                tracing::error!(error = &other as &dyn std::error::Error, "request refused");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)
+            }
+        }
+    }
+}
