@@ -82,7 +82,9 @@ impl FromStr for GpuSource {
         let mut parts = text.splitn(3, ':');
         match (parts.next(), parts.next(), parts.next()) {
             (Some("nvml"), None, _) => Ok(Self::Nvml),
-            (Some("nvml"), Some(uuids), None) => Ok(Self::NvmlOnly(uuids.split(',').map(str::parse).collect::<Result<_, _>>()?)),
+            (Some("nvml"), Some(uuids), None) => {
+                Ok(Self::NvmlOnly(uuids.split(',').map(str::parse).collect::<Result<_, _>>()?))
+            }
             (Some("simulated"), Some(count), Some(model)) => {
                 let count = count.parse().ok().filter(|count| (1..=64).contains(count));
                 let count = count.ok_or_else(|| Invalid::new("gpus", "simulated:N:MODEL takes 1 to 64 GPUs"))?;
@@ -126,7 +128,12 @@ mod tests {
     #[test]
     fn gpus_come_from_where_the_operator_says() {
         assert_eq!("nvml".parse(), Ok(GpuSource::Nvml));
-        assert_eq!("nvml:GPU-1,GPU-2".parse::<GpuSource>().map(|source| matches!(source, GpuSource::NvmlOnly(only) if only.len() == 2)), Ok(true));
+        assert_eq!(
+            "nvml:GPU-1,GPU-2"
+                .parse::<GpuSource>()
+                .map(|source| matches!(source, GpuSource::NvmlOnly(only) if only.len() == 2)),
+            Ok(true)
+        );
         assert_eq!("simulated:2:RTX 5090".parse(), Ok(GpuSource::Simulated(2, "RTX 5090".parse().unwrap())));
         for text in ["", "cuda", "simulated", "simulated:0:X", "simulated:x:X", "simulated:2:", "nvml:x"] {
             assert!(text.parse::<GpuSource>().is_err(), "{text}");

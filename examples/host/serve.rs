@@ -54,7 +54,8 @@ pub async fn serve(settings: Serve) -> Result<(), Failure> {
         .port_probe(Arc::new(LocalPorts));
     if !settings.rates.is_empty() {
         let card = RateCard::new(settings.currency.clone());
-        builder = builder.prices(settings.rates.iter().fold(card, |card, rate| card.with(rate.model.clone(), rate.rate)));
+        builder =
+            builder.prices(settings.rates.iter().fold(card, |card, rate| card.with(rate.model.clone(), rate.rate)));
     }
     if let Some(hook) = failpoint::from_environment()? {
         builder = builder.failpoints(hook);

@@ -75,10 +75,11 @@ async fn run(arguments: &Arguments, telling: &mut Telling) -> Result<bool, Failu
     let price = HourlyRate::new(MicroUnits::new(1_490_000))?;
     let prices = RateCard::new(Currency::try_from("USD".to_owned())?).with(model.clone(), price);
     let store = Arc::new(MemoryStore::default());
-    let (rentals, reconciler) = HostBuilder::new(host, store, Arc::clone(&engine.runtime), Arc::new(seal_key), gpus, pools)
-        .port_probe(Arc::new(LocalPorts))
-        .prices(prices)
-        .build();
+    let (rentals, reconciler) =
+        HostBuilder::new(host, store, Arc::clone(&engine.runtime), Arc::new(seal_key), gpus, pools)
+            .port_probe(Arc::new(LocalPorts))
+            .prices(prices)
+            .build();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
     let reconciling = tokio::spawn(reconciler.run(sleep, async { drop(stopped.await) }));
@@ -95,7 +96,8 @@ async fn run(arguments: &Arguments, telling: &mut Telling) -> Result<bool, Failu
     if let (true, Some(docker)) = (lacks_image(&rental), &engine.docker) {
         let minimal: ImageRef = "gpurent-quickstart:local".parse()?;
         docker.import_minimal_image(&minimal).await?;
-        telling.note(&format!("no image can be pulled here: made {minimal} from this machine's busybox, and rent again"));
+        telling
+            .note(&format!("no image can be pulled here: made {minimal} from this machine's busybox, and rent again"));
         rental = live(&rentals, request(minimal)?, telling).await?;
     }
     telling.bill(&rental, rentals.now().wall);

@@ -34,7 +34,7 @@ impl Telling {
         }
         let elapsed = self.begun.elapsed();
         if self.json {
-            println!("{}", json!({"elapsed_ms": elapsed.as_millis() as u64, "what": what, "data": value}));
+            println!("{}", json!({"elapsed_s": elapsed.as_secs_f64(), "what": what, "data": value}));
         } else {
             println!("{:>8.3} s  {what:<10} {text}", elapsed.as_secs_f64());
         }
@@ -72,7 +72,8 @@ impl Telling {
         let text = match event {
             Event::Claimed(claim) => {
                 let gpus: Vec<_> = claim.gpus.iter().map(|gpu| format!("{} ({})", gpu.model, gpu.uuid)).collect();
-                let ports: Vec<_> = claim.ports.iter().map(|port| format!("{}->{}", port.host, port.container)).collect();
+                let ports: Vec<_> =
+                    claim.ports.iter().map(|port| format!("{}->{}", port.host, port.container)).collect();
                 format!("{} with ports {} for {}", gpus.join(", "), ports.join(", "), claim.spec.image)
             }
             Event::Created { container, gpus_attached: true } => format!("container {container}"),
@@ -103,7 +104,8 @@ impl Telling {
         let bill = rental.bill(now);
         let currency = bill.currency.as_ref().map(ToString::to_string).unwrap_or_default();
         let used = f64::from(u32::try_from(bill.used_micros / 1000).unwrap_or(u32::MAX)) / 1000.0;
-        let text = format!("{} {currency} for {used:.3} s in {} line(s); the least is a minute", bill.total, bill.lines.len());
+        let text =
+            format!("{} {currency} for {used:.3} s in {} line(s); the least is a minute", bill.total, bill.lines.len());
         self.line("bill", &text, &json!(bill));
     }
 }

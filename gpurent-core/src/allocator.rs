@@ -43,25 +43,25 @@ mod tests {
         }
     }
 
-    fn chosen(request: GpuRequest, gpus: &[Gpu]) -> Option<Vec<u32>> {
+    fn chosen(request: &GpuRequest, gpus: &[Gpu]) -> Option<Vec<u32>> {
         let free: Vec<_> = gpus.iter().collect();
-        BestFit.choose(&request, &free).map(|gpus| gpus.iter().map(|gpu| gpu.index).collect())
+        BestFit.choose(request, &free).map(|gpus| gpus.iter().map(|gpu| gpu.index).collect())
     }
 
     #[test]
     fn the_least_that_does_is_given() {
         let gpus = [gpu(0, "NVIDIA A100-SXM4-80GB", 81920), gpu(1, "NVIDIA A100-SXM4-40GB", 40960)];
         let a100 = |count| GpuRequest::new("A100".parse().unwrap(), count).unwrap();
-        assert_eq!(chosen(a100(1), &gpus), Some(vec![1]));
-        assert_eq!(chosen(a100(2), &gpus), Some(vec![1, 0]));
-        assert_eq!(chosen(a100(3), &gpus), None);
-        assert_eq!(chosen(GpuRequest::one("A100-SXM4-80GB".parse().unwrap()), &gpus), Some(vec![0]));
+        assert_eq!(chosen(&a100(1), &gpus), Some(vec![1]));
+        assert_eq!(chosen(&a100(2), &gpus), Some(vec![1, 0]));
+        assert_eq!(chosen(&a100(3), &gpus), None);
+        assert_eq!(chosen(&GpuRequest::one("A100-SXM4-80GB".parse().unwrap()), &gpus), Some(vec![0]));
     }
 
     #[test]
     fn a_uuid_means_that_very_gpu() {
         let gpus = [gpu(0, "NVIDIA H200", 1), gpu(1, "NVIDIA H200", 1)];
-        assert_eq!(chosen(GpuRequest::one("GPU-00000001".parse().unwrap()), &gpus), Some(vec![1]));
-        assert_eq!(chosen(GpuRequest::one("GPU-00000009".parse().unwrap()), &gpus), None);
+        assert_eq!(chosen(&GpuRequest::one("GPU-00000001".parse().unwrap()), &gpus), Some(vec![1]));
+        assert_eq!(chosen(&GpuRequest::one("GPU-00000009".parse().unwrap()), &gpus), None);
     }
 }

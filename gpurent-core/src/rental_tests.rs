@@ -76,8 +76,9 @@ fn every_state_takes_its_events_and_no_other() {
     let ending: Vec<_> = up.iter().cloned().chain([cancelled()]).collect();
     let stopping: Vec<_> = ending.iter().cloned().chain([stopped(99)]).collect();
     let ended: Vec<_> = stopping.iter().cloned().chain([Event::Ended]).collect();
-    // State, how it is reached, what changes it, what it already knows. Everything else is illegal.
-    let table: [(&str, &[Event], &[&str], &[&str]); 8] = [
+    /// State, how it is reached, what changes it, what it already knows. Everything else is illegal.
+    type Row<'a> = (&'a str, &'a [Event], &'a [&'a str], &'a [&'a str]);
+    let table: [Row<'_>; 8] = [
         ("claimed", &[], &["created", "relaunched", "end_began"], &[]),
         ("created", &up[..1], &["started", "relaunched", "end_began"], &[]),
         ("running", &up[..2], &["verified", "end_began"], &[]),

@@ -1,7 +1,7 @@
 //! What an embedder holds: rent, get, list, cancel, subscribe.
 //!
 //! None of it touches the engine. A request is validated by its types, placed and written by the store,
-//! and the [`Reconciler`](crate::reconcile::Reconciler) is nudged; everything else happens there.
+//! and the [`Reconciler`] is nudged; everything else happens there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::access::CredentialKind;
 use crate::clock::Moment;
 use crate::event::{Claim, Event, JournalEntry, Recorded};
-use crate::id::{EngineId, Epoch, HostId, InstanceName, Position, RenterId, RentalId, Revision, Seq};
+use crate::id::{EngineId, Epoch, HostId, InstanceName, Position, RentalId, RenterId, Revision, Seq};
 use crate::lifecycle::Phase;
 use crate::placement::{Held, NoPlace, Placed, Placement};
 use crate::rental::{IllegalTransition, Outcome, Rental};

@@ -1,5 +1,7 @@
 //! The fakes pass the suites that the real backends pass.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
 mod store {
     use gpurent_core::memory::MemoryStore;
 

@@ -1,5 +1,7 @@
 //! A rental's whole life on the fakes, on an executor that is not tokio.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -189,7 +191,15 @@ fn a_rental_lives_its_paid_time_and_is_billed_for_it() {
     assert_eq!(
         world.heard(),
         [
-            "claimed", "progress", "created", "started", "verified", "warned", "notified", "end_began", "stopped",
+            "claimed",
+            "progress",
+            "created",
+            "started",
+            "verified",
+            "warned",
+            "notified",
+            "end_began",
+            "stopped",
             "ended"
         ]
     );
@@ -426,9 +436,9 @@ fn without_a_reconciler_a_request_is_refused_not_forgotten() {
     let outside = Outside::new();
     let (rentals, reconciler) = HostBuilder::new(
         host(),
-        outside.store.clone(),
-        Arc::new(outside.runtime.clone()),
-        outside.key.clone(),
+        outside.store,
+        Arc::new(outside.runtime),
+        outside.key,
         Vec::new(),
         PortPools::new("1-2".parse().unwrap(), "3-4".parse().unwrap()).unwrap(),
     )

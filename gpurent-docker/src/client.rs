@@ -23,9 +23,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) async fn connect(address: &str) -> Result<Docker, RuntimeError> {
     let docker = Docker::connect_with_host(address).map_err(unavailable)?.with_timeout(REQUEST_TIMEOUT);
     let answer = docker.version().await.map_err(unavailable)?;
-    let theirs = answer.api_version.as_deref().and_then(parse).ok_or_else(|| {
-        RuntimeError::Unavailable("the engine does not tell its API version".into())
-    })?;
+    let theirs = answer
+        .api_version
+        .as_deref()
+        .and_then(parse)
+        .ok_or_else(|| RuntimeError::Unavailable("the engine does not tell its API version".into()))?;
     let (major, minor) = theirs.min(NEWEST);
     let prefix = format!("/v{major}.{minor}");
     Ok(docker.with_request_modifier(move |request| with_version(&prefix, request)))

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, ImageConfig, Mount, MountType,
-    PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, ImageConfig, Mount, MountType, PortBinding,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use gpurent_core::id::{Attempt, LaunchId};
 use gpurent_core::runtime::LaunchSpec;
@@ -137,8 +137,7 @@ fn device_requests(launch: &LaunchSpec) -> Vec<DeviceRequest> {
 }
 
 fn environment(launch: &LaunchSpec) -> Vec<String> {
-    let mut variables: Vec<String> =
-        launch.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut variables: Vec<String> = launch.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let visible = match launch.gpus.as_slice() {
         // "none" would still load the driver's libraries; "void" means no GPU at all.
         [] => text("void"),

@@ -35,21 +35,20 @@ pub(crate) fn classify(error: Error, ports: &[HostPort]) -> RuntimeError {
     if message.contains("could not select device driver") {
         return RuntimeError::GpuRuntimeMissing(Box::new(error));
     }
-    if message.contains("port is already allocated") || message.contains("address already in use") {
-        if let Some(port) = port_in(&message, ports) {
-            return RuntimeError::PortTaken { port, source: Box::new(error) };
-        }
+    let is_about_a_port = message.contains("port is already allocated") || message.contains("address already in use");
+    match port_in(&message, ports) {
+        Some(port) if is_about_a_port => RuntimeError::PortTaken { port, source: Box::new(error) },
+        _ => RuntimeError::Refused(Box::new(error)),
     }
-    RuntimeError::Refused(Box::new(error))
 }
 
 /// Which of our ports a message is about: "Bind for 0.0.0.0:22001 failed: port is already allocated".
 fn port_in(message: &str, ports: &[HostPort]) -> Option<HostPort> {
     let named = |port: &&HostPort| {
         let text = format!(":{port}");
-        message.match_indices(&text).any(|(at, _)| {
-            !message[at + text.len()..].starts_with(|c: char| c.is_ascii_digit())
-        })
+        message
+            .match_indices(&text)
+            .any(|(at, _)| !message[at + text.len()..].starts_with(|c: char| c.is_ascii_digit()))
     };
     ports.iter().find(named).or_else(|| ports.first()).copied()
 }
@@ -66,9 +65,14 @@ mod tests {
     fn answers_of_docker_20_10_are_understood() {
         let ports = [2200u16, 22001].map(|port| HostPort::try_from(port).unwrap());
         let taken = "driver failed programming external connectivity on endpoint x: Bind for 0.0.0.0:22001 failed: port is already allocated";
-        assert!(matches!(classify(answer(500, taken), &ports), RuntimeError::PortTaken { port, .. } if port.get() == 22001));
-        let listened = "driver failed: Error starting userland proxy: listen tcp4 0.0.0.0:2200: bind: address already in use";
-        assert!(matches!(classify(answer(500, listened), &ports), RuntimeError::PortTaken { port, .. } if port.get() == 2200));
+        assert!(
+            matches!(classify(answer(500, taken), &ports), RuntimeError::PortTaken { port, .. } if port.get() == 22001)
+        );
+        let listened =
+            "driver failed: Error starting userland proxy: listen tcp4 0.0.0.0:2200: bind: address already in use";
+        assert!(
+            matches!(classify(answer(500, listened), &ports), RuntimeError::PortTaken { port, .. } if port.get() == 2200)
+        );
         let driver = r#"could not select device driver "" with capabilities: [[gpu]]"#;
         assert!(matches!(classify(answer(500, driver), &ports), RuntimeError::GpuRuntimeMissing(_)));
         assert!(matches!(classify(answer(404, "No such container: x"), &ports), RuntimeError::Missing));

@@ -20,10 +20,7 @@ pub(crate) async fn ensure(docker: &Docker) -> Result<(), RuntimeError> {
     if docker.inspect_network(NAME, None).await.is_ok() {
         return Ok(());
     }
-    let options = [
-        ("com.docker.network.bridge.enable_icc", "false"),
-        ("com.docker.network.bridge.name", "gpurent0"),
-    ];
+    let options = [("com.docker.network.bridge.enable_icc", "false"), ("com.docker.network.bridge.name", "gpurent0")];
     let request = NetworkCreateRequest {
         name: NAME.to_owned(),
         driver: Some("bridge".to_owned()),

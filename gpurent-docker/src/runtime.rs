@@ -263,7 +263,9 @@ impl DockerRuntime {
         };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         if labels.get(LABEL_HASH) != Some(&launch.hash()) {
-            return Err(RuntimeError::Refused("the name belongs to a container that was made of something else".into()));
+            return Err(RuntimeError::Refused(
+                "the name belongs to a container that was made of something else".into(),
+            ));
         }
         Ok(Created {
             container: container_id(found.id.unwrap_or_default())?,
@@ -430,7 +432,8 @@ impl ContainerRuntime for DockerRuntime {
         let mut containers = Vec::with_capacity(listed.len());
         for listed in listed {
             let (Some(id), Some(launch)) = (listed.id, launch_of(&listed.labels.unwrap_or_default())) else { continue };
-            let running = listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
+            let running =
+                listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
             let presence = if running {
                 Presence::Running
             } else {

@@ -1,5 +1,7 @@
 //! Renters get in, whatever the image holds, and nobody else does.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
 mod support;
 
 use std::process::Stdio;
@@ -22,7 +24,10 @@ async fn a_password_logs_in_and_a_wrong_one_does_not() {
 async fn sessions_see_the_images_environment_and_ours() {
     let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
     let seen = tenant
-        .ssh("mySecurePassword123", "echo $IMAGE_VARIABLE $PATH $NVIDIA_VISIBLE_DEVICES $CUDA_VISIBLE_DEVICES [$LD_PRELOAD]")
+        .ssh(
+            "mySecurePassword123",
+            "echo $IMAGE_VARIABLE $PATH $NVIDIA_VISIBLE_DEVICES $CUDA_VISIBLE_DEVICES [$LD_PRELOAD]",
+        )
         .await;
     let gpu = &tenant.launch.gpus[0].uuid;
     assert_eq!(text(&seen), format!("from-image /opt/image/bin:/bin {gpu} 0 []"));
@@ -98,7 +103,10 @@ async fn the_password_stands_nowhere_in_clear() {
     assert!(inspected.contains(&tenant.launch.id.rental.to_string()));
     assert!(!inspected.contains("mySecurePassword123"));
     let found = tenant
-        .ssh("mySecurePassword123", "grep -rls mySecurePassword12[3] /etc /root /run /.gpurent /proc/*/environ /proc/*/cmdline")
+        .ssh(
+            "mySecurePassword123",
+            "grep -rls mySecurePassword12[3] /etc /root /run /.gpurent /proc/*/environ /proc/*/cmdline",
+        )
         .await;
     assert_eq!(text(&found), "");
     tenant.gone().await;

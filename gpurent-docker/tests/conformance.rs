@@ -1,5 +1,7 @@
 //! Docker passes the suite that the fake engine passes.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
 mod support;
 
 use std::sync::Arc;

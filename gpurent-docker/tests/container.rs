@@ -1,5 +1,7 @@
 //! What a tenant's container is, as the engine itself tells it.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -38,10 +38,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
         let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
-            value.to_str().is_ok_and(|kind| kind.split(';').next().is_some_and(|kind| {
-                let kind = kind.trim().to_ascii_lowercase();
-                kind == "application/json" || kind.ends_with("+json")
-            }))
+            value.to_str().is_ok_and(|kind| {
+                kind.split(';').next().is_some_and(|kind| {
+                    let kind = kind.trim().to_ascii_lowercase();
+                    kind == "application/json" || kind.ends_with("+json")
+                })
+            })
         });
         if !is_json {
             return Ok(Self(Err(Malformed::NotJson)));

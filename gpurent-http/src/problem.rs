@@ -1,8 +1,8 @@
 //! Errors of `/v1` as problem details (RFC 9457) with stable types.
 
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::placement::NoPlace;
@@ -48,7 +48,12 @@ impl Problem {
     }
 
     pub(crate) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "/problems/unauthorized", "No valid API key", "send Authorization: Bearer KEY")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "/problems/unauthorized",
+            "No valid API key",
+            "send Authorization: Bearer KEY",
+        )
     }
 
     pub(crate) fn forbidden(detail: &str) -> Self {
@@ -94,23 +99,28 @@ impl From<Malformed> for Problem {
     fn from(malformed: Malformed) -> Self {
         let title = "Malformed body";
         match malformed {
-            Malformed::TooLarge => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/too-large", title, "the body is larger than 256 KiB")
-            }
+            Malformed::TooLarge => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "/problems/too-large",
+                title,
+                "the body is larger than 256 KiB",
+            ),
             Malformed::NotJson => Self::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "/problems/not-json",
                 title,
                 "send Content-Type: application/json",
             ),
-            Malformed::Incomplete => Self::new(StatusCode::BAD_REQUEST, "/problems/malformed", title, "the body broke off"),
+            Malformed::Incomplete => {
+                Self::new(StatusCode::BAD_REQUEST, "/problems/malformed", title, "the body broke off")
+            }
             Malformed::Wrong { field, reason, missing } => {
                 let path = [Some(field).filter(|field| !field.is_empty()), missing].into_iter().flatten();
                 let field = path.collect::<Vec<_>>().join(".");
                 // Not JSON at all, or JSON that says something we cannot take.
-                let status =
-                    if field.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
-                Self::new(status, "/problems/malformed", title, format!("{field} {reason}").trim().to_owned()).about(field)
+                let status = if field.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
+                Self::new(status, "/problems/malformed", title, format!("{field} {reason}").trim().to_owned())
+                    .about(field)
             }
         }
     }

@@ -18,16 +18,16 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
-use tower::load_shed::LoadShedLayer;
 use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::load_shed::LoadShedLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::api;
 use crate::auth::{ApiKeys, DEFAULT_ADDRESS, authenticate};
 use crate::body::LIMIT;
 use crate::compat::{rent, rent_ws};
 use crate::problem::Problem;
-use crate::api;
 
 /// Requests at once; more are told to come back.
 const MAX_REQUESTS: usize = 1024;

@@ -1,5 +1,7 @@
 //! PostgreSQL passes the suite that the store in memory passes, on one database for all tests.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
 use futures_util::future::join_all;
 use gpurent_store::PostgresStore;
 use sqlx::PgPool;

@@ -19,6 +19,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6770_7572_656e_7420_7369_6d75_6c61_746
 impl SimulatedGpus {
     /// `count` GPUs of one model on a host.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "callers parse the model in place")]
     pub fn new(host: &HostId, count: u8, model: GpuModel) -> Self {
         let gpus = (0..u32::from(count)).map(|index| {
             let uuid = format!("GPU-{}", Uuid::new_v5(&NAMESPACE, format!("{host}/{index}").as_bytes()));

@@ -184,9 +184,8 @@ impl ContainerRuntime for MemoryRuntime {
                 return Ok(Created { container: found.id.clone(), gpus_attached: true });
             }
             engine.made += 1;
-            let id: ContainerId = format!("memory{:06}", engine.made)
-                .parse()
-                .map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+            let id: ContainerId =
+                format!("memory{:06}", engine.made).parse().map_err(|error| RuntimeError::Refused(Box::new(error)))?;
             let container = Container { id: id.clone(), started_at: None, exit: None, spec };
             engine.containers.insert(container.spec.id, container);
             Ok(Created { container: id, gpus_attached: true })

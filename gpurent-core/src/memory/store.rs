@@ -137,9 +137,7 @@ impl Store for MemoryStore {
             row.sealed = None;
         }
         let host = rental.host();
-        tables
-            .unpublished
-            .extend(change.events().iter().map(|event| (host.clone(), rental.id(), event.clone())));
+        tables.unpublished.extend(change.events().iter().map(|event| (host.clone(), rental.id(), event.clone())));
         Ok(())
     }
 

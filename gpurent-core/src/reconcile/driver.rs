@@ -220,9 +220,7 @@ impl<'a> Driver<'a> {
         }
         if self.publish.begin(now) {
             let shared = Arc::clone(&shared);
-            self.spawn(async move {
-                Done::Published(shared.store.publish(&shared.host, epoch, PUBLISH_BATCH).await)
-            });
+            self.spawn(async move { Done::Published(shared.store.publish(&shared.host, epoch, PUBLISH_BATCH).await) });
         }
         if self.observe.begin(now) {
             self.acted_during_observation = self.in_flight.keys().copied().collect();

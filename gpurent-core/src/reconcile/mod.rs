@@ -2,8 +2,8 @@
 //!
 //! Level-triggered: what to do next for a rental is computed from what is stored and what is observed
 //! ([`Rental::next`](crate::rental::Rental::next)), never from a message. A crash anywhere is therefore
-//! repaired by starting again. [`driver`] decides what runs when, [`step`] carries one action out,
-//! [`duty`] keeps the loop's own chores (reading the store, observing the engine, publishing, confirming
+//! repaired by starting again. `driver` decides what runs when, `step` carries one action out,
+//! `duty` keeps the loop's own chores (reading the store, observing the engine, publishing, confirming
 //! the lease).
 
 mod driver;
@@ -87,11 +87,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`ReconcileError`]: this process must not act for the host.
-    pub async fn run(
-        self,
-        sleep: impl Sleep,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> Result<(), ReconcileError> {
+    pub async fn run(self, sleep: impl Sleep, shutdown: impl Future<Output = ()> + Send) -> Result<(), ReconcileError> {
         let running = Running::begin(&self.shared);
         let result = driver::Driver::new(Arc::clone(&self.shared), &sleep).run(shutdown.boxed().fuse()).await;
         drop(running);

@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn hostile_variables_are_refused() {
-        for name in ["", "1A", "A B", "A=B", "a\n", "NVIDIA_VISIBLE_DEVICES", "nvidia_x", "Ld_Preload", "LD_AUDIT", "GPURENT_X"] {
+        for name in
+            ["", "1A", "A B", "A=B", "a\n", "NVIDIA_VISIBLE_DEVICES", "nvidia_x", "Ld_Preload", "LD_AUDIT", "GPURENT_X"]
+        {
             assert!(environment(name, "x").is_err(), "{name:?}");
         }
         assert!(environment("A", "x\0y").is_err());

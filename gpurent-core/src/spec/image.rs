@@ -50,17 +50,15 @@ fn split_tag(bare: &str) -> (&str, Option<&str>) {
 
 fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    tag.len() <= 128
-        && tag.bytes().next().is_some_and(word)
-        && tag.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
+    tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
 }
 
 fn is_digest(digest: &str) -> bool {
     let known = [("sha256:", 64), ("sha512:", 128)];
     known.iter().any(|(algorithm, length)| {
-        digest.strip_prefix(algorithm).is_some_and(|hex| {
-            hex.len() == *length && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        })
+        digest
+            .strip_prefix(algorithm)
+            .is_some_and(|hex| hex.len() == *length && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
     })
 }
 
@@ -154,7 +152,22 @@ mod tests {
 
     #[test]
     fn references_that_are_none() {
-        for text in ["", ":tag", "UPPER", "a//b", "a/", "a b", "a:", "a@sha256:12", "-a", "a\n", "../x", "a.-b", "a:b c", "h:99999/x"] {
+        for text in [
+            "",
+            ":tag",
+            "UPPER",
+            "a//b",
+            "a/",
+            "a b",
+            "a:",
+            "a@sha256:12",
+            "-a",
+            "a\n",
+            "../x",
+            "a.-b",
+            "a:b c",
+            "h:99999/x",
+        ] {
             assert!(text.parse::<ImageRef>().is_err(), "{text:?}");
         }
     }

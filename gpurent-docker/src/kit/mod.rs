@@ -26,8 +26,24 @@ const SESSION_SCRIPT: &str = include_str!("session");
 
 /// The applets of the static shell that the scripts use, and a shell for images without one.
 const APPLETS: [&str; 18] = [
-    "sh", "cat", "chmod", "chown", "cp", "cut", "grep", "id", "kill", "ls", "mkdir", "mv", "rm", "sleep", "start-stop-daemon",
-    "tail", "test", "true",
+    "sh",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "cut",
+    "grep",
+    "id",
+    "kill",
+    "ls",
+    "mkdir",
+    "mv",
+    "rm",
+    "sleep",
+    "start-stop-daemon",
+    "tail",
+    "test",
+    "true",
 ];
 
 /// Why a kit could not be put together.

@@ -1,5 +1,6 @@
 //! What the tests against a real engine share. They fail where there is none: a test that could not run
 //! is a failure, not a skip.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::net::{Ipv4Addr, TcpListener};

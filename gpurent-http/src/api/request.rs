@@ -46,7 +46,7 @@ struct Auth {
 }
 
 /// A container port, or one with the host port it is to have.
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(untagged)]
 enum Port {
     Any(u16),
@@ -81,7 +81,10 @@ fn published(port: Port) -> Result<PublishedPort, Invalid> {
         Port::Any(container) => (container, None),
         Port::Certain { container, host } => (container, host),
     };
-    Ok(PublishedPort { container: ContainerPort::try_from(container)?, host: host.map(HostPort::try_from).transpose()? })
+    Ok(PublishedPort {
+        container: ContainerPort::try_from(container)?,
+        host: host.map(HostPort::try_from).transpose()?,
+    })
 }
 
 fn limits(body: &LimitsBody) -> Result<Limits, Invalid> {

@@ -130,7 +130,10 @@ fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Inval
     spec.name = Some(body.instance_name.parse()?);
     spec.environment =
         body.environment_variables.unwrap_or_default().try_into().map_err(named("environment_variables"))?;
-    spec.ports = published(body.port_mappings.unwrap_or_default()).map_err(named("port_mappings"))?.try_into().map_err(named("port_mappings"))?;
+    spec.ports = published(body.port_mappings.unwrap_or_default())
+        .map_err(named("port_mappings"))?
+        .try_into()
+        .map_err(named("port_mappings"))?;
     // The platform's own name for this host need not be ours; it is kept, and part of what was asked.
     spec.labels = BTreeMap::from([("rent.host_id".to_owned(), body.host_id)]).try_into().map_err(named("host_id"))?;
     let credential = match (body.auth_type, body.password, body.ssh_key) {
@@ -198,7 +201,9 @@ async fn started(rentals: &Rentals, rental: Rental, mut updates: Subscription) -
 async fn next_of(id: RentalId, updates: &mut Subscription) {
     loop {
         match updates.next().await {
-            Ok(Update::Event(entry)) if entry.rental == id && !matches!(entry.recorded.event, Event::Claimed(_)) => return,
+            Ok(Update::Event(entry)) if entry.rental == id && !matches!(entry.recorded.event, Event::Claimed(_)) => {
+                return;
+            }
             Ok(_) => {}
             Err(_lagged) => return,
         }

@@ -29,7 +29,7 @@ const VNC: u16 = 5900;
 /// Tells one client everything until it leaves, is too slow, or the server ends.
 pub(crate) async fn serve(mut socket: WebSocket, rentals: Rentals, shutdown: CancellationToken) {
     let mut updates = rentals.subscribe();
-    let mut ping = tokio::time::interval(PING_EVERY);
+    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
     let goodbye = loop {
         let message = tokio::select! {
             biased;
@@ -83,9 +83,7 @@ async fn render_event(rentals: &Rentals, entry: &JournalEntry) -> Option<Value> 
         // The status is worth telling without the container's id.
         Ok(None) | Err(_) => None,
     };
-    let status = |status: &str, message: String, container: Option<ContainerId>| {
-        json!({"instance_uuid": id, "status": status, "message": message, "container_id": container})
-    };
+    let status = |status: &str, message: String, container: Option<ContainerId>| json!({"instance_uuid": id, "status": status, "message": message, "container_id": container});
     match &entry.recorded.event {
         Event::Claimed(_) => Some(status("creating", "Starting container creation...".to_owned(), None)),
         Event::Started { .. } => {
@@ -158,10 +156,9 @@ async fn ready(rentals: &Rentals, rental: &Rental) -> Value {
 
 async fn web_url(rental: &Rental, host: &str) -> Option<String> {
     for container in [ContainerPort::try_from(JUPYTER).ok()?, WEB] {
-        if let Some(port) = rental.host_port(container) {
-            if speaks_http(port).await {
-                return Some(format!("http://{host}:{port}"));
-            }
+        match rental.host_port(container) {
+            Some(port) if speaks_http(port).await => return Some(format!("http://{host}:{port}")),
+            _ => {}
         }
     }
     None

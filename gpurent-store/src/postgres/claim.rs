@@ -52,11 +52,7 @@ fn is_lost_race(error: &StoreError) -> bool {
         || matches!(broken_constraint(error), Some("gpu_hold_once" | "port_hold_once" | "rental_live_name"))
 }
 
-async fn write(
-    pool: &PgPool,
-    new: &NewRental,
-    placed: gpurent_core::placement::Placed,
-) -> Result<Rental, StoreError> {
+async fn write(pool: &PgPool, new: &NewRental, placed: gpurent_core::placement::Placed) -> Result<Rental, StoreError> {
     let (rental, event) = new.settle(placed);
     let columns = RentalColumns::of(&rental);
     let query = sqlx::query(

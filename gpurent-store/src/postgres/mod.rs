@@ -40,7 +40,8 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Unavailable`] where the database does not answer or refuses.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| StoreError::Unavailable(error.into()))?;
+        let options: PgConnectOptions =
+            url.parse().map_err(|error: sqlx::Error| StoreError::Unavailable(error.into()))?;
         let pool = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(5))

@@ -1,0 +1,60 @@
+//! Many at once.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
+mod support;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use support::{Machine, environment, request};
+
+#[tokio::test]
+async fn two_hundred_requests_for_two_gpus_have_two_winners() {
+    let machine = Machine::new("simulated:2:RTX 5090");
+    let _host = machine.start().await;
+    let log = environment("GPURENT_POSTGRES_LOG");
+    let before = std::fs::read_to_string(&log).unwrap().len();
+    let bodies: Vec<_> = (0..200)
+        .map(|n| {
+            let mut body = request("gpurent-test/busybox:1", "1h");
+            body["name"] = json!(format!("r{n}"));
+            body
+        })
+        .collect();
+    let answers = join_all(bodies.iter().map(|body| machine.post("/v1/rentals", body))).await;
+    let winners: Vec<_> = answers.iter().filter(|(status, _)| *status == 201).map(|(_, made)| made).collect();
+    assert_eq!(winners.len(), 2);
+    for (status, problem) in answers.iter().filter(|(status, _)| *status != 201) {
+        assert_eq!((status.as_u16(), &problem["type"]), (409, &json!("/problems/no-gpu-free")), "{problem}");
+    }
+    assert_ne!(winners[0]["gpus"][0]["uuid"], winners[1]["gpus"][0]["uuid"]);
+    for winner in winners {
+        let id = winner["id"].as_str().unwrap();
+        machine.until(id, &["ready"], Duration::from_secs(30)).await;
+        machine.cancel(id).await;
+        machine.until(id, &["terminated"], Duration::from_secs(30)).await;
+    }
+    machine.assert_clean().await;
+    let news = std::fs::read_to_string(&log).unwrap().split_off(before);
+    assert!(!news.contains("deadlock"), "{news}");
+}
+
+#[tokio::test]
+async fn a_second_agent_for_the_same_engine_and_directory_is_refused() {
+    let machine = Machine::new("simulated:1:RTX 5090");
+    let _host = machine.start().await;
+    let mut second = Machine::new("simulated:1:RTX 5090");
+    second.data_dir = machine.data_dir.clone();
+    assert!(!second.run_to_end().await.success());
+    assert!(second.log().contains("another agent already acts for this engine"), "{}", second.log());
+}
+
+#[tokio::test]
+async fn keyless_off_loopback_is_refused() {
+    let mut machine = Machine::new("simulated:1:RTX 5090");
+    machine.listen = "0.0.0.0".to_owned();
+    assert!(!machine.run_to_end().await.success());
+    assert!(machine.log().contains("without an API key the server listens on loopback only"), "{}", machine.log());
+}

@@ -1,0 +1,246 @@
+//! A real `gpurent-host` on a real Docker Engine and a real PostgreSQL, as an operator would start it.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+pub fn environment(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run scripts/test, or eval $(scripts/services env)"))
+}
+
+pub async fn database() -> PgPool {
+    PgPool::connect(&environment("DATABASE_URL")).await.expect("the database answers")
+}
+
+/// What the engine's own client says.
+pub async fn docker(args: &[&str]) -> String {
+    let output = Command::new("docker").args(args).output().await.unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A host's settings; they outlive its processes.
+pub struct Machine {
+    pub host_id: String,
+    pub listen: String,
+    pub port: u16,
+    pub gpus: String,
+    pub data_dir: String,
+    data: TempDir,
+    pub client: reqwest::Client,
+}
+
+impl Machine {
+    pub fn new(gpus: &str) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let unique = data.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        Self {
+            host_id: format!("it-{unique}"),
+            listen: "127.0.0.1".to_owned(),
+            port: free_port(),
+            gpus: gpus.to_owned(),
+            data_dir: data.path().to_string_lossy().into_owned(),
+            data,
+            client: reqwest::Client::new(),
+        }
+    }
+
+    /// Starts the host, and waits until it serves and acts.
+    pub async fn start(&self) -> Host<'_> {
+        let host = self.spawn(None);
+        host.wait_until_up().await;
+        host
+    }
+
+    /// Starts a host that will kill itself at a boundary.
+    pub async fn start_doomed(&self, failpoint: &str) -> Host<'_> {
+        let host = self.spawn(Some(failpoint));
+        host.wait_until_up().await;
+        host
+    }
+
+    fn spawn(&self, failpoint: Option<&str>) -> Host<'_> {
+        let log = self.log_path();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gpurent-host"));
+        command
+            .arg("serve")
+            .args(["--listen", &format!("{}:{}", self.listen, self.port)])
+            .args(["--database", &environment("DATABASE_URL"), "--docker", &environment("DOCKER_HOST")])
+            .args(["--gpus", &self.gpus, "--host-id", &self.host_id])
+            .args(["--data-dir", &self.data_dir])
+            .args(["--web-ports", "8100-8999", "--rate", "RTX 5090=3.60", "--rate", "V100=3.60"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true);
+        if let Some(failpoint) = failpoint {
+            command.env("GPURENT_FAILPOINT", failpoint);
+        }
+        Host { machine: self, child: command.spawn().unwrap() }
+    }
+
+    /// Starts a host that is expected to refuse.
+    pub async fn run_to_end(&self) -> std::process::ExitStatus {
+        let mut host = self.spawn(None);
+        tokio::time::timeout(Duration::from_secs(20), host.child.wait()).await.expect("it ends by itself").unwrap()
+    }
+
+    fn log_path(&self) -> std::path::PathBuf {
+        self.data.path().join("host.log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The names of this host's containers, in any state.
+    pub async fn containers(&self) -> Vec<String> {
+        let filter = format!("label=io.gpurent.host={}", self.host_id);
+        let names = docker(&["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"]).await;
+        names.lines().map(str::to_owned).collect()
+    }
+
+    /// What this host's rentals hold, by the database's own word.
+    pub async fn holds(&self) -> i64 {
+        let query = "SELECT (SELECT count(*) FROM gpurent.gpu_hold WHERE host_id = $1)
+                          + (SELECT count(*) FROM gpurent.port_hold WHERE host_id = $1)
+                          + (SELECT count(*) FROM gpurent.credential JOIN gpurent.rental ON id = rental_id WHERE host_id = $1)";
+        sqlx::query_scalar(query).bind(&self.host_id).fetch_one(&database().await).await.unwrap()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        let response = self.client.post(self.url(path)).json(body).send().await.unwrap();
+        let status = response.status();
+        (status, response.json().await.unwrap())
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.client.get(self.url(path)).send().await.unwrap().json().await.unwrap()
+    }
+
+    pub async fn rent(&self, body: &Value) -> String {
+        let (status, made) = self.post("/v1/rentals", body).await;
+        assert_eq!(status, 201, "{made}");
+        made["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn show(&self, id: &str) -> Value {
+        self.get(&format!("/v1/rentals/{id}")).await
+    }
+
+    pub async fn cancel(&self, id: &str) {
+        let response = self.client.delete(self.url(&format!("/v1/rentals/{id}"))).send().await.unwrap();
+        assert!(response.status().is_success(), "{response:?}");
+    }
+
+    /// Waits until the rental is in one of these states.
+    pub async fn until(&self, id: &str, states: &[&str], within: Duration) -> Value {
+        let begun = Instant::now();
+        loop {
+            let rental = self.show(id).await;
+            if states.iter().any(|state| rental["state"] == *state) {
+                return rental;
+            }
+            assert!(begun.elapsed() < within, "not {states:?} in time: {rental}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Nothing of this host is left anywhere.
+    pub async fn assert_clean(&self) {
+        assert_eq!(self.containers().await, Vec::<String>::new(), "{}", self.log());
+        assert_eq!(self.holds().await, 0, "{}", self.log());
+    }
+
+    pub async fn listen(&self) -> WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>> {
+        tokio_tungstenite::connect_async(format!("ws://127.0.0.1:{}/ws", self.port)).await.unwrap().0
+    }
+}
+
+/// A running host.
+pub struct Host<'a> {
+    machine: &'a Machine,
+    child: Child,
+}
+
+impl Host<'_> {
+    async fn wait_until_up(&self) {
+        let begun = Instant::now();
+        loop {
+            let answer = self.machine.client.get(self.machine.url("/health")).send().await;
+            if answer.is_ok_and(|answer| answer.status() == 200) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "the host does not come up:\n{}", self.machine.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits for the process to be killed.
+    pub async fn died(&mut self) {
+        use std::os::unix::process::ExitStatusExt;
+        let status = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        let status = status.unwrap_or_else(|_| panic!("still alive:\n{}", self.machine.log())).unwrap();
+        assert_eq!(status.signal(), Some(9), "{}", self.machine.log());
+    }
+
+    /// Asks the process to end, as an init system would.
+    pub async fn terminate(&mut self) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        let status = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
+        assert!(status.expect("it ends in time").unwrap().success(), "{}", self.machine.log());
+    }
+}
+
+/// The next message of the `rent` WebSocket that tells a status.
+pub async fn next_status(socket: &mut WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>) -> Value {
+    loop {
+        let message = tokio::time::timeout(Duration::from_secs(60), socket.next()).await.expect("a message in time");
+        if let Message::Text(text) = message.expect("the socket is open").unwrap() {
+            let message: Value = serde_json::from_str(&text).unwrap();
+            if message["status"] != "live_update" {
+                return message;
+            }
+        }
+    }
+}
+
+/// Logs in and runs a command, as a renter would.
+pub async fn ssh(port: u64, user: &str, password: &str, command: &str) -> std::process::Output {
+    Command::new("sshpass")
+        .env("SSHPASS", password)
+        .args(["-e", "ssh", "-o", "PubkeyAuthentication=no", "-o", "StrictHostKeyChecking=no"])
+        .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10"])
+        .args(["-p", &port.to_string(), &format!("{user}@127.0.0.1"), command])
+        .output()
+        .await
+        .unwrap()
+}
+
+pub fn text(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+pub fn request(image: &str, duration: &str) -> Value {
+    json!({"gpu": "RTX 5090", "image": image, "duration": duration, "auth": {"password": "canary-password-4711"}})
+}

@@ -1,0 +1,395 @@
+//! Both surfaces on the fakes: their shapes, and what they refuse.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use gpurent_core::clock::{SleepFuture, SystemClock};
+use gpurent_core::id::HostId;
+use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
+use gpurent_core::port::PortPools;
+use gpurent_core::rentals::HostBuilder;
+use gpurent_core::seal::SealKey;
+use gpurent_http::{ApiKey, ApiKeys, ServeError, Server};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+struct Host {
+    address: String,
+    store: Arc<MemoryStore>,
+    client: reqwest::Client,
+}
+
+async fn host_with(keys: ApiKeys) -> Host {
+    let host: HostId = "host".parse().unwrap();
+    let store = Arc::new(MemoryStore::default());
+    let gpus = SimulatedGpus::new(&host, 2, "Tesla V100-SXM2-16GB".parse().unwrap()).gpus().to_vec();
+    let pools = PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap();
+    let (rentals, reconciler) = HostBuilder::new(
+        host,
+        store.clone(),
+        Arc::new(MemoryRuntime::with_clock(Arc::new(SystemClock::new()))),
+        Arc::new(SealKey::generate().0),
+        gpus,
+        pools.allow_requests("1024-65535".parse().unwrap()),
+    )
+    .build();
+    let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
+    tokio::spawn(reconciler.run(sleep, std::future::pending()));
+    while !rentals.is_reconciled() {
+        tokio::task::yield_now().await;
+    }
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), rentals, keys).await.unwrap();
+    let address = server.address().to_string();
+    tokio::spawn(server.run(std::future::pending()));
+    Host { address, store, client: reqwest::Client::new() }
+}
+
+async fn host() -> Host {
+    host_with(ApiKeys::default()).await
+}
+
+impl Host {
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        let response = self.client.post(self.url(path)).json(body).send().await.unwrap();
+        let status = response.status();
+        (status, response.json().await.unwrap())
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let response = self.client.get(self.url(path)).send().await.unwrap();
+        let status = response.status();
+        (status, response.json().await.unwrap())
+    }
+
+    async fn nothing_was_done(&self) -> bool {
+        self.get("/v1/rentals").await.1["rentals"].as_array().unwrap().is_empty()
+    }
+}
+
+/// The request of the `rent` protocol's own documentation.
+fn documented() -> Value {
+    json!({
+        "host_id": "a7d9397f-23a5-454d-a0f0-5373edf7a1f1",
+        "gpu_type": "Tesla V100-SXM2-16GB",
+        "os_image": "ubuntu:20.04",
+        "duration_hours": 2,
+        "auth_type": "password",
+        "password": "mySecurePassword123",
+        "instance_name": "my-gpu-instance",
+        "environment_variables": {"CUDA_VISIBLE_DEVICES": "0", "PYTHONPATH": "/workspace"},
+        "port_mappings": {"8080": "8080", "22": "2222"}
+    })
+}
+
+fn with(body: &Value, changes: &[(&str, Value)]) -> Value {
+    let mut body = body.clone();
+    for (field, value) in changes {
+        body[*field] = value.clone();
+    }
+    body
+}
+
+/// The next message that tells a status.
+async fn next_status(socket: &mut (impl StreamExt<Item = Result<Message, Error>> + Unpin)) -> Value {
+    loop {
+        let Some(Ok(message)) = socket.next().await else { panic!("the socket closed") };
+        if let Message::Text(text) = message {
+            let message: Value = serde_json::from_str(&text).unwrap();
+            if message["status"] != "live_update" {
+                return message;
+            }
+        }
+    }
+}
+
+fn keys_of(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[tokio::test]
+async fn the_documented_request_gets_the_documented_answer() {
+    let host = host().await;
+    let (status, answer) = host.post("/rent", &documented()).await;
+    assert_eq!(status, 200);
+    assert_eq!(keys_of(&answer), ["container_id", "message", "rental_id", "ssh_port", "success", "web_port"]);
+    let id = answer["rental_id"].as_str().unwrap();
+    assert_eq!(answer["success"], true);
+    assert_eq!(answer["message"], format!("Rental {id} started successfully"));
+    assert_eq!((&answer["ssh_port"], &answer["web_port"]), (&json!(2222), &json!(8080)));
+    assert!(answer["container_id"].is_string());
+    // Sent again it is the same rental.
+    assert_eq!(host.post("/rent", &documented()).await.1["rental_id"], answer["rental_id"]);
+}
+
+#[tokio::test]
+async fn the_websocket_tells_the_documented_story() {
+    let host = host().await;
+    let (mut socket, _) = tokio_tungstenite::connect_async(format!("ws://{}/ws", host.address)).await.unwrap();
+    let (_, answer) = host.post("/rent", &documented()).await;
+    let told = [next_status(&mut socket).await, next_status(&mut socket).await, next_status(&mut socket).await];
+    let id = &answer["rental_id"];
+    let container = answer["container_id"].as_str().unwrap();
+    assert_eq!(
+        told[0],
+        json!({"instance_uuid": id, "status": "creating", "message": "Starting container creation...", "container_id": null})
+    );
+    assert_eq!(
+        told[1],
+        json!({"instance_uuid": id, "status": "running", "container_id": container,
+               "message": format!("Container started with container ID: {container}")})
+    );
+    assert_eq!(
+        told[2],
+        json!({
+            "instance_uuid": id, "status": "ready", "message": "GPU instance is ready for use", "container_id": container,
+            "connection_info": {"ssh_host": "127.0.0.1", "ssh_port": 2222, "username": "root", "password": "mySecurePassword123"},
+            "gpu_info": {"gpu_id": "0", "gpu_name": "Tesla V100-SXM2-16GB", "memory_allocated": "16GB"},
+            "access_info": {"ssh_command": "ssh -p 2222 root@127.0.0.1", "jupyter_url": null, "vnc_url": null}
+        })
+    );
+    let ended = host.client.delete(host.url(&format!("/v1/rentals/{}", id.as_str().unwrap()))).send().await.unwrap();
+    assert_eq!(ended.status(), 202);
+    let message = next_status(&mut socket).await;
+    assert_eq!(message["status"], "terminated");
+    assert!(message.get("connection_info").is_none());
+}
+
+#[tokio::test]
+async fn no_free_gpu_is_refused_in_the_documented_words() {
+    let host = host().await;
+    let refused = json!({
+        "success": false, "message": "No Tesla V100-SXM2-16GB GPUs available on this host",
+        "container_id": null, "ssh_port": null, "web_port": null, "rental_id": null
+    });
+    for n in 0..2 {
+        let body = with(&documented(), &[("instance_name", json!(format!("i{n}"))), ("port_mappings", json!({}))]);
+        assert_eq!(host.post("/rent", &body).await.1["success"], true);
+    }
+    let body = with(&documented(), &[("instance_name", json!("i2"))]);
+    assert_eq!(host.post("/rent", &body).await, (StatusCode::OK, refused));
+    let unknown = with(&documented(), &[("gpu_type", json!("RTX 5090"))]);
+    assert_eq!(host.post("/rent", &unknown).await.1["message"], "No RTX 5090 GPUs available on this host");
+}
+
+#[tokio::test]
+async fn rent_refuses_bad_values_by_name_and_does_nothing() {
+    let host = host().await;
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
+    let cases: Vec<(Value, &str)> = vec![
+        (with(&documented(), &[("duration_hours", json!(0))]), "duration_hours"),
+        (with(&documented(), &[("duration_hours", json!(-3))]), "duration_hours"),
+        (with(&documented(), &[("duration_hours", json!(i64::MAX))]), "duration_hours"),
+        (with(&documented(), &[("os_image", json!("Not An Image"))]), "os_image"),
+        (with(&documented(), &[("gpu_type", json!(""))]), "gpu_type"),
+        (with(&documented(), &[("instance_name", json!("../../etc"))]), "instance_name"),
+        (
+            with(&documented(), &[("environment_variables", json!({"NVIDIA_VISIBLE_DEVICES": "all"}))]),
+            "environment_variables",
+        ),
+        (with(&documented(), &[("environment_variables", json!({"A=B": "c"}))]), "environment_variables"),
+        (with(&documented(), &[("port_mappings", json!({"0": "8080"}))]), "port_mappings"),
+        (with(&documented(), &[("port_mappings", json!({"80": "70000"}))]), "port_mappings"),
+        (with(&documented(), &[("port_mappings", json!({"80": "9000", "81": "9000"}))]), "port_mappings"),
+        (with(&documented(), &[("port_mappings", json!({"80": "80"}))]), "port 80"),
+        (with(&documented(), &[("password", json!(null))]), "password"),
+        (with(&documented(), &[("password", json!("a\nroot::0"))]), "password"),
+        (with(&documented(), &[("auth_type", json!("public_key"))]), "ssh_key"),
+        (
+            with(
+                &documented(),
+                &[("auth_type", json!("public_key")), ("ssh_key", json!(format!("command=\"x\" {key}")))],
+            ),
+            "ssh_key",
+        ),
+        (
+            with(&documented(), &[("auth_type", json!("public_key")), ("ssh_key", json!(format!("{key}\n{key}")))]),
+            "ssh_key",
+        ),
+    ];
+    for (body, field) in cases {
+        let (status, answer) = host.post("/rent", &body).await;
+        assert_eq!((status, &answer["success"]), (StatusCode::OK, &json!(false)), "{body}");
+        assert_eq!(keys_of(&answer).len(), 6);
+        assert!(answer["message"].as_str().unwrap().contains(field), "{answer} does not name {field}");
+    }
+    assert!(host.nothing_was_done().await);
+}
+
+#[tokio::test]
+async fn rent_refuses_malformed_bodies_as_the_original_does() {
+    let host = host().await;
+    let mut missing = documented();
+    missing.as_object_mut().unwrap().remove("os_image");
+    let cases = [
+        (missing, json!(["body", "os_image"])),
+        (with(&documented(), &[("duration_hours", json!("soon"))]), json!(["body", "duration_hours"])),
+        (with(&documented(), &[("auth_type", json!("none"))]), json!(["body", "auth_type"])),
+    ];
+    for (body, place) in cases {
+        let (status, answer) = host.post("/rent", &body).await;
+        assert_eq!((status, &answer["detail"][0]["loc"]), (StatusCode::UNPROCESSABLE_ENTITY, &place), "{answer}");
+    }
+    for body in ["{", "", "[]", "null", &format!("\"{}\"", "x".repeat(300_000))] {
+        let request = host.client.post(host.url("/rent")).header("content-type", "application/json");
+        let response = request.body(body.to_owned()).send().await.unwrap();
+        assert_eq!(response.status(), 422);
+        assert!(response.json::<Value>().await.unwrap()["detail"].is_array());
+    }
+    assert!(host.nothing_was_done().await);
+}
+
+#[tokio::test]
+async fn a_database_that_is_down_is_an_answer_not_an_error() {
+    let host = host().await;
+    host.store.set_available(false);
+    let (status, answer) = host.post("/rent", &documented()).await;
+    assert_eq!((status, &answer["success"]), (StatusCode::OK, &json!(false)));
+    assert_eq!(keys_of(&answer).len(), 6);
+    let response = host.client.post(host.url("/v1/rentals")).json(&minimal()).send().await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(host.get("/health").await.0, 503);
+    host.store.set_available(true);
+    assert_eq!(host.get("/health").await.0, 200);
+}
+
+fn minimal() -> Value {
+    json!({"gpu": "V100", "image": "busybox", "duration": "90s"})
+}
+
+#[tokio::test]
+async fn a_rental_of_v1_is_made_shown_listed_and_ended() {
+    let host = host().await;
+    let body = with(
+        &minimal(),
+        &[
+            ("name", json!("one")),
+            ("user", json!("gpu-user")),
+            ("ports", json!([8888, {"container": 6006, "host": 30000}])),
+        ],
+    );
+    let (status, made) = host.post("/v1/rentals", &body).await;
+    assert_eq!(status, 201);
+    assert_eq!(
+        (&made["name"], &made["duration_seconds"], &made["user"]),
+        (&json!("one"), &json!(90), &json!("gpu-user"))
+    );
+    let ports: BTreeMap<u64, u64> = made["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["container"].as_u64().unwrap(), p["host"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(ports.keys().copied().collect::<Vec<_>>(), [22, 6006, 8888]);
+    assert_eq!(ports[&6006], 30000);
+    let path = format!("/v1/rentals/{}", made["id"].as_str().unwrap());
+    while host.get(&path).await.1["state"] != "ready" {
+        tokio::task::yield_now().await;
+    }
+    let (_, access) = host.get(&format!("{path}/access")).await;
+    assert_eq!(access["password"].as_str().unwrap().len(), 24, "generated where none was given");
+    assert_eq!(access["ssh_command"], format!("ssh -p {} gpu-user@127.0.0.1", ports[&22]));
+    assert!(!host.get(&path).await.1.to_string().contains(access["password"].as_str().unwrap()));
+    assert_eq!(host.get("/v1/rentals?limit=1&phase=ready").await.1["rentals"][0]["id"], made["id"]);
+    assert_eq!(host.client.delete(host.url(&path)).send().await.unwrap().status(), 202);
+    while host.get(&path).await.1["state"] != "terminated" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(host.client.delete(host.url(&path)).send().await.unwrap().status(), 200);
+    let (_, access) = host.get(&format!("{path}/access")).await;
+    assert_eq!(access["password"], Value::Null, "erased at the end");
+}
+
+#[tokio::test]
+async fn v1_refuses_by_problem_and_does_nothing() {
+    let host = host().await;
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
+    let cases: Vec<(Value, u16, &str)> = vec![
+        (with(&minimal(), &[("gpu", json!("RTX 9999"))]), 422, "gpu"),
+        (with(&minimal(), &[("gpu_count", json!(0))]), 422, "gpu_count"),
+        (with(&minimal(), &[("gpu_count", json!(3))]), 422, "gpu"),
+        (with(&minimal(), &[("image", json!("a b"))]), 422, "image"),
+        (with(&minimal(), &[("duration", json!("0s"))]), 422, "duration"),
+        (with(&minimal(), &[("duration", json!("-1h"))]), 422, "duration"),
+        (with(&minimal(), &[("duration", json!("P99999999Y"))]), 422, "duration"),
+        (with(&minimal(), &[("duration", json!(90))]), 422, "duration"),
+        (with(&minimal(), &[("auth", json!({"password": "x"}))]), 422, "auth.password"),
+        (with(&minimal(), &[("auth", json!({"password": "long enough", "ssh_key": key}))]), 422, "auth"),
+        (with(&minimal(), &[("auth", json!({"ssh_key": "ssh-rsa AAAA"}))]), 422, "auth.ssh_key"),
+        (with(&minimal(), &[("user", json!("Root User"))]), 422, "user"),
+        (with(&minimal(), &[("ports", json!([80, 80]))]), 422, "ports"),
+        (with(&minimal(), &[("ports", json!([{"container": 80, "host": 22}]))]), 422, "ports"),
+        (with(&minimal(), &[("environment", json!({"LD_PRELOAD": "/x"}))]), 422, "environment"),
+        (with(&minimal(), &[("limits", json!({"memory_bytes": 1}))]), 422, "memory"),
+        (with(&minimal(), &[("lables", json!({}))]), 422, "lables"),
+        (json!({"gpu": "V100"}), 422, "image"),
+    ];
+    for (body, status, field) in cases {
+        let (got, problem) = host.post("/v1/rentals", &body).await;
+        assert_eq!((got.as_u16(), &problem["field"]), (status, &json!(field)), "{body} gave {problem}");
+        assert!(problem["type"].as_str().unwrap().starts_with("/problems/"), "{problem}");
+    }
+    let huge = with(&minimal(), &[("name", json!("x".repeat(300_000)))]);
+    assert_eq!(host.post("/v1/rentals", &huge).await.0, 413);
+    assert_eq!(host.get("/v1/rentals/not-an-id").await.0, 404);
+    assert_eq!(host.get("/v1/rentals?limit=0").await.0, 422);
+    assert_eq!(host.get("/v1/nothing").await.0, 404);
+    let typed = host.client.post(host.url("/v1/rentals")).body(minimal().to_string()).send().await.unwrap();
+    assert_eq!(typed.status(), 415);
+    assert!(host.nothing_was_done().await);
+}
+
+#[tokio::test]
+async fn a_name_in_use_is_a_conflict_unless_the_request_is_the_same() {
+    let host = host().await;
+    let body = with(&minimal(), &[("name", json!("same"))]);
+    let (_, first) = host.post("/v1/rentals", &body).await;
+    let (status, again) = host.post("/v1/rentals", &body).await;
+    assert_eq!((status.as_u16(), &again["id"]), (200, &first["id"]));
+    let (status, problem) = host.post("/v1/rentals", &with(&body, &[("image", json!("other"))])).await;
+    assert_eq!((status.as_u16(), &problem["type"]), (409, &json!("/problems/name-taken")));
+}
+
+#[tokio::test]
+async fn without_a_key_only_this_machine_is_served() {
+    let host = host().await;
+    for (name, value) in [("host", "evil.example"), ("origin", "https://evil.example")] {
+        let response = host.client.get(host.url("/v1/rentals")).header(name, value).send().await.unwrap();
+        assert_eq!(response.status(), 403, "{name}");
+    }
+    let (rentals, _reconciler) = HostBuilder::new(
+        "other".parse().unwrap(),
+        Arc::new(MemoryStore::default()),
+        Arc::new(MemoryRuntime::with_clock(Arc::new(SystemClock::new()))),
+        Arc::new(SealKey::generate().0),
+        Vec::new(),
+        PortPools::new("1-2".parse().unwrap(), "3-4".parse().unwrap()).unwrap(),
+    )
+    .build();
+    let refused = Server::bind("0.0.0.0:0".parse().unwrap(), rentals, ApiKeys::default()).await;
+    assert!(matches!(refused, Err(ServeError::KeylessOffLoopback(_))));
+}
+
+#[tokio::test]
+async fn with_a_key_only_its_holders_are_served() {
+    let key = "0123456789abcdef0123456789abcdef";
+    let host = host_with(ApiKeys::new(vec![ApiKey::new(key, "platform".parse().unwrap()).unwrap()])).await;
+    assert_eq!(host.get("/v1/rentals").await.0, 401);
+    assert_eq!(host.post("/rent", &documented()).await.0, 401);
+    assert!(tokio_tungstenite::connect_async(format!("ws://{}/ws", host.address)).await.is_err());
+    let wrong = host.client.get(host.url("/v1/rentals")).bearer_auth("0123456789abcdef0123456789abcdeX");
+    assert_eq!(wrong.send().await.unwrap().status(), 401);
+    let right = host.client.get(host.url("/v1/rentals")).bearer_auth(key).send().await.unwrap();
+    assert_eq!(right.status(), 200);
+    assert_eq!(host.get("/health").await.0, 200, "health needs no key");
+}
