@@ -39,6 +39,7 @@ mod tests {
             index,
             model: model.parse().unwrap(),
             memory_mib,
+            device_node: None,
             simulated: true,
         }
     }

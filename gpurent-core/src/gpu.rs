@@ -158,6 +158,8 @@ pub struct Gpu {
     pub model: GpuModel,
     /// Its memory in mebibytes.
     pub memory_mib: u64,
+    /// The number of its device node, `/dev/nvidia<n>`; `None` where there is none (simulated, WSL2).
+    pub device_node: Option<u32>,
     /// Whether it exists only as a name: see `SimulatedGpus` in [`crate::memory`].
     pub simulated: bool,
 }

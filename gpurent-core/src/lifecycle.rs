@@ -198,6 +198,8 @@ pub enum FailureKind {
     GpuRuntimeMissing,
     /// A host port was taken by somebody else, again and again.
     PortTaken,
+    /// The container saw other GPUs than the claimed ones.
+    WrongDevices,
     /// The engine refused the container.
     Refused,
     /// The container vanished while it was being made.

@@ -320,11 +320,10 @@ impl Rental {
         from.checked_add(self.spec.term.duration()?).ok()
     }
 
-    /// When the paid time ends, or would if the rental became ready `now`: what clients that want a time
-    /// at once are told.
+    /// How much of the time for starting is left; `None` once it has started.
     #[must_use]
-    pub fn expected_expiry(&self, now: Timestamp) -> Option<Timestamp> {
-        self.expires_at().or_else(|| now.checked_add(self.spec.term.duration()?).ok())
+    pub fn time_to_start(&self, now: &Moment) -> Option<SignedDuration> {
+        matches!(self.state, State::Provisioning).then(|| self.due.duration_since(now.wall))
     }
 
     /// The bill as it stands.

@@ -188,6 +188,14 @@ pub enum RuntimeError {
     /// The container's program ended while it was expected to run.
     #[error("the container's program ended with exit code {}{}", .0.code, if .0.out_of_memory { " (out of memory)" } else { "" })]
     Exited(Exit),
+    /// The container sees other GPUs than it was given, or none: it must not be used.
+    #[error("the container sees the GPU devices {found:?} instead of {claimed:?}")]
+    WrongDevices {
+        /// The numbers of the device nodes that it was given.
+        claimed: Vec<u32>,
+        /// Those that it sees.
+        found: Vec<u32>,
+    },
     /// The renter could not have logged in by now.
     #[error("SSH did not answer within {} s", .0.as_secs())]
     AccessTimeout(Duration),
@@ -206,6 +214,7 @@ impl RuntimeError {
             Self::Refused(_) => FailureKind::Refused,
             Self::Missing => FailureKind::Vanished,
             Self::Exited(_) => FailureKind::ExitedEarly,
+            Self::WrongDevices { .. } => FailureKind::WrongDevices,
             Self::AccessTimeout(_) => FailureKind::AccessTimeout,
         })
     }
@@ -233,10 +242,11 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Starts the container, or finds it started; gives the engine's own record of when.
     async fn start(&self, launch: &LaunchSpec) -> Result<Timestamp, RuntimeError>;
 
-    /// Returns once our side has really reached the renter's access from outside.
+    /// Returns once our side has really reached the renter's access from outside, and the container sees
+    /// the claimed GPUs and no others.
     ///
     /// # Errors
-    /// [`RuntimeError::AccessTimeout`] after `within`, [`RuntimeError::Exited`] or
+    /// [`RuntimeError::WrongDevices`], [`RuntimeError::AccessTimeout`] after `within`, [`RuntimeError::Exited`] or
     /// [`RuntimeError::Missing`] as soon as the container no longer runs.
     async fn verify(&self, launch: &LaunchSpec, within: Duration) -> Result<(), RuntimeError>;
 

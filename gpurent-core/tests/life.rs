@@ -244,6 +244,19 @@ fn a_cancel_during_a_stalled_pull_frees_the_gpu_at_once() {
 }
 
 #[test]
+fn a_pull_that_never_ends_is_given_up_when_the_time_is_over() {
+    let mut world = World::new();
+    world.outside.runtime.fail_next(RuntimeStep::Prepare, Fault::Hang);
+    let id = world.rent();
+    world.advance(SignedDuration::from_mins(119));
+    assert_eq!(world.phase(id), Phase::Provisioning);
+    world.advance(SignedDuration::from_mins(1));
+    let EndReason::Failed(failure) = world.reason(id) else { panic!("not failed") };
+    assert_eq!(failure.kind, FailureKind::DeadlineExceeded);
+    world.assert_nothing_left(id);
+}
+
+#[test]
 fn what_cannot_become_ready_fails_with_its_reason_and_costs_nothing() {
     type Fail = fn() -> RuntimeError;
     let faults: [(RuntimeStep, Fail, FailureKind); 5] = [

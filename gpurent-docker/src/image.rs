@@ -45,7 +45,9 @@ pub(crate) async fn ensure(
         return Ok(());
     }
     let options = CreateImageOptionsBuilder::default().from_image(image.name()).tag(image.selector()).build();
-    let mut stream = Box::pin(docker.create_image(Some(options), None, None));
+    // The engine answers nothing at all until the registry has: that wait is ours to limit too.
+    let unhurried = docker.clone().with_timeout(patience.0 * 2);
+    let mut stream = Box::pin(unhurried.create_image(Some(options), None, None));
     let mut pull = Pull::default();
     let mut last_progress = Instant::now();
     let mut last_told: Option<Instant> = None;

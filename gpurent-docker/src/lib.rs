@@ -18,6 +18,7 @@
 
 mod client;
 mod container;
+mod devices;
 mod engine_lock;
 mod error;
 mod image;

@@ -54,6 +54,8 @@ fn describe(nvml: &Nvml, index: u32) -> Result<Gpu, Box<dyn std::error::Error + 
         index,
         model: device.name()?.parse()?,
         memory_mib: device.memory_info()?.total / (1024 * 1024),
+        // WSL2 has no device nodes, and NVML says so.
+        device_node: device.minor_number().ok(),
         simulated: false,
     })
 }

@@ -30,7 +30,7 @@ use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, launch_o
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::image::{self, PullPatience};
 use crate::kit::{AccessKit, MARKER, MOUNT, access_archive};
-use crate::{client, kit, network, ssh};
+use crate::{client, devices, kit, network, ssh};
 
 /// How often a container that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
@@ -374,7 +374,7 @@ impl ContainerRuntime for DockerRuntime {
                 return Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited));
             }
             if ssh::greets((&self.reach, port.get())).await {
-                return Ok(());
+                return devices::check(&self.docker, launch).await;
             }
             if begun.elapsed() >= within {
                 return Err(RuntimeError::AccessTimeout(within));
@@ -407,7 +407,9 @@ impl ContainerRuntime for DockerRuntime {
             self.docker.kill_container(&name, Some(options)).await
         } else {
             let seconds = i32::try_from(grace.as_secs().max(1)).unwrap_or(i32::MAX);
-            self.docker.stop_container(&name, Some(StopContainerOptionsBuilder::default().t(seconds).build())).await
+            let options = StopContainerOptionsBuilder::default().t(seconds).build();
+            // The engine answers when the container has ended.
+            self.docker.clone().with_timeout(grace + SETTLE).stop_container(&name, Some(options)).await
         };
         if let Err(error) = result {
             // It may have ended by itself in between; what counts is whether it runs.

@@ -28,6 +28,41 @@ async fn exactly_the_claimed_gpus_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_container_that_does_not_see_its_gpu_is_refused() {
+    let mut launch = launch("gpurent-test/busybox:1");
+    // Claimed as a real one; the stub hook lets the request pass and brings no device.
+    launch.gpus[0].simulated = false;
+    launch.gpus[0].device_node = Some(0);
+    let runtime = support::runtime().await;
+    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.create(&launch, &password()).await.unwrap();
+    runtime.start(&launch).await.unwrap();
+    let verified = runtime.verify(&launch, Duration::from_secs(20)).await;
+    assert!(
+        matches!(&verified, Err(RuntimeError::WrongDevices { claimed, found }) if claimed == &[0] && found.is_empty()),
+        "{verified:?}"
+    );
+    runtime.remove(launch.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pull_without_progress_is_given_up() {
+    // A registry that accepts and never answers.
+    let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let image = format!("127.0.0.1:{}/stalls:1", registry.local_addr().unwrap().port());
+    let accepting = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = registry.accept().await {
+            held.push(stream);
+        }
+    });
+    let runtime = support::runtime().await.with_pull_patience(PullPatience(Duration::from_secs(1)));
+    let prepared = runtime.prepare(&launch(&image), &Silent).await;
+    assert!(matches!(prepared, Err(RuntimeError::PullStalled { .. })), "{prepared:?}");
+    accepting.abort();
+}
+
+#[tokio::test]
 async fn every_tenant_is_hardened() {
     let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
     let id = &tenant.container;

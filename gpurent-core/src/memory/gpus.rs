@@ -28,6 +28,7 @@ impl SimulatedGpus {
                 index,
                 memory_mib: memory_in_name(&model).unwrap_or(24 * 1024),
                 model: model.clone(),
+                device_node: None,
                 simulated: true,
             }
         });

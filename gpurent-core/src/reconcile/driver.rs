@@ -189,14 +189,21 @@ impl<'a> Driver<'a> {
         let mut wake = chores.iter().filter_map(|duty| duty.due()).min().unwrap_or(i64::MAX);
         let moment = self.shared.clock.now();
         for (id, rental) in &self.live {
-            if self.in_flight.contains_key(id) {
-                continue;
-            }
-            if let Some(setback) = self.setbacks.get(id) {
-                wake = wake.min(setback.not_before);
-            }
-            if let Next::After(wait) = rental.next(&moment, &self.shared.timing) {
+            let wait = match self.in_flight.get(id) {
+                // What may be cut off is cut off when the rental's time on its way up is over.
+                Some(step) if step.abort.is_some() => rental.time_to_start(&moment),
+                Some(_) => None,
+                None => match rental.next(&moment, &self.shared.timing) {
+                    Next::After(wait) => Some(wait),
+                    Next::Now(_) | Next::Idle => None,
+                },
+            };
+            if let Some(wait) = wait.filter(|wait| wait.is_positive()) {
                 wake = wake.min(later(now, wait.unsigned_abs()));
+            }
+            // One that is over already waits for something else: a free place among the running steps.
+            if let Some(setback) = self.setbacks.get(id).filter(|setback| setback.not_before > now) {
+                wake = wake.min(setback.not_before);
             }
         }
         Duration::from_micros(u64::try_from(wake.saturating_sub(now)).unwrap_or(0))
@@ -237,7 +244,9 @@ impl<'a> Driver<'a> {
         let mut due = Vec::new();
         for (id, rental) in &self.live {
             if let Some(step) = self.in_flight.get(id) {
-                if let (State::Ending { .. }, Some(abort)) = (rental.state(), &step.abort) {
+                let ends = matches!(rental.state(), State::Ending { .. })
+                    || matches!(rental.next(&moment, &self.shared.timing), Next::Now(Action::End(_)));
+                if let Some(abort) = step.abort.as_ref().filter(|_| ends) {
                     abort.abort();
                 }
                 continue;

@@ -2,9 +2,11 @@
 //!
 //! A third party proves a store of its own in a few lines:
 //!
-//! ```ignore
+//! ```
 //! mod my_store_conforms {
-//!     gpurent_core::store_suite!(futures_executor::block_on, || async { MyStore::connect().await });
+//!     use gpurent_core::memory::MemoryStore;
+//!
+//!     gpurent_core::store_suite!(futures_executor::block_on, || async { MemoryStore::default() });
 //! }
 //! ```
 
