@@ -1,8 +1,7 @@
 //! Tells what happens: as a timeline for people, or as JSON lines for programs.
 
-#![allow(clippy::print_stdout, reason = "telling is this program's purpose")]
-
 use std::error::Error;
+use std::io::Write;
 use std::time::Instant;
 
 use gpurent_core::access::Credential;
@@ -33,11 +32,14 @@ impl Telling {
             bar.finish_and_clear();
         }
         let elapsed = self.begun.elapsed();
-        if self.json {
-            println!("{}", json!({"elapsed_s": elapsed.as_secs_f64(), "what": what, "data": value}));
+        let mut out = std::io::stdout().lock();
+        let told = if self.json {
+            writeln!(out, "{}", json!({"elapsed_s": elapsed.as_secs_f64(), "what": what, "data": value}))
         } else {
-            println!("{:>8.3} s  {what:<10} {text}", elapsed.as_secs_f64());
-        }
+            writeln!(out, "{:>8.3} s  {what:<10} {text}", elapsed.as_secs_f64())
+        };
+        // Nobody listens any more (a closed pipe): the rental still has to be taken down.
+        told.ok();
     }
 
     /// Something beside the rental itself.

@@ -111,3 +111,42 @@ async fn the_password_stands_nowhere_in_clear() {
     assert_eq!(text(&found), "");
     tenant.gone().await;
 }
+
+#[tokio::test]
+async fn variables_that_shells_and_loaders_listen_to_do_not_break_the_entry_point() {
+    let mut launch = launch("gpurent-test/debian:12");
+    let hostile = [
+        ("IFS", "/"),
+        ("ENV", "/nonexistent"),
+        ("BASH_ENV", "/nonexistent"),
+        ("LD_LIBRARY_PATH", "/nonexistent:/opt/with space"),
+        ("PATH", "/opt/with space/bin:/usr/bin:/bin"),
+        ("HOME", "/elsewhere"),
+        ("PS4", "$(touch /tmp/evil)"),
+        ("POSIXLY_CORRECT", "1"),
+        ("SHELLOPTS", "xtrace"),
+    ];
+    let pairs = hostile.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    launch.environment = std::collections::BTreeMap::from(pairs).try_into().unwrap();
+    let tenant = Tenant::up(launch, &password()).await;
+    let seen = tenant.ssh("mySecurePassword123", "echo \"$PATH|$LD_LIBRARY_PATH|$HOME\"; ls /tmp/evil; id -un").await;
+    let expected = "/opt/with space/bin:/usr/bin:/bin|/nonexistent:/opt/with space|/root\nroot";
+    assert_eq!(text(&seen), expected, "{seen:?}");
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn files_can_be_fetched_by_sftp_without_a_server_in_the_image() {
+    let tenant = Tenant::up(launch("gpurent-test/shellless:1"), &password()).await;
+    let mut sftp = Command::new("sshpass");
+    sftp.env("SSHPASS", "mySecurePassword123").args(["-e", "sftp", "-q"]);
+    sftp.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+    sftp.args(["-P", &tenant.launch.ssh_port().unwrap().to_string(), "root@127.0.0.1"]);
+    let mut running = sftp.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = running.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, b"ls /\n").await.unwrap();
+    drop(stdin);
+    let output = running.wait_with_output().await.unwrap();
+    assert!(text(&output).contains("/sleep"), "{output:?}");
+    tenant.gone().await;
+}
