@@ -2,7 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
+use gpurent_core::access::CredentialKind;
+use gpurent_core::allocator::BestFit;
+use gpurent_core::clock::{Clock, SystemClock};
+use gpurent_core::gpu::GpuRequest;
+use gpurent_core::id::{HostId, RentalId};
+use gpurent_core::memory::SimulatedGpus;
+use gpurent_core::placement::{NoPlace, Placement};
+use gpurent_core::port::{PortPools, TrustBooks};
+use gpurent_core::seal::{Fingerprint, Sealed};
+use gpurent_core::spec::RentalSpec;
+use gpurent_core::store::{ClaimError, NewRental, Store};
 use gpurent_store::PostgresStore;
 use sqlx::PgPool;
 
@@ -39,4 +52,42 @@ async fn nothing_is_put_outside_our_own_schema() {
     .await
     .unwrap();
     assert!(foreign.is_empty(), "{foreign:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_processes_fight_over_two_gpus_and_two_win() {
+    let host: HostId = format!("fight-{}", RentalId::generate()).parse().unwrap();
+    let gpus = SimulatedGpus::new(&host, 2, "RTX 5090".parse().unwrap()).gpus().to_vec();
+    let placement = Placement {
+        gpus: gpus.into(),
+        allocator: Arc::new(BestFit),
+        pools: PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
+        port_probe: Arc::new(TrustBooks),
+        prices: None,
+    };
+    // Each store is a process of its own: no lock in memory between them.
+    let stores = join_all((0..6).map(|_| store())).await;
+    let requests: Vec<_> = (0..200).map(|n| new_rental(&host, n)).collect();
+    let claims = requests.iter().enumerate().map(|(n, new)| stores[n % stores.len()].claim(new, &placement));
+    let results = join_all(claims).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert!(matches!(error, ClaimError::NoPlace(NoPlace::NoGpuFree(_))), "{error:?}");
+    }
+}
+
+fn new_rental(host: &HostId, n: usize) -> NewRental {
+    let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
+    let at = SystemClock::new().now();
+    NewRental {
+        id: RentalId::generate(),
+        host: host.clone(),
+        name: format!("r{n}").parse().unwrap(),
+        spec: RentalSpec::new("me".parse().unwrap(), gpu, "a".parse().unwrap(), "1h".parse().unwrap()),
+        credential: CredentialKind::Password,
+        sealed: Sealed { key_id: "k".to_owned(), bytes: vec![1] },
+        fingerprint: Fingerprint([0; 32]),
+        due: at.wall,
+        at,
+    }
 }
