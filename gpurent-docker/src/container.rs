@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, ImageConfig, Mount, MountType, PortBinding,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, ImageConfig, Mount, MountType,
+    MountVolumeOptions, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use gpurent_core::id::{Attempt, LaunchId};
 use gpurent_core::runtime::LaunchSpec;
@@ -22,6 +22,22 @@ pub(crate) const LABEL_HASH: &str = "io.gpurent.spec-hash";
 const LABEL_SPEC: &str = "io.gpurent.spec";
 /// Whether the engine attached its GPUs.
 pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
+
+/// A container that only finds out whether the engine attaches these GPUs: it runs the kit's `true`.
+pub(crate) fn trial(launch: &LaunchSpec, kit: &AccessKit) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(text(launch.image.as_str())),
+        entrypoint: Some(vec![format!("{MOUNT}/bin/true")]),
+        user: Some(text("0:0")),
+        host_config: Some(HostConfig {
+            network_mode: Some(text("none")),
+            device_requests: Some(device_requests(launch)),
+            mounts: Some(vec![kit_mount(kit, true)]),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
 
 /// What a container gets that asks for nothing.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +79,10 @@ pub(crate) fn body(
         image: Some(text(launch.image.as_str())),
         entrypoint: Some(vec![text(INIT)]),
         cmd: Some(program),
+        // Open and never written to: a shell or an interpreter waits there, as it would on a terminal.
+        open_stdin: Some(true),
+        // Ours; the entry point passes the image's own on to its program.
+        stop_signal: Some(text("SIGTERM")),
         // The entry point lets the renter in, which takes root; the image's own user runs its program.
         user: Some(text("0:0")),
         env: Some(environment(launch)),
@@ -111,14 +131,21 @@ fn hardened(launch: &LaunchSpec, kit: &AccessKit, share: Share) -> HostConfig {
             typ: Some(text("json-file")),
             config: Some(HashMap::from([(text("max-size"), text("10m")), (text("max-file"), text("3"))])),
         }),
-        mounts: Some(vec![Mount {
-            target: Some(text(MOUNT)),
-            source: Some(kit.volume()),
-            typ: Some(MountType::VOLUME),
-            read_only: Some(true),
-            ..Mount::default()
-        }]),
+        mounts: Some(vec![kit_mount(kit, true)]),
         ..HostConfig::default()
+    }
+}
+
+/// The kit's volume. Without `no_copy` Docker would fill an empty volume from the image, and so let one
+/// tenant's image bring the entry point of all others.
+pub(crate) fn kit_mount(kit: &AccessKit, read_only: bool) -> Mount {
+    Mount {
+        target: Some(text(MOUNT)),
+        source: Some(kit.volume()),
+        typ: Some(MountType::VOLUME),
+        read_only: Some(read_only),
+        volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
+        ..Mount::default()
     }
 }
 

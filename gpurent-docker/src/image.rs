@@ -9,6 +9,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use gpurent_core::runtime::{Progress, PullProgress, RuntimeError};
 use gpurent_core::spec::ImageRef;
+use tokio::sync::Semaphore;
 
 use crate::error::{is_missing, refusal, unavailable};
 
@@ -37,6 +38,7 @@ pub(crate) async fn inspect(docker: &Docker, image: &ImageRef) -> Result<Option<
 /// Makes sure that the engine has the image.
 pub(crate) async fn ensure(
     docker: &Docker,
+    pulls: &Semaphore,
     image: &ImageRef,
     patience: PullPatience,
     progress: &dyn PullProgress,
@@ -44,6 +46,8 @@ pub(crate) async fn ensure(
     if inspect(docker, image).await?.is_some() {
         return Ok(());
     }
+    // Only what really has to be pulled stands in line, and the line is fair.
+    let _turn = pulls.acquire().await.map_err(|closed| RuntimeError::Unavailable(Box::new(closed)))?;
     let options = CreateImageOptionsBuilder::default().from_image(image.name()).tag(image.selector()).build();
     // The engine answers nothing at all until the registry has: that wait is ours to limit too.
     let unhurried = docker.clone().with_timeout(patience.0 * 2);

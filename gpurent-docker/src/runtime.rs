@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig, Mount,
-    MountType, VolumeCreateRequest,
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig,
+    VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
@@ -24,14 +24,15 @@ use gpurent_core::runtime::{
 };
 use gpurent_core::spec::ImageRef;
 use jiff::Timestamp;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, Semaphore};
 
-use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, launch_of};
+use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, kit_mount, launch_of, trial};
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::image::{self, PullPatience};
 use crate::kit::{AccessKit, MARKER, MOUNT, access_archive};
 use crate::{client, devices, kit, network, ssh};
 
+const CONCURRENT_PULLS: usize = 4;
 /// How often a container that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// How long a removal or a kill may take to show.
@@ -47,8 +48,10 @@ pub struct DockerRuntime {
     reach: String,
     /// Held while the kit's volume is looked at or filled.
     kit_is_there: Mutex<bool>,
-    /// Whether the engine takes device requests for GPUs that exist as names only.
-    attaches_simulated: OnceCell<bool>,
+    /// Whether the engine takes device requests for GPUs that exist as names only, once that is known.
+    attaches_simulated: Mutex<Option<bool>>,
+    /// Pulls at once: more would only share the same line.
+    pulls: Semaphore,
 }
 
 impl DockerRuntime {
@@ -66,7 +69,8 @@ impl DockerRuntime {
             patience: PullPatience::default(),
             reach: "127.0.0.1".to_owned(),
             kit_is_there: Mutex::new(false),
-            attaches_simulated: OnceCell::new(),
+            attaches_simulated: Mutex::new(None),
+            pulls: Semaphore::new(CONCURRENT_PULLS),
         })
     }
 
@@ -137,12 +141,12 @@ impl DockerRuntime {
                     return Ok(());
                 }
                 // Whoever made it died over it.
-                Err(_) if begun.elapsed() > SETTLE => self.remove_by_name(&filler).await?,
+                Err(_) if begun.elapsed() > SETTLE => remove_by_name(&self.docker, &filler).await?,
                 Err(_) => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
         let filled = self.fill_kit(&filler).await;
-        self.remove_by_name(&filler).await?;
+        remove_by_name(&self.docker, &filler).await?;
         filled?;
         *is_there = true;
         Ok(())
@@ -153,15 +157,7 @@ impl DockerRuntime {
             image: Some(image.to_owned()),
             // Never run; an image without a command needs one to be accepted.
             entrypoint: Some(vec!["/none".to_owned()]),
-            host_config: Some(HostConfig {
-                mounts: Some(vec![Mount {
-                    target: Some(MOUNT.to_owned()),
-                    source: Some(self.kit.volume()),
-                    typ: Some(MountType::VOLUME),
-                    ..Mount::default()
-                }]),
-                ..HostConfig::default()
-            }),
+            host_config: Some(HostConfig { mounts: Some(vec![kit_mount(&self.kit, false)]), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
@@ -183,47 +179,35 @@ impl DockerRuntime {
         self.docker.upload_to_container(filler, Some(options), archive).await.map_err(|error| classify(error, &[]))
     }
 
-    async fn remove_by_name(&self, name: &str) -> Result<(), RuntimeError> {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match self.docker.remove_container(name, Some(options)).await {
-            Ok(()) => Ok(()),
-            // Gone already, or somebody removes it already.
-            Err(error) if matches!(refusal(&error), Some((404 | 409, _))) => Ok(()),
-            Err(error) => Err(classify(error, &[])),
-        }
-    }
-
     /// Whether the launch's GPUs are asked of the engine. Real ones always are; simulated ones where the
     /// engine has a driver that lets them pass, which is tried out once.
     async fn attaches(&self, launch: &LaunchSpec) -> Result<bool, RuntimeError> {
         if launch.gpus.is_empty() || !launch.gpus.iter().all(|gpu| gpu.simulated) {
             return Ok(!launch.gpus.is_empty());
         }
-        self.attaches_simulated.get_or_try_init(|| self.try_simulated(launch)).await.copied()
-    }
-
-    async fn try_simulated(&self, launch: &LaunchSpec) -> Result<bool, RuntimeError> {
-        let config = self.image_config(launch).await?;
-        let full = body(launch, &config, &self.kit, self.share, true);
-        let host_config = full.host_config.map(|config| HostConfig { port_bindings: None, ..config });
-        let trial = ContainerCreateBody {
-            image: full.image,
-            entrypoint: Some(vec![format!("{MOUNT}/bin/true")]),
-            user: full.user,
-            host_config,
-            ..ContainerCreateBody::default()
-        };
-        let made = self.docker.create_container(None, trial).await.map_err(|error| classify(error, &[]))?;
-        let started = self.docker.start_container(&made.id, None).await;
-        self.remove_by_name(&made.id).await?;
-        match started {
-            Ok(()) => Ok(true),
-            Err(error) if refusal(&error).is_some() => {
-                tracing::warn!(%error, "the engine does not take simulated GPUs; containers run without them");
-                Ok(false)
-            }
-            Err(error) => Err(unavailable(error)),
+        let mut known = self.attaches_simulated.lock().await;
+        if let Some(attaches) = *known {
+            return Ok(attaches);
         }
+        // On a task of its own: a pull that is cancelled now must not leave the trial's container behind.
+        let (docker, body) = (self.docker.clone(), trial(launch, &self.kit));
+        let name = format!("gpurent-gpu-trial-{}", launch.id.rental);
+        let started = tokio::spawn(async move { try_out(&docker, &name, body).await }).await;
+        let started = started.map_err(|panic| RuntimeError::Unavailable(Box::new(panic)))?;
+        match started {
+            Ok(()) => *known = Some(true),
+            Err(RuntimeError::GpuRuntimeMissing(_)) => {
+                tracing::warn!("the engine has no NVIDIA runtime: simulated GPUs are left off");
+                *known = Some(false);
+            }
+            Err(error @ RuntimeError::Unavailable(_)) => return Err(error),
+            // A real driver that does not know such GPUs, or something of the moment: asked again next time.
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the engine does not take simulated GPUs");
+                return Ok(false);
+            }
+        }
+        Ok(*known == Some(true))
     }
 
     async fn image_config(&self, launch: &LaunchSpec) -> Result<bollard::models::ImageConfig, RuntimeError> {
@@ -274,6 +258,25 @@ impl DockerRuntime {
     }
 }
 
+async fn remove_by_name(docker: &Docker, name: &str) -> Result<(), RuntimeError> {
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    match docker.remove_container(name, Some(options)).await {
+        Ok(()) => Ok(()),
+        // Gone already, or somebody removes it already.
+        Err(error) if matches!(refusal(&error), Some((404 | 409, _))) => Ok(()),
+        Err(error) => Err(classify(error, &[])),
+    }
+}
+
+/// Makes, starts and removes a container.
+async fn try_out(docker: &Docker, name: &str, body: ContainerCreateBody) -> Result<(), RuntimeError> {
+    let options = CreateContainerOptionsBuilder::default().name(name).build();
+    docker.create_container(Some(options), body).await.map_err(|error| classify(error, &[]))?;
+    let started = docker.start_container(name, None).await.map_err(|error| classify(error, &[]));
+    remove_by_name(docker, name).await?;
+    started
+}
+
 fn container_id(id: String) -> Result<ContainerId, RuntimeError> {
     ContainerId::try_from(id).map_err(|error| RuntimeError::Refused(Box::new(error)))
 }
@@ -322,7 +325,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn prepare(&self, launch: &LaunchSpec, progress: &dyn PullProgress) -> Result<(), RuntimeError> {
-        image::ensure(&self.docker, &launch.image, self.patience, progress).await?;
+        image::ensure(&self.docker, &self.pulls, &launch.image, self.patience, progress).await?;
         network::ensure(&self.docker).await?;
         self.ensure_kit(launch.image.as_str()).await?;
         self.attaches(launch).await?;
@@ -332,7 +335,7 @@ impl ContainerRuntime for DockerRuntime {
     async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError> {
         let attach = self.attaches(launch).await?;
         let config = self.image_config(launch).await?;
-        let access = access_archive(&launch.login, credential, config.user.as_deref().unwrap_or_default())
+        let access = access_archive(&launch.login, credential, &config)
             .await
             .map_err(|error| RuntimeError::Refused(Box::new(error)))?;
         let name = launch.id.container_name();
@@ -343,6 +346,11 @@ impl ContainerRuntime for DockerRuntime {
             Err(error) if matches!(refusal(&error), Some((409, _))) => self.adopt(launch, error).await?,
             Err(error) => return Err(classify(error, &ports(launch))),
         };
+        if !self.has_kit(&name).await {
+            // Somebody pruned the volume while no tenant ran; the engine has made an empty one.
+            *self.kit_is_there.lock().await = false;
+            self.ensure_kit(launch.image.as_str()).await?;
+        }
         // Also into a container that was found: the crash may have come before the credentials.
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
         let uploaded = self.docker.upload_to_container(&name, Some(options), bollard::body_full(access.into())).await;
@@ -423,7 +431,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError> {
-        self.remove_by_name(&launch.container_name()).await?;
+        remove_by_name(&self.docker, &launch.container_name()).await?;
         self.settled(launch, |state| state.is_none()).await.map(|_| ())
     }
 

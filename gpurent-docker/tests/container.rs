@@ -128,6 +128,82 @@ async fn a_notice_ends_the_program_and_not_the_container() {
 }
 
 #[tokio::test]
+async fn an_image_cannot_bring_a_kit_of_its_own() {
+    let mine = BTreeMap::from([
+        ("init".to_owned(), b"#!/.gpurent/kit/bin/busybox sh\nexec /.gpurent/kit/bin/busybox sleep 1000\n".to_vec()),
+        ("bin/busybox".to_owned(), std::fs::read("/bin/busybox").unwrap()),
+        // A kit that nobody has seen before: its volume is still empty.
+        ("nonce".to_owned(), gpurent_core::id::RentalId::generate().to_string().into_bytes()),
+    ]);
+    let runtime = DockerRuntime::connect(&engine(), AccessKit::from_files(&mine).unwrap()).await.unwrap();
+    let launch = launch("gpurent-test/evil:1");
+    runtime.prepare(&launch, &Silent).await.unwrap();
+    let created = runtime.create(&launch, &password()).await.unwrap();
+    let container = created.container.to_string();
+    let copied = std::env::temp_dir().join(format!("gpurent-init-{container}"));
+    docker(&["cp", &format!("{container}:/.gpurent/kit/init"), &copied.to_string_lossy()]).await;
+    assert_eq!(std::fs::read(&copied).unwrap(), mine["init"]);
+    std::fs::remove_file(copied).unwrap();
+    runtime.remove(launch.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn shells_and_interpreters_wait_and_programs_are_the_images_own() {
+    for image in ["gpurent-test/entrypoint:1", "gpurent-test/own-tools:1", "gpurent-test/numeric-user:1"] {
+        let tenant = Tenant::up(launch(image), &password()).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(field(&tenant.container, "{{.State.Running}}").await, "true", "{image}");
+        let said = tenant.runtime.logs(tenant.launch.id, 20).await.unwrap().join("\n");
+        match image {
+            "gpurent-test/own-tools:1" => assert!(said.contains("hostname of the image"), "{said}"),
+            "gpurent-test/numeric-user:1" => {
+                assert!(said.contains("uid=54321 gid=0 groups=0") && said.contains("home=/"), "{said}");
+                let ignored = said.lines().find(|line| line.starts_with("SigIgn")).unwrap_or_default();
+                assert!(ignored.ends_with("0000"), "signals reach the program: {said}");
+            }
+            _ => {}
+        }
+        tenant.gone().await;
+    }
+}
+
+#[tokio::test]
+async fn a_program_is_stopped_with_its_images_own_signal() {
+    let tenant = Tenant::up(launch("gpurent-test/quits:1"), &password()).await;
+    let begun = Instant::now();
+    let exit = tenant.runtime.stop(tenant.launch.id, Duration::from_secs(10)).await.unwrap().unwrap();
+    assert_eq!(exit.code, 7, "it heard SIGQUIT");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn a_kit_that_was_pruned_is_made_again() {
+    let runtime = support::runtime().await;
+    let launch = launch("gpurent-test/busybox:1");
+    runtime.prepare(&launch, &Silent).await.unwrap();
+    // As after `docker volume prune`, for this runtime alone.
+    let kit = BTreeMap::from([
+        ("init".to_owned(), b"#!/.gpurent/kit/bin/busybox sh\n".to_vec()),
+        ("bin/busybox".to_owned(), std::fs::read("/bin/busybox").unwrap()),
+        ("nonce".to_owned(), gpurent_core::id::RentalId::generate().to_string().into_bytes()),
+    ]);
+    let runtime = DockerRuntime::connect(&engine(), AccessKit::from_files(&kit).unwrap()).await.unwrap();
+    let before = docker(&["volume", "ls", "-q"]).await;
+    runtime.prepare(&launch, &Silent).await.unwrap();
+    let after = docker(&["volume", "ls", "-q"]).await;
+    let made: Vec<_> =
+        after.lines().filter(|name| name.starts_with("gpurent-kit-") && !before.contains(name)).collect();
+    for volume in made {
+        docker(&["volume", "rm", volume]).await;
+    }
+    let created = runtime.create(&launch, &password()).await.unwrap();
+    let found = docker(&["cp", &format!("{}:/.gpurent/kit/complete", created.container), "-"]).await;
+    assert!(!found.is_empty(), "the kit is there again");
+    runtime.remove(launch.id).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_program_that_ends_at_once_is_told_with_its_last_words() {
     let launch = launch("gpurent-test/exits:1");
     let runtime = support::runtime().await;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bollard::models::ImageConfig;
 use gpurent_core::access::{Credential, LoginUser};
 use sha_crypt::{PasswordHasher, ShaCrypt};
 use sha2::{Digest, Sha256};
@@ -25,25 +26,9 @@ const INIT_SCRIPT: &str = include_str!("init");
 const SESSION_SCRIPT: &str = include_str!("session");
 
 /// The applets of the static shell that the scripts use, and a shell for images without one.
-const APPLETS: [&str; 18] = [
-    "sh",
-    "cat",
-    "chmod",
-    "chown",
-    "cp",
-    "cut",
-    "grep",
-    "id",
-    "kill",
-    "ls",
-    "mkdir",
-    "mv",
-    "rm",
-    "sleep",
-    "start-stop-daemon",
-    "tail",
-    "test",
-    "true",
+const APPLETS: [&str; 17] = [
+    "sh", "cat", "chmod", "chown", "cp", "cut", "grep", "id", "kill", "ls", "mkdir", "mv", "rm", "sleep", "tail",
+    "test", "true",
 ];
 
 /// Why a kit could not be put together.
@@ -84,9 +69,12 @@ struct Program {
 
 const BUSYBOX: Program =
     Program { name: "a static busybox", package: "busybox-static", paths: &["/bin/busybox", "/usr/bin/busybox"] };
-const DYNAMIC: [(&str, Program); 3] = [
+const DYNAMIC: [(&str, Program); 5] = [
     ("dropbear", Program { name: "dropbear", package: "dropbear-bin", paths: &["/usr/sbin/dropbear"] }),
     ("dropbearkey", Program { name: "dropbearkey", package: "dropbear-bin", paths: &["/usr/bin/dropbearkey"] }),
+    // Start the image's program: with signals as they should be, and as the image's user.
+    ("env", Program { name: "env", package: "coreutils", paths: &["/usr/bin/env"] }),
+    ("setpriv", Program { name: "setpriv", package: "util-linux", paths: &["/usr/bin/setpriv", "/bin/setpriv"] }),
     (
         "sftp-server",
         Program {
@@ -217,7 +205,7 @@ fn append(
 pub(crate) async fn access_archive(
     user: &LoginUser,
     credential: &Credential,
-    image_user: &str,
+    image: &ImageConfig,
 ) -> Result<Vec<u8>, std::io::Error> {
     let (name, secret) = match credential {
         Credential::Password(password) => ("password-hash", hash(password.expose().to_owned()).await?),
@@ -225,7 +213,15 @@ pub(crate) async fn access_archive(
     };
     let mut tar = tar::Builder::new(Vec::new());
     append(&mut tar, ".gpurent/access/", tar::EntryType::Directory, 0o700, &[])?;
-    let files = [("user", user.as_str()), ("image-user", image_user), (name, secret.as_str())];
+    // The image's own words go into our script's files: one line each, whatever the image says.
+    let one_line = |text: Option<&str>| text.unwrap_or_default().lines().next().unwrap_or_default().to_owned();
+    let signal: String = one_line(image.stop_signal.as_deref()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    let files = [
+        ("user", user.as_str()),
+        ("image-user", &one_line(image.user.as_deref())),
+        ("stop-signal", signal.strip_prefix("SIG").unwrap_or(&signal)),
+        (name, secret.as_str()),
+    ];
     for (name, content) in files {
         let line = format!("{content}\n");
         append(&mut tar, &format!(".gpurent/access/{name}"), tar::EntryType::Regular, 0o600, line.as_bytes())?;
@@ -266,7 +262,9 @@ mod tests {
     #[tokio::test]
     async fn a_password_goes_in_hashed() {
         let password = gpurent_core::access::Password::new("opensesame".to_owned()).unwrap();
-        let archive = access_archive(&LoginUser::default(), &Credential::Password(password), "").await.unwrap();
+        let archive = access_archive(&LoginUser::default(), &Credential::Password(password), &ImageConfig::default())
+            .await
+            .unwrap();
         let text = String::from_utf8_lossy(&archive);
         assert!(text.contains("$6$") && !text.contains("opensesame"));
     }
