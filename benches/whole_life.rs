@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_executor::{LocalPool, block_on};
 use futures_util::task::LocalSpawnExt;
 use gpurent_core::access::CredentialRequest;
+use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::Clock;
 use gpurent_core::event::Event;
 use gpurent_core::gpu::{Gpu, GpuRequest};
@@ -17,7 +18,6 @@ use gpurent_core::lifecycle::{EndReason, Phase};
 use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::placement::Placement;
 use gpurent_core::port::{PortPools, TrustBooks};
-use gpurent_core::rentals::HostBuilder;
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
 use gpurent_core::seal::{SealKey, Sealer};
 use gpurent_core::spec::{RentalRequest, RentalSpec};
@@ -77,7 +77,7 @@ fn by_hand(key: &SealKey) {
     let clock = ManualClock::new();
     let (runtime, store) = (MemoryRuntime::new(clock.clone()), MemoryStore::default());
     block_on(async {
-        let epoch = store.take_over(&host(), &runtime.engine().await.unwrap()).await.unwrap();
+        let epoch = store.take_over(&host(), &runtime.engine().await.unwrap()).await.unwrap().epoch;
         let credential = CredentialRequest::Generate.resolve();
         let id = gpurent_core::id::RentalId::generate();
         let new = NewRental {

@@ -56,7 +56,10 @@ pub struct Serve {
     /// Currency of the prices.
     #[arg(long, env = "GPURENT_CURRENCY", default_value = "USD", value_parser = |code: &str| Currency::try_from(code.to_owned()))]
     pub currency: Currency,
-    /// Where locks and the sealing key are kept.
+    /// Where the lock is kept that makes this the engine's only agent; the same for all agents of a machine.
+    #[arg(long, env = "GPURENT_LOCK_DIR", default_value = "/run/gpurent")]
+    pub lock_dir: PathBuf,
+    /// Where the sealing key is kept.
     #[arg(long, env = "GPURENT_DATA_DIR", default_value = "/var/lib/gpurent")]
     pub data_dir: PathBuf,
     /// Sealing key of 64 hexadecimal digits, instead of the one kept in the data directory.

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
+use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::SleepFuture;
 use gpurent_core::gpu::Gpu;
 use gpurent_core::id::HostId;
@@ -11,7 +12,6 @@ use gpurent_core::memory::{MemoryStore, SimulatedGpus};
 use gpurent_core::money::RateCard;
 use gpurent_core::port::{HostPort, PortPools};
 use gpurent_core::probe::{GpuProbe, ProbeError};
-use gpurent_core::rentals::HostBuilder;
 use gpurent_core::runtime::ContainerRuntime;
 use gpurent_core::store::{Store, StoreError};
 use gpurent_docker::{AccessKit, DockerRuntime, EngineLock, LocalPorts, NvmlGpus};
@@ -37,7 +37,7 @@ pub async fn serve(settings: Serve) -> Result<(), Failure> {
     let gpus = discover(&host, &settings.gpus).await?;
     let runtime = DockerRuntime::connect(&settings.docker, AccessKit::from_host().await?).await?;
     let runtime = runtime.with_slots(gpus.len()).await?;
-    let engine_lock = EngineLock::acquire(&settings.data_dir, &runtime.engine().await?)?;
+    let engine_lock = EngineLock::acquire(&settings.lock_dir, &runtime.engine().await?)?;
     let store = open_store(&settings.database).await?;
     let sealer = seal_key::load(settings.seal_key.as_deref(), &settings.data_dir)?;
     let mut pools = PortPools::new(settings.ssh_ports.clone(), settings.web_ports.clone())?
@@ -62,6 +62,10 @@ pub async fn serve(settings: Serve) -> Result<(), Failure> {
     }
     let (rentals, reconciler) = builder.build();
 
+    tracing::warn!(
+        isolation = "degraded",
+        "no firewall rules are set for tenants: they can reach this host's own services and the metadata address"
+    );
     let server = Server::bind(listen, rentals, keys(&settings)?).await?;
     tracing::info!(address = %server.address(), "listening");
 
@@ -120,7 +124,7 @@ fn keys(settings: &Serve) -> Result<ApiKeys, Failure> {
         (None, Some(path)) => read_key(path)?,
         (None, None) => return Ok(ApiKeys::default()),
     };
-    Ok(ApiKeys::new(vec![ApiKey::new(key.trim(), "platform".parse()?)?]))
+    Ok(ApiKeys::new(vec![ApiKey::platform(key.trim(), "platform".parse()?)?]))
 }
 
 fn read_key(path: &Path) -> Result<String, Failure> {

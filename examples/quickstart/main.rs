@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use gpurent_core::access::CredentialRequest;
+use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::SleepFuture;
 use gpurent_core::event::Event;
 use gpurent_core::feed::{Subscription, Update};
@@ -23,7 +24,7 @@ use gpurent_core::memory::MemoryStore;
 use gpurent_core::money::{Currency, HourlyRate, MicroUnits, RateCard};
 use gpurent_core::port::PortPools;
 use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{HostBuilder, Rentals};
+use gpurent_core::rentals::Rentals;
 use gpurent_core::seal::SealKey;
 use gpurent_core::spec::{ImageRef, RentalRequest, RentalSpec, Term};
 use gpurent_docker::LocalPorts;

@@ -15,7 +15,7 @@
 //! use futures_util::task::LocalSpawnExt;
 //! use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
 //! use gpurent_core::{access::CredentialRequest, gpu::GpuRequest, lifecycle::Phase, port::PortPools};
-//! use gpurent_core::{rentals::HostBuilder, seal::SealKey, spec::{RentalRequest, RentalSpec, Term}};
+//! use gpurent_core::{builder::HostBuilder, seal::SealKey, spec::{RentalRequest, RentalSpec, Term}};
 //!
 //! let host: gpurent_core::id::HostId = "my-host".parse()?;
 //! let clock = ManualClock::new();
@@ -56,11 +56,13 @@
 pub mod access;
 pub mod allocator;
 pub mod billing;
+pub mod builder;
 pub mod clock;
 pub mod event;
 pub mod failpoint;
 pub mod feed;
 pub mod gpu;
+mod host;
 pub mod id;
 pub mod invalid;
 pub mod lifecycle;

@@ -82,10 +82,10 @@ impl HourlyRate {
         self.0
     }
 
-    /// The rate of `count` GPUs together.
+    /// The rate of two things together.
     #[must_use]
-    pub fn times(self, count: u8) -> Self {
-        Self(MicroUnits(self.0.0.saturating_mul(i64::from(count))))
+    pub fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// The charge for `used` time, rounded half to even; nothing for a negative time.

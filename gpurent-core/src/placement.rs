@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::allocator::Allocator;
 use crate::gpu::{Gpu, GpuModel, GpuSelector, GpuUuid};
-use crate::id::RentalId;
+use crate::id::{Attempt, LaunchId, RentalId};
 use crate::money::{Quote, RateCard};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
 use crate::spec::RentalSpec;
@@ -84,25 +84,37 @@ impl Placement {
         }
         Ok(Placed {
             quote: self.quote(&chosen)?,
-            ports: self.ports(rental, spec, held)?,
+            ports: self.ports(rental, Attempt::new(1), spec, held)?,
             gpus: chosen.into_iter().cloned().collect(),
         })
     }
 
-    /// The price of all chosen GPUs together: that of the first, times their number, since one request
-    /// names one model.
+    /// The price of all chosen GPUs together; cards that answer to one name may have several prices.
     fn quote(&self, chosen: &[&Gpu]) -> Result<Option<Quote>, NoPlace> {
-        let (Some(prices), Some(first)) = (&self.prices, chosen.first()) else { return Ok(None) };
-        let one = prices.quote(&first.model).ok_or_else(|| NoPlace::NoRate(first.model.clone()))?;
-        let count = u8::try_from(chosen.len()).unwrap_or(u8::MAX);
-        Ok(Some(Quote { rate: one.rate.times(count), ..one }))
+        let Some(prices) = &self.prices else { return Ok(None) };
+        let mut sum: Option<Quote> = None;
+        for gpu in chosen {
+            let one = prices.quote(&gpu.model).ok_or_else(|| NoPlace::NoRate(gpu.model.clone()))?;
+            sum = Some(match sum {
+                Some(sum) => Quote { rate: sum.rate.plus(one.rate), ..one },
+                None => one,
+            });
+        }
+        Ok(sum)
     }
 
     /// Finds ports alone: for a launch that is tried again because one was taken.
     ///
     /// # Errors
     /// [`NoPort`], naming what is missing.
-    pub fn ports(&self, rental: RentalId, spec: &RentalSpec, held: &Held) -> Result<Vec<PortBinding>, NoPort> {
-        self.pools.assign(&spec.ports, rental, &held.ports, self.port_probe.as_ref())
+    pub fn ports(
+        &self,
+        rental: RentalId,
+        attempt: Attempt,
+        spec: &RentalSpec,
+        held: &Held,
+    ) -> Result<Vec<PortBinding>, NoPort> {
+        let launch = LaunchId { rental, attempt };
+        self.pools.assign(&spec.ports, launch, &held.ports, self.port_probe.as_ref())
     }
 }

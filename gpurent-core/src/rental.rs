@@ -320,10 +320,14 @@ impl Rental {
         from.checked_add(self.spec.term.duration()?).ok()
     }
 
-    /// How much of the time for starting is left; `None` once it has started.
+    /// How long it may go on as it is: until it has to have started, or until its paid time is over.
     #[must_use]
-    pub fn time_to_start(&self, now: &Moment) -> Option<SignedDuration> {
-        matches!(self.state, State::Provisioning).then(|| self.due.duration_since(now.wall))
+    pub fn time_to_end(&self, now: &Moment) -> Option<SignedDuration> {
+        match self.state {
+            State::Provisioning => Some(self.due.duration_since(now.wall)),
+            State::Ready => self.time_left(now),
+            _ => None,
+        }
     }
 
     /// The bill as it stands.

@@ -1,32 +1,29 @@
 //! What an embedder holds: rent, get, list, cancel, subscribe.
 //!
 //! None of it touches the engine. A request is validated by its types, placed and written by the store,
-//! and the [`Reconciler`] is nudged; everything else happens there.
+//! and the [`Reconciler`](crate::reconcile::Reconciler) is nudged; everything else happens there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use event_listener::Event as Bell;
 use jiff::SignedDuration;
 
 use crate::access::{Credential, CredentialKind, CredentialRequest, LoginUser};
-use crate::allocator::{Allocator, BestFit};
-use crate::clock::{Clock, Moment, SystemClock};
+use crate::clock::Moment;
 use crate::event::{Event, JournalEntry, Recorded};
-use crate::failpoint::{FailpointHook, Failpoints};
-use crate::feed::{Feed, Subscription};
+use crate::feed::Subscription;
 use crate::gpu::Gpu;
+pub use crate::host::AccessError;
+use crate::host::Shared;
 use crate::id::{HostId, InstanceName, Position, RentalId, Seq};
 use crate::lifecycle::EndReason;
-use crate::money::RateCard;
-use crate::placement::{NoPlace, Placement};
-use crate::port::{HostPort, PortPools, PortProbe, TrustBooks};
-use crate::reconcile::{Pace, Reconciler};
-use crate::rental::{Outcome, Rental, Timing};
-use crate::runtime::ContainerRuntime;
-use crate::seal::{SealError, Sealer};
+use crate::placement::NoPlace;
+use crate::port::HostPort;
+use crate::rental::{Outcome, Rental};
+use crate::runtime::{Cause, RuntimeError};
+use crate::seal::SealError;
 use crate::spec::{RentalRequest, RentalSpec};
-use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, Store, StoreError};
+use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, StoreError};
 
 /// Why a rental was not made.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +41,19 @@ pub enum RentError {
     /// The credential could not be sealed.
     #[error("the credential could not be sealed")]
     Seal(#[source] SealError),
-    /// The store failed; nothing was done on the engine.
+    /// The store failed; nothing was done.
     #[error(transparent)]
     Store(StoreError),
+    /// The store does not answer, and so does not tell whether the rental was made: ask for it later, or
+    /// rent again under the same name, which makes no second one.
+    #[error("the store does not answer; rental {id} may or may not have been made")]
+    Unconfirmed {
+        /// The id that it has if it was made.
+        id: RentalId,
+        /// Why the store did not answer.
+        #[source]
+        cause: Cause,
+    },
 }
 
 impl From<ClaimError> for RentError {
@@ -57,18 +64,6 @@ impl From<ClaimError> for RentError {
             ClaimError::Store(error) => Self::Store(error),
         }
     }
-}
-
-/// Why a renter's access could not be told.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AccessError {
-    /// The sealed credential cannot be opened.
-    #[error("the stored credential cannot be opened")]
-    Seal(#[source] SealError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// How to get into a rental.
@@ -94,164 +89,6 @@ impl Access {
     }
 }
 
-/// What the reconciler and all handles share.
-pub(crate) struct Shared {
-    pub(crate) host: HostId,
-    pub(crate) public_host: String,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) runtime: Arc<dyn ContainerRuntime>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) sealer: Arc<dyn Sealer>,
-    pub(crate) placement: Placement,
-    pub(crate) timing: Timing,
-    pub(crate) pace: Pace,
-    pub(crate) feed: Arc<Feed>,
-    pub(crate) failpoints: Failpoints,
-    /// Rung after every intent; `intent_pending` keeps a ring that nobody was listening to.
-    pub(crate) bell: Bell,
-    pub(crate) intent_pending: AtomicBool,
-    pub(crate) reconciling: AtomicBool,
-}
-
-impl Shared {
-    pub(crate) fn nudge(&self) {
-        self.intent_pending.store(true, Ordering::SeqCst);
-        self.bell.notify(usize::MAX);
-    }
-
-    /// Opens a rental's credential; `None` where the store has none any more.
-    pub(crate) async fn credential(&self, id: RentalId) -> Result<Option<Credential>, AccessError> {
-        let Some(sealed) = self.store.sealed(id).await? else { return Ok(None) };
-        let plaintext = self.sealer.open(id, &sealed).map_err(AccessError::Seal)?;
-        Ok(Credential::from_plaintext(&plaintext))
-    }
-}
-
-/// Puts a host together: the parts that have no default go into [`HostBuilder::new`].
-pub struct HostBuilder {
-    host: HostId,
-    public_host: String,
-    store: Arc<dyn Store>,
-    runtime: Arc<dyn ContainerRuntime>,
-    sealer: Arc<dyn Sealer>,
-    clock: Arc<dyn Clock>,
-    placement: Placement,
-    timing: Timing,
-    pace: Pace,
-    failpoints: Failpoints,
-}
-
-impl HostBuilder {
-    /// A host that rents `gpus`, hands out ports of `pools`, and charges nothing.
-    #[must_use]
-    pub fn new(
-        host: HostId,
-        store: Arc<dyn Store>,
-        runtime: Arc<dyn ContainerRuntime>,
-        sealer: Arc<dyn Sealer>,
-        gpus: Vec<Gpu>,
-        pools: PortPools,
-    ) -> Self {
-        let placement = Placement {
-            gpus: gpus.into(),
-            allocator: Arc::new(BestFit),
-            pools,
-            port_probe: Arc::new(TrustBooks),
-            prices: None,
-        };
-        Self {
-            host,
-            public_host: "127.0.0.1".to_owned(),
-            store,
-            runtime,
-            sealer,
-            clock: Arc::new(SystemClock::new()),
-            placement,
-            timing: Timing::default(),
-            pace: Pace::default(),
-            failpoints: Failpoints::default(),
-        }
-    }
-
-    /// The name or address that renters reach the host under; 127.0.0.1 by default.
-    #[must_use]
-    pub fn public_host(mut self, name: String) -> Self {
-        self.public_host = name;
-        self
-    }
-
-    /// Another clock than the machine's.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Another way to choose GPUs than [`BestFit`].
-    #[must_use]
-    pub fn allocator(mut self, allocator: Arc<dyn Allocator>) -> Self {
-        self.placement.allocator = allocator;
-        self
-    }
-
-    /// A way to see ports that other programs use.
-    #[must_use]
-    pub fn port_probe(mut self, probe: Arc<dyn PortProbe>) -> Self {
-        self.placement.port_probe = probe;
-        self
-    }
-
-    /// Prices; a GPU without one is then refused.
-    #[must_use]
-    pub fn prices(mut self, card: RateCard) -> Self {
-        self.placement.prices = Some(Arc::new(card));
-        self
-    }
-
-    /// Other times than the default ones for warnings and deadlines.
-    #[must_use]
-    pub fn timing(mut self, timing: Timing) -> Self {
-        self.timing = timing;
-        self
-    }
-
-    /// Another pace of looking than the default one.
-    #[must_use]
-    pub fn pace(mut self, pace: Pace) -> Self {
-        self.pace = pace;
-        self
-    }
-
-    /// A hook that hears every boundary between effects: for crash tests.
-    #[must_use]
-    pub fn failpoints(mut self, hook: FailpointHook) -> Self {
-        self.failpoints = Failpoints::new(Some(hook));
-        self
-    }
-
-    /// The handle for requests, and the future that makes them come true.
-    #[must_use]
-    pub fn build(self) -> (Rentals, Reconciler) {
-        let shared = Arc::new(Shared {
-            host: self.host,
-            public_host: self.public_host,
-            store: self.store,
-            runtime: self.runtime,
-            clock: self.clock,
-            sealer: self.sealer,
-            placement: self.placement,
-            timing: self.timing,
-            pace: self.pace,
-            feed: Arc::new(Feed::default()),
-            failpoints: self.failpoints,
-            bell: Bell::new(),
-            intent_pending: AtomicBool::new(false),
-            reconciling: AtomicBool::new(false),
-        });
-        (Rentals { shared: Arc::clone(&shared) }, Reconciler::new(shared))
-    }
-}
-
 /// The rentals of one host. Cheap to clone.
 #[derive(Clone)]
 pub struct Rentals {
@@ -259,6 +96,10 @@ pub struct Rentals {
 }
 
 impl Rentals {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
     /// Claims GPUs and ports for a request. Returns as soon as that is written; the container follows.
     ///
     /// A live rental that was asked for in exactly the same way under the same name is returned instead
@@ -286,10 +127,22 @@ impl Rentals {
             due: at.wall.saturating_add(shared.timing.provisioning).unwrap_or(at.wall),
             at,
         };
-        let claimed = shared.store.claim(&new, &shared.placement).await?;
+        let claimed = match shared.store.claim(&new, &shared.placement).await {
+            Err(ClaimError::Store(StoreError::Unavailable(cause))) => self.look_again(id, cause).await?,
+            other => other?,
+        };
         shared.failpoints.pass("claimed");
         shared.nudge();
         Ok(claimed)
+    }
+
+    /// A claim whose answer was lost may have been written.
+    async fn look_again(&self, id: RentalId, cause: Cause) -> Result<Claimed, RentError> {
+        match self.shared.store.get(id).await {
+            Ok(Some(rental)) => Ok(Claimed::New(rental)),
+            Ok(None) => Err(RentError::Store(StoreError::Unavailable(cause))),
+            Err(_still_away) => Err(RentError::Unconfirmed { id, cause }),
+        }
     }
 
     /// One rental, live or ended.
@@ -358,8 +211,8 @@ impl Rentals {
     /// A rental's container output, at most `lines` of it.
     ///
     /// # Errors
-    /// [`crate::runtime::RuntimeError`]
-    pub async fn logs(&self, rental: &Rental, lines: usize) -> Result<Vec<String>, crate::runtime::RuntimeError> {
+    /// [`RuntimeError`]
+    pub async fn logs(&self, rental: &Rental, lines: usize) -> Result<Vec<String>, RuntimeError> {
         self.shared.runtime.logs(rental.launch(), lines).await
     }
 

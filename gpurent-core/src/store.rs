@@ -89,7 +89,7 @@ impl NewRental {
 pub enum Claimed {
     /// The rental was made.
     New(Rental),
-    /// The same request was made before under the same name, and that rental lives.
+    /// The same request was made before under the same name, and that rental lives and is not ending.
     Existing(Rental),
 }
 
@@ -110,7 +110,7 @@ pub enum ClaimError {
     /// There is no place for it.
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
-    /// A live rental has this name, and was asked for in another way.
+    /// A live rental has this name, and was asked for in another way or is just ending.
     #[error("the name {0} belongs to another rental that still runs")]
     NameTaken(InstanceName),
     /// The store failed.
@@ -187,6 +187,15 @@ impl Change {
     }
 }
 
+/// What somebody holds who took over a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// Fences off everybody who held the host before.
+    pub epoch: Epoch,
+    /// The last position in the host's journal.
+    pub last_position: Position,
+}
+
 /// Which rentals to list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -204,13 +213,13 @@ pub const MAX_PAGE: usize = 500;
 /// Every method is safe to retry after [`StoreError::Unavailable`].
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Takes over the host and gives the new epoch; all earlier ones are fenced off from then on. The
+    /// Takes over the host and begins a new epoch; all earlier ones are fenced off from then on. The
     /// caller must already hold whatever guards the engine (such as a file lock), since the former
     /// holder is not asked.
     ///
     /// # Errors
     /// [`StoreError::HostPinned`] if the host id was last used with another engine.
-    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Epoch, StoreError>;
+    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError>;
 
     /// Whether `epoch` is still the host's.
     ///

@@ -9,6 +9,7 @@ use futures_executor::LocalPool;
 use futures_util::FutureExt;
 use futures_util::task::LocalSpawnExt;
 use gpurent_core::access::{Credential, CredentialRequest, Password};
+use gpurent_core::builder::HostBuilder;
 use gpurent_core::feed::{Subscription, Update};
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, RentalId, Seq};
@@ -18,7 +19,7 @@ use gpurent_core::money::{HourlyRate, MicroUnits, RateCard};
 use gpurent_core::port::PortPools;
 use gpurent_core::reconcile::ReconcileError;
 use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{HostBuilder, RentError, Rentals};
+use gpurent_core::rentals::{RentError, Rentals};
 use gpurent_core::runtime::RuntimeError;
 use gpurent_core::seal::SealKey;
 use gpurent_core::spec::{RentalRequest, RentalSpec};
@@ -106,6 +107,13 @@ impl World {
     fn advance(&mut self, by: SignedDuration) {
         self.outside.clock.advance(by);
         self.settle();
+    }
+
+    /// Lets so many seconds pass, one by one.
+    fn tick(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.advance(secs(1));
+        }
     }
 
     fn try_rent(&mut self, name: &str) -> Result<RentalId, RentError> {
@@ -360,7 +368,7 @@ fn a_store_that_does_not_answer_ends_nothing_early_and_nothing_late() {
     let gpu = world.get(id).gpus()[0].uuid.clone();
     let expires = world.get(id).expires_at().unwrap();
     world.outside.store.set_available(false);
-    assert!(matches!(world.try_rent("other"), Err(RentError::Store(_))));
+    assert!(matches!(world.try_rent("other"), Err(RentError::Unconfirmed { .. })));
     world.advance(secs(3599));
     assert_eq!(world.outside.runtime.running_on(&gpu), vec![launch]);
     world.advance(secs(1));
@@ -374,6 +382,55 @@ fn a_store_that_does_not_answer_ends_nothing_early_and_nothing_late() {
     let exit = world.get(id).exit().unwrap().finished_at;
     assert!(exit.duration_since(expires) <= secs(1), "the engine's own record counts");
     world.assert_nothing_left(id);
+}
+
+#[test]
+fn a_store_that_hangs_does_not_keep_anybody_past_the_end() {
+    let mut world = World::new();
+    let id = world.rent();
+    let launch = world.get(id).launch();
+    let gpu = world.get(id).gpus()[0].uuid.clone();
+    // Hangs before the warning: neither that nor the notice may stand in the way of the end.
+    world.advance(secs(3000));
+    world.outside.store.set_hanging(true);
+    world.advance(secs(300));
+    world.advance(secs(290));
+    world.advance(secs(9));
+    assert_eq!(world.outside.runtime.running_on(&gpu), vec![launch]);
+    world.advance(secs(1));
+    world.advance(SignedDuration::from_millis(250));
+    assert!(world.outside.runtime.running_on(&gpu).is_empty(), "the paid time is over");
+    world.advance(secs(60));
+    world.outside.store.set_hanging(false);
+    world.advance(secs(20));
+    assert_eq!(world.reason(id), EndReason::Expired);
+    world.assert_nothing_left(id);
+}
+
+#[test]
+fn an_answer_that_the_store_lost_changes_nothing() {
+    for lost in 1..=8 {
+        let mut world = World::new();
+        world.outside.store.lose_answers(lost);
+        let id = world.rent();
+        world.tick(30);
+        assert_eq!(world.phase(id), Phase::Ready, "{lost} lost");
+        world.cancel(id);
+        world.tick(30);
+        let told: Vec<_> = world.heard().into_iter().filter(|name| *name != "progress").collect();
+        let all = ["claimed", "created", "started", "verified", "end_began", "stopped", "ended"];
+        assert_eq!(told, all, "{lost} lost");
+        world.assert_nothing_left(id);
+    }
+}
+
+#[test]
+fn another_engine_at_the_same_address_proves_nothing() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.outside.runtime.become_another_engine();
+    world.advance(secs(30));
+    assert_eq!(world.phase(id), Phase::Ready);
 }
 
 #[test]

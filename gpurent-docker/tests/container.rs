@@ -157,7 +157,7 @@ async fn shells_and_interpreters_wait_and_programs_are_the_images_own() {
         match image {
             "gpurent-test/own-tools:1" => assert!(said.contains("hostname of the image"), "{said}"),
             "gpurent-test/numeric-user:1" => {
-                assert!(said.contains("uid=54321 gid=0 groups=0") && said.contains("home=/"), "{said}");
+                assert!(said.contains("uid=54321 gid=0") && said.contains("home=/"), "{said}");
                 let ignored = said.lines().find(|line| line.starts_with("SigIgn")).unwrap_or_default();
                 assert!(ignored.ends_with("0000"), "signals reach the program: {said}");
             }
@@ -220,7 +220,7 @@ async fn a_program_that_ends_at_once_is_told_with_its_last_words() {
     }
     let exit = runtime.stop(launch.id, Duration::from_secs(5)).await.unwrap().unwrap();
     assert_eq!(exit.code, 3);
-    assert!(runtime.logs(launch.id, 10).await.unwrap().contains(&"last words".to_owned()));
+    assert!(runtime.logs(launch.id, 10).await.unwrap().iter().any(|line| line.contains("last words")));
     runtime.remove(launch.id).await.unwrap();
 }
 

@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use gpurent_core::id::RenterId;
 use gpurent_core::invalid::Invalid;
+use gpurent_core::rental::Rental;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -20,25 +21,37 @@ use crate::problem::Problem;
 #[derive(Clone)]
 pub struct ApiKey {
     digest: [u8; 32],
-    renter: RenterId,
+    caller: Caller,
 }
 
 impl ApiKey {
-    /// A key in clear, and whom it stands for.
+    /// The key of a platform, which sees and ends every rental; those it makes are recorded under `name`.
     ///
     /// # Errors
     /// Refuses a key shorter than 16 characters: it could be guessed.
-    pub fn new(key: &str, renter: RenterId) -> Result<Self, Invalid> {
+    pub fn platform(key: &str, name: RenterId) -> Result<Self, Invalid> {
+        Self::new(key, Caller { renter: name, sees_all: true })
+    }
+
+    /// The key of one renter, who sees and ends their own rentals only.
+    ///
+    /// # Errors
+    /// As [`ApiKey::platform`].
+    pub fn renter(key: &str, renter: RenterId) -> Result<Self, Invalid> {
+        Self::new(key, Caller { renter, sees_all: false })
+    }
+
+    fn new(key: &str, caller: Caller) -> Result<Self, Invalid> {
         if key.len() < 16 || key.len() > 512 || !key.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Invalid::new("api_key", "must be 16 to 512 visible ASCII characters"));
         }
-        Ok(Self { digest: Sha256::digest(key).into(), renter })
+        Ok(Self { digest: Sha256::digest(key).into(), caller })
     }
 }
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey").field("renter", &self.renter).finish_non_exhaustive()
+        f.debug_struct("ApiKey").field("caller", &self.caller).finish_non_exhaustive()
     }
 }
 
@@ -59,17 +72,33 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
-    fn renter(&self, presented: &str) -> Option<RenterId> {
+    fn caller(&self, presented: &str) -> Option<Caller> {
         let digest: [u8; 32] = Sha256::digest(presented).into();
         // Every key is compared, and each in constant time: the answer's time tells nothing.
         let matches = |key: &ApiKey| bool::from(key.digest.ct_eq(&digest));
-        self.0.iter().fold(None, |found, key| if matches(key) { Some(key.renter.clone()) } else { found })
+        self.0.iter().fold(None, |found, key| if matches(key) { Some(key.caller.clone()) } else { found })
     }
 }
 
 /// Who calls, as the handlers see it.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller(pub(crate) RenterId);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// Under whom their rentals are recorded.
+    pub(crate) renter: RenterId,
+    sees_all: bool,
+}
+
+impl Caller {
+    /// Whether they may see and end this rental.
+    pub(crate) fn may_see(&self, rental: &Rental) -> bool {
+        self.sees_all || rental.spec().renter == self.renter
+    }
+
+    /// Whose rentals they see; `None` means everybody's.
+    pub(crate) fn scope(&self) -> Option<RenterId> {
+        (!self.sees_all).then(|| self.renter.clone())
+    }
+}
 
 /// Lets a request pass with its caller, or refuses it.
 pub(crate) async fn authenticate(State(keys): State<ApiKeys>, mut request: Request, next: Next) -> Response {
@@ -78,12 +107,12 @@ pub(crate) async fn authenticate(State(keys): State<ApiKeys>, mut request: Reque
             return Problem::forbidden("without an API key only programs on this machine may call").into_response();
         }
         // A plain word is a valid renter.
-        "local".parse().ok()
+        "local".parse().ok().map(|renter| Caller { renter, sees_all: true })
     } else {
-        presented(request.headers()).and_then(|key| keys.renter(key))
+        presented(request.headers()).and_then(|key| keys.caller(key))
     };
-    let Some(renter) = caller else { return Problem::unauthorized().into_response() };
-    request.extensions_mut().insert(Caller(renter));
+    let Some(caller) = caller else { return Problem::unauthorized().into_response() };
+    request.extensions_mut().insert(caller);
     next.run(request).await
 }
 
@@ -136,11 +165,11 @@ mod tests {
 
     #[test]
     fn keys_are_told_apart_and_never_printed() {
-        let key = |text: &str, who: &str| ApiKey::new(text, who.parse().unwrap()).unwrap();
+        let key = |text: &str, who: &str| ApiKey::renter(text, who.parse().unwrap()).unwrap();
         let keys = ApiKeys::new(vec![key("0123456789abcdef", "a"), key("fedcba9876543210", "b")]);
-        assert_eq!(keys.renter("fedcba9876543210"), Some("b".parse().unwrap()));
-        assert_eq!(keys.renter("fedcba987654321"), None);
+        assert_eq!(keys.caller("fedcba9876543210").map(|caller| caller.renter), Some("b".parse().unwrap()));
+        assert_eq!(keys.caller("fedcba987654321"), None);
         assert!(!format!("{keys:?}").contains("0123456789abcdef"));
-        assert!(ApiKey::new("short", "a".parse().unwrap()).is_err());
+        assert!(ApiKey::renter("short", "a".parse().unwrap()).is_err());
     }
 }

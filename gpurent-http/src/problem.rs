@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
+use gpurent_core::id::RentalId;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::placement::NoPlace;
 use gpurent_core::port::NoPort;
@@ -25,6 +26,9 @@ pub(crate) struct Problem {
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    /// The rental that the problem is about, where it may exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rental_id: Option<RentalId>,
     #[serde(skip)]
     retry_after: Option<u64>,
 }
@@ -36,7 +40,7 @@ fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { kind, title, status, detail: detail.into(), field: None, retry_after: None }
+        Self { kind, title, status, detail: detail.into(), field: None, rental_id: None, retry_after: None }
     }
 
     fn about(self, field: impl Into<String>) -> Self {
@@ -131,7 +135,7 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Unavailable(_) | StoreError::Conflict | StoreError::Fenced => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "request refused for now");
-                let detail = "the host's database does not answer; nothing was done";
+                let detail = "the host's database does not answer; try again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)
             }
             other => {
@@ -171,6 +175,11 @@ impl From<RentError> for Problem {
             RentError::NoPlace(NoPlace::NoPort(_)) => conflict("/problems/port-taken", "Port taken").about("ports"),
             RentError::NameTaken(_) => conflict("/problems/name-taken", "Name taken").about("name"),
             RentError::Store(error) => error.into(),
+            RentError::Unconfirmed { id, .. } => {
+                let unconfirmed = StatusCode::SERVICE_UNAVAILABLE;
+                let problem = Self::new(unconfirmed, "/problems/unconfirmed", "Outcome unknown", detail).later(5);
+                Self { rental_id: Some(id), ..problem }
+            }
             other => {
                 tracing::error!(error = &other as &dyn std::error::Error, "request refused");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)

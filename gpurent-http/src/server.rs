@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{DefaultBodyLimit, State, WebSocketUpgrade};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Extension, Json, Router, middleware};
 use gpurent_core::rentals::Rentals;
 use gpurent_core::store::Filter;
 use serde_json::json;
@@ -24,7 +24,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::api;
-use crate::auth::{ApiKeys, DEFAULT_ADDRESS, authenticate};
+use crate::auth::{ApiKeys, Caller, DEFAULT_ADDRESS, authenticate};
 use crate::body::LIMIT;
 use crate::compat::{rent, rent_ws};
 use crate::problem::Problem;
@@ -153,7 +153,7 @@ fn router(rentals: Rentals, keys: ApiKeys, sockets: Sockets) -> Router {
         .fallback(async || Problem::not_found())
         .layer(middleware::from_fn_with_state(keys, authenticate));
     let limits = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(async |_: axum::BoxError| Problem::busy()))
+        .layer(HandleErrorLayer::new(busy))
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::new(MAX_REQUESTS))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
@@ -162,6 +162,11 @@ fn router(rentals: Rentals, keys: ApiKeys, sockets: Sockets) -> Router {
     // Health is asked by machines that have no key, and answers when nothing else does.
     let health = Router::new().route("/health", get(health)).with_state(rentals);
     guarded.layer(limits).merge(health)
+}
+
+/// The answer to what is too much at once, in the form of each surface.
+async fn busy(uri: Uri, _error: axum::BoxError) -> Response {
+    if uri.path() == "/rent" { rent::busy() } else { Problem::busy().into_response() }
 }
 
 async fn health(State(rentals): State<Rentals>) -> Response {
@@ -180,10 +185,14 @@ async fn health(State(rentals): State<Rentals>) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn upgrade(State(sockets): State<Sockets>, upgrade: WebSocketUpgrade) -> Response {
+async fn upgrade(
+    State(sockets): State<Sockets>,
+    Extension(caller): Extension<Caller>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let Ok(place) = Arc::clone(&sockets.free).try_acquire_owned() else { return Problem::busy().into_response() };
     upgrade.max_message_size(64 * 1024).on_upgrade(move |socket| async move {
-        let session = rent_ws::serve(socket, sockets.rentals, sockets.shutdown);
+        let session = rent_ws::serve(socket, sockets.rentals, caller, sockets.shutdown);
         sockets.tracker.track_future(session).await;
         drop(place);
     })

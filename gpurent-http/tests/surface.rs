@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::{SleepFuture, SystemClock};
 use gpurent_core::id::HostId;
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::port::PortPools;
-use gpurent_core::rentals::HostBuilder;
 use gpurent_core::seal::SealKey;
 use gpurent_http::{ApiKey, ApiKeys, ServeError, Server};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 struct Host {
@@ -381,9 +382,45 @@ async fn without_a_key_only_this_machine_is_served() {
 }
 
 #[tokio::test]
+async fn renters_see_and_end_their_own_rentals_only() {
+    let keys = ["a-key-of-renter-one", "a-key-of-renter-two", "a-key-of-the-platform"];
+    let host = host_with(ApiKeys::new(vec![
+        ApiKey::renter(keys[0], "one".parse().unwrap()).unwrap(),
+        ApiKey::renter(keys[1], "two".parse().unwrap()).unwrap(),
+        ApiKey::platform(keys[2], "platform".parse().unwrap()).unwrap(),
+    ]))
+    .await;
+    let listen = async |key: &str| {
+        let mut request = format!("ws://{}/ws", host.address).into_client_request().unwrap();
+        request.headers_mut().insert("x-api-key", key.parse().unwrap());
+        tokio_tungstenite::connect_async(request).await.unwrap().0
+    };
+    let (mut two, mut platform) = (listen(keys[1]).await, listen(keys[2]).await);
+    let made = host.client.post(host.url("/v1/rentals")).bearer_auth(keys[0]).json(&minimal()).send().await.unwrap();
+    let made: Value = made.json().await.unwrap();
+    let path = format!("/v1/rentals/{}", made["id"].as_str().unwrap());
+    for (key, status, listed) in [(keys[0], 200, 1), (keys[1], 404, 0), (keys[2], 200, 1)] {
+        for path in [path.clone(), format!("{path}/access")] {
+            let response = host.client.get(host.url(&path)).bearer_auth(key).send().await.unwrap();
+            assert_eq!(response.status(), status, "{path}");
+        }
+        let list = host.client.get(host.url("/v1/rentals")).bearer_auth(key).send().await.unwrap();
+        let list: Value = list.json().await.unwrap();
+        assert_eq!(list["rentals"].as_array().unwrap().len(), listed);
+    }
+    let ended = host.client.delete(host.url(&path)).bearer_auth(keys[1]).send().await.unwrap();
+    assert_eq!(ended.status(), 404);
+    assert_eq!(next_status(&mut platform).await["instance_uuid"], made["id"]);
+    // The first thing that renter two hears of is their own.
+    let own = host.client.post(host.url("/v1/rentals")).bearer_auth(keys[1]).json(&minimal()).send().await.unwrap();
+    let own: Value = own.json().await.unwrap();
+    assert_eq!(next_status(&mut two).await["instance_uuid"], own["id"]);
+}
+
+#[tokio::test]
 async fn with_a_key_only_its_holders_are_served() {
     let key = "0123456789abcdef0123456789abcdef";
-    let host = host_with(ApiKeys::new(vec![ApiKey::new(key, "platform".parse().unwrap()).unwrap()])).await;
+    let host = host_with(ApiKeys::new(vec![ApiKey::platform(key, "platform".parse().unwrap()).unwrap()])).await;
     assert_eq!(host.get("/v1/rentals").await.0, 401);
     assert_eq!(host.post("/rent", &documented()).await.0, 401);
     assert!(tokio_tungstenite::connect_async(format!("ws://{}/ws", host.address)).await.is_err());

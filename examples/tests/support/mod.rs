@@ -82,7 +82,7 @@ impl Machine {
             .args(["--listen", &format!("{}:{}", self.listen, self.port)])
             .args(["--database", &environment("DATABASE_URL"), "--docker", &environment("DOCKER_HOST")])
             .args(["--gpus", &self.gpus, "--host-id", &self.host_id])
-            .args(["--data-dir", &self.data_dir])
+            .args(["--data-dir", &self.data_dir, "--lock-dir", &self.data_dir])
             .args(["--web-ports", "8100-8999", "--rate", "RTX 5090=3.60", "--rate", "V100=3.60"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

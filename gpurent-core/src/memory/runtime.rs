@@ -58,6 +58,7 @@ pub struct MemoryRuntime {
 #[derive(Default)]
 struct Engine {
     away: bool,
+    replaced: bool,
     containers: BTreeMap<LaunchId, Container>,
     faults: BTreeMap<RuntimeStep, VecDeque<Fault>>,
     made: u64,
@@ -105,6 +106,13 @@ impl MemoryRuntime {
     /// Lets the engine answer, or not.
     pub fn set_available(&self, available: bool) {
         self.engine().away = !available;
+    }
+
+    /// As after a restart of the engine with another disk: other identity, no containers.
+    pub fn become_another_engine(&self) {
+        let mut engine = self.engine();
+        engine.containers.clear();
+        engine.replaced = true;
     }
 
     /// Ends a container's program.
@@ -162,10 +170,12 @@ impl MemoryRuntime {
 #[async_trait]
 impl ContainerRuntime for MemoryRuntime {
     async fn engine(&self) -> Result<EngineId, RuntimeError> {
-        if self.engine().away {
+        let engine = self.engine();
+        if engine.away {
             return Err(RuntimeError::Unavailable("the engine is away".into()));
         }
-        Ok("memory".parse().unwrap_or_else(|_| unreachable!("a plain word")))
+        let name = if engine.replaced { "another" } else { "memory" };
+        Ok(name.parse().unwrap_or_else(|_| unreachable!("a plain word")))
     }
 
     async fn prepare(&self, _launch: &LaunchSpec, progress: &dyn PullProgress) -> Result<(), RuntimeError> {

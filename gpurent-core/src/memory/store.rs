@@ -10,17 +10,21 @@ use crate::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
 use crate::placement::{Held, Placement};
 use crate::rental::Rental;
 use crate::seal::{Fingerprint, Sealed};
-use crate::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError};
+use crate::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError, Tenure};
 
 /// A store for tests and for trying things out.
 #[derive(Default)]
 pub struct MemoryStore {
     tables: Mutex<Tables>,
+    /// Rung when a hanging store goes on.
+    goes_on: event_listener::Event,
 }
 
 #[derive(Default)]
 struct Tables {
     away: bool,
+    hangs: bool,
+    answers_to_lose: u32,
     hosts: BTreeMap<HostId, HostRow>,
     rentals: BTreeMap<RentalId, RentalRow>,
     /// In the order of their claims.
@@ -44,16 +48,52 @@ struct RentalRow {
 impl MemoryStore {
     /// Lets the store answer, or not.
     pub fn set_available(&self, available: bool) {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner).away = !available;
+        self.lock().away = !available;
     }
 
-    fn tables(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
-        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        if tables.away { Err(StoreError::Unavailable("the store is away".into())) } else { Ok(tables) }
+    /// Lets the store hang, as a database does whose disk does: calls neither succeed nor fail.
+    pub fn set_hanging(&self, hangs: bool) {
+        self.lock().hangs = hangs;
+        self.goes_on.notify(usize::MAX);
+    }
+
+    /// Lets the next `n` claims, commits and publications happen, and their answers get lost.
+    pub fn lose_answers(&self, n: u32) {
+        self.lock().answers_to_lose = n;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+        loop {
+            // Listened to before the look, so that no change falls in between.
+            let goes_on = self.goes_on.listen();
+            {
+                let tables = self.lock();
+                if tables.away {
+                    return Err(StoreError::Unavailable("the store is away".into()));
+                }
+                if !tables.hangs {
+                    return Ok(tables);
+                }
+            }
+            goes_on.await;
+        }
     }
 }
 
 impl Tables {
+    /// What has happened is told, unless the answer is to be lost.
+    fn answer<T>(&mut self, done: T) -> Result<T, StoreError> {
+        if self.answers_to_lose == 0 {
+            return Ok(done);
+        }
+        self.answers_to_lose -= 1;
+        Err(StoreError::Unavailable("the answer was lost".into()))
+    }
+
     fn check(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
         match self.hosts.get(host) {
             Some(row) if row.epoch == epoch => Ok(()),
@@ -77,8 +117,8 @@ impl Tables {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Epoch, StoreError> {
-        let mut tables = self.tables()?;
+    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
+        let mut tables = self.open().await?;
         let row = tables.hosts.entry(host.clone()).or_insert_with(|| HostRow {
             engine: engine.clone(),
             epoch: Epoch::ZERO,
@@ -88,17 +128,17 @@ impl Store for MemoryStore {
             return Err(StoreError::HostPinned(row.engine.clone()));
         }
         row.epoch = row.epoch.next();
-        Ok(row.epoch)
+        Ok(Tenure { epoch: row.epoch, last_position: Position::new(row.journal.len() as u64) })
     }
 
     async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
-        self.tables()?.check(host, epoch)
+        self.open().await?.check(host, epoch)
     }
 
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
-        let mut tables = self.tables()?;
+        let mut tables = self.open().await?;
         if let Some(row) = tables.live(&new.host).find(|row| *row.rental.name() == new.name) {
-            return if row.fingerprint == new.fingerprint {
+            return if row.fingerprint == new.fingerprint && row.rental.state().end_reason().is_none() {
                 Ok(Claimed::Existing(row.rental.clone()))
             } else {
                 Err(ClaimError::NameTaken(new.name.clone()))
@@ -115,11 +155,11 @@ impl Store for MemoryStore {
         tables.rentals.insert(new.id, row);
         tables.claimed.push(new.id);
         tables.unpublished.push((new.host.clone(), new.id, event));
-        Ok(Claimed::New(rental))
+        Ok(tables.answer(Claimed::New(rental))?)
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
-        let mut tables = self.tables()?;
+        let mut tables = self.open().await?;
         let rental = change.rental();
         if let Some(epoch) = change.fence() {
             tables.check(rental.host(), epoch)?;
@@ -138,15 +178,15 @@ impl Store for MemoryStore {
         }
         let host = rental.host();
         tables.unpublished.extend(change.events().iter().map(|event| (host.clone(), rental.id(), event.clone())));
-        Ok(())
+        tables.answer(())
     }
 
     async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
-        Ok(self.tables()?.rentals.get(&id).map(|row| row.rental.clone()))
+        Ok(self.open().await?.rentals.get(&id).map(|row| row.rental.clone()))
     }
 
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
-        Ok(self.tables()?.live(host).map(|row| row.rental.clone()).collect())
+        Ok(self.open().await?.live(host).map(|row| row.rental.clone()).collect())
     }
 
     async fn list(
@@ -156,7 +196,7 @@ impl Store for MemoryStore {
         after: Option<RentalId>,
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError> {
-        let tables = self.tables()?;
+        let tables = self.open().await?;
         let passes = |rental: &&Rental| {
             rental.host() == host
                 && filter.renter.as_ref().is_none_or(|renter| rental.spec().renter == *renter)
@@ -169,21 +209,21 @@ impl Store for MemoryStore {
     }
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
-        Ok(self.tables()?.held(host))
+        Ok(self.open().await?.held(host))
     }
 
     async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError> {
-        Ok(self.tables()?.rentals.get(&id).and_then(|row| row.sealed.clone()))
+        Ok(self.open().await?.rentals.get(&id).and_then(|row| row.sealed.clone()))
     }
 
     async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError> {
-        let tables = self.tables()?;
+        let tables = self.open().await?;
         let events = tables.rentals.get(&id).map(|row| row.events.as_slice()).unwrap_or_default();
         Ok(events.iter().filter(|event| event.seq > after).take(limit.min(MAX_PAGE)).cloned().collect())
     }
 
     async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        let mut tables = self.tables()?;
+        let mut tables = self.open().await?;
         tables.check(host, epoch)?;
         let (ours, others) = std::mem::take(&mut tables.unpublished).into_iter().partition(|(of, _, _)| of == host);
         tables.unpublished = others;
@@ -198,11 +238,11 @@ impl Store for MemoryStore {
             row.journal.push(entry.clone());
             published.push(entry);
         }
-        Ok(published)
+        tables.answer(published)
     }
 
     async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        let tables = self.tables()?;
+        let tables = self.open().await?;
         let journal = tables.hosts.get(host).map(|row| row.journal.as_slice()).unwrap_or_default();
         Ok(journal.iter().filter(|entry| entry.position > after).take(limit.min(MAX_PAGE)).cloned().collect())
     }

@@ -16,20 +16,18 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
+use super::chores::{PUBLISH_BATCH, observe, publish, take_over};
 use super::duty::{Duty, backoff, later};
 use super::step::{Step, StepError, Stepped};
 use crate::clock::Sleep;
 use crate::event::JournalEntry;
 use crate::feed::Update;
-use crate::id::{Epoch, LaunchId, RentalId};
+use crate::host::Shared;
+use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
 use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
 use crate::rental::{Action, Next, Rental};
-use crate::rentals::Shared;
 use crate::runtime::{Observation, Presence, RuntimeError};
-use crate::store::StoreError;
-
-/// How many events are published at once.
-const PUBLISH_BATCH: usize = 256;
+use crate::store::{StoreError, Tenure};
 
 /// What ended.
 enum Done {
@@ -59,21 +57,26 @@ enum Ended {
 
 /// A step under way.
 struct InFlight {
-    is_pull: bool,
+    /// Whether it ends a rental whose time is over.
+    expiring: bool,
     /// Set where the step may be cut off.
     abort: Option<AbortHandle>,
 }
 
 /// How a rental's steps failed lately.
 struct Setback {
+    /// Whether what failed was the end of a rental whose time is over.
+    expiring: bool,
     failures: u32,
     not_before: i64,
 }
 
-pub(super) struct Driver<'a> {
+pub(super) struct Driver {
     shared: Arc<Shared>,
-    sleep: &'a dyn Sleep,
+    sleep: Arc<dyn Sleep>,
     epoch: Epoch,
+    /// The engine that was taken over.
+    engine: EngineId,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
 
     /// The host's rentals as last known; the highest revision wins.
@@ -89,6 +92,9 @@ pub(super) struct Driver<'a> {
     /// Containers of rentals that the store does not know: never touched, told of once.
     quarantined: BTreeSet<LaunchId>,
 
+    /// The last position that subscribers were given.
+    fed: Position,
+
     /// Rentals that a step changed while a read was under way: what the read says of them is older.
     moved_during_read: BTreeSet<RentalId>,
     /// Rentals that a step worked on while an observation was under way: it says nothing of them.
@@ -101,12 +107,13 @@ pub(super) struct Driver<'a> {
     sweep: Duty,
 }
 
-impl<'a> Driver<'a> {
-    pub(super) fn new(shared: Arc<Shared>, sleep: &'a dyn Sleep) -> Self {
+impl Driver {
+    fn new(shared: Arc<Shared>, sleep: Arc<dyn Sleep>, engine: EngineId, tenure: Tenure) -> Self {
         Self {
             shared,
             sleep,
-            epoch: Epoch::ZERO,
+            epoch: tenure.epoch,
+            engine,
             running: FuturesUnordered::new(),
             live: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -116,6 +123,7 @@ impl<'a> Driver<'a> {
             last_seen: BTreeMap::new(),
             reaping: BTreeSet::new(),
             quarantined: BTreeSet::new(),
+            fed: tenure.last_position,
             moved_during_read: BTreeSet::new(),
             acted_during_observation: BTreeSet::new(),
             read: Duty::due_now(),
@@ -126,10 +134,17 @@ impl<'a> Driver<'a> {
         }
     }
 
-    pub(super) async fn run(mut self, mut shutdown: Fuse<BoxFuture<'_, ()>>) -> Result<(), ReconcileError> {
-        if !self.take_over(&mut shutdown).await? {
-            return Ok(());
-        }
+    /// Takes over the host and acts for it until `shutdown` ends.
+    pub(super) async fn run(
+        shared: Arc<Shared>,
+        sleep: Arc<dyn Sleep>,
+        mut shutdown: Fuse<BoxFuture<'_, ()>>,
+    ) -> Result<(), ReconcileError> {
+        let Some((engine, tenure)) = take_over(&shared, &*sleep, &mut shutdown).await? else { return Ok(()) };
+        Self::new(shared, sleep, engine, tenure).act(shutdown).await
+    }
+
+    async fn act(mut self, mut shutdown: Fuse<BoxFuture<'_, ()>>) -> Result<(), ReconcileError> {
         loop {
             // The bell is listened to before the flag is read, so that no nudge falls in between.
             let mut bell = self.shared.bell.listen().fuse();
@@ -156,33 +171,6 @@ impl<'a> Driver<'a> {
         self.shared.clock.now().boot.micros
     }
 
-    /// Becomes the one that acts for the host; false if `shutdown` came first.
-    async fn take_over(&mut self, mut shutdown: &mut Fuse<BoxFuture<'_, ()>>) -> Result<bool, ReconcileError> {
-        let mut failures = 0;
-        loop {
-            let error: Box<dyn Error + Send + Sync> = match self.shared.runtime.engine().await {
-                Ok(engine) => match self.shared.store.take_over(&self.shared.host, &engine).await {
-                    Ok(epoch) => {
-                        self.epoch = epoch;
-                        tracing::info!(host = %self.shared.host, %epoch, "host taken over");
-                        return Ok(true);
-                    }
-                    Err(error @ StoreError::Unavailable(_)) => Box::new(error),
-                    Err(error) => return Err(ReconcileError::Refused(error)),
-                },
-                Err(error @ RuntimeError::Unavailable(_)) => Box::new(error),
-                Err(error) => return Err(ReconcileError::Engine(error)),
-            };
-            failures += 1;
-            tracing::warn!(error = &*error as &dyn Error, "host not taken over yet");
-            let mut timer = self.sleep.sleep(backoff(failures, self.shared.pace.max_backoff)).fuse();
-            select_biased! {
-                () = shutdown => return Ok(false),
-                () = timer => {}
-            }
-        }
-    }
-
     /// How long nothing happens by itself.
     fn pause(&self, now: i64) -> Duration {
         let chores = [&self.read, &self.observe, &self.publish, &self.confirm, &self.sweep];
@@ -190,8 +178,8 @@ impl<'a> Driver<'a> {
         let moment = self.shared.clock.now();
         for (id, rental) in &self.live {
             let wait = match self.in_flight.get(id) {
-                // What may be cut off is cut off when the rental's time on its way up is over.
-                Some(step) if step.abort.is_some() => rental.time_to_start(&moment),
+                // What may be cut off is cut off when the rental's time is over.
+                Some(step) if step.abort.is_some() => rental.time_to_end(&moment),
                 Some(_) => None,
                 None => match rental.next(&moment, &self.shared.timing) {
                     Next::After(wait) => Some(wait),
@@ -227,11 +215,15 @@ impl<'a> Driver<'a> {
         }
         if self.publish.begin(now) {
             let shared = Arc::clone(&shared);
-            self.spawn(async move { Done::Published(shared.store.publish(&shared.host, epoch, PUBLISH_BATCH).await) });
+            let (fed, doubt) = (self.fed, self.publish.has_failed());
+            self.spawn(async move { Done::Published(publish(&shared, epoch, fed, doubt).await) });
         }
         if self.observe.begin(now) {
             self.acted_during_observation = self.in_flight.keys().copied().collect();
-            self.spawn(async move { Done::Observed(shared.runtime.observe(&shared.host).await) });
+            let runs = |rental: &&Rental| matches!(rental.state(), State::Ready | State::Running);
+            let expected: Vec<_> = self.live.values().filter(runs).map(Rental::launch).collect();
+            let engine = self.engine.clone();
+            self.spawn(async move { Done::Observed(observe(&shared, &engine, &expected).await) });
         }
     }
 
@@ -251,14 +243,18 @@ impl<'a> Driver<'a> {
                 }
                 continue;
             }
-            if self.setbacks.get(id).is_some_and(|setback| setback.not_before > now) {
+            let next = rental.next(&moment, &self.shared.timing);
+            let expires = next == Next::Now(Action::End(EndReason::Expired));
+            // What else went wrong does not hold up the end of the paid time.
+            if self.setbacks.get(id).is_some_and(|setback| setback.not_before > now && (setback.expiring || !expires)) {
                 continue;
             }
             let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().end_reason().is_none());
-            match (by_itself, rental.next(&moment, &self.shared.timing)) {
-                (Some(reason), _) => due.push((*id, Action::End(reason))),
-                (None, Next::Now(action)) => due.push((*id, action)),
-                (None, Next::After(_) | Next::Idle) => {}
+            match (by_itself, next) {
+                // Otherwise we may have stopped it ourselves, when its time was over and the store away.
+                (Some(reason), _) if !expires => due.push((*id, Action::End(reason))),
+                (_, Next::Now(action)) => due.push((*id, action)),
+                (_, Next::After(_) | Next::Idle) => {}
             }
         }
         for (id, action) in due {
@@ -270,18 +266,19 @@ impl<'a> Driver<'a> {
         let Some(rental) = self.live.get(&id).cloned() else { return };
         let launch = rental.launch();
         let pulls = action == Action::Create && !self.prepared.contains(&launch);
-        let may_be_cut_off = pulls || matches!(action, Action::Verify { .. });
+        let may_be_cut_off = pulls || matches!(action, Action::Verify { .. } | Action::Warn | Action::Notify);
         // Taking down is never held up by what goes up.
         let goes_up = matches!(action, Action::Create | Action::Start | Action::Verify { .. });
-        let limit = if pulls { self.shared.pace.concurrent_pulls } else { self.shared.pace.concurrent_pulls * 16 };
-        if goes_up && self.in_flight.values().filter(|step| step.is_pull == pulls).count() >= limit {
+        if goes_up && self.in_flight.len() >= self.shared.pace.concurrent_steps {
             return;
         }
-        let step = Step { shared: Arc::clone(&self.shared), epoch: self.epoch, rental };
+        let expiring = action == Action::End(EndReason::Expired);
+        let (shared, sleep) = (Arc::clone(&self.shared), Arc::clone(&self.sleep));
+        let step = Step { shared, sleep, epoch: self.epoch, rental };
         let work = if pulls { step.prepare().boxed() } else { step.take(action).boxed() };
         let (abort, registration) = AbortHandle::new_pair();
         let abort = may_be_cut_off.then_some(abort);
-        self.in_flight.insert(id, InFlight { is_pull: pulls, abort });
+        self.in_flight.insert(id, InFlight { expiring, abort });
         self.acted_during_observation.insert(id);
         self.spawn(async move {
             let contained = AssertUnwindSafe(work).catch_unwind();
@@ -305,6 +302,7 @@ impl<'a> Driver<'a> {
                     self.publish.ask();
                 }
                 for entry in entries {
+                    self.fed = entry.position;
                     self.shared.feed.push(Update::Event(Arc::new(entry)));
                 }
                 self.publish.done(now, self.shared.pace.read);
@@ -340,7 +338,7 @@ impl<'a> Driver<'a> {
     }
 
     fn stepped(&mut self, id: RentalId, ended: Ended, now: i64) -> Result<(), ReconcileError> {
-        self.in_flight.remove(&id);
+        let expiring = self.in_flight.remove(&id).is_some_and(|step| step.expiring);
         self.moved_during_read.insert(id);
         self.acted_during_observation.insert(id);
         match ended {
@@ -362,24 +360,26 @@ impl<'a> Driver<'a> {
             Ended::CutOff => {}
             Ended::With(Err(StepError::Fenced)) => return Err(ReconcileError::TakenOver),
             Ended::With(Err(StepError::Stale)) => {
-                self.live.remove(&id);
+                // Cleared by a read that brings another revision.
+                self.set_back(id, now, expiring);
                 self.read.ask();
             }
             Ended::With(Err(StepError::Later(error))) => {
-                self.set_back(id, now);
+                self.set_back(id, now, expiring);
                 tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
             }
             Ended::Panicked => {
-                self.set_back(id, now);
+                self.set_back(id, now, expiring);
                 tracing::error!(rental = %id, "step panicked; to be tried again");
             }
         }
         Ok(())
     }
 
-    fn set_back(&mut self, id: RentalId, now: i64) {
+    fn set_back(&mut self, id: RentalId, now: i64, expiring: bool) {
         let most = self.shared.pace.max_backoff;
-        let setback = self.setbacks.entry(id).or_insert(Setback { failures: 0, not_before: 0 });
+        let setback = self.setbacks.entry(id).or_insert(Setback { expiring, failures: 0, not_before: 0 });
+        setback.expiring = expiring;
         setback.failures = setback.failures.saturating_add(1);
         setback.not_before = later(now, backoff(setback.failures, most));
     }

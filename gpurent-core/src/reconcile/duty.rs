@@ -47,6 +47,11 @@ impl Duty {
         self.finish(now, backoff(self.failures, most));
     }
 
+    /// Whether the last try failed, so that what it did is in doubt.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     fn finish(&mut self, now: i64, pause: Duration) {
         self.in_flight = false;
         self.due = if std::mem::take(&mut self.again) { now } else { later(now, pause) };

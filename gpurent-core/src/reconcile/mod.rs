@@ -2,57 +2,26 @@
 //!
 //! Level-triggered: what to do next for a rental is computed from what is stored and what is observed
 //! ([`Rental::next`](crate::rental::Rental::next)), never from a message. A crash anywhere is therefore
-//! repaired by starting again. `driver` decides what runs when, `step` carries one action out,
-//! `duty` keeps the loop's own chores (reading the store, observing the engine, publishing, confirming
-//! the lease).
+//! repaired by starting again. `driver` decides what runs when, `step` carries one action out for one
+//! rental, `chores` are the host's own (taking it over, observing, publishing), `duty` is when they are due.
 
+mod chores;
 mod driver;
 mod duty;
+mod pace;
 mod step;
+
+pub use pace::Pace;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use crate::clock::Sleep;
-use crate::rentals::Shared;
+use crate::host::Shared;
 use crate::runtime::RuntimeError;
 use crate::store::StoreError;
-
-/// How often the reconciler looks, besides acting at once on what it is told.
-#[derive(Clone, Debug)]
-pub struct Pace {
-    /// How often the engine's containers are looked at while rentals run.
-    pub observe: Duration,
-    /// How often the store is read for intents that other processes wrote.
-    pub read: Duration,
-    /// How often it is confirmed that the host is still ours.
-    pub confirm: Duration,
-    /// The safety sweep: everything is read and compared, whatever was believed before.
-    pub sweep: Duration,
-    /// The longest pause between two tries of something that fails for now.
-    pub max_backoff: Duration,
-    /// How long a shutdown waits for effects that must not be cut off.
-    pub drain: Duration,
-    /// Pulls at once; other effects at once are sixteen times as many.
-    pub concurrent_pulls: usize,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            observe: Duration::from_secs(2),
-            read: Duration::from_secs(2),
-            confirm: Duration::from_secs(5),
-            sweep: Duration::from_secs(300),
-            max_backoff: Duration::from_secs(15),
-            drain: Duration::from_secs(20),
-            concurrent_pulls: 4,
-        }
-    }
-}
 
 /// Why a reconciler gave up.
 #[derive(Debug, thiserror::Error)]
@@ -87,9 +56,13 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`ReconcileError`]: this process must not act for the host.
-    pub async fn run(self, sleep: impl Sleep, shutdown: impl Future<Output = ()> + Send) -> Result<(), ReconcileError> {
+    pub async fn run(
+        self,
+        sleep: impl Sleep + 'static,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ReconcileError> {
         let running = Running::begin(&self.shared);
-        let result = driver::Driver::new(Arc::clone(&self.shared), &sleep).run(shutdown.boxed().fuse()).await;
+        let result = driver::Driver::run(Arc::clone(&self.shared), Arc::new(sleep), shutdown.boxed().fuse()).await;
         drop(running);
         result
     }

@@ -7,15 +7,17 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 
+use futures_util::{FutureExt, select_biased};
 use jiff::SignedDuration;
 
+use crate::clock::Sleep;
 use crate::event::Event;
 use crate::feed::Update;
+use crate::host::{AccessError, Shared};
 use crate::id::{Epoch, RentalId};
 use crate::lifecycle::{EndReason, Failure, FailureKind};
 use crate::port::HostPort;
 use crate::rental::{Action, Outcome, Rental};
-use crate::rentals::{AccessError, Shared};
 use crate::runtime::{LaunchSpec, Progress, PullProgress, RuntimeError};
 use crate::store::{Change, StoreError};
 
@@ -79,9 +81,13 @@ impl From<StoreError> for Trouble {
 /// One rental, as it was read, in the hands of one step.
 pub(super) struct Step {
     pub(super) shared: Arc<Shared>,
+    pub(super) sleep: Arc<dyn Sleep>,
     pub(super) epoch: Epoch,
     pub(super) rental: Rental,
 }
+
+/// How long an expired rental waits for the store before its container is stopped.
+const EXPIRY_PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// How many of the container's last lines a failure keeps.
 const LOG_TAIL_LINES: usize = 20;
@@ -120,8 +126,8 @@ impl Step {
     async fn create(&self) -> Result<Rental, Trouble> {
         let credential = match self.shared.credential(self.rental.id()).await {
             Ok(Some(credential)) => credential,
-            // Erased: the rental has ended in between.
-            Ok(None) => return Err(StepError::Stale.into()),
+            // Erased, because the rental has ended in between (the record below then tells), or lost.
+            Ok(None) => return Err(RuntimeError::Refused("the rental's credential is gone".into()).into()),
             Err(AccessError::Store(error)) => return Err(error.into()),
             Err(AccessError::Seal(error)) => return Err(RuntimeError::Refused(Box::new(error)).into()),
         };
@@ -153,18 +159,21 @@ impl Step {
             return Err(RuntimeError::PortTaken { port, source }.into());
         }
         tracing::warn!(rental = %self.rental.id(), %port, "port is taken by another program; launching again");
-        self.shared.runtime.remove(self.rental.launch()).await?;
         let mut held = self.shared.store.held(&self.shared.host).await?;
         // Our own holds are given up with the same write, but a port that failed is not tried again.
         let own: BTreeSet<_> = self.rental.ports().iter().map(|binding| binding.host).collect();
         held.ports.retain(|held| !own.contains(held));
         held.ports.insert(port);
-        let ports = self
-            .shared
-            .placement
-            .ports(self.rental.id(), self.rental.spec(), &held)
-            .map_err(|why| RuntimeError::Refused(Box::new(why)))?;
-        Ok(self.record(Event::Relaunched { ports }).await?)
+        let (id, next) = (self.rental.id(), self.rental.attempt().next());
+        let placement = &self.shared.placement;
+        let ports = placement.ports(id, next, self.rental.spec(), &held);
+        let ports = ports.map_err(|why| RuntimeError::Refused(Box::new(why)))?;
+        let rental = self.record(Event::Relaunched { ports }).await?;
+        // It never ran. A crash before this line, or a failure of it, leaves it to the next observation.
+        if let Err(error) = self.shared.runtime.remove(self.rental.launch()).await {
+            tracing::warn!(launch = %self.rental.launch(), error = &error as &dyn Error, "old container left for later");
+        }
+        Ok(rental)
     }
 
     async fn verify(&self, within: std::time::Duration) -> Result<Rental, Trouble> {
@@ -192,15 +201,27 @@ impl Step {
     }
 
     async fn end(&self, reason: EndReason) -> Result<Rental, Trouble> {
-        let expired = reason == EndReason::Expired;
-        match self.record(Event::EndBegan { reason }).await {
-            Err(StepError::Later(error)) if expired => {
-                // The paid time is over whether or not the store answers. The engine's own record of the
-                // end is committed once it does.
+        if reason != EndReason::Expired {
+            return Ok(self.record(Event::EndBegan { reason }).await?);
+        }
+        // The paid time is over whether or not the store answers: it gets a moment to say that the rental
+        // was changed, no more. The engine's own record of the end is committed once it answers.
+        let mut record = std::pin::pin!(self.record(Event::EndBegan { reason }).fuse());
+        let mut patience = self.sleep.sleep(EXPIRY_PATIENCE).fuse();
+        let answered = select_biased! {
+            answered = record => Some(answered),
+            () = patience => None,
+        };
+        match answered {
+            Some(Err(StepError::Later(error))) => {
                 self.shared.runtime.stop(self.rental.launch(), std::time::Duration::ZERO).await?;
                 Err(StepError::Later(error).into())
             }
-            other => Ok(other?),
+            Some(answered) => Ok(answered?),
+            None => {
+                self.shared.runtime.stop(self.rental.launch(), std::time::Duration::ZERO).await?;
+                Ok(record.await?)
+            }
         }
     }
 
@@ -253,7 +274,9 @@ impl Step {
         }
         // The output is a help for people; a failure without it is better than none recorded.
         let lines = self.shared.runtime.logs(self.rental.launch(), LOG_TAIL_LINES).await.unwrap_or_default();
-        lines.into_iter().map(|line| line.chars().take(LOG_LINE_CHARS).collect()).collect()
+        // A program may print anything; control characters do not belong into a database or a terminal.
+        let plain = |line: String| line.chars().filter(|c| !c.is_control()).take(LOG_LINE_CHARS).collect();
+        lines.into_iter().map(plain).collect()
     }
 }
 

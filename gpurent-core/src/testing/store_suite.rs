@@ -101,7 +101,7 @@ impl<S: Store> Bench<S> {
     }
 
     async fn epoch(&self) -> Epoch {
-        valid(self.store.take_over(&self.host, &self.engine).await)
+        valid(self.store.take_over(&self.host, &self.engine).await).epoch
     }
 
     fn request(&self, name: &str) -> NewRental {
@@ -249,6 +249,12 @@ pub async fn the_same_request_under_one_name_is_one_rental<S: Store>(store: Arc<
     let mut other = bench.request("same");
     other.fingerprint = Fingerprint([8; 32]);
     assert!(matches!(bench.claim(&other).await, Err(ClaimError::NameTaken(_))));
+    // What is on its way out is not what somebody wants who asks again.
+    let rental = valid(bench.claim(&bench.request("same")).await).rental().clone();
+    let mut change = Change::intent(rental);
+    valid(change.apply(cancelled(), at(1)));
+    valid(bench.store.commit(&change).await);
+    assert!(matches!(bench.claim(&bench.request("same")).await, Err(ClaimError::NameTaken(_))));
 }
 
 /// A name belongs to live rentals only.
@@ -384,6 +390,8 @@ pub async fn the_journal_has_every_event_once_and_in_order<S: Store>(store: Arc<
     assert!(published.iter().zip(1..).all(|(entry, n)| entry.position.get() == n && entry.recorded.seq.get() == n));
     assert_eq!(published.len(), 8);
     assert_eq!(valid(bench.store.journal(&bench.host, Position::ZERO, 100).await), published);
+    let tenure = valid(bench.store.take_over(&bench.host, &bench.engine).await);
+    assert_eq!(tenure.last_position, Position::new(8));
     let rest = valid(bench.store.journal(&bench.host, Position::new(6), 1).await);
     assert_eq!(rest, published[6..7]);
 }

@@ -42,10 +42,10 @@ pub fn router() -> Router<Rentals> {
 
 async fn create(
     State(rentals): State<Rentals>,
-    Extension(Caller(renter)): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
     JsonBody(body): JsonBody<CreateRental>,
 ) -> Result<Response, Problem> {
-    let request = body?.into_request(renter)?;
+    let request = body?.into_request(caller.renter)?;
     let claimed = rentals.rent(request).await?;
     let status = match &claimed {
         Claimed::New(_) => StatusCode::CREATED,
@@ -66,6 +66,7 @@ struct ListQuery {
 
 async fn list(
     State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|_| Invalid::new("query", "takes limit, after and phase"))?;
@@ -74,25 +75,34 @@ async fn list(
         return Err(Invalid::new("limit", "must be 1 to 200").into());
     }
     let after = query.after.map(|id| id.parse::<RentalId>().map_err(|error| error.named("after"))).transpose()?;
-    let filter = Filter { phases: query.phase.into_iter().collect(), ..Filter::default() };
+    let filter = Filter { renter: caller.scope(), phases: query.phase.into_iter().collect() };
     let page = rentals.list(&filter, after, limit).await?;
     let next = (page.len() == limit).then(|| page.last().map(Rental::id)).flatten();
     let views: Vec<_> = page.iter().map(|rental| view::rental(&rentals, rental)).collect();
     Ok(Json(json!({"rentals": views, "next": next})).into_response())
 }
 
-async fn find(rentals: &Rentals, id: &str) -> Result<Rental, Problem> {
+/// A rental that the caller may see; any other does not exist for them.
+async fn find(rentals: &Rentals, caller: &Caller, id: &str) -> Result<Rental, Problem> {
     let id = id.parse::<RentalId>().map_err(|_| Problem::not_found())?;
-    rentals.get(id).await?.ok_or_else(Problem::not_found)
+    rentals.get(id).await?.filter(|rental| caller.may_see(rental)).ok_or_else(Problem::not_found)
 }
 
-async fn show(State(rentals): State<Rentals>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let rental = find(&rentals, &id).await?;
+async fn show(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let rental = find(&rentals, &caller, &id).await?;
     Ok(Json(view::rental(&rentals, &rental)).into_response())
 }
 
-async fn access(State(rentals): State<Rentals>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let rental = find(&rentals, &id).await?;
+async fn access(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let rental = find(&rentals, &caller, &id).await?;
     let access = rentals.access(&rental).await?.ok_or_else(Problem::not_found)?;
     let (password, ssh_key) = match &access.credential {
         Some(Credential::Password(password)) => (Some(password.expose()), None),
@@ -112,8 +122,12 @@ async fn access(State(rentals): State<Rentals>, Path(id): Path<String>) -> Resul
     Ok(([(CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
-async fn end(State(rentals): State<Rentals>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = id.parse::<RentalId>().map_err(|_| Problem::not_found())?;
+async fn end(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = find(&rentals, &caller, &id).await?.id();
     let rental = rentals.cancel(id).await?.ok_or_else(Problem::not_found)?;
     let status = if rental.is_live() { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, Json(view::rental(&rentals, &rental))).into_response())

@@ -28,6 +28,8 @@ use gpurent_core::store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use tokio::time::Instant;
+
 use crate::auth::Caller;
 use crate::body::{JsonBody, Malformed};
 
@@ -100,7 +102,7 @@ impl Answer {
 
 async fn rent(
     State(rentals): State<Rentals>,
-    Extension(Caller(renter)): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
     JsonBody(body): JsonBody<RentBody>,
 ) -> Response {
     let body = match body {
@@ -108,17 +110,25 @@ async fn rent(
         Err(malformed) => return unprocessable(malformed),
     };
     let gpu_type = body.gpu_type.clone();
-    let request = match into_request(body, renter) {
+    let request = match into_request(body, caller.renter) {
         Ok(request) => request,
         Err(invalid) => return Json(Answer::refused(format!("Invalid {invalid}"))).into_response(),
     };
+    let deadline = Instant::now() + WAIT;
     // Before the insert, so that nothing is missed.
     let updates = rentals.subscribe();
-    let answer = match rentals.rent(request).await {
-        Ok(claimed) => started(&rentals, claimed.rental().clone(), updates).await,
-        Err(error) => Answer::refused(explain(&gpu_type, &error)),
+    let answer = match tokio::time::timeout_at(deadline, rentals.rent(request)).await {
+        Ok(Ok(claimed)) => started(&rentals, claimed.rental().clone(), updates, deadline).await,
+        Ok(Err(error)) => Answer::refused(explain(&gpu_type, &error)),
+        // The same request again finds the rental if it was made.
+        Err(_) => Answer::refused("Database error: it does not answer in time; try again".to_owned()),
     };
     Json(answer).into_response()
+}
+
+/// The answer when the host has more requests than it takes at once.
+pub(crate) fn busy() -> Response {
+    Json(Answer::refused("The host is busy; try again".to_owned())).into_response()
 }
 
 fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Invalid> {
@@ -170,13 +180,15 @@ fn explain(gpu_type: &str, error: &RentError) -> String {
         RentError::NoPlace(NoPlace::UnknownGpu(_) | NoPlace::NoGpuFree(_)) => {
             format!("No {gpu_type} GPUs available on this host")
         }
-        RentError::Store(StoreError::Unavailable(_)) => "Database error: it does not answer; try again".to_owned(),
+        RentError::Store(StoreError::Unavailable(_)) | RentError::Unconfirmed { .. } => {
+            "Database error: it does not answer; try again".to_owned()
+        }
         other => other.to_string(),
     }
 }
 
 /// Waits until the rental's container runs, or it ends, or the time is over.
-async fn started(rentals: &Rentals, rental: Rental, mut updates: Subscription) -> Answer {
+async fn started(rentals: &Rentals, rental: Rental, mut updates: Subscription, deadline: Instant) -> Answer {
     let id = rental.id();
     let wait = async {
         loop {
@@ -189,11 +201,11 @@ async fn started(rentals: &Rentals, rental: Rental, mut updates: Subscription) -
             }
         }
     };
-    let rental = tokio::time::timeout(WAIT, wait).await.unwrap_or(rental);
+    let rental = tokio::time::timeout_at(deadline, wait).await.unwrap_or(rental);
     match (rental.started_at(), rental.state().end_reason()) {
-        (Some(_), _) => Answer::of(&rental, format!("Rental {id} started successfully")),
+        (_, Some(reason)) => Answer { rental_id: Some(id), ..Answer::refused(reason.describe()) },
+        (Some(_), None) => Answer::of(&rental, format!("Rental {id} started successfully")),
         (None, None) => Answer::of(&rental, format!("Rental {id} is being created")),
-        (None, Some(reason)) => Answer { rental_id: Some(id), ..Answer::refused(reason.describe()) },
     }
 }
 

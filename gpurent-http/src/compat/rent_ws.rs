@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::services::{speaks_http, speaks_vnc};
+use crate::auth::Caller;
 use crate::words;
 
 /// A client that takes longer to read one message is cut off; it may come back and ask the API.
@@ -23,11 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a silent client is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
+const READ_TRIES: u32 = 5;
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
 const JUPYTER: u16 = 8888;
 const VNC: u16 = 5900;
 
 /// Tells one client everything until it leaves, is too slow, or the server ends.
-pub(crate) async fn serve(mut socket: WebSocket, rentals: Rentals, shutdown: CancellationToken) {
+pub(crate) async fn serve(mut socket: WebSocket, rentals: Rentals, caller: Caller, shutdown: CancellationToken) {
     let mut updates = rentals.subscribe();
     let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
     let goodbye = loop {
@@ -35,7 +39,7 @@ pub(crate) async fn serve(mut socket: WebSocket, rentals: Rentals, shutdown: Can
             biased;
             () = shutdown.cancelled() => break (close_code::AWAY, "the host shuts down".to_owned()),
             update = updates.next() => match update {
-                Ok(update) => match render(&rentals, &update).await {
+                Ok(update) => match render(&rentals, &caller, &update).await {
                     Some(message) => Message::Text(message.to_string().into()),
                     None => continue,
                 },
@@ -59,11 +63,37 @@ pub(crate) async fn serve(mut socket: WebSocket, rentals: Rentals, shutdown: Can
     drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
 }
 
-async fn render(rentals: &Rentals, update: &Update) -> Option<Value> {
+/// The message for an update; `None` where there is nothing to tell this client.
+async fn render(rentals: &Rentals, caller: &Caller, update: &Update) -> Option<Value> {
+    let id = match update {
+        Update::Progress { rental, .. } => *rental,
+        Update::Event(entry) if is_told(&entry.recorded.event) => entry.rental,
+        Update::Event(_) => return None,
+    };
+    let rental = read(rentals, id).await.filter(|rental| caller.may_see(rental))?;
     match update {
-        Update::Progress { rental, progress } => Some(pulling(rentals, *rental, progress)),
-        Update::Event(entry) => render_event(rentals, entry).await,
+        Update::Progress { progress, .. } => Some(pulling(rentals, id, progress)),
+        Update::Event(entry) => render_event(rentals, entry, &rental).await,
     }
+}
+
+fn is_told(event: &Event) -> bool {
+    matches!(event, Event::Claimed(_) | Event::Started { .. } | Event::Verified { .. } | Event::Warned | Event::Ended)
+}
+
+/// Reads the rental that an update is about; a store that does not answer gets a few more chances, since
+/// an update that is skipped is never told again.
+async fn read(rentals: &Rentals, id: RentalId) -> Option<Rental> {
+    for _ in 0..READ_TRIES {
+        match rentals.get(id).await {
+            Ok(rental) => return rental,
+            Err(error) => {
+                tracing::warn!(rental = %id, error = &error as &dyn std::error::Error, "update waits for the store");
+                tokio::time::sleep(READ_PAUSE).await;
+            }
+        }
+    }
+    None
 }
 
 fn pulling(rentals: &Rentals, rental: RentalId, progress: &Progress) -> Value {
@@ -76,26 +106,17 @@ fn pulling(rentals: &Rentals, rental: RentalId, progress: &Progress) -> Value {
     })
 }
 
-async fn render_event(rentals: &Rentals, entry: &JournalEntry) -> Option<Value> {
+async fn render_event(rentals: &Rentals, entry: &JournalEntry, rental: &Rental) -> Option<Value> {
     let id = entry.rental;
-    let container = async || match rentals.get(id).await {
-        Ok(Some(rental)) => rental.container().cloned(),
-        // The status is worth telling without the container's id.
-        Ok(None) | Err(_) => None,
-    };
     let status = |status: &str, message: String, container: Option<ContainerId>| json!({"instance_uuid": id, "status": status, "message": message, "container_id": container});
     match &entry.recorded.event {
         Event::Claimed(_) => Some(status("creating", "Starting container creation...".to_owned(), None)),
         Event::Started { .. } => {
-            let container = container().await;
+            let container = rental.container().cloned();
             let named = container.as_ref().map(ToString::to_string).unwrap_or_default();
             Some(status("running", format!("Container started with container ID: {named}"), container))
         }
-        Event::Verified { .. } => {
-            // The only store error that matters here leaves the client with what the API tells.
-            let rental = rentals.get(id).await.ok().flatten()?;
-            Some(ready(rentals, &rental).await)
-        }
+        Event::Verified { .. } => Some(ready(rentals, rental).await),
         Event::Warned => Some(json!({
             "status": "live_update",
             "agent_id": rentals.host(),
@@ -103,7 +124,6 @@ async fn render_event(rentals: &Rentals, entry: &JournalEntry) -> Option<Value> 
             "message": "The rental expires soon",
         })),
         Event::Ended => {
-            let rental = rentals.get(id).await.ok().flatten()?;
             let reason = rental.state().end_reason()?;
             let message = match reason {
                 EndReason::Expired => "Rental expired, instance removed".to_owned(),

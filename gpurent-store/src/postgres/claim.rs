@@ -30,7 +30,8 @@ pub(super) async fn claim(pool: &PgPool, new: &NewRental, placement: &Placement)
         let look = sqlx::query_as(LOOK).bind(new.host.as_str()).bind(new.name.as_str()).fetch_one(pool);
         let (gpus, ports, same, fingerprint): Look = bounded(look).await?;
         if let Some(Json(existing)) = same {
-            return if fingerprint.as_deref() == Some(new.fingerprint.0.as_slice()) {
+            let is_same = fingerprint.as_deref() == Some(new.fingerprint.0.as_slice());
+            return if is_same && existing.state().end_reason().is_none() {
                 Ok(Claimed::Existing(existing))
             } else {
                 Err(ClaimError::NameTaken(new.name.clone()))

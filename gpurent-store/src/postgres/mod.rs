@@ -16,7 +16,7 @@ use gpurent_core::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::rental::Rental;
 use gpurent_core::seal::Sealed;
-use gpurent_core::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError};
+use gpurent_core::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError, Tenure};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::types::Json;
@@ -67,8 +67,8 @@ type EventColumns = (i64, i64, Json<Event>);
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Epoch, StoreError> {
-        let query = sqlx::query_scalar(
+    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
+        let query = sqlx::query_as(
             "WITH taken AS (
                  INSERT INTO gpurent.host AS host (id, engine, epoch) VALUES ($1, $2, 1)
                  ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1 WHERE host.engine = excluded.engine
@@ -76,12 +76,13 @@ impl Store for PostgresStore {
              ), head AS (
                  INSERT INTO gpurent.journal_head (host_id) SELECT id FROM taken ON CONFLICT DO NOTHING
              )
-             SELECT epoch FROM taken",
+             SELECT epoch, coalesce((SELECT last_position FROM gpurent.journal_head WHERE host_id = $1), 0)
+             FROM taken",
         );
-        let epoch: Option<i64> =
+        let taken: Option<(i64, i64)> =
             bounded(query.bind(host.as_str()).bind(engine.as_str()).fetch_optional(&self.pool)).await?;
-        if let Some(epoch) = epoch {
-            return Ok(Epoch::new(unsigned(epoch)));
+        if let Some((epoch, last)) = taken {
+            return Ok(Tenure { epoch: Epoch::new(unsigned(epoch)), last_position: Position::new(unsigned(last)) });
         }
         let query = sqlx::query_scalar("SELECT engine FROM gpurent.host WHERE id = $1").bind(host.as_str());
         let pinned: String = bounded(query.fetch_one(&self.pool)).await?;

@@ -1,0 +1,148 @@
+//! Putting a host together.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use event_listener::Event as Bell;
+
+use crate::allocator::{Allocator, BestFit};
+use crate::clock::{Clock, SystemClock};
+use crate::failpoint::{FailpointHook, Failpoints};
+use crate::feed::Feed;
+use crate::gpu::Gpu;
+use crate::host::Shared;
+use crate::id::HostId;
+use crate::money::RateCard;
+use crate::placement::Placement;
+use crate::port::{PortPools, PortProbe, TrustBooks};
+use crate::reconcile::{Pace, Reconciler};
+use crate::rental::Timing;
+use crate::rentals::Rentals;
+use crate::runtime::ContainerRuntime;
+use crate::seal::Sealer;
+use crate::store::Store;
+
+/// Puts a host together: the parts that have no default go into [`HostBuilder::new`].
+pub struct HostBuilder {
+    host: HostId,
+    public_host: String,
+    store: Arc<dyn Store>,
+    runtime: Arc<dyn ContainerRuntime>,
+    sealer: Arc<dyn Sealer>,
+    clock: Arc<dyn Clock>,
+    placement: Placement,
+    timing: Timing,
+    pace: Pace,
+    failpoints: Failpoints,
+}
+
+impl HostBuilder {
+    /// A host that rents `gpus`, hands out ports of `pools`, and charges nothing.
+    #[must_use]
+    pub fn new(
+        host: HostId,
+        store: Arc<dyn Store>,
+        runtime: Arc<dyn ContainerRuntime>,
+        sealer: Arc<dyn Sealer>,
+        gpus: Vec<Gpu>,
+        pools: PortPools,
+    ) -> Self {
+        let placement = Placement {
+            gpus: gpus.into(),
+            allocator: Arc::new(BestFit),
+            pools,
+            port_probe: Arc::new(TrustBooks),
+            prices: None,
+        };
+        Self {
+            host,
+            public_host: "127.0.0.1".to_owned(),
+            store,
+            runtime,
+            sealer,
+            clock: Arc::new(SystemClock::new()),
+            placement,
+            timing: Timing::default(),
+            pace: Pace::default(),
+            failpoints: Failpoints::default(),
+        }
+    }
+
+    /// The name or address that renters reach the host under; 127.0.0.1 by default.
+    #[must_use]
+    pub fn public_host(mut self, name: String) -> Self {
+        self.public_host = name;
+        self
+    }
+
+    /// Another clock than the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Another way to choose GPUs than [`BestFit`].
+    #[must_use]
+    pub fn allocator(mut self, allocator: Arc<dyn Allocator>) -> Self {
+        self.placement.allocator = allocator;
+        self
+    }
+
+    /// A way to see ports that other programs use.
+    #[must_use]
+    pub fn port_probe(mut self, probe: Arc<dyn PortProbe>) -> Self {
+        self.placement.port_probe = probe;
+        self
+    }
+
+    /// Prices; a GPU without one is then refused.
+    #[must_use]
+    pub fn prices(mut self, card: RateCard) -> Self {
+        self.placement.prices = Some(Arc::new(card));
+        self
+    }
+
+    /// Other times than the default ones for warnings and deadlines.
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Another pace of looking than the default one.
+    #[must_use]
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// A hook that hears every boundary between effects: for crash tests.
+    #[must_use]
+    pub fn failpoints(mut self, hook: FailpointHook) -> Self {
+        self.failpoints = Failpoints::new(Some(hook));
+        self
+    }
+
+    /// The handle for requests, and the future that makes them come true.
+    #[must_use]
+    pub fn build(self) -> (Rentals, Reconciler) {
+        let shared = Arc::new(Shared {
+            host: self.host,
+            public_host: self.public_host,
+            store: self.store,
+            runtime: self.runtime,
+            clock: self.clock,
+            sealer: self.sealer,
+            placement: self.placement,
+            timing: self.timing,
+            pace: self.pace,
+            feed: Arc::new(Feed::default()),
+            failpoints: self.failpoints,
+            bell: Bell::new(),
+            intent_pending: AtomicBool::new(false),
+            reconciling: AtomicBool::new(false),
+        });
+        (Rentals::new(Arc::clone(&shared)), Reconciler::new(shared))
+    }
+}

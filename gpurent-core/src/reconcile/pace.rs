@@ -1,0 +1,36 @@
+//! How often the reconciler looks, and how much it does at once.
+
+use std::time::Duration;
+
+/// How often the reconciler looks, besides acting at once on what it is told.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// How often the engine's containers are looked at while rentals run.
+    pub observe: Duration,
+    /// How often the store is read for intents that other processes wrote.
+    pub read: Duration,
+    /// How often it is confirmed that the host is still ours.
+    pub confirm: Duration,
+    /// The safety sweep: everything is read and compared, whatever was believed before.
+    pub sweep: Duration,
+    /// The longest pause between two tries of something that fails for now.
+    pub max_backoff: Duration,
+    /// How long a shutdown waits for effects that must not be cut off.
+    pub drain: Duration,
+    /// Rentals on their way up at once; the others wait. Taking down is never held up.
+    pub concurrent_steps: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            observe: Duration::from_secs(2),
+            read: Duration::from_secs(2),
+            confirm: Duration::from_secs(5),
+            sweep: Duration::from_secs(300),
+            max_backoff: Duration::from_secs(15),
+            drain: Duration::from_secs(20),
+            concurrent_steps: 64,
+        }
+    }
+}
