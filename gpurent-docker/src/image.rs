@@ -61,7 +61,10 @@ pub(crate) async fn ensure(
             return Err(RuntimeError::PullStalled { image: image.clone(), idle: patience.0 });
         };
         let news = match next {
-            None => return Ok(()),
+            None => {
+                progress.update(pull.sum("Pull complete".to_owned()));
+                return Ok(());
+            }
             Some(Ok(news)) => news,
             Some(Err(error)) => return Err(failed(image, error)),
         };

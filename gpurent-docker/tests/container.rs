@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
+use gpurent_core::runtime::{ContainerRuntime, Progress, PullProgress, RuntimeError};
 use gpurent_docker::{AccessKit, DockerRuntime, LocalPorts, PullPatience};
 use support::{Silent, Tenant, docker, engine, launch, password};
 
@@ -43,6 +43,36 @@ async fn a_container_that_does_not_see_its_gpu_is_refused() {
         "{verified:?}"
     );
     runtime.remove(launch.id).await.unwrap();
+}
+
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<Progress>>);
+
+impl PullProgress for Told {
+    fn update(&self, progress: Progress) {
+        self.0.lock().unwrap().push(progress);
+    }
+}
+
+#[tokio::test]
+async fn a_pull_from_a_registry_is_told_in_bytes() {
+    let registry = std::env::var("GPURENT_TEST_REGISTRY").expect("GPURENT_TEST_REGISTRY: run scripts/test");
+    let launch = launch(&format!("{registry}/gpurent-test/pulled:1"));
+    docker(&["rmi", "-f", launch.image.as_str()]).await;
+    let told = Told::default();
+    let runtime = support::runtime().await;
+    runtime.prepare(&launch, &told).await.unwrap();
+    let told = told.0.into_inner().unwrap();
+    assert!(told.windows(2).all(|pair| pair[0].current_bytes <= pair[1].current_bytes), "{told:?}");
+    let last = told.last().expect("something is told of every pull");
+    assert!(last.current_bytes > 60_000_000 && last.current_bytes == last.total_bytes, "{told:?}");
+    // And it runs.
+    let credential = password();
+    runtime.create(&launch, &credential).await.unwrap();
+    runtime.start(&launch).await.unwrap();
+    runtime.verify(&launch, Duration::from_secs(20)).await.unwrap();
+    runtime.remove(launch.id).await.unwrap();
+    docker(&["rmi", launch.image.as_str()]).await;
 }
 
 #[tokio::test]
