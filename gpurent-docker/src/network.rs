@@ -4,33 +4,69 @@
 //! reaches a neighbour's published port through its own gateway), and Docker's address pools end at
 //! about thirty.
 
-use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::models::NetworkCreateRequest;
 use gpurent_core::runtime::RuntimeError;
 
-use crate::error::{classify, refusal};
+use crate::error::{classify, refusal, unavailable};
 
 /// The network's name.
 pub(crate) const NAME: &str = "gpurent";
 
+/// Its bridge. Docker does not keep two networks from having one name, but two bridges it does.
+const BRIDGE: &str = "gpurent0";
+
+/// How long a network that somebody else is just making may take to show.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// Makes the network unless it is there.
 pub(crate) async fn ensure(docker: &Docker) -> Result<(), RuntimeError> {
-    if docker.inspect_network(NAME, None).await.is_ok() {
+    ensure_named(docker, NAME, BRIDGE).await
+}
+
+async fn ensure_named(docker: &Docker, name: &str, bridge: &str) -> Result<(), RuntimeError> {
+    if docker.inspect_network(name, None).await.is_ok() {
         return Ok(());
     }
-    let options = [("com.docker.network.bridge.enable_icc", "false"), ("com.docker.network.bridge.name", "gpurent0")];
+    let options = [("com.docker.network.bridge.enable_icc", "false"), ("com.docker.network.bridge.name", bridge)];
     let request = NetworkCreateRequest {
-        name: NAME.to_owned(),
+        name: name.to_owned(),
         driver: Some("bridge".to_owned()),
-        options: Some(HashMap::from(options.map(|(name, value)| (name.to_owned(), value.to_owned())))),
+        options: Some(options.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         ..NetworkCreateRequest::default()
     };
-    match docker.create_network(request).await {
-        Ok(_) => Ok(()),
-        // Somebody made it in between.
-        Err(error) if matches!(refusal(&error), Some((409, _))) => Ok(()),
-        Err(error) => Err(classify(error, &[])),
+    let Err(refused) = docker.create_network(request).await else { return Ok(()) };
+    if refusal(&refused).is_none() {
+        return Err(unavailable(refused));
+    }
+    // Refused because somebody else was faster? Then it shows soon.
+    let begun = Instant::now();
+    while begun.elapsed() < SETTLE {
+        if docker.inspect_network(name, None).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(classify(refused, &[]))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_rentals_at_once_on_a_fresh_engine_make_one_network() {
+        let engine = std::env::var("DOCKER_HOST").expect("DOCKER_HOST: run scripts/test");
+        let docker = crate::client::connect(&engine).await.unwrap();
+        let unique = format!("{:08x}", rand::random::<u32>());
+        let (name, bridge) = (format!("gpurent-test-{unique}"), format!("gpt{unique}"));
+        let made = join_all((0..8).map(|_| ensure_named(&docker, &name, &bridge))).await;
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+        docker.remove_network(&name).await.unwrap();
+        assert!(docker.inspect_network(&name, None).await.is_err(), "there was one");
     }
 }
