@@ -10,6 +10,7 @@ use gpurent_core::id::HostId;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::money::{Currency, HourlyRate, MicroUnits};
 use gpurent_core::port::PortRange;
+use jiff::SignedDuration;
 
 /// The settings of `gpurent-host serve`.
 #[derive(Args)]
@@ -56,6 +57,9 @@ pub struct Serve {
     /// Currency of the prices.
     #[arg(long, env = "GPURENT_CURRENCY", default_value = "USD", value_parser = |code: &str| Currency::try_from(code.to_owned()))]
     pub currency: Currency,
+    /// How long after its start a container may take until SSH answers, such as 90s.
+    #[arg(long, env = "GPURENT_ACCESS_TIMEOUT", default_value = "90s")]
+    pub access_timeout: SignedDuration,
     /// Where the lock is kept that makes this the engine's only agent; the same for all agents of a machine.
     #[arg(long, env = "GPURENT_LOCK_DIR", default_value = "/run/gpurent")]
     pub lock_dir: PathBuf,

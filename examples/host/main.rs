@@ -6,6 +6,7 @@ mod seal_key;
 mod serve;
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -27,8 +28,9 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("GPURENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = EnvFilter::try_from_env("GPURENT_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let Command::Serve(serve) = Arguments::parse().command;
     match serve::serve(*serve).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,5 +44,8 @@ async fn main() -> ExitCode {
 /// An error and its causes, for the operator.
 fn with_causes(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        // Some libraries repeat their cause in their own text.
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }

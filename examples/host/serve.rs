@@ -12,6 +12,7 @@ use gpurent_core::memory::{MemoryStore, SimulatedGpus};
 use gpurent_core::money::RateCard;
 use gpurent_core::port::{HostPort, PortPools};
 use gpurent_core::probe::{GpuProbe, ProbeError};
+use gpurent_core::rental::Timing;
 use gpurent_core::runtime::ContainerRuntime;
 use gpurent_core::store::{Store, StoreError};
 use gpurent_docker::{AccessKit, DockerRuntime, EngineLock, LocalPorts, NvmlGpus};
@@ -51,6 +52,7 @@ pub async fn serve(settings: Serve) -> Result<(), Failure> {
 
     let mut builder = HostBuilder::new(host, store, Arc::new(runtime), Arc::new(sealer), gpus, pools)
         .public_host(settings.public_host.clone())
+        .timing(Timing { access: settings.access_timeout, ..Timing::default() })
         .port_probe(Arc::new(LocalPorts));
     if !settings.rates.is_empty() {
         let card = RateCard::new(settings.currency.clone());

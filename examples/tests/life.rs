@@ -99,6 +99,20 @@ async fn what_never_becomes_ready_fails_with_its_reason_and_costs_nothing() {
 }
 
 #[tokio::test]
+async fn ssh_that_never_answers_fails_the_rental_with_its_last_words() {
+    let mut machine = Machine::new("simulated:1:RTX 5090");
+    machine.access_timeout = "2s".to_owned();
+    let _host = machine.start().await;
+    let id = machine.rent(&request("gpurent-test/mute:1", "1h")).await;
+    let failed = machine.until(&id, &["failed", "ready"], SOON).await;
+    assert_eq!(failed["end"]["failure"]["kind"], "access_timeout", "{failed}");
+    // With a NUL in its output, which a database would refuse.
+    assert!(failed["end"]["failure"]["log_tail"].to_string().contains("last words"), "{failed}");
+    assert_eq!((&failed["bill"]["total"], &failed["end"]["fault"]), (&json!(0), &json!("host")));
+    machine.assert_clean().await;
+}
+
+#[tokio::test]
 async fn a_killed_container_ends_its_rental() {
     let machine = Machine::new("simulated:1:RTX 5090");
     let _host = machine.start().await;

@@ -131,6 +131,10 @@ impl Rentals {
             Err(ClaimError::Store(StoreError::Unavailable(cause))) => self.look_again(id, cause).await?,
             other => other?,
         };
+        if let Claimed::New(rental) = &claimed {
+            let (gpus, image) = (rental.gpus().len(), rental.spec().image.as_str());
+            tracing::info!(rental = %rental.id(), renter = %rental.spec().renter, gpus, image, "claimed");
+        }
         shared.failpoints.pass("claimed");
         shared.nudge();
         Ok(claimed)

@@ -40,6 +40,7 @@ pub struct Machine {
     pub port: u16,
     pub gpus: String,
     pub data_dir: String,
+    pub access_timeout: String,
     data: TempDir,
     pub client: reqwest::Client,
 }
@@ -53,6 +54,7 @@ impl Machine {
             listen: "127.0.0.1".to_owned(),
             port: free_port(),
             gpus: gpus.to_owned(),
+            access_timeout: "30s".to_owned(),
             data_dir: data.path().to_string_lossy().into_owned(),
             data,
             client: reqwest::Client::new(),
@@ -83,6 +85,7 @@ impl Machine {
             .args(["--database", &environment("DATABASE_URL"), "--docker", &environment("DOCKER_HOST")])
             .args(["--gpus", &self.gpus, "--host-id", &self.host_id])
             .args(["--data-dir", &self.data_dir, "--lock-dir", &self.data_dir])
+            .args(["--access-timeout", &self.access_timeout])
             .args(["--web-ports", "8100-8999", "--rate", "RTX 5090=3.60", "--rate", "V100=3.60"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

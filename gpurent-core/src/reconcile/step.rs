@@ -247,8 +247,12 @@ impl Step {
     /// Writes an event of the rental, as the holder of the host.
     async fn record(&self, event: Event) -> Result<Rental, StepError> {
         let mut change = Change::observation(self.rental.clone(), self.epoch);
+        let name = event.name();
         match change.apply(event, self.shared.clock.now().wall) {
-            Ok(Outcome::Changed) => self.shared.store.commit(&change).await?,
+            Ok(Outcome::Changed) => {
+                self.shared.store.commit(&change).await?;
+                tracing::info!(rental = %self.rental.id(), state = change.rental().state().phase().as_str(), "{name}");
+            }
             Ok(Outcome::Unchanged) => {}
             Err(_illegal) => return Err(StepError::Stale),
         }
