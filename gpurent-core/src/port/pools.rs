@@ -26,7 +26,7 @@ impl PortRange {
     }
 
     /// Every port once, beginning somewhere that depends on `salt`: neighbours in time get unrelated
-    /// ports, as seed clients expect, and the choice can be repeated in a test.
+    /// ports, as clients of such hosts expect, and the choice can be repeated in a test.
     fn shuffled(&self, salt: u64) -> impl Iterator<Item = HostPort> {
         let (first, last) = (u64::from(*self.0.start()), u64::from(*self.0.end()));
         let len = last - first + 1;
