@@ -96,6 +96,7 @@ fn by_hand(key: &SealKey) {
             allocator: Arc::new(gpurent_core::allocator::BestFit),
             pools: pools(),
             port_probe: Arc::new(TrustBooks),
+            capacity: None,
             prices: None,
         };
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::SleepFuture;
@@ -23,6 +24,9 @@ use tokio::sync::watch;
 
 use crate::config::{GpuSource, Serve};
 use crate::{failpoint, seal_key};
+
+/// Between two tries to reach a database that does not answer at the start.
+const DATABASE_PAUSE: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -50,10 +54,12 @@ pub async fn serve(settings: Serve) -> Result<(), Failure> {
         tracing::info!(uuid = %gpu.uuid, model = %gpu.model, memory_mib = gpu.memory_mib, simulated = gpu.simulated, "GPU to rent");
     }
 
+    let capacity = runtime.capacity().await?;
     let mut builder = HostBuilder::new(host, store, Arc::new(runtime), Arc::new(sealer), gpus, pools)
         .public_host(settings.public_host.clone())
         .timing(Timing { access: settings.access_timeout, ..Timing::default() })
-        .port_probe(Arc::new(LocalPorts));
+        .port_probe(Arc::new(LocalPorts))
+        .capacity(capacity);
     if !settings.rates.is_empty() {
         let card = RateCard::new(settings.currency.clone());
         builder =
@@ -117,7 +123,17 @@ async fn open_store(database: &str) -> Result<Arc<dyn Store>, StoreError> {
         tracing::warn!("rentals are kept in memory only: a restart of this program forgets them");
         return Ok(Arc::new(MemoryStore::default()));
     }
-    Ok(Arc::new(PostgresStore::connect(database).await?))
+    loop {
+        match PostgresStore::connect(database).await {
+            Ok(store) => return Ok(Arc::new(store)),
+            // After a reboot the database may come up later than we do.
+            Err(StoreError::Unavailable(cause)) => {
+                tracing::warn!(error = &*cause as &dyn Error, "the database does not answer; waiting for it");
+                tokio::time::sleep(DATABASE_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn keys(settings: &Serve) -> Result<ApiKeys, Failure> {

@@ -1,7 +1,8 @@
 //! One whole rental, told as it happens: claimed, pulled, started, verified, warned, ended, billed.
 //!
 //! Uses Docker where it answers, and says what of it is simulated. Needs no registry: where the image
-//! cannot be pulled it makes a minimal one from this machine's own busybox. Leaves nothing behind.
+//! cannot be pulled it makes a minimal one from this machine's own busybox. The container is gone at the
+//! end, however that comes about; the network, the access kit's volume and the minimal image stay.
 
 mod engine;
 mod telling;
@@ -28,6 +29,7 @@ use gpurent_core::rentals::Rentals;
 use gpurent_core::seal::SealKey;
 use gpurent_core::spec::{ImageRef, RentalRequest, RentalSpec, Term};
 use gpurent_docker::LocalPorts;
+use tokio::signal::unix::{SignalKind, signal};
 
 use telling::Telling;
 
@@ -115,9 +117,10 @@ fn lacks_image(rental: &Rental) -> bool {
     )
 }
 
-/// Rents, and tells what happens until the end. Ctrl-C ends the rental, not the program.
+/// Rents, and tells what happens until the end. Ctrl-C or SIGTERM end the rental, not the program.
 async fn live(rentals: &Rentals, request: RentalRequest, telling: &mut Telling) -> Result<Rental, Failure> {
     let mut updates = rentals.subscribe();
+    let mut terminated = signal(SignalKind::terminate())?;
     let id = rentals.rent(request).await?.rental().id();
     loop {
         tokio::select! {
@@ -125,12 +128,13 @@ async fn live(rentals: &Rentals, request: RentalRequest, telling: &mut Telling) 
                 if let Some(rental) = rental? {
                     return Ok(rental);
                 }
+                continue;
             }
-            _ = tokio::signal::ctrl_c() => {
-                telling.note("interrupted: ending the rental");
-                rentals.cancel(id).await?;
-            }
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
         }
+        telling.note("interrupted: ending the rental");
+        rentals.cancel(id).await?;
     }
 }
 
@@ -141,9 +145,9 @@ async fn next(
     updates: &mut Subscription,
     telling: &mut Telling,
 ) -> Result<Option<Rental>, Failure> {
-    match updates.next().await? {
-        Update::Progress { rental, progress } if rental == id => telling.pulling(&progress),
-        Update::Event(entry) if entry.rental == id => {
+    match updates.next().await {
+        Ok(Update::Progress { rental, progress }) if rental == id => telling.pulling(&progress),
+        Ok(Update::Event(entry)) if entry.rental == id => {
             let rental = rentals.get(id).await?.ok_or("the rental is gone")?;
             let access = match entry.recorded.event {
                 Event::Verified { .. } => rentals.access(&rental).await?,

@@ -95,7 +95,9 @@ async fn what_never_becomes_ready_fails_with_its_reason_and_costs_nothing() {
     assert_eq!((&failed["bill"]["total"], &failed["end"]["fault"]), (&json!(0), &json!("renter")));
     machine.assert_clean().await;
     // And the GPU can be had again.
-    machine.rent(&request("gpurent-test/busybox:1", "2s")).await;
+    let id = machine.rent(&request("gpurent-test/busybox:1", "2s")).await;
+    machine.until(&id, &["expired"], SOON).await;
+    machine.assert_clean().await;
 }
 
 #[tokio::test]

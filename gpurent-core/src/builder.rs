@@ -13,7 +13,7 @@ use crate::gpu::Gpu;
 use crate::host::Shared;
 use crate::id::HostId;
 use crate::money::RateCard;
-use crate::placement::Placement;
+use crate::placement::{Capacity, Placement};
 use crate::port::{PortPools, PortProbe, TrustBooks};
 use crate::reconcile::{Pace, Reconciler};
 use crate::rental::Timing;
@@ -52,6 +52,7 @@ impl HostBuilder {
             allocator: Arc::new(BestFit),
             pools,
             port_probe: Arc::new(TrustBooks),
+            capacity: None,
             prices: None,
         };
         Self {
@@ -93,6 +94,13 @@ impl HostBuilder {
     #[must_use]
     pub fn port_probe(mut self, probe: Arc<dyn PortProbe>) -> Self {
         self.placement.port_probe = probe;
+        self
+    }
+
+    /// What the machine has; who asks for more is refused.
+    #[must_use]
+    pub fn capacity(mut self, capacity: Capacity) -> Self {
+        self.placement.capacity = Some(capacity);
         self
     }
 

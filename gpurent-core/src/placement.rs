@@ -8,9 +8,10 @@ use std::sync::Arc;
 use crate::allocator::Allocator;
 use crate::gpu::{Gpu, GpuModel, GpuSelector, GpuUuid};
 use crate::id::{Attempt, LaunchId, RentalId};
+use crate::invalid::Invalid;
 use crate::money::{Quote, RateCard};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
-use crate::spec::RentalSpec;
+use crate::spec::{Limits, RentalSpec};
 
 /// What the host's live rentals hold.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,31 @@ pub struct Held {
     pub gpus: BTreeSet<GpuUuid>,
     /// Host ports.
     pub ports: BTreeSet<HostPort>,
+}
+
+/// What a machine has, besides GPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Thousandths of a CPU.
+    pub milli_cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Capacity {
+    fn check(&self, limits: &Limits) -> Result<(), Invalid> {
+        let too_much = |field: &str| Err(Invalid::new(field, "is more than this host has"));
+        if limits.milli_cpus().is_some_and(|cpus| cpus > self.milli_cpus) {
+            return too_much("cpus");
+        }
+        if limits.memory_bytes().is_some_and(|bytes| bytes > self.memory_bytes) {
+            return too_much("memory");
+        }
+        if limits.shm_bytes().is_some_and(|bytes| bytes > self.memory_bytes) {
+            return too_much("shm");
+        }
+        Ok(())
+    }
 }
 
 /// What a rental was given.
@@ -45,6 +71,9 @@ pub enum NoPlace {
     /// Prices are on, and the rate card has none for this model.
     #[error("no price is set for {0}")]
     NoRate(GpuModel),
+    /// More of the machine is asked for than it has.
+    #[error(transparent)]
+    TooMuch(Invalid),
     /// The ports are the problem.
     #[error(transparent)]
     NoPort(#[from] NoPort),
@@ -61,6 +90,8 @@ pub struct Placement {
     pub pools: PortPools,
     /// Who knows which of them somebody else uses.
     pub port_probe: Arc<dyn PortProbe>,
+    /// What the machine has; `None` where nobody knows.
+    pub capacity: Option<Capacity>,
     /// What GPUs cost; `None` where nothing is charged.
     pub prices: Option<Arc<RateCard>>,
 }
@@ -71,6 +102,9 @@ impl Placement {
     /// # Errors
     /// [`NoPlace`], naming what is missing.
     pub fn place(&self, rental: RentalId, spec: &RentalSpec, held: &Held) -> Result<Placed, NoPlace> {
+        if let Some(capacity) = &self.capacity {
+            capacity.check(&spec.limits).map_err(NoPlace::TooMuch)?;
+        }
         let selector = &spec.gpu.selector;
         let known = self.gpus.iter().filter(|gpu| selector.matches(gpu)).count();
         if known < usize::from(spec.gpu.count.get()) {

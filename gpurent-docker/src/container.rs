@@ -49,7 +49,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// An equal part of the machine for each of `slots` GPUs, a tenth kept back for the host itself.
+    /// An equal part of the machine for each of `slots` GPUs, a tenth of the memory kept back for the host itself.
     pub(crate) fn of(cpus: i64, memory: i64, slots: i64) -> Self {
         let slots = slots.max(1);
         // Less than a tenth of a CPU is refused as a limit everywhere else too.

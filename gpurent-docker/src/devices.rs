@@ -2,6 +2,7 @@
 //! half-way gives a container all of them, or none.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::exec::StartExecResults;
@@ -12,13 +13,17 @@ use gpurent_core::runtime::{LaunchSpec, RuntimeError};
 use crate::error::{classify, unavailable};
 use crate::kit::MOUNT;
 
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Refuses a container that does not see exactly the claimed GPUs. GPUs without device nodes (simulated
 /// ones, WSL2) cannot be checked this way and are not.
 pub(crate) async fn check(docker: &Docker, launch: &LaunchSpec) -> Result<(), RuntimeError> {
     let Some(claimed) = launch.gpus.iter().map(|gpu| gpu.device_node).collect::<Option<BTreeSet<u32>>>() else {
         return Ok(());
     };
-    let found = seen(docker, &launch.id.container_name()).await?;
+    // The renter's program shares the container with our `ls`, and could stop it.
+    let found = tokio::time::timeout(PATIENCE, seen(docker, &launch.id.container_name())).await;
+    let found = found.map_err(|late| RuntimeError::Unavailable(Box::new(late)))??;
     if found == claimed {
         return Ok(());
     }

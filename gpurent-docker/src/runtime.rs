@@ -18,6 +18,7 @@ use futures_util::StreamExt;
 use gpurent_core::access::Credential;
 use gpurent_core::id::{ContainerId, EngineId, HostId, LaunchId};
 use gpurent_core::lifecycle::Exit;
+use gpurent_core::placement::Capacity;
 use gpurent_core::port::HostPort;
 use gpurent_core::runtime::{
     ContainerRuntime, Created, LaunchSpec, Observation, Presence, PullProgress, RuntimeError, Seen,
@@ -32,7 +33,10 @@ use crate::image::{self, PullPatience};
 use crate::kit::{AccessKit, MARKER, MOUNT, access_archive};
 use crate::{client, devices, kit, network, ssh};
 
-const CONCURRENT_PULLS: usize = 4;
+const CONCURRENT_PULLS: usize = 16;
+/// How long an engine may take to hand over a container's last lines, and how much of them is read.
+const LOG_PATIENCE: Duration = Duration::from_secs(10);
+const MOST_LOG_BYTES: usize = 4 * 1024 * 1024;
 /// How often a container that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// How long a removal or a kill may take to show.
@@ -83,6 +87,18 @@ impl DockerRuntime {
         let slots = i64::try_from(slots).unwrap_or(i64::MAX);
         self.share = Share::of(info.ncpu.unwrap_or(1), info.mem_total.unwrap_or(0), slots);
         Ok(self)
+    }
+
+    /// What the machine has, so that nobody is promised more.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`] where the engine does not answer.
+    pub async fn capacity(&self) -> Result<Capacity, RuntimeError> {
+        let info = self.docker.info().await.map_err(unavailable)?;
+        Ok(Capacity {
+            milli_cpus: u32::try_from(info.ncpu.unwrap_or(1)).unwrap_or(1).saturating_mul(1000),
+            memory_bytes: u64::try_from(info.mem_total.unwrap_or(0)).unwrap_or(0),
+        })
     }
 
     /// Another patience with pulls that make no progress.
@@ -462,13 +478,20 @@ impl ContainerRuntime for DockerRuntime {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
         let mut stream = self.docker.logs(&launch.container_name(), Some(options));
         let mut text = String::new();
-        while let Some(chunk) = stream.next().await {
-            match chunk {
-                Ok(chunk) => text.push_str(&String::from_utf8_lossy(&chunk.into_bytes())),
-                Err(error) if is_missing(&error) => return Ok(Vec::new()),
-                Err(error) => return Err(unavailable(error)),
+        let read = async {
+            while let Some(chunk) = stream.next().await {
+                match chunk {
+                    Ok(chunk) => text.push_str(&String::from_utf8_lossy(&chunk.into_bytes())),
+                    Err(error) if is_missing(&error) => return Ok(()),
+                    Err(error) => return Err(unavailable(error)),
+                }
+                if text.len() > MOST_LOG_BYTES {
+                    return Ok(());
+                }
             }
-        }
+            Ok(())
+        };
+        tokio::time::timeout(LOG_PATIENCE, read).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))??;
         Ok(text.lines().map(str::to_owned).collect())
     }
 }

@@ -51,6 +51,23 @@ async fn a_key_logs_in_and_passwords_do_not() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
+#[tokio::test]
+async fn nobody_gets_in_by_what_the_image_brought() {
+    // Its accounts root and dev have the password "open-sesame", and it plants that for us too.
+    let tenant = Tenant::up(launch("gpurent-test/backdoor:1"), &password()).await;
+    assert_eq!(text(&tenant.ssh("mySecurePassword123", "id -u").await), "0");
+    assert!(!tenant.ssh("open-sesame", "id -u").await.status.success());
+    let mut dev = tenant.launch.clone();
+    dev.login = "dev".parse().unwrap();
+    let as_dev = Tenant { launch: dev, runtime: support::runtime().await, container: tenant.container.clone() };
+    assert!(!as_dev.ssh("open-sesame", "id -u").await.status.success(), "another account of the image");
+    tenant.gone().await;
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
+    let tenant = Tenant::up(launch("gpurent-test/backdoor:1"), &Credential::PublicKey(key.parse().unwrap())).await;
+    assert!(!tenant.ssh("open-sesame", "id -u").await.status.success(), "a planted hash");
+    tenant.gone().await;
+}
+
 fn uuid() -> String {
     gpurent_core::id::RentalId::generate().to_string()
 }

@@ -68,8 +68,14 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "/problems/not-found", "No such thing", "there is no such rental or route")
     }
 
+    pub(crate) fn method_not_allowed() -> Self {
+        let title = "No such method here";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "/problems/method", title, "the route has other methods")
+    }
+
     pub(crate) fn busy() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/busy", "Too much at once", "try again").later(1)
+        let detail = "the host did not get to it in time; ask whether it was done, or try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/busy", "Too much at once", detail).later(1)
     }
 
     pub(crate) fn internal() -> Self {
@@ -168,6 +174,7 @@ impl From<RentError> for Problem {
         match error {
             RentError::NoPlace(NoPlace::UnknownGpu(_)) => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
             RentError::NoPlace(NoPlace::NoGpuFree(_)) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
+            RentError::NoPlace(NoPlace::TooMuch(invalid)) => invalid.into(),
             RentError::NoPlace(NoPlace::NoRate(_)) => invalid("/problems/no-rate", "No price for this GPU", "gpu"),
             RentError::NoPlace(NoPlace::NoPort(NoPort::NotAllowed(_))) => {
                 invalid("/problems/port-not-allowed", "Port not allowed", "ports")

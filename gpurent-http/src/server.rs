@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
+use tower::timeout::TimeoutLayer;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::api;
 use crate::auth::{ApiKeys, Caller, DEFAULT_ADDRESS, authenticate};
@@ -151,13 +151,14 @@ fn router(rentals: Rentals, keys: ApiKeys, sockets: Sockets) -> Router {
         .with_state(rentals.clone())
         .merge(Router::new().route("/ws", get(upgrade)).with_state(sockets))
         .fallback(async || Problem::not_found())
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn_with_state(keys, authenticate));
     let limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(busy))
+        .layer(TimeoutLayer::new(REQUEST_TIMEOUT))
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::new(MAX_REQUESTS))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
-        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
         .layer(DefaultBodyLimit::max(LIMIT));
     // Health is asked by machines that have no key, and answers when nothing else does.
     let health = Router::new().route("/health", get(health)).with_state(rentals);

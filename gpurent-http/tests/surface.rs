@@ -10,6 +10,7 @@ use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::{SleepFuture, SystemClock};
 use gpurent_core::id::HostId;
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
+use gpurent_core::placement::Capacity;
 use gpurent_core::port::PortPools;
 use gpurent_core::seal::SealKey;
 use gpurent_http::{ApiKey, ApiKeys, ServeError, Server};
@@ -37,6 +38,7 @@ async fn host_with(keys: ApiKeys) -> Host {
         gpus,
         pools.allow_requests("1024-65535".parse().unwrap()),
     )
+    .capacity(Capacity { milli_cpus: 4000, memory_bytes: 1 << 34 })
     .build();
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
     tokio::spawn(reconciler.run(sleep, std::future::pending()));
@@ -332,6 +334,9 @@ async fn v1_refuses_by_problem_and_does_nothing() {
         (with(&minimal(), &[("ports", json!([{"container": 80, "host": 22}]))]), 422, "ports"),
         (with(&minimal(), &[("environment", json!({"LD_PRELOAD": "/x"}))]), 422, "environment"),
         (with(&minimal(), &[("limits", json!({"memory_bytes": 1}))]), 422, "memory"),
+        (with(&minimal(), &[("limits", json!({"memory_bytes": 1u64 << 40}))]), 422, "memory"),
+        (with(&minimal(), &[("limits", json!({"milli_cpus": 1_000_000}))]), 422, "cpus"),
+        (with(&minimal(), &[("ports", json!([{"container": 80, "host_port": 9000}]))]), 422, "ports[0]"),
         (with(&minimal(), &[("lables", json!({}))]), 422, "lables"),
         (json!({"gpu": "V100"}), 422, "image"),
     ];
@@ -345,6 +350,7 @@ async fn v1_refuses_by_problem_and_does_nothing() {
     assert_eq!(host.get("/v1/rentals/not-an-id").await.0, 404);
     assert_eq!(host.get("/v1/rentals?limit=0").await.0, 422);
     assert_eq!(host.get("/v1/nothing").await.0, 404);
+    assert_eq!(host.client.put(host.url("/v1/rentals")).send().await.unwrap().status(), 405);
     let typed = host.client.post(host.url("/v1/rentals")).body(minimal().to_string()).send().await.unwrap();
     assert_eq!(typed.status(), 415);
     assert!(host.nothing_was_done().await);

@@ -63,6 +63,7 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
         allocator: Arc::new(BestFit),
         pools: PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
         port_probe: Arc::new(TrustBooks),
+        capacity: None,
         prices: None,
     };
     // Each store is a process of its own: no lock in memory between them.

@@ -29,8 +29,17 @@ pub async fn docker(args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// A port below the range from which the kernel takes those of outgoing connections, and above our pools:
+/// it stays free while a crashed host is down.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let salt = u16::try_from(std::process::id() % 4000).unwrap();
+    loop {
+        let port = 24_000 + (salt + NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) % 8000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A host's settings; they outlive its processes.

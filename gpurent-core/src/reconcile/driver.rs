@@ -1,7 +1,7 @@
 //! Decides what runs when: which rental's step, which chore, how long to sleep.
 //!
 //! One future, no tasks of its own. Effects run side by side inside it, at most one for each rental, and
-//! a panic in one is contained. Only `prepare` and `verify` are cut off when a rental has to end; the
+//! a panic in one is contained. Only pulls, checks and warnings are cut off when a rental has to end; the
 //! other steps are awaited, because a request that was cut off may still reach the engine.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -86,6 +86,9 @@ pub(super) struct Step {
     pub(super) rental: Rental,
 }
 
+/// What a runtime may take beyond the time it is given to verify access.
+const VERIFY_SLACK: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// How long an expired rental waits for the store before its container is stopped.
 const EXPIRY_PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -177,7 +180,14 @@ impl Step {
     }
 
     async fn verify(&self, within: std::time::Duration) -> Result<Rental, Trouble> {
-        self.shared.runtime.verify(&LaunchSpec::of(&self.rental), within).await?;
+        // A runtime bounds its own time; a rental that is neither ready nor given up would cost its GPU.
+        let launch = LaunchSpec::of(&self.rental);
+        let mut verify = self.shared.runtime.verify(&launch, within).fuse();
+        let mut too_late = self.sleep.sleep(within + VERIFY_SLACK).fuse();
+        select_biased! {
+            verified = verify => verified?,
+            () = too_late => return Err(RuntimeError::AccessTimeout(within).into()),
+        }
         let now = self.shared.clock.now();
         let started_at = self.rental.started_at().unwrap_or(now.wall);
         // The engine's stamp is wall time; the same instant on the boot clock lies as far back. A stamp

@@ -94,6 +94,7 @@ impl<S: Store> Bench<S> {
                 allocator: Arc::new(BestFit),
                 pools: valid(pools).allow_requests(valid("1024-65535".parse())),
                 port_probe: Arc::new(TrustBooks),
+                capacity: None,
                 prices: None,
             },
             host,

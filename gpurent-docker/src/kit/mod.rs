@@ -207,9 +207,9 @@ pub(crate) async fn access_archive(
     credential: &Credential,
     image: &ImageConfig,
 ) -> Result<Vec<u8>, std::io::Error> {
-    let (name, secret) = match credential {
-        Credential::Password(password) => ("password-hash", hash(password.expose().to_owned()).await?),
-        Credential::PublicKey(key) => ("authorized-key", key.as_str().to_owned()),
+    let (kind, name, secret) = match credential {
+        Credential::Password(password) => ("password", "password-hash", hash(password.expose().to_owned()).await?),
+        Credential::PublicKey(key) => ("key", "authorized-key", key.as_str().to_owned()),
     };
     let mut tar = tar::Builder::new(Vec::new());
     append(&mut tar, ".gpurent/access/", tar::EntryType::Directory, 0o700, &[])?;
@@ -218,6 +218,8 @@ pub(crate) async fn access_archive(
     let signal: String = one_line(image.stop_signal.as_deref()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
     let files = [
         ("user", user.as_str()),
+        // Said, not guessed from the files that are there: the image may have brought some.
+        ("kind", kind),
         ("image-user", &one_line(image.user.as_deref())),
         ("stop-signal", signal.strip_prefix("SIG").unwrap_or(&signal)),
         (name, secret.as_str()),

@@ -47,7 +47,7 @@ struct Auth {
 
 /// A container port, or one with the host port it is to have.
 #[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 enum Port {
     Any(u16),
     Certain { container: u16, host: Option<u16> },

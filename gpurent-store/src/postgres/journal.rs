@@ -42,7 +42,7 @@ pub(super) async fn publish(
              WHERE event.id = waiting.id AND event.position IS NULL AND EXISTS (SELECT 1 FROM epoch)
              RETURNING event.position, event.rental_id, event.seq, event.at, event.body
          ), moved AS (
-             UPDATE gpurent.journal_head SET last_position = last_position + (SELECT count(*) FROM published)
+             UPDATE gpurent.journal_head SET last_position = (SELECT max(position) FROM published)
              WHERE host_id = $1 AND EXISTS (SELECT 1 FROM published)
          )
          SELECT position, rental_id, seq, at, body FROM published ORDER BY position",

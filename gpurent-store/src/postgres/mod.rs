@@ -97,7 +97,7 @@ impl Store for PostgresStore {
     }
 
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
-        let _turn = self.claiming.lock().await;
+        let _turn = bounded(async { Ok(self.claiming.lock().await) }).await?;
         claim::claim(&self.pool, new, placement).await
     }
 
