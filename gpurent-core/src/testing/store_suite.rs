@@ -44,6 +44,7 @@ macro_rules! store_suite {
             events_fold_to_the_rental,
             the_journal_has_every_event_once_and_in_order,
             readers_miss_nothing_while_others_write,
+            publications_at_once_leave_no_gap,
             lists_are_filtered_and_paged,
         );
     };
@@ -421,6 +422,26 @@ pub async fn readers_miss_nothing_while_others_write<S: Store>(store: Arc<S>) {
         let seqs: Vec<_> = seen.iter().filter(|(rental, _)| *rental == id).map(|(_, seq)| *seq).collect();
         assert_eq!(seqs, (1..=8).collect::<Vec<_>>());
     }
+}
+
+/// A publication that was given up may still happen, beside the next one: each position is given once.
+pub async fn publications_at_once_leave_no_gap<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
+    let publish = async {
+        for _ in 0..8 {
+            let at_once = join_all((0..6).map(|_| bench.store.publish(&bench.host, epoch, 100))).await;
+            assert!(at_once.iter().all(Result::is_ok), "{at_once:?}");
+            let_others_go_on().await;
+        }
+    };
+    let write_one = bench.live_through(one, epoch, whole_life());
+    let write_two = bench.live_through(two, epoch, whole_life());
+    futures_util::join!(publish, write_one, write_two);
+    valid(bench.store.publish(&bench.host, epoch, 100).await);
+    let journal = valid(bench.store.journal(&bench.host, Position::ZERO, 100).await);
+    assert_eq!(journal.iter().map(|entry| entry.position.get()).collect::<Vec<_>>(), (1..=16).collect::<Vec<_>>());
 }
 
 /// Lists come newest first, page after page, filtered by renter and phase.

@@ -19,8 +19,10 @@ fn entry((position, rental, seq, at, Json(event)): Row) -> Result<JournalEntry, 
     })
 }
 
-/// Gives the next positions to the oldest events that have none. The host's head is locked for it, and
-/// the epoch is checked under a lock, so a publisher that was taken over publishes nothing.
+/// Gives the next positions to the oldest events that have none. The host's head is locked first, by a
+/// statement of its own: what a publication before this one did must be in the snapshot that this one
+/// numbers from, also where that one's answer was given up. The epoch is checked under a lock too, so a
+/// publisher that was taken over publishes nothing.
 pub(super) async fn publish(
     pool: &PgPool,
     host: &HostId,
@@ -31,7 +33,7 @@ pub(super) async fn publish(
         "WITH epoch AS (
              SELECT 1 FROM gpurent.host WHERE id = $1 AND epoch = $2 FOR SHARE
          ), head AS (
-             SELECT last_position FROM gpurent.journal_head WHERE host_id = $1 FOR UPDATE
+             SELECT last_position FROM gpurent.journal_head WHERE host_id = $1
          ), waiting AS (
              SELECT id, row_number() OVER (ORDER BY id) AS n
              FROM (SELECT id FROM gpurent.event
@@ -50,7 +52,15 @@ pub(super) async fn publish(
     .bind(host.as_str())
     .bind(signed(epoch.get()))
     .bind(limit as i64);
-    let rows: Vec<Row> = bounded(query.fetch_all(pool)).await?;
+    let rows: Vec<Row> = bounded(async {
+        let mut transaction = pool.begin().await?;
+        let lock = sqlx::query("SELECT FROM gpurent.journal_head WHERE host_id = $1 FOR UPDATE").bind(host.as_str());
+        lock.execute(&mut *transaction).await?;
+        let rows = query.fetch_all(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    })
+    .await?;
     rows.into_iter().map(entry).collect()
 }
 

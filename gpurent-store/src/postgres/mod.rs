@@ -1,7 +1,7 @@
 //! The store on PostgreSQL 12 and later.
 //!
-//! Every write is one statement, and so one transaction and one round trip: its parts are data-modifying
-//! CTEs that all hang on the one that may or may not happen. [`claim`] makes rentals, [`commit`] changes
+//! Every write of a rental is one statement, and so one transaction and one round trip: its parts are
+//! data-modifying CTEs that all hang on the one that may or may not happen. [`claim`] makes rentals, [`commit`] changes
 //! them, [`journal`] publishes what happened; reading is here.
 
 mod claim;
