@@ -117,14 +117,31 @@ fn lacks_image(rental: &Rental) -> bool {
     )
 }
 
-/// Rents, and tells what happens until the end. Ctrl-C or SIGTERM end the rental, not the program.
+/// Rents, and tells what happens until the end. Whatever goes wrong meanwhile, the rental is taken down.
 async fn live(rentals: &Rentals, request: RentalRequest, telling: &mut Telling) -> Result<Rental, Failure> {
     let mut updates = rentals.subscribe();
-    let mut terminated = signal(SignalKind::terminate())?;
     let id = rentals.rent(request).await?.rental().id();
+    let told = follow(rentals, id, &mut updates, telling).await;
+    if told.is_err() {
+        rentals.cancel(id).await?;
+        while rentals.get(id).await?.is_some_and(|rental| rental.is_live()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    told
+}
+
+/// Tells until the rental has ended. Ctrl-C or SIGTERM end the rental, not the program.
+async fn follow(
+    rentals: &Rentals,
+    id: RentalId,
+    updates: &mut Subscription,
+    telling: &mut Telling,
+) -> Result<Rental, Failure> {
+    let mut terminated = signal(SignalKind::terminate())?;
     loop {
         tokio::select! {
-            rental = next(rentals, id, &mut updates, telling) => {
+            rental = next(rentals, id, updates, telling) => {
                 if let Some(rental) = rental? {
                     return Ok(rental);
                 }
@@ -145,9 +162,9 @@ async fn next(
     updates: &mut Subscription,
     telling: &mut Telling,
 ) -> Result<Option<Rental>, Failure> {
-    match updates.next().await {
-        Ok(Update::Progress { rental, progress }) if rental == id => telling.pulling(&progress),
-        Ok(Update::Event(entry)) if entry.rental == id => {
+    match updates.next().await? {
+        Update::Progress { rental, progress } if rental == id => telling.pulling(&progress),
+        Update::Event(entry) if entry.rental == id => {
             let rental = rentals.get(id).await?.ok_or("the rental is gone")?;
             let access = match entry.recorded.event {
                 Event::Verified { .. } => rentals.access(&rental).await?,

@@ -6,8 +6,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jiff::SignedDuration;
-
 use crate::access::{Credential, CredentialKind, CredentialRequest, LoginUser};
 use crate::clock::Moment;
 use crate::event::{Event, JournalEntry, Recorded};
@@ -20,7 +18,7 @@ use crate::lifecycle::EndReason;
 use crate::placement::NoPlace;
 use crate::port::HostPort;
 use crate::rental::{Outcome, Rental};
-use crate::runtime::{Cause, RuntimeError};
+use crate::runtime::Cause;
 use crate::seal::SealError;
 use crate::spec::{RentalRequest, RentalSpec};
 use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, StoreError};
@@ -212,14 +210,6 @@ impl Rentals {
         }))
     }
 
-    /// A rental's container output, at most `lines` of it.
-    ///
-    /// # Errors
-    /// [`RuntimeError`]
-    pub async fn logs(&self, rental: &Rental, lines: usize) -> Result<Vec<String>, RuntimeError> {
-        self.shared.runtime.logs(rental.launch(), lines).await
-    }
-
     /// A rental's events after a number, at most `limit`.
     ///
     /// # Errors
@@ -265,12 +255,6 @@ impl Rentals {
     #[must_use]
     pub fn now(&self) -> Moment {
         self.shared.clock.now()
-    }
-
-    /// How much paid time a rental has left.
-    #[must_use]
-    pub fn time_left(&self, rental: &Rental) -> Option<SignedDuration> {
-        rental.time_left(&self.now())
     }
 
     /// Whether a reconciler runs: without one the host only looks alive.

@@ -265,6 +265,19 @@ fn a_pull_that_never_ends_is_given_up_when_the_time_is_over() {
 }
 
 #[test]
+fn a_check_that_never_ends_does_not_keep_a_gpu() {
+    let mut world = World::new();
+    world.outside.runtime.fail_next(RuntimeStep::Verify, Fault::Hang);
+    let id = world.rent();
+    world.tick(104);
+    assert_eq!(world.phase(id), Phase::Running);
+    world.tick(1);
+    let EndReason::Failed(failure) = world.reason(id) else { panic!("not failed") };
+    assert_eq!(failure.kind, FailureKind::AccessTimeout);
+    world.assert_nothing_left(id);
+}
+
+#[test]
 fn what_cannot_become_ready_fails_with_its_reason_and_costs_nothing() {
     type Fail = fn() -> RuntimeError;
     let faults: [(RuntimeStep, Fail, FailureKind); 5] = [
