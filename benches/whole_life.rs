@@ -57,7 +57,7 @@ fn whole_life(key: &Arc<SealKey>) {
         })
         .unwrap();
     pool.run_until_stalled();
-    let request = RentalRequest { spec: spec(), credential: CredentialRequest::Generate };
+    let request = RentalRequest::new(spec(), CredentialRequest::Generate);
     let id = pool.run_until(rentals.rent(request)).unwrap().rental().id();
     pool.run_until_stalled();
     clock.advance(SignedDuration::from_hours(1));
@@ -88,6 +88,7 @@ fn by_hand(key: &SealKey) {
             credential: credential.kind(),
             sealed: key.seal(id, &credential.to_plaintext()).unwrap(),
             fingerprint: key.fingerprint(b"bench"),
+            key: None,
             due: clock.now().wall,
             at: clock.now(),
         };
@@ -107,7 +108,7 @@ fn by_hand(key: &SealKey) {
             store.commit(&change).await.unwrap();
             change.into_rental()
         };
-        runtime.prepare(&launch, &Silent).await.unwrap();
+        runtime.prepare(&launch, None, &Silent).await.unwrap();
         let created = runtime.create(&launch, &credential).await.unwrap();
         rental = write(rental, Event::Created { container: created.container, gpus_attached: true }).await;
         let started_at = runtime.start(&launch).await.unwrap();

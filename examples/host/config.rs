@@ -10,6 +10,7 @@ use gpurent_core::id::HostId;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::money::{Currency, HourlyRate, MicroUnits};
 use gpurent_core::port::PortRange;
+use gpurent_docker::{EngineAddress, TlsFiles};
 use jiff::SignedDuration;
 
 /// The settings of `gpurent-host serve`.
@@ -21,12 +22,13 @@ pub struct Serve {
     /// Port to listen on instead of the one in --listen.
     #[arg(long, env = "AGENT_PORT")]
     pub port: Option<u16>,
-    /// Database: postgres://user:password@host/name, or "memory" to try things out.
-    #[arg(long, env = "GPURENT_DATABASE", hide_env_values = true)]
+    /// Database: sqlite:PATH, postgres://user:password@host/name, or "memory" to try things out. A SQLite
+    /// file in the data directory by default.
+    #[arg(long, env = "GPURENT_DATABASE", hide_env_values = true, default_value = "")]
     pub database: String,
-    /// Docker Engine.
-    #[arg(long, env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
-    pub docker: String,
+    /// The container engine.
+    #[command(flatten)]
+    pub engine: Engine,
     /// GPUs to rent: nvml, nvml:UUID,... or simulated:N:MODEL.
     #[arg(long, env = "GPURENT_GPUS", default_value = "nvml")]
     pub gpus: GpuSource,
@@ -46,11 +48,10 @@ pub struct Serve {
     #[arg(long, env = "GPURENT_REQUESTABLE_PORTS", default_value = "1024-65535")]
     pub requestable_ports: PortRange,
     /// API key that callers must send; without one only this machine may call.
+    /// Better in --api-key-file, since arguments can be read by everybody on the machine, or made with
+    /// `gpurent-host keys`.
     #[arg(long, env = "GPURENT_API_KEY", hide_env_values = true, conflicts_with = "api_key_file")]
     pub api_key: Option<String>,
-    /// File with the API key: arguments can be read by everybody on the machine.
-    #[arg(long, env = "GPURENT_API_KEY_FILE")]
-    pub api_key_file: Option<PathBuf>,
     /// Price of one GPU an hour, MODEL=PRICE; may be repeated. With any, GPUs without one are refused.
     #[arg(long = "rate", env = "GPURENT_RATES", value_delimiter = ';')]
     pub rates: Vec<Rate>,
@@ -63,12 +64,47 @@ pub struct Serve {
     /// Where the lock is kept that makes this the engine's only agent; the same for all agents of a machine.
     #[arg(long, env = "GPURENT_LOCK_DIR", default_value = "/run/gpurent")]
     pub lock_dir: PathBuf,
-    /// Where the sealing key is kept.
+    /// Folder in memory (tmpfs) over which credentials reach containers; "none" uploads them, which takes
+    /// longer.
+    #[arg(long, env = "GPURENT_ACCESS_DIR", default_value = "/run/gpurent/access")]
+    pub access_dir: PathBuf,
+    /// Set no firewall rules: tenants then reach this host's own services and the metadata address.
+    #[arg(long, env = "GPURENT_NO_FIREWALL")]
+    pub no_firewall: bool,
+    /// Where the sealing key and the SQLite file are kept.
     #[arg(long, env = "GPURENT_DATA_DIR", default_value = "/var/lib/gpurent")]
     pub data_dir: PathBuf,
     /// Sealing key of 64 hexadecimal digits, instead of the one kept in the data directory.
     #[arg(long, env = "GPURENT_SEAL_KEY", hide_env_values = true)]
     pub seal_key: Option<String>,
+}
+
+/// Which container engine, and how to speak to it.
+#[derive(Args)]
+pub struct Engine {
+    /// Docker Engine: unix:///var/run/docker.sock, or tcp://host:2376 with --docker-tls-dir.
+    #[arg(long, env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
+    pub docker: String,
+    /// Folder with ca.pem, cert.pem and key.pem for an engine that is spoken to over TLS.
+    #[arg(long, env = "DOCKER_CERT_PATH")]
+    pub docker_tls_dir: Option<PathBuf>,
+}
+
+impl Engine {
+    /// Its address.
+    pub fn address(&self) -> EngineAddress {
+        match &self.docker_tls_dir {
+            Some(directory) if self.docker.starts_with("tcp://") => {
+                EngineAddress::with_tls(&self.docker, TlsFiles::in_directory(directory))
+            }
+            _ => self.docker.as_str().into(),
+        }
+    }
+}
+
+/// This machine's name as a host id.
+pub fn machine_name() -> Result<HostId, Invalid> {
+    HostId::try_from(rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
 /// Where GPUs come from.

@@ -1,21 +1,34 @@
-//! `gpurent-host`: the agent that rents this machine's GPUs out.
+//! `gpurent-host`: the agent that rents this machine's GPUs out, and its command line.
+//!
+//! `serve` is the agent. `rent`, `ps`, `show`, `logs`, `extend`, `stop`, `ssh` and `gpus` speak to a running
+//! agent's API, here or elsewhere; `keys`, `reconcile --dry-run` and `force-end` are the operator's, and
+//! speak to database and engine themselves, so that they work when the agent does not.
 
+mod client;
+mod command;
 mod config;
+mod database;
+mod exit;
 mod failpoint;
 mod seal_key;
 mod serve;
 
-use std::error::Error;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
+
+use client::Connection;
+use exit::{Failed, with_causes};
 
 /// Rents this machine's GPUs out as time-limited containers.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = exit::HELP)]
 struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
     #[command(subcommand)]
     command: Command,
 }
@@ -24,28 +37,108 @@ struct Arguments {
 enum Command {
     /// Serve the API and act for this host until told to stop; tenants run on afterwards.
     Serve(Box<config::Serve>),
+    /// Rent a GPU, and wait until it is ready.
+    Rent(Box<command::rent::Rent>),
+    /// List rentals.
+    Ps(command::rentals::Ps),
+    /// Show one rental.
+    Show {
+        /// Its id, the beginning of its id, or its name.
+        rental: String,
+    },
+    /// Show the last lines of a rental's program.
+    Logs {
+        /// Its id, the beginning of its id, or its name.
+        rental: String,
+        /// How many lines.
+        #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        tail: u16,
+    },
+    /// Make a rental's paid time longer.
+    Extend {
+        /// Its id, the beginning of its id, or its name.
+        rental: String,
+        #[command(flatten)]
+        longer: command::rentals::Longer,
+    },
+    /// End rentals.
+    Stop {
+        /// Their ids, the beginnings of their ids, or their names.
+        #[arg(required = true)]
+        rentals: Vec<String>,
+    },
+    /// Log in to a rental.
+    Ssh {
+        /// Its id, the beginning of its id, or its name.
+        rental: String,
+        /// What to run there, instead of a shell.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Show the host's GPUs, and which are free.
+    Gpus,
+    /// Make, list and revoke API keys.
+    Keys {
+        #[command(flatten)]
+        place: command::keys::Where,
+        #[command(subcommand)]
+        command: command::keys::Keys,
+    },
+    /// Say what the agent would do next.
+    Reconcile(command::reconcile::Reconcile),
+    /// End a rental whose engine is gone for good, and free its GPUs.
+    ForceEnd(command::force_end::ForceEnd),
+    /// Print a shell's completions.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("GPURENT_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let Arguments { connection, command } = Arguments::parse();
+    let serves = matches!(command, Command::Serve(_));
+    let usual = if serves { "info,sqlx=warn" } else { "warn" };
+    let filter = EnvFilter::try_from_env("GPURENT_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
-    let Command::Serve(serve) = Arguments::parse().command;
-    match serve::serve(*serve).await {
+    // Only fails where it was done before.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match run(connection, command).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{}", with_causes(&*error));
-            ExitCode::FAILURE
+        Err(failed) => {
+            // The agent's log is its own; a command speaks to whoever typed it.
+            if serves {
+                tracing::error!("{failed}")
+            } else {
+                eprintln!("gpurent-host: {failed}")
+            }
+            failed.code()
         }
     }
 }
 
-/// An error and its causes, for the operator.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.map(ToString::to_string).fold(error.to_string(), |text, cause| {
-        // Some libraries repeat their cause in their own text.
-        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
-    })
+async fn run(connection: Connection, command: Command) -> Result<(), Failed> {
+    use command::{force_end, gpus, keys, reconcile, rent, rentals, ssh};
+    match command {
+        Command::Serve(settings) => serve::serve(*settings, connection.api_key_file.as_deref())
+            .await
+            .map_err(|error| Failed::Here(with_causes(&*error))),
+        Command::Rent(arguments) => rent::rent(&connection, *arguments).await,
+        Command::Ps(arguments) => rentals::ps(&connection, arguments).await,
+        Command::Show { rental } => rentals::show(&connection, &rental).await,
+        Command::Logs { rental, tail } => rentals::logs(&connection, &rental, tail).await,
+        Command::Extend { rental, longer } => rentals::extend(&connection, &rental, longer).await,
+        Command::Stop { rentals: names } => rentals::stop(&connection, &names).await,
+        Command::Ssh { rental, command } => ssh::ssh(&connection, &rental, &command).await,
+        Command::Gpus => gpus::gpus(&connection).await,
+        Command::Keys { place, command } => keys::keys(&place, connection.json, command).await,
+        Command::Reconcile(arguments) => reconcile::reconcile(arguments, connection.json).await,
+        Command::ForceEnd(arguments) => force_end::force_end(arguments, connection.json).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "gpurent-host", &mut std::io::stdout());
+            Ok(())
+        }
+    }
 }

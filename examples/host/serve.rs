@@ -3,47 +3,40 @@
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::SleepFuture;
 use gpurent_core::gpu::Gpu;
 use gpurent_core::id::HostId;
-use gpurent_core::memory::{MemoryStore, SimulatedGpus};
+use gpurent_core::memory::SimulatedGpus;
 use gpurent_core::money::RateCard;
 use gpurent_core::port::{HostPort, PortPools};
 use gpurent_core::probe::{GpuProbe, ProbeError};
 use gpurent_core::rental::Timing;
-use gpurent_core::runtime::ContainerRuntime;
-use gpurent_core::store::{Store, StoreError};
+use gpurent_core::runtime::{ContainerRuntime, Isolation};
 use gpurent_docker::{AccessKit, DockerRuntime, EngineLock, LocalPorts, NvmlGpus};
 use gpurent_http::{ApiKey, ApiKeys, Server};
-use gpurent_store::PostgresStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{GpuSource, Serve};
-use crate::{failpoint, seal_key};
-
-/// Between two tries to reach a database that does not answer at the start.
-const DATABASE_PAUSE: Duration = Duration::from_secs(2);
+use crate::config::{self, GpuSource, Serve};
+use crate::{database, failpoint, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs the host until SIGTERM or SIGINT. Tenants run on; the next start goes on where this one ended.
-pub async fn serve(settings: Serve) -> Result<(), Failure> {
+pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), Failure> {
     let host = match settings.host_id.clone() {
         Some(host) => host,
-        None => machine_name()?,
+        None => config::machine_name()?,
     };
     let mut listen = settings.listen;
     listen.set_port(settings.port.unwrap_or(listen.port()));
 
     let gpus = discover(&host, &settings.gpus).await?;
-    let runtime = DockerRuntime::connect(&settings.docker, AccessKit::from_host().await?).await?;
-    let runtime = runtime.with_slots(gpus.len()).await?;
+    let runtime = engine(&settings, gpus.len()).await?;
     let engine_lock = EngineLock::acquire(&settings.lock_dir, &runtime.engine().await?)?;
-    let store = open_store(&settings.database).await?;
+    let database = database::wait_for(&settings.database, &settings.data_dir).await?;
     let sealer = seal_key::load(settings.seal_key.as_deref(), &settings.data_dir)?;
     let mut pools = PortPools::new(settings.ssh_ports.clone(), settings.web_ports.clone())?
         .allow_requests(settings.requestable_ports.clone());
@@ -54,12 +47,22 @@ pub async fn serve(settings: Serve) -> Result<(), Failure> {
         tracing::info!(uuid = %gpu.uuid, model = %gpu.model, memory_mib = gpu.memory_mib, simulated = gpu.simulated, "GPU to rent");
     }
 
+    match runtime.isolate().await? {
+        Isolation::Enforced => tracing::info!(isolation = "enforced", "tenants are kept apart"),
+        Isolation::Degraded(why) => tracing::warn!(
+            isolation = "degraded",
+            why,
+            "tenants can reach this host's services, the metadata address and each other's published ports"
+        ),
+    }
     let capacity = runtime.capacity().await?;
-    let mut builder = HostBuilder::new(host, store, Arc::new(runtime), Arc::new(sealer), gpus, pools)
+    let mut builder = HostBuilder::new(host, database.store.clone(), Arc::new(runtime), Arc::new(sealer), gpus, pools)
         .public_host(settings.public_host.clone())
         .timing(Timing { access: settings.access_timeout, ..Timing::default() })
-        .port_probe(Arc::new(LocalPorts))
         .capacity(capacity);
+    if settings.engine.address().is_local() {
+        builder = builder.port_probe(Arc::new(LocalPorts));
+    }
     if !settings.rates.is_empty() {
         let card = RateCard::new(settings.currency.clone());
         builder =
@@ -70,11 +73,7 @@ pub async fn serve(settings: Serve) -> Result<(), Failure> {
     }
     let (rentals, reconciler) = builder.build();
 
-    tracing::warn!(
-        isolation = "degraded",
-        "no firewall rules are set for tenants: they can reach this host's own services and the metadata address"
-    );
-    let server = Server::bind(listen, rentals, keys(&settings)?).await?;
+    let server = Server::bind(listen, rentals, keys(&settings, api_key_file)?.with_store(database.keys)).await?;
     tracing::info!(address = %server.address(), "listening");
 
     // Whichever of the three ends first ends the others.
@@ -105,9 +104,20 @@ pub async fn serve(settings: Serve) -> Result<(), Failure> {
     first
 }
 
-fn machine_name() -> Result<HostId, Failure> {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Ok(HostId::try_from(name)?)
+async fn engine(settings: &Serve, slots: usize) -> Result<DockerRuntime, Failure> {
+    let address = settings.engine.address();
+    let is_local = address.is_local();
+    let mut runtime = DockerRuntime::connect(address, AccessKit::from_host().await?).await?.with_slots(slots).await?;
+    if settings.no_firewall {
+        runtime = runtime.without_firewall();
+    }
+    if is_local && settings.access_dir.as_os_str() != "none" {
+        std::fs::create_dir_all(&settings.access_dir)?;
+        runtime = runtime.with_access_dir(&settings.access_dir).map_err(|error| {
+            format!("--access-dir {}: {error}; name a folder on a tmpfs, or none", settings.access_dir.display())
+        })?;
+    }
+    Ok(runtime)
 }
 
 async fn discover(host: &HostId, source: &GpuSource) -> Result<Vec<Gpu>, ProbeError> {
@@ -118,26 +128,8 @@ async fn discover(host: &HostId, source: &GpuSource) -> Result<Vec<Gpu>, ProbeEr
     }
 }
 
-async fn open_store(database: &str) -> Result<Arc<dyn Store>, StoreError> {
-    if database == "memory" {
-        tracing::warn!("rentals are kept in memory only: a restart of this program forgets them");
-        return Ok(Arc::new(MemoryStore::default()));
-    }
-    loop {
-        match PostgresStore::connect(database).await {
-            Ok(store) => return Ok(Arc::new(store)),
-            // After a reboot the database may come up later than we do.
-            Err(StoreError::Unavailable(cause)) => {
-                tracing::warn!(error = &*cause as &dyn Error, "the database does not answer; waiting for it");
-                tokio::time::sleep(DATABASE_PAUSE).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn keys(settings: &Serve) -> Result<ApiKeys, Failure> {
-    let key = match (&settings.api_key, &settings.api_key_file) {
+fn keys(settings: &Serve, api_key_file: Option<&Path>) -> Result<ApiKeys, Failure> {
+    let key = match (&settings.api_key, api_key_file) {
         (Some(key), _) => key.clone(),
         (None, Some(path)) => read_key(path)?,
         (None, None) => return Ok(ApiKeys::default()),

@@ -93,7 +93,7 @@ async fn run(arguments: &Arguments, telling: &mut Telling) -> Result<bool, Failu
     let request = |image: ImageRef| -> Result<RentalRequest, Failure> {
         let gpu = GpuRequest::one(model.as_str().parse()?);
         let spec = RentalSpec::new("you".parse()?, gpu, image, arguments.duration);
-        Ok(RentalRequest { spec, credential: CredentialRequest::Generate })
+        Ok(RentalRequest::new(spec, CredentialRequest::Generate))
     };
     let mut rental = live(&rentals, request(arguments.image.clone())?, telling).await?;
     if let (true, Some(docker)) = (lacks_image(&rental), &engine.docker) {

@@ -199,6 +199,85 @@ impl Credential {
     }
 }
 
+/// How to log in to a private image registry. Never printed.
+#[derive(Clone, Debug)]
+pub struct RegistryLogin {
+    username: String,
+    password: SecretString,
+}
+
+impl RegistryLogin {
+    /// Takes a user name and a password or token.
+    ///
+    /// # Errors
+    /// Refuses what is empty, too long (256 bytes and 8 KiB) or has control characters.
+    pub fn new(username: String, password: String) -> Result<Self, Invalid> {
+        let fine = |text: &str, most| !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control);
+        if !fine(&username, 256) {
+            return Err(Invalid::new("registry.username", "must be 1 to 256 bytes without control characters"));
+        }
+        if !fine(&password, 8192) {
+            return Err(Invalid::new("registry.password", "must be 1 byte to 8 KiB without control characters"));
+        }
+        Ok(Self { username, password: password.into() })
+    }
+
+    /// The user name.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+
+    /// The password or token in clear: for the engine, which passes it on to the registry.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.password.expose_secret()
+    }
+}
+
+/// Everything of a rental that a store keeps sealed and erases with its end.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    /// How the renter gets in.
+    pub credential: Credential,
+    /// How the image is fetched, where its registry is private.
+    pub registry: Option<RegistryLogin>,
+}
+
+/// The form of sealed secrets that hold more than a credential.
+#[derive(Serialize, Deserialize)]
+struct SealedForm {
+    credential: Vec<u8>,
+    username: String,
+    password: String,
+}
+
+impl Secrets {
+    /// The bytes that are sealed: those of the credential alone where there is nothing else.
+    #[must_use]
+    pub fn to_plaintext(&self) -> Vec<u8> {
+        let credential = self.credential.to_plaintext();
+        let Some(registry) = &self.registry else { return credential };
+        let form =
+            SealedForm { credential, username: registry.username.clone(), password: registry.expose().to_owned() };
+        // A struct of strings and numbers always has a JSON form.
+        [b"r".to_vec(), serde_json::to_vec(&form).unwrap_or_default()].concat()
+    }
+
+    /// The reverse of [`Secrets::to_plaintext`]; `None` for bytes that it never makes.
+    #[must_use]
+    pub fn from_plaintext(bytes: &[u8]) -> Option<Self> {
+        let Some(json) = bytes.strip_prefix(b"r") else {
+            return Some(Self { credential: Credential::from_plaintext(bytes)?, registry: None });
+        };
+        let form: SealedForm = serde_json::from_slice(json).ok()?;
+        Some(Self {
+            credential: Credential::from_plaintext(&form.credential)?,
+            registry: Some(RegistryLogin::new(form.username, form.password).ok()?),
+        })
+    }
+}
+
 /// Password or key, without the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -241,6 +320,23 @@ mod tests {
         assert!(!format!("{password:?}").contains("hunter2"));
         assert!(Password::new("a\nroot:x".to_owned()).is_err());
         assert_eq!(Password::generate().expose().len(), 24);
+    }
+
+    #[test]
+    fn secrets_survive_the_way_through_a_store() {
+        let secrets = Secrets {
+            credential: Credential::PublicKey(KEY.parse().unwrap()),
+            registry: Some(RegistryLogin::new("me".to_owned(), "token".to_owned()).unwrap()),
+        };
+        let back = Secrets::from_plaintext(&secrets.to_plaintext()).unwrap();
+        assert_eq!(back.credential.kind(), CredentialKind::PublicKey);
+        assert_eq!(
+            back.registry.map(|login| (login.username().to_owned(), login.expose().to_owned())),
+            Some(("me".to_owned(), "token".to_owned()))
+        );
+        let plain = Secrets { registry: None, ..secrets };
+        assert!(Secrets::from_plaintext(&plain.to_plaintext()).unwrap().registry.is_none());
+        assert!(!format!("{plain:?}").contains("token"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::id::{ContainerId, HostId, InstanceName, Position, RentalId, Seq};
 use crate::lifecycle::{EndReason, Exit};
 use crate::money::Quote;
 use crate::port::PortBinding;
-use crate::spec::RentalSpec;
+use crate::spec::{ImageDigest, RentalSpec, Term};
 
 /// A claim: the first event of every rental, and everything that was settled with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,11 @@ pub struct Claim {
 pub enum Event {
     /// GPUs and ports were claimed for it.
     Claimed(Box<Claim>),
+    /// The image was pinned to what its tag meant at that moment.
+    Pinned {
+        /// The image's digest.
+        digest: ImageDigest,
+    },
     /// Its container was made.
     Created {
         /// The container.
@@ -67,8 +72,22 @@ pub enum Event {
         /// The container's start on both clocks.
         paid_from: Moment,
     },
-    /// The end of the paid time is near.
+    /// Its paid time became longer.
+    Extended {
+        /// The whole term now.
+        term: Term,
+    },
+    /// It is to be entered another way; the container does not know yet.
+    AccessChanged {
+        /// Password or key.
+        credential: CredentialKind,
+    },
+    /// The container lets in by the new credential, and no longer by the old one.
+    AccessApplied,
+    /// The end of the paid time is near, and the renter was told inside the container.
     Warned,
+    /// The renter was told that the end is not so near any more.
+    WarningWithdrawn,
     /// The renter's program was told to finish (SIGTERM); the container lives on until the end.
     Notified,
     /// It began to end.
@@ -91,11 +110,16 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Claimed(_) => "claimed",
+            Self::Pinned { .. } => "pinned",
             Self::Created { .. } => "created",
             Self::Started { .. } => "started",
             Self::Relaunched { .. } => "relaunched",
             Self::Verified { .. } => "verified",
+            Self::Extended { .. } => "extended",
+            Self::AccessChanged { .. } => "access_changed",
+            Self::AccessApplied => "access_applied",
             Self::Warned => "warned",
+            Self::WarningWithdrawn => "warning_withdrawn",
             Self::Notified => "notified",
             Self::EndBegan { .. } => "end_began",
             Self::Stopped { .. } => "stopped",

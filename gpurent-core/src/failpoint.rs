@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub type FailpointHook = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The boundaries, in the order of a life.
-pub const FAILPOINTS: [&str; 11] = [
+pub const FAILPOINTS: [&str; 15] = [
     "claimed",
     "created-unrecorded",
     "created",
@@ -18,6 +18,10 @@ pub const FAILPOINTS: [&str; 11] = [
     "started",
     "ready-unrecorded",
     "ready",
+    "access-unrecorded",
+    "access",
+    "warned-unrecorded",
+    "warned",
     "stopped-unrecorded",
     "stopped",
     "removed-unrecorded",

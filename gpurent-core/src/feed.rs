@@ -74,6 +74,17 @@ impl Feed {
         self.bell.notify(usize::MAX);
     }
 
+    /// Says where the journal stands before anything is pushed.
+    pub(crate) fn begin_at(&self, position: Position) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.last_position = ring.last_position.max(position);
+    }
+
+    /// The last position that was published, as far as this process knows.
+    pub(crate) fn last_position(&self) -> Position {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).last_position
+    }
+
     pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let next = ring.first + ring.updates.len() as u64;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_listener::Event as Bell;
 
-use crate::access::Credential;
+use crate::access::Secrets;
 use crate::clock::Clock;
 use crate::failpoint::Failpoints;
 use crate::feed::Feed;
@@ -54,10 +54,10 @@ impl Shared {
         self.bell.notify(usize::MAX);
     }
 
-    /// Opens a rental's credential; `None` where the store has none any more.
-    pub(crate) async fn credential(&self, id: RentalId) -> Result<Option<Credential>, AccessError> {
+    /// Opens a rental's secrets; `None` where the store has none any more.
+    pub(crate) async fn secrets(&self, id: RentalId) -> Result<Option<Secrets>, AccessError> {
         let Some(sealed) = self.store.sealed(id).await? else { return Ok(None) };
         let plaintext = self.sealer.open(id, &sealed).map_err(AccessError::Seal)?;
-        Ok(Credential::from_plaintext(&plaintext))
+        Ok(Secrets::from_plaintext(&plaintext))
     }
 }

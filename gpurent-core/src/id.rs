@@ -88,6 +88,16 @@ text_id!(
     EngineId, "engine", 256, |c| plain(c) || c == ':', "letters, digits and any of . _ - :"
 );
 
+text_id!(
+    /// A renter's own name for one request: however often it is sent, it makes at most one rental.
+    IdempotencyKey, "idempotency_key", 255, |c: char| c.is_ascii_graphic(), "visible ASCII characters"
+);
+
+text_id!(
+    /// Names an API key without telling it.
+    ApiKeyId, "api_key_id", 64, plain, "letters, digits and any of . _ -"
+);
+
 /// Identifies a rental for ever, on every surface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -40,7 +40,7 @@
 //!
 //! let gpu = GpuRequest::one("rtx-5090".parse()?);
 //! let spec = RentalSpec::new("me".parse()?, gpu, "ubuntu:22.04".parse()?, "2h".parse()?);
-//! let request = RentalRequest { spec, credential: CredentialRequest::Generate };
+//! let request = RentalRequest::new(spec, CredentialRequest::Generate);
 //! let id = pool.run_until(rentals.rent(request))?.rental().id();
 //!
 //! pool.run_until_stalled();
@@ -55,16 +55,19 @@
 
 pub mod access;
 pub mod allocator;
+pub mod api_key;
 pub mod billing;
 pub mod builder;
 pub mod clock;
 pub mod event;
 pub mod failpoint;
 pub mod feed;
+pub mod follow;
 pub mod gpu;
 mod host;
 pub mod id;
 pub mod invalid;
+pub mod last_resort;
 pub mod lifecycle;
 pub mod memory;
 pub mod money;

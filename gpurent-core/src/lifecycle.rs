@@ -122,6 +122,42 @@ pub enum EndReason {
     Failed(Failure),
 }
 
+/// The outcomes that everybody distinguishes, for filters and words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndKind {
+    /// Its paid time was used up.
+    Expired,
+    /// It never became ready.
+    Failed,
+    /// Anything else: cancelled, exited, lost.
+    Terminated,
+}
+
+impl EndKind {
+    /// The name in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+            Self::Terminated => "terminated",
+        }
+    }
+}
+
+impl EndReason {
+    /// Which of the three outcomes it is.
+    #[must_use]
+    pub fn kind(&self) -> EndKind {
+        match self {
+            Self::Expired => EndKind::Expired,
+            Self::Failed(_) => EndKind::Failed,
+            Self::Cancelled | Self::Exited { .. } | Self::Lost { .. } => EndKind::Terminated,
+        }
+    }
+}
+
 /// Who has to do something about an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

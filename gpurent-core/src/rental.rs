@@ -18,7 +18,7 @@ use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, 
 use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
 use crate::money::Quote;
 use crate::port::{HostPort, PortBinding, SSH};
-use crate::spec::RentalSpec;
+use crate::spec::{ImageDigest, RentalSpec};
 
 /// One rental, from its claim to its final bill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,14 @@ pub struct Rental {
     notified: bool,
     segments: Vec<Segment>,
     exit: Option<Exit>,
+    /// What the renter was warned of no longer holds.
+    #[serde(default)]
+    warning_outdated: bool,
+    /// The container lets in by another credential than the stored one.
+    #[serde(default)]
+    access_outdated: bool,
+    #[serde(default)]
+    pinned: Option<ImageDigest>,
 }
 
 /// An event that cannot happen in the state the rental is in: late, doubled or out of order.
@@ -81,6 +89,8 @@ pub struct Timing {
     pub stop_grace: Duration,
     /// How often a launch is tried again when somebody else holds one of its ports.
     pub relaunches: u32,
+    /// How long the last lines of a rental's output are kept after its container is gone.
+    pub keep_logs: SignedDuration,
 }
 
 impl Default for Timing {
@@ -92,6 +102,7 @@ impl Default for Timing {
             notice: SignedDuration::from_secs(10),
             stop_grace: Duration::from_secs(10),
             relaunches: 3,
+            keep_logs: SignedDuration::from_hours(7 * 24),
         }
     }
 }
@@ -108,8 +119,12 @@ pub enum Action {
         /// What is left of the time for it.
         within: Duration,
     },
-    /// Record that the end is near.
+    /// Let in by the stored credential, and no longer by the one before.
+    ReplaceAccess,
+    /// Tell the renter that the end is near.
     Warn,
+    /// Tell the renter that it is not so near any more.
+    WithdrawWarning,
     /// Tell the renter's program to finish.
     Notify,
     /// Record that it ends.
@@ -162,6 +177,9 @@ impl Rental {
             notified: false,
             segments: Vec::new(),
             exit: None,
+            warning_outdated: false,
+            access_outdated: false,
+            pinned: None,
         };
         (rental, recorded)
     }
@@ -195,6 +213,9 @@ impl Rental {
     pub fn apply(&mut self, event: Event, at: Timestamp) -> Result<Outcome, IllegalTransition> {
         let illegal = IllegalTransition { event: event.name(), state: self.state.phase().as_str() };
         match (event, &self.state) {
+            (Event::Pinned { digest }, State::Provisioning) if self.container.is_none() && self.pinned.is_none() => {
+                self.pinned = Some(digest);
+            }
             (Event::Created { container, gpus_attached }, State::Provisioning) if self.container.is_none() => {
                 self.container = Some(container);
                 self.gpus_attached = gpus_attached;
@@ -207,13 +228,33 @@ impl Rental {
                 self.ports = ports;
                 self.attempt = self.attempt.next();
                 self.container = None;
+                self.access_outdated = false;
             }
             (Event::Verified { paid_from }, State::Running) => {
                 self.segments.push(Segment { started_at: paid_from.wall, ended_at: None });
                 self.paid_from = Some(paid_from);
                 self.state = State::Ready;
             }
-            (Event::Warned, State::Ready) if !self.warned => self.warned = true,
+            (Event::Extended { term }, State::Provisioning | State::Running | State::Ready)
+                if self.spec.term.is_shorter_than(term) =>
+            {
+                self.spec.term = term;
+                self.warning_outdated |= std::mem::take(&mut self.warned);
+                self.notified = false;
+            }
+            (Event::AccessChanged { credential }, State::Provisioning | State::Running | State::Ready) => {
+                self.credential = credential;
+                // A container that is still to be made is made with the stored credential.
+                self.access_outdated = self.container.is_some();
+            }
+            (Event::AccessApplied, State::Running | State::Ready) if self.access_outdated => {
+                self.access_outdated = false;
+            }
+            (Event::Warned, State::Ready) if !self.warned => {
+                self.warned = true;
+                self.warning_outdated = false;
+            }
+            (Event::WarningWithdrawn, State::Ready) if self.warning_outdated => self.warning_outdated = false,
             (Event::Notified, State::Ready) if !self.notified => self.notified = true,
             (Event::EndBegan { reason }, State::Provisioning | State::Running | State::Ready) => {
                 self.state = State::Ending { reason, stopped: false };
@@ -262,6 +303,7 @@ impl Rental {
             }))),
             State::Provisioning if self.container.is_none() => Next::Now(Action::Create),
             State::Provisioning => Next::Now(Action::Start),
+            State::Running if self.access_outdated => Next::Now(Action::ReplaceAccess),
             State::Running => {
                 let started = self.started_at.unwrap_or(self.created_at);
                 let left = timing.access - now.wall.duration_since(started);
@@ -270,7 +312,13 @@ impl Rental {
                 let within = left.max(SignedDuration::from_secs(2)).min(timing.access).unsigned_abs();
                 Next::Now(Action::Verify { within })
             }
-            State::Ready => self.next_while_ready(now, timing),
+            State::Ready => match self.next_by_the_clock(now, timing) {
+                // What is bound to a time comes first.
+                Next::Now(action) => Next::Now(action),
+                _ if self.access_outdated => Next::Now(Action::ReplaceAccess),
+                _ if self.warning_outdated => Next::Now(Action::WithdrawWarning),
+                later => later,
+            },
             State::Ending { stopped: true, .. } => Next::Now(Action::Remove),
             State::Ending { reason, .. } => {
                 let grace = match (reason, self.time_left(now)) {
@@ -286,7 +334,7 @@ impl Rental {
         }
     }
 
-    fn next_while_ready(&self, now: &Moment, timing: &Timing) -> Next {
+    fn next_by_the_clock(&self, now: &Moment, timing: &Timing) -> Next {
         let (Some(term), Some(left)) = (self.spec.term.duration(), self.time_left(now)) else { return Next::Idle };
         let warning = timing.warning.min(term / 4);
         let notice = timing.notice.min(term / 10);
@@ -399,6 +447,18 @@ impl Rental {
     #[must_use]
     pub fn quote(&self) -> Option<&Quote> {
         self.quote.as_ref()
+    }
+
+    /// The digest that its image is pinned to.
+    #[must_use]
+    pub fn pinned(&self) -> Option<&ImageDigest> {
+        self.pinned.as_ref()
+    }
+
+    /// Whether its container still lets in by a former credential.
+    #[must_use]
+    pub fn access_outdated(&self) -> bool {
+        self.access_outdated
     }
 
     /// When it was claimed.

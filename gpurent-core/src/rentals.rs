@@ -6,21 +6,23 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::access::{Credential, CredentialKind, CredentialRequest, LoginUser};
+use crate::access::{Credential, CredentialKind, CredentialRequest, LoginUser, Secrets};
 use crate::clock::Moment;
 use crate::event::{Event, JournalEntry, Recorded};
 use crate::feed::Subscription;
+use crate::follow::Follower;
 use crate::gpu::Gpu;
 pub use crate::host::AccessError;
 use crate::host::Shared;
-use crate::id::{HostId, InstanceName, Position, RentalId, Seq};
-use crate::lifecycle::EndReason;
-use crate::placement::NoPlace;
+use crate::id::{HostId, IdempotencyKey, InstanceName, Position, RentalId, Seq};
+use crate::invalid::Invalid;
+use crate::lifecycle::{EndReason, State};
+use crate::placement::{Held, NoPlace};
 use crate::port::HostPort;
 use crate::rental::{Outcome, Rental};
-use crate::runtime::Cause;
+use crate::runtime::{Cause, Isolation, RuntimeError};
 use crate::seal::SealError;
-use crate::spec::{RentalRequest, RentalSpec};
+use crate::spec::{RentalRequest, RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, StoreError};
 
 /// Why a rental was not made.
@@ -33,6 +35,9 @@ pub enum RentError {
     /// A live rental has this name, and was asked for in another way.
     #[error("the name {0} belongs to another rental that still runs")]
     NameTaken(InstanceName),
+    /// The renter used the idempotency key for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
     /// Nobody runs the host's reconciler, so nothing would ever happen.
     #[error("no reconciler runs for this host: spawn the one that came with these rentals")]
     NotReconciled,
@@ -59,9 +64,73 @@ impl From<ClaimError> for RentError {
         match error {
             ClaimError::NoPlace(why) => Self::NoPlace(why),
             ClaimError::NameTaken(name) => Self::NameTaken(name),
+            ClaimError::KeyReused => Self::KeyReused,
             ClaimError::Store(error) => Self::Store(error),
         }
     }
+}
+
+/// By how much a rental is to be extended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// By so much beyond its present end. Sent twice it extends twice.
+    By(Term),
+    /// To so much in all. May be sent again and changes nothing then.
+    To(Term),
+}
+
+/// Why a rental was not extended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExtendError {
+    /// It ends or has ended, or its paid time is over.
+    #[error("the rental is over")]
+    Over,
+    /// It has no end that could be moved.
+    #[error("the rental has no fixed term")]
+    OpenEnded,
+    /// The new term is longer than any may be, or shorter than the present one.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a rental's credential was not changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeAccessError {
+    /// It ends or has ended.
+    #[error("the rental is over")]
+    Over,
+    /// The stored secrets cannot be opened, or the new ones not be sealed.
+    #[error("the credential could not be sealed")]
+    Seal(#[source] SealError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a rental's output could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogsError {
+    /// The engine does not give it.
+    #[error("the container's output cannot be read")]
+    Runtime(#[from] RuntimeError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A rental's last lines of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logs {
+    /// The lines, oldest first; they may hold control characters.
+    pub lines: Vec<String>,
+    /// Whether they come from the container itself; else they are what was kept of it.
+    pub live: bool,
 }
 
 /// How to get into a rental.
@@ -106,22 +175,37 @@ impl Rentals {
     /// # Errors
     /// [`RentError`]; nothing happens on the engine then.
     pub async fn rent(&self, request: RentalRequest) -> Result<Claimed, RentError> {
+        self.place(request, None).await
+    }
+
+    /// As [`rent`](Self::rent), but a key of the renter's tells whether a request is the same: however often
+    /// it is sent, and whatever was lost on the way, it makes at most one rental. The key is kept as long as
+    /// the rental; a request that was refused binds no key.
+    ///
+    /// # Errors
+    /// [`RentError::KeyReused`] where the renter used the key for another request.
+    pub async fn rent_once(&self, key: IdempotencyKey, request: RentalRequest) -> Result<Claimed, RentError> {
+        self.place(request, Some(key)).await
+    }
+
+    async fn place(&self, request: RentalRequest, key: Option<IdempotencyKey>) -> Result<Claimed, RentError> {
         let shared = &self.shared;
         if !shared.reconciling.load(Ordering::SeqCst) {
             return Err(RentError::NotReconciled);
         }
         let id = RentalId::generate();
         let fingerprint = shared.sealer.fingerprint(&what_was_asked(&request));
-        let credential = request.credential.resolve();
+        let secrets = Secrets { credential: request.credential.resolve(), registry: request.registry };
         let at = shared.clock.now();
         let new = NewRental {
             id,
             host: shared.host.clone(),
             name: request.spec.name.clone().unwrap_or_else(|| made_up_name(id)),
             spec: request.spec,
-            credential: credential.kind(),
-            sealed: shared.sealer.seal(id, &credential.to_plaintext()).map_err(RentError::Seal)?,
+            credential: secrets.credential.kind(),
+            sealed: shared.sealer.seal(id, &secrets.to_plaintext()).map_err(RentError::Seal)?,
             fingerprint,
+            key,
             due: at.wall.saturating_add(shared.timing.provisioning).unwrap_or(at.wall),
             at,
         };
@@ -174,25 +258,102 @@ impl Rentals {
     /// # Errors
     /// [`StoreError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
     pub async fn cancel(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
-        // A conflict means that the rental moved on in between; it moves a bounded number of times.
-        for _ in 0..16 {
-            let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+        self.change(id, |rental| {
             let mut change = Change::intent(rental);
             let event = Event::EndBegan { reason: EndReason::Cancelled };
             let applied = change.apply(event, self.shared.clock.now().wall);
-            if !matches!(applied, Ok(Outcome::Changed)) {
-                return Ok(Some(change.into_rental()));
+            Ok(match applied {
+                Ok(Outcome::Changed) => Wish::Write(change),
+                _ => Wish::Granted(change.into_rental()),
+            })
+        })
+        .await
+    }
+
+    /// Makes a rental's paid time longer. `None` where there is no such rental.
+    ///
+    /// # Errors
+    /// [`ExtendError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn extend(&self, id: RentalId, extension: Extension) -> Result<Option<Rental>, ExtendError> {
+        self.change(id, |rental| {
+            let now = self.shared.clock.now();
+            let running_out = rental.time_left(&now).is_some_and(|left| !left.is_positive());
+            if rental.state().end_reason().is_some() || running_out {
+                return Err(ExtendError::Over);
             }
+            let present = rental.spec().term.duration().ok_or(ExtendError::OpenEnded)?;
+            let term = match extension {
+                Extension::To(term) => term,
+                Extension::By(more) => {
+                    let more = more.duration().ok_or_else(|| Invalid::new("by", "must be a duration"))?;
+                    Term::fixed(present.checked_add(more).unwrap_or(jiff::SignedDuration::MAX))?
+                }
+            };
+            if term == rental.spec().term {
+                return Ok(Wish::Granted(rental));
+            }
+            let mut change = Change::intent(rental);
+            match change.apply(Event::Extended { term }, now.wall) {
+                Ok(_) => Ok(Wish::Write(change)),
+                Err(_shorter) => Err(Invalid::new("to", "must not be shorter than the present term").into()),
+            }
+        })
+        .await
+    }
+
+    /// Changes how a rental's renter gets in: at once in the books, within moments in the container.
+    /// Sessions that are open stay open. `None` where there is no such rental.
+    ///
+    /// # Errors
+    /// [`ChangeAccessError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn change_access(
+        &self,
+        id: RentalId,
+        credential: CredentialRequest,
+    ) -> Result<Option<Rental>, ChangeAccessError> {
+        let credential = credential.resolve();
+        let secrets = match self.shared.secrets(id).await {
+            Ok(Some(secrets)) => Secrets { credential, ..secrets },
+            // Ended, or never there: the change tells which.
+            Ok(None) => Secrets { credential, registry: None },
+            Err(AccessError::Seal(error)) => return Err(ChangeAccessError::Seal(error)),
+            Err(AccessError::Store(error)) => return Err(error.into()),
+        };
+        let sealed = self.shared.sealer.seal(id, &secrets.to_plaintext()).map_err(ChangeAccessError::Seal)?;
+        let kind = secrets.credential.kind();
+        self.change(id, |rental| {
+            let mut change = Change::intent(rental).with_sealed(sealed.clone());
+            match change.apply(Event::AccessChanged { credential: kind }, self.shared.clock.now().wall) {
+                Ok(_) => Ok(Wish::Write(change)),
+                Err(_over) => Err(ChangeAccessError::Over),
+            }
+        })
+        .await
+    }
+
+    /// Reads, decides and writes, again and again while others write in between.
+    async fn change<E: From<StoreError>>(
+        &self,
+        id: RentalId,
+        decide: impl Fn(Rental) -> Result<Wish, E> + Send + Sync,
+    ) -> Result<Option<Rental>, E> {
+        // A conflict means that the rental moved on in between; it moves a bounded number of times.
+        for _ in 0..16 {
+            let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            let change = match decide(rental)? {
+                Wish::Granted(rental) => return Ok(Some(rental)),
+                Wish::Write(change) => change,
+            };
             match self.shared.store.commit(&change).await {
                 Ok(()) => {
                     self.shared.nudge();
                     return Ok(Some(change.into_rental()));
                 }
                 Err(StoreError::Conflict) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(StoreError::Conflict)
+        Err(StoreError::Conflict.into())
     }
 
     /// How to get into a rental: for its renter's eyes only.
@@ -206,7 +367,7 @@ impl Rentals {
             port,
             user: rental.spec().login.clone(),
             kind: rental.credential(),
-            credential: self.shared.credential(rental.id()).await?,
+            credential: self.shared.secrets(rental.id()).await?.map(|secrets| secrets.credential),
         }))
     }
 
@@ -231,6 +392,55 @@ impl Rentals {
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
         self.shared.feed.subscribe()
+    }
+
+    /// The journal after a position, then everything that happens, without a gap.
+    #[must_use]
+    pub fn follow(&self, after: Position) -> Follower {
+        Follower::new(self.clone(), self.subscribe(), after)
+    }
+
+    /// The last position of the journal, as far as this process knows.
+    #[must_use]
+    pub fn last_position(&self) -> Position {
+        self.shared.feed.last_position()
+    }
+
+    /// A rental's last lines of output, at most `lines`: from its container, or what was kept of it.
+    ///
+    /// # Errors
+    /// [`LogsError`]
+    pub async fn logs(&self, rental: &Rental, lines: usize) -> Result<Logs, LogsError> {
+        if rental.container().is_some() && !matches!(rental.state(), State::Ended { .. }) {
+            let lines = self.shared.runtime.logs(rental.launch(), lines).await?;
+            if !lines.is_empty() || rental.state().end_reason().is_none() {
+                return Ok(Logs { lines, live: true });
+            }
+        }
+        let kept = self.shared.store.log_tail(rental.id(), self.shared.clock.now().wall).await?.unwrap_or_default();
+        Ok(Logs { lines: kept[kept.len().saturating_sub(lines)..].to_vec(), live: false })
+    }
+
+    /// The host's rentals that have not ended.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn live(&self) -> Result<Vec<Rental>, StoreError> {
+        self.shared.store.live(&self.shared.host).await
+    }
+
+    /// The GPUs and ports that live rentals hold.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn held(&self) -> Result<Held, StoreError> {
+        self.shared.store.held(&self.shared.host).await
+    }
+
+    /// How well tenants are kept apart.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.shared.runtime.isolation()
     }
 
     /// The GPUs of the host.
@@ -264,6 +474,14 @@ impl Rentals {
     }
 }
 
+/// What a change comes to, seen from the rental as it is.
+enum Wish {
+    /// Nothing is to be written: it is so already.
+    Granted(Rental),
+    /// This is.
+    Write(Change),
+}
+
 /// The bytes whose fingerprint tells one request from another. A generated credential is not part of
 /// what was asked for.
 fn what_was_asked(request: &RentalRequest) -> Vec<u8> {
@@ -271,13 +489,16 @@ fn what_was_asked(request: &RentalRequest) -> Vec<u8> {
     struct Asked<'a> {
         spec: &'a RentalSpec,
         credential: Vec<u8>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        registry: Option<(&'a str, &'a str)>,
     }
     let credential = match &request.credential {
         CredentialRequest::Generate => b"g".to_vec(),
         given => given.clone().resolve().to_plaintext(),
     };
     // Structs of strings and numbers always have a JSON form.
-    serde_json::to_vec(&Asked { spec: &request.spec, credential }).unwrap_or_default()
+    let registry = request.registry.as_ref().map(|login| (login.username(), login.expose()));
+    serde_json::to_vec(&Asked { spec: &request.spec, credential, registry }).unwrap_or_default()
 }
 
 fn made_up_name(id: RentalId) -> InstanceName {

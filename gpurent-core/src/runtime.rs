@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::access::{Credential, LoginUser};
+use crate::access::{Credential, LoginUser, RegistryLogin};
 use crate::gpu::Gpu;
 use crate::id::{ContainerId, EngineId, HostId, LaunchId};
 use crate::lifecycle::{Exit, FailureKind};
 use crate::port::{HostPort, PortBinding, SSH};
 use crate::rental::Rental;
-use crate::spec::{Environment, ImageRef, Labels, Limits};
+use crate::spec::{Environment, ImageDigest, ImageRef, Labels, Limits};
 
 /// Everything a container is made of, except secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ impl LaunchSpec {
         Self {
             id: rental.launch(),
             host: rental.host().clone(),
-            image: spec.image.clone(),
+            image: rental.pinned().map_or_else(|| spec.image.clone(), |digest| spec.image.pinned(digest)),
             gpus: rental.gpus().to_vec(),
             ports: rental.ports().to_vec(),
             environment: spec.environment.clone(),
@@ -91,6 +91,22 @@ pub struct Progress {
 pub trait PullProgress: Send + Sync {
     /// Called whenever there is news; must return at once.
     fn update(&self, progress: Progress);
+}
+
+/// What was found out while an image was fetched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// The image's digest in its registry; `None` where it was never in one.
+    pub digest: Option<ImageDigest>,
+}
+
+/// Whether tenants are kept away from the host's own services, the cloud's metadata, and each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// They are.
+    Enforced,
+    /// Not all of it, and why: an operator has to know.
+    Degraded(String),
 }
 
 /// A container that was made.
@@ -234,7 +250,15 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// Fetches the image and whatever else a container needs. The deadline is one of progress, not of
     /// time: a large image on a slow line may take as long as bytes keep coming.
-    async fn prepare(&self, launch: &LaunchSpec, progress: &dyn PullProgress) -> Result<(), RuntimeError>;
+    ///
+    /// An image that was fetched with a login once is not given to anybody without one: where nobody but
+    /// the registry can tell who may have it, the registry is asked again.
+    async fn prepare(
+        &self,
+        launch: &LaunchSpec,
+        registry: Option<&RegistryLogin>,
+        progress: &dyn PullProgress,
+    ) -> Result<Prepared, RuntimeError>;
 
     /// Makes the container under the launch's name, or finds it made of the same spec.
     async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError>;
@@ -249,6 +273,13 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// [`RuntimeError::WrongDevices`], [`RuntimeError::AccessTimeout`] after `within`, [`RuntimeError::Exited`] or
     /// [`RuntimeError::Missing`] as soon as the container no longer runs.
     async fn verify(&self, launch: &LaunchSpec, within: Duration) -> Result<(), RuntimeError>;
+
+    /// Makes a running container let in by `credential` and no longer by any other. Sessions that are open
+    /// stay open.
+    async fn replace_access(&self, launch: &LaunchSpec, credential: &Credential) -> Result<(), RuntimeError>;
+
+    /// Leaves a message for the renter inside the container: in a file, and on its terminals.
+    async fn announce(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError>;
 
     /// Tells the renter's program to finish, without ending the container.
     async fn notify(&self, launch: LaunchId) -> Result<(), RuntimeError>;
@@ -265,6 +296,9 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// # Errors
     /// [`RuntimeError::Unavailable`]: then nothing may be concluded about any container.
     async fn observe(&self, host: &HostId) -> Result<Observation, RuntimeError>;
+
+    /// How well tenants are kept apart, as far as known now.
+    fn isolation(&self) -> Isolation;
 
     /// The container's last lines of output, at most `lines`; empty where there is none.
     async fn logs(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError>;

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use crate::access::CredentialKind;
 use crate::clock::Moment;
 use crate::event::{Claim, Event, JournalEntry, Recorded};
-use crate::id::{EngineId, Epoch, HostId, InstanceName, Position, RentalId, RenterId, Revision, Seq};
-use crate::lifecycle::Phase;
+use crate::id::{EngineId, Epoch, HostId, IdempotencyKey, InstanceName, Position, RentalId, RenterId, Revision, Seq};
+use crate::lifecycle::{EndKind, Phase, State};
 use crate::placement::{Held, NoPlace, Placed, Placement};
 use crate::rental::{IllegalTransition, Outcome, Rental};
 use crate::seal::{Fingerprint, Sealed};
@@ -57,8 +57,10 @@ pub struct NewRental {
     pub credential: CredentialKind,
     /// The credential itself, sealed.
     pub sealed: Sealed,
-    /// What tells the same request from another under the same name.
+    /// What tells the same request from another under the same name or key.
     pub fingerprint: Fingerprint,
+    /// The renter's own key for this request. With one, the name alone makes no request the same.
+    pub key: Option<IdempotencyKey>,
     /// Until when it has to have started.
     pub due: Timestamp,
     /// Now.
@@ -89,7 +91,8 @@ impl NewRental {
 pub enum Claimed {
     /// The rental was made.
     New(Rental),
-    /// The same request was made before under the same name, and that rental lives and is not ending.
+    /// The same request was made before: under the same key, or, without one, under the same name by a
+    /// rental that lives and is not ending.
     Existing(Rental),
 }
 
@@ -113,9 +116,24 @@ pub enum ClaimError {
     /// A live rental has this name, and was asked for in another way or is just ending.
     #[error("the name {0} belongs to another rental that still runs")]
     NameTaken(InstanceName),
+    /// The renter used this key for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The last lines of a container's output, which outlive it for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogTail {
+    /// The lines, oldest first.
+    pub lines: Vec<String>,
+    /// When they were read. What other rentals of the host left and is out of date by then is dropped
+    /// with this write.
+    pub at: Timestamp,
+    /// Until when they are kept.
+    pub until: Timestamp,
 }
 
 /// A rental as it was read, and the events that are to happen to it.
@@ -125,6 +143,8 @@ pub struct Change {
     expected: Revision,
     events: Vec<Recorded>,
     fence: Option<Epoch>,
+    sealed: Option<Sealed>,
+    log_tail: Option<LogTail>,
 }
 
 impl Change {
@@ -132,7 +152,7 @@ impl Change {
     #[must_use]
     pub fn intent(rental: Rental) -> Self {
         let expected = rental.revision();
-        Self { rental, expected, events: Vec::new(), fence: None }
+        Self { rental, expected, events: Vec::new(), fence: None, sealed: None, log_tail: None }
     }
 
     /// An observation: allowed to the process that holds the host.
@@ -154,6 +174,30 @@ impl Change {
             self.events.push(Recorded { seq: self.rental.last_seq(), at, event });
         }
         Ok(outcome)
+    }
+
+    /// Replaces the rental's sealed secrets.
+    #[must_use]
+    pub fn with_sealed(self, sealed: Sealed) -> Self {
+        Self { sealed: Some(sealed), ..self }
+    }
+
+    /// Keeps the last lines of the rental's output.
+    #[must_use]
+    pub fn with_log_tail(self, tail: LogTail) -> Self {
+        Self { log_tail: Some(tail), ..self }
+    }
+
+    /// The new sealed secrets, if they are to be replaced.
+    #[must_use]
+    pub fn sealed(&self) -> Option<&Sealed> {
+        self.sealed.as_ref()
+    }
+
+    /// The lines to keep, if any.
+    #[must_use]
+    pub fn log_tail(&self) -> Option<&LogTail> {
+        self.log_tail.as_ref()
     }
 
     /// The rental as it will be.
@@ -201,8 +245,31 @@ pub struct Tenure {
 pub struct Filter {
     /// Of this renter only.
     pub renter: Option<RenterId>,
-    /// In these phases only; empty means all.
+    /// Of this name only.
+    pub name: Option<InstanceName>,
+    /// With this label and value only.
+    pub label: Option<(String, String)>,
+    /// In one of these phases, or ended in one of the `ends`. All, where both are empty.
     pub phases: Vec<Phase>,
+    /// See `phases`.
+    pub ends: Vec<EndKind>,
+}
+
+impl Filter {
+    /// Whether a rental passes.
+    #[must_use]
+    pub fn passes(&self, rental: &Rental) -> bool {
+        let spec = rental.spec();
+        let ended_so = || match rental.state() {
+            State::Ended { reason, .. } => self.ends.contains(&reason.kind()),
+            _ => false,
+        };
+        let every_state = self.phases.is_empty() && self.ends.is_empty();
+        self.renter.as_ref().is_none_or(|renter| spec.renter == *renter)
+            && self.name.as_ref().is_none_or(|name| rental.name() == name)
+            && self.label.as_ref().is_none_or(|(name, value)| spec.labels.get(name) == Some(value.as_str()))
+            && (every_state || self.phases.contains(&rental.state().phase()) || ended_so())
+    }
 }
 
 /// The most rows that one page holds.
@@ -218,7 +285,7 @@ pub trait Store: Send + Sync + 'static {
     /// holder is not asked.
     ///
     /// # Errors
-    /// [`StoreError::HostPinned`] if the host id was last used with another engine.
+    /// [`StoreError::HostPinned`] if the host has live rentals on another engine.
     async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError>;
 
     /// Whether `epoch` is still the host's.
@@ -234,8 +301,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`ClaimError`]; nothing was written then, except perhaps after `Unavailable`.
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError>;
 
-    /// Writes a change: the rental, its events, its usage, and the holds it has or no longer has. The
-    /// sealed credential is erased with the event that ends the rental.
+    /// Writes a change: the rental, its events, its usage, the holds it has or no longer has, and what
+    /// else comes with it. The sealed secrets are erased with the event that ends the rental.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the revision is another or a new port is held, [`StoreError::Fenced`]
@@ -261,7 +328,10 @@ pub trait Store: Send + Sync + 'static {
     /// What the host's live rentals hold.
     async fn held(&self, host: &HostId) -> Result<Held, StoreError>;
 
-    /// A rental's sealed credential; `None` once it has ended.
+    /// The last lines of a rental's output, unless they are out of date by `now`.
+    async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError>;
+
+    /// A rental's sealed secrets; `None` once it has ended.
     async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError>;
 
     /// A rental's events after a number, at most `limit`.

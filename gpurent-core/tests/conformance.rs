@@ -6,6 +6,7 @@ mod store {
     use gpurent_core::memory::MemoryStore;
 
     gpurent_core::store_suite!(futures_executor::block_on, || async { MemoryStore::default() });
+    gpurent_core::key_suite!(futures_executor::block_on, || async { MemoryStore::default() });
 }
 
 mod runtime {

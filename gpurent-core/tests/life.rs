@@ -122,7 +122,7 @@ impl World {
             RentalSpec::new("me".parse().unwrap(), gpu, "ubuntu:22.04".parse().unwrap(), "1h".parse().unwrap());
         spec.name = Some(name.parse().unwrap());
         let credential = CredentialRequest::Password(Password::new("correct horse".to_owned()).unwrap());
-        let claimed = self.pool.run_until(self.rentals.rent(RentalRequest { spec, credential }))?;
+        let claimed = self.pool.run_until(self.rentals.rent(RentalRequest::new(spec, credential)))?;
         Ok(claimed.rental().id())
     }
 
@@ -529,7 +529,7 @@ fn without_a_reconciler_a_request_is_refused_not_forgotten() {
     drop(reconciler);
     let gpu = GpuRequest::one("H200".parse().unwrap());
     let spec = RentalSpec::new("me".parse().unwrap(), gpu, "a".parse().unwrap(), "1h".parse().unwrap());
-    let request = RentalRequest { spec, credential: CredentialRequest::Generate };
+    let request = RentalRequest::new(spec, CredentialRequest::Generate);
     let refused = futures_executor::block_on(rentals.rent(request));
     assert!(matches!(refused, Err(RentError::NotReconciled)));
 }

@@ -26,7 +26,7 @@ pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
 /// A container that only finds out whether the engine attaches these GPUs: it runs the kit's `true`.
 pub(crate) fn trial(launch: &LaunchSpec, kit: &AccessKit) -> ContainerCreateBody {
     ContainerCreateBody {
-        image: Some(text(launch.image.as_str())),
+        image: Some(crate::image::full_name(&launch.image)),
         entrypoint: Some(vec![format!("{MOUNT}/bin/true")]),
         user: Some(text("0:0")),
         host_config: Some(HostConfig {
@@ -65,18 +65,19 @@ fn text(value: &str) -> String {
     value.to_owned()
 }
 
-/// The whole request.
+/// The whole request. `access` is where the credentials come from, unless they are uploaded later.
 pub(crate) fn body(
     launch: &LaunchSpec,
     image: &ImageConfig,
     kit: &AccessKit,
     share: Share,
     attach_gpus: bool,
+    access: Option<Mount>,
 ) -> ContainerCreateBody {
     let program = [image.entrypoint.clone().unwrap_or_default(), image.cmd.clone().unwrap_or_default()].concat();
     let port_key = |binding: &gpurent_core::port::PortBinding| format!("{}/tcp", binding.container);
     ContainerCreateBody {
-        image: Some(text(launch.image.as_str())),
+        image: Some(crate::image::full_name(&launch.image)),
         entrypoint: Some(vec![text(INIT)]),
         cmd: Some(program),
         // Open and never written to: a shell or an interpreter waits there, as it would on a terminal.
@@ -100,14 +101,15 @@ pub(crate) fn body(
                     .collect(),
             ),
             device_requests: attach_gpus.then(|| device_requests(launch)),
-            ..hardened(launch, kit, share)
+            mounts: Some([kit_mount(kit, true)].into_iter().chain(access).collect()),
+            ..hardened(launch, share)
         }),
         ..ContainerCreateBody::default()
     }
 }
 
 /// The limits and locks that every tenant's container has.
-fn hardened(launch: &LaunchSpec, kit: &AccessKit, share: Share) -> HostConfig {
+fn hardened(launch: &LaunchSpec, share: Share) -> HostConfig {
     let limits = &launch.limits;
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let memory = limits.memory_bytes().map_or(share.memory, signed);
@@ -131,7 +133,6 @@ fn hardened(launch: &LaunchSpec, kit: &AccessKit, share: Share) -> HostConfig {
             typ: Some(text("json-file")),
             config: Some(HashMap::from([(text("max-size"), text("10m")), (text("max-file"), text("3"))])),
         }),
-        mounts: Some(vec![kit_mount(kit, true)]),
         ..HostConfig::default()
     }
 }

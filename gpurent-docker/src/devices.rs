@@ -2,18 +2,12 @@
 //! half-way gives a container all of them, or none.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bollard::Docker;
-use bollard::exec::StartExecResults;
-use bollard::models::ExecConfig;
-use futures_util::StreamExt;
 use gpurent_core::runtime::{LaunchSpec, RuntimeError};
 
-use crate::error::{classify, unavailable};
+use crate::exec;
 use crate::kit::MOUNT;
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Refuses a container that does not see exactly the claimed GPUs. GPUs without device nodes (simulated
 /// ones, WSL2) cannot be checked this way and are not.
@@ -21,32 +15,12 @@ pub(crate) async fn check(docker: &Docker, launch: &LaunchSpec) -> Result<(), Ru
     let Some(claimed) = launch.gpus.iter().map(|gpu| gpu.device_node).collect::<Option<BTreeSet<u32>>>() else {
         return Ok(());
     };
-    // The renter's program shares the container with our `ls`, and could stop it.
-    let found = tokio::time::timeout(PATIENCE, seen(docker, &launch.id.container_name())).await;
-    let found = found.map_err(|late| RuntimeError::Unavailable(Box::new(late)))??;
+    let ls = vec![format!("{MOUNT}/bin/ls"), "/dev".to_owned()];
+    let found = nodes_in(&exec::run(docker, &launch.id.container_name(), ls).await?);
     if found == claimed {
         return Ok(());
     }
     Err(RuntimeError::WrongDevices { claimed: claimed.into_iter().collect(), found: found.into_iter().collect() })
-}
-
-async fn seen(docker: &Docker, container: &str) -> Result<BTreeSet<u32>, RuntimeError> {
-    let config = ExecConfig {
-        cmd: Some(vec![format!("{MOUNT}/bin/ls"), "/dev".to_owned()]),
-        attach_stdout: Some(true),
-        user: Some("0:0".to_owned()),
-        ..ExecConfig::default()
-    };
-    let exec = docker.create_exec(container, config).await.map_err(|error| classify(error, &[]))?;
-    let started = docker.start_exec(&exec.id, None).await.map_err(|error| classify(error, &[]))?;
-    let StartExecResults::Attached { mut output, .. } = started else {
-        return Err(RuntimeError::Unavailable("the engine did not attach".into()));
-    };
-    let mut listing = String::new();
-    while let Some(chunk) = output.next().await {
-        listing.push_str(&String::from_utf8_lossy(&chunk.map_err(unavailable)?.into_bytes()));
-    }
-    Ok(nodes_in(&listing))
 }
 
 /// The numbers of `nvidia<n>` in a listing of `/dev`; `nvidiactl` and its like are not GPUs.

@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
+use bollard::auth::DockerCredentials;
 use bollard::models::{CreateImageInfo, ImageInspect};
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::query_parameters::{CreateImageOptionsBuilder, TagImageOptionsBuilder};
 use futures_util::StreamExt;
-use gpurent_core::runtime::{Progress, PullProgress, RuntimeError};
-use gpurent_core::spec::ImageRef;
+use gpurent_core::access::RegistryLogin;
+use gpurent_core::runtime::{Prepared, Progress, PullProgress, RuntimeError};
+use gpurent_core::spec::{ImageDigest, ImageRef};
+use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::error::{is_missing, refusal, unavailable};
@@ -26,32 +29,107 @@ impl Default for PullPatience {
 /// Progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
+/// The name with its tag or digest always said: a bare name could be taken for the beginning of another
+/// image's id.
+pub(crate) fn full_name(image: &ImageRef) -> String {
+    let separator = if image.selector().contains(':') { '@' } else { ':' };
+    format!("{}{separator}{}", image.name(), image.selector())
+}
+
+/// A tag on the engine that says: images of this name were fetched with a login, so that only the
+/// registry knows who may have them. It is where the image is, and so outlives this program.
+fn mark_of_privacy(image: &ImageRef) -> String {
+    let name = image.name();
+    let name = ["docker.io/", "index.docker.io/"].iter().find_map(|hub| name.strip_prefix(hub)).unwrap_or(name);
+    let name = name.strip_prefix("library/").unwrap_or(name);
+    let hash: String = Sha256::digest(name).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    format!("gpurent-private/{hash}")
+}
+
+/// The registry that a name leads to, as logins are addressed.
+fn registry_of(image: &ImageRef) -> &str {
+    match image.name().split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => "https://index.docker.io/v1/",
+    }
+}
+
+fn digest_of(image: &ImageInspect, name: &ImageRef) -> Option<ImageDigest> {
+    let digests = image.repo_digests.as_deref().unwrap_or_default();
+    let of_name = |digest: &&String| digest.split_once('@').is_some_and(|(repository, _)| repository == name.name());
+    // Docker leaves the hub's name out where the reference may have it.
+    let found = digests.iter().find(of_name).or_else(|| digests.first())?;
+    ImageDigest::try_from(found.split_once('@')?.1.to_owned()).ok()
+}
+
 /// The image as the engine has it; `None` where it does not.
 pub(crate) async fn inspect(docker: &Docker, image: &ImageRef) -> Result<Option<ImageInspect>, RuntimeError> {
-    match docker.inspect_image(image.as_str()).await {
+    match docker.inspect_image(&full_name(image)).await {
         Ok(found) => Ok(Some(found)),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(unavailable(error)),
     }
 }
 
-/// Makes sure that the engine has the image.
+/// Makes sure that the engine has the image, and that who asks may have it.
 pub(crate) async fn ensure(
     docker: &Docker,
     pulls: &Semaphore,
     image: &ImageRef,
+    registry: Option<&RegistryLogin>,
+    patience: PullPatience,
+    progress: &dyn PullProgress,
+) -> Result<Prepared, RuntimeError> {
+    let prepared = |found: &ImageInspect| Prepared { digest: digest_of(found, image) };
+    let mark = mark_of_privacy(image);
+    if let Some(found) = inspect(docker, image).await?.filter(|_| registry.is_none()) {
+        match docker.inspect_image(&mark).await {
+            Err(error) if is_missing(&error) => return Ok(prepared(&found)),
+            Err(error) => return Err(unavailable(error)),
+            Ok(_somebody_logged_in_for_it) => ask_registry(docker, image, None).await?,
+        }
+    } else if registry.is_some() {
+        ask_registry(docker, image, registry).await?;
+    }
+    pull(docker, pulls, image, registry, patience, progress).await?;
+    if registry.is_some() {
+        let tag = TagImageOptionsBuilder::default().repo(&mark).tag("latest").build();
+        docker.tag_image(&full_name(image), Some(tag)).await.map_err(unavailable)?;
+    }
+    let found = inspect(docker, image).await?;
+    Ok(found.as_ref().map(prepared).unwrap_or_default())
+}
+
+/// Asks the registry whether it gives the image to whoever logs in so. A pull alone is no question: by
+/// digest, the engine answers it from what it has.
+async fn ask_registry(docker: &Docker, image: &ImageRef, registry: Option<&RegistryLogin>) -> Result<(), RuntimeError> {
+    let asked = docker.inspect_registry_image(&full_name(image), login_to(image, registry)).await;
+    asked.map(|_| ()).map_err(|error| failed(image, error))
+}
+
+fn login_to(image: &ImageRef, registry: Option<&RegistryLogin>) -> Option<DockerCredentials> {
+    registry.map(|login| DockerCredentials {
+        username: Some(login.username().to_owned()),
+        password: Some(login.expose().to_owned()),
+        serveraddress: Some(registry_of(image).to_owned()),
+        ..DockerCredentials::default()
+    })
+}
+
+async fn pull(
+    docker: &Docker,
+    pulls: &Semaphore,
+    image: &ImageRef,
+    registry: Option<&RegistryLogin>,
     patience: PullPatience,
     progress: &dyn PullProgress,
 ) -> Result<(), RuntimeError> {
-    if inspect(docker, image).await?.is_some() {
-        return Ok(());
-    }
     // Only what really has to be pulled stands in line, and the line is fair.
     let _turn = pulls.acquire().await.map_err(|closed| RuntimeError::Unavailable(Box::new(closed)))?;
     let options = CreateImageOptionsBuilder::default().from_image(image.name()).tag(image.selector()).build();
     // The engine answers nothing at all until the registry has: that wait is ours to limit too.
     let unhurried = docker.clone().with_timeout(patience.0 * 2);
-    let mut stream = Box::pin(unhurried.create_image(Some(options), None, None));
+    let mut stream = Box::pin(unhurried.create_image(Some(options), None, login_to(image, registry)));
     let mut pull = Pull::default();
     let mut last_progress = Instant::now();
     let mut last_told: Option<Instant> = None;
@@ -183,6 +261,18 @@ mod tests {
             progress_detail: Some(ProgressDetail { current: Some(current), total: Some(100) }),
             ..CreateImageInfo::default()
         }
+    }
+
+    #[test]
+    fn one_repository_has_one_mark_under_all_its_names() {
+        let mark = |name: &str| mark_of_privacy(&name.parse().unwrap());
+        assert_eq!(mark("me/secret:1"), mark("docker.io/me/secret:2"));
+        assert_eq!(mark("busybox"), mark("index.docker.io/library/busybox"));
+        assert_ne!(mark("me/secret"), mark("registry.example:5000/me/secret"));
+        let digest = "sha256:".to_owned() + &"a".repeat(64);
+        assert_eq!(mark(&format!("me/secret@{digest}")), mark("me/secret"));
+        assert_eq!(full_name(&format!("me/secret:1@{digest}").parse().unwrap()), format!("me/secret@{digest}"));
+        assert_eq!(full_name(&"abc".parse().unwrap()), "abc:latest");
     }
 
     #[test]

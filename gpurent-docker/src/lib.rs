@@ -3,7 +3,9 @@
 //! [`DockerRuntime`] carries out what `gpurent-core` decides: it pulls the image, makes the container on
 //! exactly the claimed GPUs and ports, hardens it, gives it SSH access whatever the image holds
 //! ([`kit`]), verifies that access, and takes everything down again. [`NvmlGpus`] tells which GPUs the
-//! machine has, [`EngineLock`] keeps a second agent off the same engine.
+//! machine has, [`EngineLock`] keeps a second agent off the same engine. Tenants are kept from the host's
+//! own services, from metadata addresses and from each other by firewall rules where the agent may set
+//! them ([`DockerRuntime::isolate`]).
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,11 +18,15 @@
 //! # }
 //! ```
 
+mod access_dir;
+mod attach;
 mod client;
 mod container;
 mod devices;
 mod engine_lock;
 mod error;
+mod exec;
+mod firewall;
 mod image;
 pub mod kit;
 mod network;
@@ -28,7 +34,9 @@ mod nvml;
 mod ports;
 mod runtime;
 mod ssh;
+mod state;
 
+pub use client::{EngineAddress, TlsFiles};
 pub use engine_lock::{EngineLock, LockError};
 pub use image::PullPatience;
 pub use kit::{AccessKit, KitError};

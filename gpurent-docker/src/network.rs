@@ -16,7 +16,7 @@ use crate::error::{classify, refusal, unavailable};
 pub(crate) const NAME: &str = "gpurent";
 
 /// Its bridge. Docker does not keep two networks from having one name, but two bridges it does.
-const BRIDGE: &str = "gpurent0";
+pub(crate) const BRIDGE: &str = "gpurent0";
 
 /// How long a network that somebody else is just making may take to show.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ mod tests {
     #[tokio::test]
     async fn many_rentals_at_once_on_a_fresh_engine_make_one_network() {
         let engine = std::env::var("DOCKER_HOST").expect("DOCKER_HOST: run scripts/test");
-        let docker = crate::client::connect(&engine).await.unwrap();
+        let docker = crate::client::connect(&engine.as_str().into()).await.unwrap();
         let unique = format!("{:08x}", rand::random::<u32>());
         let (name, bridge) = (format!("gpurent-test-{unique}"), format!("gpt{unique}"));
         let made = join_all((0..8).map(|_| ensure_named(&docker, &name, &bridge))).await;

@@ -1,37 +1,42 @@
-//! [`ContainerRuntime`] on Docker Engine.
+//! [`ContainerRuntime`] on Docker Engine: each step's calls. What a container is made of is in
+//! `container`, what the engine says of one in `state`, the kit's volume in `kit::volume`, the way of
+//! credentials in `access_dir`.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig,
-    VolumeCreateRequest,
-};
+use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
 use bollard::query_parameters::{
-    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
-    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
-    UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
-use gpurent_core::access::Credential;
-use gpurent_core::id::{ContainerId, EngineId, HostId, LaunchId};
+use gpurent_core::access::{Credential, RegistryLogin};
+use gpurent_core::id::{EngineId, HostId, LaunchId};
 use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
 use gpurent_core::port::HostPort;
 use gpurent_core::runtime::{
-    ContainerRuntime, Created, LaunchSpec, Observation, Presence, PullProgress, RuntimeError, Seen,
+    ContainerRuntime, Created, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress, RuntimeError, Seen,
 };
 use gpurent_core::spec::ImageRef;
 use jiff::Timestamp;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{OnceCell, Semaphore};
 
-use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, kit_mount, launch_of, trial};
+use crate::access_dir::AccessDir;
+use crate::attach::Attaching;
+use crate::client::EngineAddress;
+use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, launch_of};
 use crate::error::{classify, is_missing, refusal, unavailable};
-use crate::image::{self, PullPatience};
-use crate::kit::{AccessKit, MARKER, MOUNT, access_archive};
-use crate::{client, devices, kit, network, ssh};
+use crate::firewall::Firewall;
+use crate::image::{self, PullPatience, full_name};
+use crate::kit::volume::KitVolume;
+use crate::kit::{ACCESS, ANNOUNCE, AccessKit, LET_IN, access_archive, access_files};
+use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
+use crate::{client, devices, exec, kit, network, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
@@ -45,35 +50,40 @@ const SETTLE: Duration = Duration::from_secs(30);
 /// Rents GPUs out as containers of one Docker Engine.
 pub struct DockerRuntime {
     docker: Docker,
-    kit: AccessKit,
+    kit: KitVolume,
+    firewall: Firewall,
+    access_dir: Option<AccessDir>,
+    /// Whether the engine sees the access folder, once that was tried.
+    binds_access: OnceCell<bool>,
     share: Share,
     patience: PullPatience,
     /// Where published ports are reached from here.
     reach: String,
-    /// Held while the kit's volume is looked at or filled.
-    kit_is_there: Mutex<bool>,
-    /// Whether the engine takes device requests for GPUs that exist as names only, once that is known.
-    attaches_simulated: Mutex<Option<bool>>,
+    attaching: Attaching,
     /// Pulls at once: more would only share the same line.
     pulls: Semaphore,
 }
 
 impl DockerRuntime {
-    /// Connects to an engine: `unix:///var/run/docker.sock`.
+    /// Connects to an engine, such as `unix:///var/run/docker.sock`; see [`EngineAddress`].
     ///
     /// # Errors
     /// [`RuntimeError::Unavailable`] where it does not answer.
-    pub async fn connect(address: &str, kit: AccessKit) -> Result<Self, RuntimeError> {
-        let docker = client::connect(address).await?;
+    pub async fn connect(address: impl Into<EngineAddress>, kit: AccessKit) -> Result<Self, RuntimeError> {
+        let address = address.into();
+        let docker = client::connect(&address).await?;
         let info = docker.info().await.map_err(unavailable)?;
         Ok(Self {
             share: Share::of(info.ncpu.unwrap_or(1), info.mem_total.unwrap_or(0), 1),
             docker,
-            kit,
+            kit: KitVolume::new(kit),
+            // Another machine's rules are not ours to set.
+            firewall: if address.is_local() { Firewall::new() } else { Firewall::elsewhere() },
+            access_dir: None,
+            binds_access: OnceCell::new(),
             patience: PullPatience::default(),
-            reach: "127.0.0.1".to_owned(),
-            kit_is_there: Mutex::new(false),
-            attaches_simulated: Mutex::new(None),
+            reach: address.host().to_owned(),
+            attaching: Attaching::default(),
             pulls: Semaphore::new(CONCURRENT_PULLS),
         })
     }
@@ -108,7 +118,37 @@ impl DockerRuntime {
         self
     }
 
-    /// Another address than 127.0.0.1 to reach published ports from here: for an engine elsewhere.
+    /// Hands credentials over in this folder instead of uploading them into each container, which takes
+    /// most of a twentieth of a second. It has to lie on a tmpfs, and is made for our eyes only. Where the
+    /// engine turns out not to see it, they are uploaded all the same.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made, or does not lie in memory.
+    pub fn with_access_dir(mut self, directory: &Path) -> std::io::Result<Self> {
+        self.access_dir = Some(AccessDir::new(directory)?);
+        Ok(self)
+    }
+
+    /// Sets no firewall rules: tenants then reach the host's own services and the metadata address.
+    #[must_use]
+    pub fn without_firewall(mut self) -> Self {
+        self.firewall = Firewall::off();
+        self
+    }
+
+    /// Makes the tenants' network and keeps tenants from what they must not reach, before the first of
+    /// them is there; so that an operator hears at once how well that went.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where the network cannot be made. Rules that cannot be set are no error, but
+    /// [`Isolation::Degraded`].
+    pub async fn isolate(&self) -> Result<Isolation, RuntimeError> {
+        network::ensure(&self.docker).await?;
+        self.firewall.ensure().await;
+        Ok(self.firewall.isolation())
+    }
+
+    /// Another address than the engine's to reach published ports from here.
     #[must_use]
     pub fn reached_at(mut self, address: String) -> Self {
         self.reach = address;
@@ -137,93 +177,37 @@ impl DockerRuntime {
         Ok(found.map(|container| container.state.unwrap_or_default()))
     }
 
-    /// Puts the kit into its volume unless it is there. The volume is filled through a container that is
-    /// made, never started, and removed; its name keeps others from filling the volume at the same time.
-    async fn ensure_kit(&self, image: &str) -> Result<(), RuntimeError> {
-        let mut is_there = self.kit_is_there.lock().await;
-        if *is_there {
-            return Ok(());
-        }
-        let volume = VolumeCreateRequest { name: Some(self.kit.volume()), ..VolumeCreateRequest::default() };
-        self.docker.create_volume(volume).await.map_err(|error| classify(error, &[]))?;
-        let filler = format!("{}-fill", self.kit.volume());
-        let begun = Instant::now();
-        loop {
-            match self.create_filler(&filler, image).await {
-                Ok(_) => break,
-                Err(error) if !matches!(refusal(&error), Some((409, _))) => return Err(classify(error, &[])),
-                Err(_) if self.has_kit(&filler).await => {
-                    *is_there = true;
-                    return Ok(());
-                }
-                // Whoever made it died over it.
-                Err(_) if begun.elapsed() > SETTLE => remove_by_name(&self.docker, &filler).await?,
-                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+    /// Where the launch's credentials are handed over, unless they have to be uploaded.
+    async fn access_dir(&self, image: &ImageRef) -> Option<&AccessDir> {
+        let directory = self.access_dir.as_ref()?;
+        let try_out = async || {
+            let seen = directory.is_seen_by(&self.docker, &full_name(image)).await;
+            if !seen {
+                tracing::warn!(
+                    "the engine does not see the access folder: credentials are uploaded, which takes longer"
+                );
             }
-        }
-        let filled = self.fill_kit(&filler).await;
-        remove_by_name(&self.docker, &filler).await?;
-        filled?;
-        *is_there = true;
-        Ok(())
-    }
-
-    async fn create_filler(&self, name: &str, image: &str) -> Result<(), bollard::errors::Error> {
-        let body = ContainerCreateBody {
-            image: Some(image.to_owned()),
-            // Never run; an image without a command needs one to be accepted.
-            entrypoint: Some(vec!["/none".to_owned()]),
-            host_config: Some(HostConfig { mounts: Some(vec![kit_mount(&self.kit, false)]), ..HostConfig::default() }),
-            ..ContainerCreateBody::default()
+            seen
         };
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
-        self.docker.create_container(Some(options), body).await.map(|_| ())
+        self.binds_access.get_or_init(try_out).await.then_some(directory)
     }
 
-    /// Whether the kit is complete, as seen through the filler: its last file is there.
-    async fn has_kit(&self, filler: &str) -> bool {
-        let marker = ContainerArchiveInfoOptionsBuilder::default().path(MARKER).build();
-        self.docker.get_container_archive_info(filler, Some(marker)).await.is_ok()
-    }
-
-    async fn fill_kit(&self, filler: &str) -> Result<(), RuntimeError> {
-        if self.has_kit(filler).await {
-            return Ok(());
+    /// Hands a launch's credentials over to its container, which may run already.
+    async fn hand_over(
+        &self,
+        launch: LaunchId,
+        files: &[(&'static str, String)],
+        bound: bool,
+    ) -> Result<(), RuntimeError> {
+        let refused = |error: std::io::Error| RuntimeError::Refused(Box::new(error));
+        if let Some(directory) = self.access_dir.as_ref().filter(|_| bound) {
+            return directory.write(launch, files).await.map_err(refused);
         }
-        let options = UploadToContainerOptionsBuilder::default().path(MOUNT).build();
-        let archive = bollard::body_full(self.kit.archive().into());
-        self.docker.upload_to_container(filler, Some(options), archive).await.map_err(|error| classify(error, &[]))
-    }
-
-    /// Whether the launch's GPUs are asked of the engine. Real ones always are; simulated ones where the
-    /// engine has a driver that lets them pass, which is tried out once.
-    async fn attaches(&self, launch: &LaunchSpec) -> Result<bool, RuntimeError> {
-        if launch.gpus.is_empty() || !launch.gpus.iter().all(|gpu| gpu.simulated) {
-            return Ok(!launch.gpus.is_empty());
-        }
-        let mut known = self.attaches_simulated.lock().await;
-        if let Some(attaches) = *known {
-            return Ok(attaches);
-        }
-        // On a task of its own: a pull that is cancelled now must not leave the trial's container behind.
-        let (docker, body) = (self.docker.clone(), trial(launch, &self.kit));
-        let name = format!("gpurent-gpu-trial-{}", launch.id.rental);
-        let started = tokio::spawn(async move { try_out(&docker, &name, body).await }).await;
-        let started = started.map_err(|panic| RuntimeError::Unavailable(Box::new(panic)))?;
-        match started {
-            Ok(()) => *known = Some(true),
-            Err(RuntimeError::GpuRuntimeMissing(_)) => {
-                tracing::warn!("the engine has no NVIDIA runtime: simulated GPUs are left off");
-                *known = Some(false);
-            }
-            Err(error @ RuntimeError::Unavailable(_)) => return Err(error),
-            // A real driver that does not know such GPUs, or something of the moment: asked again next time.
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the engine does not take simulated GPUs");
-                return Ok(false);
-            }
-        }
-        Ok(*known == Some(true))
+        let archive = access_archive(files).map_err(refused)?;
+        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+        let name = launch.container_name();
+        let uploaded = self.docker.upload_to_container(&name, Some(options), bollard::body_full(archive.into())).await;
+        uploaded.map_err(|error| classify(error, &[]))
     }
 
     async fn image_config(&self, launch: &LaunchSpec) -> Result<bollard::models::ImageConfig, RuntimeError> {
@@ -256,80 +240,38 @@ impl DockerRuntime {
     }
 
     /// Finds the container that already has the launch's name; it is ours if it was made of the same.
-    async fn adopt(&self, launch: &LaunchSpec, source: bollard::errors::Error) -> Result<Created, RuntimeError> {
+    async fn adopt(
+        &self,
+        launch: &LaunchSpec,
+        source: bollard::errors::Error,
+    ) -> Result<(Created, bool), RuntimeError> {
         let Some(found) = self.inspect(&launch.id.container_name()).await? else {
             // Gone again: the next try makes it.
             return Err(unavailable(source));
         };
+        let bound = binds_access(&found);
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         if labels.get(LABEL_HASH) != Some(&launch.hash()) {
             return Err(RuntimeError::Refused(
                 "the name belongs to a container that was made of something else".into(),
             ));
         }
-        Ok(Created {
+        let created = Created {
             container: container_id(found.id.unwrap_or_default())?,
             gpus_attached: labels.get(LABEL_GPUS).is_some_and(|value| value == "true"),
-        })
+        };
+        Ok((created, bound))
     }
 }
 
-async fn remove_by_name(docker: &Docker, name: &str) -> Result<(), RuntimeError> {
-    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-    match docker.remove_container(name, Some(options)).await {
-        Ok(()) => Ok(()),
-        // Gone already, or somebody removes it already.
-        Err(error) if matches!(refusal(&error), Some((404 | 409, _))) => Ok(()),
-        Err(error) => Err(classify(error, &[])),
-    }
-}
-
-/// Makes, starts and removes a container.
-async fn try_out(docker: &Docker, name: &str, body: ContainerCreateBody) -> Result<(), RuntimeError> {
-    let options = CreateContainerOptionsBuilder::default().name(name).build();
-    docker.create_container(Some(options), body).await.map_err(|error| classify(error, &[]))?;
-    let started = docker.start_container(name, None).await.map_err(|error| classify(error, &[]));
-    remove_by_name(docker, name).await?;
-    started
-}
-
-fn container_id(id: String) -> Result<ContainerId, RuntimeError> {
-    ContainerId::try_from(id).map_err(|error| RuntimeError::Refused(Box::new(error)))
+/// Whether a container finds its credentials in a folder of this machine.
+fn binds_access(container: &ContainerInspectResponse) -> bool {
+    let mounts = container.mounts.as_deref().unwrap_or_default();
+    mounts.iter().any(|mount| mount.destination.as_deref() == Some(ACCESS))
 }
 
 fn ports(launch: &LaunchSpec) -> Vec<HostPort> {
     launch.ports.iter().map(|binding| binding.host).collect()
-}
-
-/// A time as Docker writes it; its zero means "never".
-fn time(text: Option<&str>) -> Option<Timestamp> {
-    text.filter(|text| !text.starts_with("0001-"))?.parse().ok()
-}
-
-fn is_running(state: &ContainerState) -> bool {
-    state.running.unwrap_or(false)
-}
-
-/// The engine's record of an end; `None` for a container that never ran or still does.
-fn exit(state: &ContainerState) -> Option<Exit> {
-    if is_running(state) {
-        return None;
-    }
-    let started_at = time(state.started_at.as_deref())?;
-    Some(Exit {
-        // An engine that was killed may have no record of the end: then it is the start.
-        finished_at: time(state.finished_at.as_deref()).unwrap_or(started_at),
-        code: state.exit_code.unwrap_or(-1),
-        out_of_memory: state.oom_killed.unwrap_or(false),
-    })
-}
-
-fn presence(state: &ContainerState) -> Presence {
-    match exit(state) {
-        Some(exit) => Presence::Exited(exit),
-        None if is_running(state) => Presence::Running,
-        None => Presence::Created,
-    }
 }
 
 #[async_trait]
@@ -340,37 +282,45 @@ impl ContainerRuntime for DockerRuntime {
         EngineId::try_from(id).map_err(|error| RuntimeError::Refused(Box::new(error)))
     }
 
-    async fn prepare(&self, launch: &LaunchSpec, progress: &dyn PullProgress) -> Result<(), RuntimeError> {
-        image::ensure(&self.docker, &self.pulls, &launch.image, self.patience, progress).await?;
-        network::ensure(&self.docker).await?;
-        self.ensure_kit(launch.image.as_str()).await?;
-        self.attaches(launch).await?;
-        Ok(())
+    async fn prepare(
+        &self,
+        launch: &LaunchSpec,
+        registry: Option<&RegistryLogin>,
+        progress: &dyn PullProgress,
+    ) -> Result<Prepared, RuntimeError> {
+        let (docker, image) = (&self.docker, &launch.image);
+        let prepared = image::ensure(docker, &self.pulls, image, registry, self.patience, progress).await?;
+        self.isolate().await?;
+        self.kit.ensure(docker, &full_name(image)).await?;
+        self.attaching.attaches(docker, &self.kit.kit, launch).await?;
+        self.access_dir(image).await;
+        Ok(prepared)
     }
 
     async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError> {
-        let attach = self.attaches(launch).await?;
+        let attach = self.attaching.attaches(&self.docker, &self.kit.kit, launch).await?;
         let config = self.image_config(launch).await?;
-        let access = access_archive(&launch.login, credential, &config)
-            .await
-            .map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+        let files = access_files(&launch.login, credential, &config).await;
+        let files = files.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+        self.kit.ensure_still(&self.docker, &full_name(&launch.image)).await?;
+        let directory = self.access_dir(&launch.image).await;
+        if directory.is_some() {
+            // The engine refuses a bind of what is not there.
+            self.hand_over(launch.id, &files, true).await?;
+        }
         let name = launch.id.container_name();
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let body = body(launch, &config, &self.kit, self.share, attach);
-        let created = match self.docker.create_container(Some(options), body).await {
-            Ok(made) => Created { container: container_id(made.id)?, gpus_attached: attach },
+        let mount = directory.map(|directory| directory.mount(launch.id));
+        let body = body(launch, &config, &self.kit.kit, self.share, attach, mount);
+        let (created, bound) = match self.docker.create_container(Some(options), body).await {
+            Ok(made) => (Created { container: container_id(made.id)?, gpus_attached: attach }, directory.is_some()),
             Err(error) if matches!(refusal(&error), Some((409, _))) => self.adopt(launch, error).await?,
             Err(error) => return Err(classify(error, &ports(launch))),
         };
-        if !self.has_kit(&name).await {
-            // Somebody pruned the volume while no tenant ran; the engine has made an empty one.
-            *self.kit_is_there.lock().await = false;
-            self.ensure_kit(launch.image.as_str()).await?;
+        if !(bound && directory.is_some()) {
+            // Also into a container that was found: the crash may have come before the credentials.
+            self.hand_over(launch.id, &files, bound).await?;
         }
-        // Also into a container that was found: the crash may have come before the credentials.
-        let options = UploadToContainerOptionsBuilder::default().path("/").build();
-        let uploaded = self.docker.upload_to_container(&name, Some(options), bollard::body_full(access.into())).await;
-        uploaded.map_err(|error| classify(error, &[]))?;
         Ok(created)
     }
 
@@ -405,6 +355,25 @@ impl ContainerRuntime for DockerRuntime {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    async fn replace_access(&self, launch: &LaunchSpec, credential: &Credential) -> Result<(), RuntimeError> {
+        let name = launch.id.container_name();
+        let found = self.inspect(&name).await?.ok_or(RuntimeError::Missing)?;
+        let bound = binds_access(&found);
+        let state = found.state.unwrap_or_default();
+        if !is_running(&state) {
+            return Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited));
+        }
+        let config = self.image_config(launch).await?;
+        let files = access_files(&launch.login, credential, &config).await;
+        self.hand_over(launch.id, &files.map_err(|error| RuntimeError::Refused(Box::new(error)))?, bound).await?;
+        exec::run(&self.docker, &name, vec![LET_IN.to_owned()]).await.map(|_| ())
+    }
+
+    async fn announce(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError> {
+        let command = vec![ANNOUNCE.to_owned(), message.to_owned()];
+        exec::run(&self.docker, &launch.container_name(), command).await.map(|_| ())
     }
 
     async fn notify(&self, launch: LaunchId) -> Result<(), RuntimeError> {
@@ -448,7 +417,12 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         remove_by_name(&self.docker, &launch.container_name()).await?;
-        self.settled(launch, |state| state.is_none()).await.map(|_| ())
+        self.settled(launch, |state| state.is_none()).await?;
+        if let Some(directory) = &self.access_dir {
+            let removed = directory.remove(launch).await;
+            removed.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
+        }
+        Ok(())
     }
 
     async fn observe(&self, host: &HostId) -> Result<Observation, RuntimeError> {
@@ -472,6 +446,10 @@ impl ContainerRuntime for DockerRuntime {
             containers.push(Seen { launch, container: container_id(id)?, presence });
         }
         Ok(Observation { containers })
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.firewall.isolation()
     }
 
     async fn logs(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError> {

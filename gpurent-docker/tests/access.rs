@@ -7,6 +7,7 @@ mod support;
 use std::process::Stdio;
 
 use gpurent_core::access::Credential;
+use gpurent_core::runtime::ContainerRuntime;
 use support::{Tenant, launch, password, text};
 use tokio::process::Command;
 
@@ -166,4 +167,141 @@ async fn files_can_be_fetched_by_sftp_without_a_server_in_the_image() {
     let output = running.wait_with_output().await.unwrap();
     assert!(text(&output).contains("/sleep"), "{output:?}");
     tenant.gone().await;
+}
+
+/// Copies a file to the tenant and back, by one of scp's protocols.
+async fn copies(tenant: &Tenant, options: &[&str]) -> bool {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+    let content: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(path("there"), &content).unwrap();
+    let port = tenant.launch.ssh_port().unwrap().to_string();
+    let remote = "root@127.0.0.1:/tmp/a file";
+    for (from, to) in [(path("there"), remote.to_owned()), (remote.to_owned(), path("back"))] {
+        // The old protocol hands the name to a shell on the other side.
+        let quote = |name: &str| if options.is_empty() { name.to_owned() } else { name.replace(' ', "\\ ") };
+        let copied = Command::new("sshpass")
+            .env("SSHPASS", "mySecurePassword123")
+            .args(["-e", "scp", "-q", "-P", &port, "-o", "StrictHostKeyChecking=no"])
+            .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "PubkeyAuthentication=no"])
+            .args(options)
+            .args([quote(&from), quote(&to)])
+            .output()
+            .await
+            .unwrap();
+        if !copied.status.success() {
+            eprintln!("{copied:?}");
+            return false;
+        }
+    }
+    std::fs::read(path("back")).unwrap() == content
+}
+
+#[tokio::test]
+async fn scp_works_in_both_protocols_whatever_the_image_has() {
+    for image in ["gpurent-test/busybox:1", "gpurent-test/shellless:1", "gpurent-test/debian:12"] {
+        let tenant = Tenant::up(launch(image), &password()).await;
+        assert!(copies(&tenant, &[]).await, "{image}, over sftp");
+        assert!(copies(&tenant, &["-O"]).await, "{image}, the old protocol");
+        tenant.gone().await;
+    }
+}
+
+#[tokio::test]
+async fn what_packages_do_as_root_works() {
+    let tenant = Tenant::up(launch("gpurent-test/debian:12"), &password()).await;
+    let command = "set -e; cd /tmp; echo x >f; chown 1000:1000 f; chmod 600 f; mkdir d; chown 1000 d; touch d/g; \
+                   tar cf t.tar f d; mkdir out; tar xpf t.tar -C out; dpkg --audit; useradd -m somebody; \
+                   su somebody -c id; stat -c '%u %a' out/f";
+    let done = tenant.ssh("mySecurePassword123", command).await;
+    assert!(done.status.success(), "{done:?}");
+    assert!(text(&done).ends_with("1000 600"), "{done:?}");
+    tenant.gone().await;
+}
+
+/// A key pair: the path of the private half, and the public one.
+async fn key_pair(directory: &std::path::Path, name: &str) -> (String, String) {
+    let key = directory.join(name).to_string_lossy().into_owned();
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).status().await;
+    assert!(made.unwrap().success());
+    let public = std::fs::read_to_string(format!("{key}.pub")).unwrap();
+    (key, public)
+}
+
+async fn rotates(launch: gpurent_core::runtime::LaunchSpec, bind: bool) {
+    let image = launch.image.clone();
+    let directory = tempfile::tempdir().unwrap();
+    let (old, old_public) = key_pair(directory.path(), "old").await;
+    let (new, new_public) = key_pair(directory.path(), "new").await;
+    let tenant = Tenant::up_with(launch, &Credential::PublicKey(old_public.parse().unwrap()), bind).await;
+    let id = || if tenant.launch.login.is_root() { "0" } else { "1000" };
+    assert_eq!(text(&tenant.ssh_with_key(&old, "id -u").await), id(), "{image}");
+    // A session that is open stays open.
+    let mut ssh = Command::new("ssh");
+    ssh.args(["-i", &old, "-o", "IdentitiesOnly=yes"]);
+    let open = tenant.connect(&mut ssh).arg("sleep 6; echo still here").stdout(Stdio::piped()).spawn().unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let replace = async |credential: Credential| {
+        tenant.runtime.replace_access(&tenant.launch, &credential).await.unwrap();
+        tenant.runtime.verify(&tenant.launch, std::time::Duration::from_secs(20)).await.unwrap();
+    };
+    replace(Credential::PublicKey(new_public.parse().unwrap())).await;
+    assert_eq!(text(&tenant.ssh_with_key(&new, "id -u").await), id(), "{image}");
+    assert!(!tenant.ssh_with_key(&old, "id -u").await.status.success(), "{image}: the old key");
+    replace(password()).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert_eq!(text(&tenant.ssh("mySecurePassword123", "id -u").await), id(), "{image}");
+    assert!(!tenant.ssh_with_key(&new, "id -u").await.status.success(), "{image}: the key after a password");
+    replace(Credential::PublicKey(new_public.parse().unwrap())).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert!(!tenant.ssh("mySecurePassword123", "id -u").await.status.success(), "{image}: the password after a key");
+    assert_eq!(text(&tenant.ssh_with_key(&new, "id -u").await), id(), "{image}");
+    let open = open.wait_with_output().await.unwrap();
+    assert_eq!(text(&open), "still here", "{image}");
+    tenant.gone().await;
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_while_the_container_runs() {
+    rotates(launch("gpurent-test/busybox:1"), false).await;
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_for_another_user_over_the_access_folder() {
+    let mut launch = launch("gpurent-test/debian:12");
+    launch.login = "gpu-user".parse().unwrap();
+    rotates(launch, true).await;
+}
+
+#[tokio::test]
+async fn credentials_in_the_access_folder_are_gone_with_the_container() {
+    let tenant = Tenant::up_with(launch("gpurent-test/busybox:1"), &password(), true).await;
+    let mounts = support::docker(&["inspect", "--format", "{{json .Mounts}}", &tenant.container]).await;
+    assert!(mounts.contains(r#""Destination":"/.gpurent/access""#) && mounts.contains(r#""RW":false"#), "{mounts}");
+    assert_eq!(text(&tenant.ssh("mySecurePassword123", "id -u").await), "0");
+    let folder = support::access_dir().join(tenant.launch.id.container_name());
+    assert!(folder.join("password-hash").exists());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&folder).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
+    tenant.gone().await;
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn the_renter_reads_the_warning_in_a_file_and_on_the_terminal() {
+    for image in ["gpurent-test/debian:12", "gpurent-test/shellless:1"] {
+        let tenant = Tenant::up(launch(image), &password()).await;
+        // A terminal of the renter's own.
+        let mut ssh = Command::new("sshpass");
+        ssh.env("SSHPASS", "mySecurePassword123").args(["-e", "ssh", "-tt", "-o", "PubkeyAuthentication=no"]);
+        let terminal = tenant.connect(&mut ssh).arg("sleep 4").stdout(Stdio::piped()).stdin(Stdio::piped()).spawn();
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        tenant.runtime.announce(tenant.launch.id, "It ends soon; \"save\" $HOME").await.unwrap();
+        let shown = terminal.unwrap().wait_with_output().await.unwrap();
+        assert!(text(&shown).contains("*** It ends soon; \"save\" $HOME"), "{image}: {shown:?}");
+        let file =
+            tenant.ssh("mySecurePassword123", "while read line; do echo \"$line\"; done </.gpurent/notice").await;
+        assert_eq!(text(&file), "It ends soon; \"save\" $HOME", "{image}");
+        tenant.gone().await;
+    }
 }

@@ -34,7 +34,7 @@ async fn a_container_that_does_not_see_its_gpu_is_refused() {
     launch.gpus[0].simulated = false;
     launch.gpus[0].device_node = Some(0);
     let runtime = support::runtime().await;
-    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.prepare(&launch, None, &Silent).await.unwrap();
     runtime.create(&launch, &password()).await.unwrap();
     runtime.start(&launch).await.unwrap();
     let verified = runtime.verify(&launch, Duration::from_secs(20)).await;
@@ -61,7 +61,7 @@ async fn a_pull_from_a_registry_is_told_in_bytes() {
     docker(&["rmi", "-f", launch.image.as_str()]).await;
     let told = Told::default();
     let runtime = support::runtime().await;
-    runtime.prepare(&launch, &told).await.unwrap();
+    runtime.prepare(&launch, None, &told).await.unwrap();
     let told = told.0.into_inner().unwrap();
     assert!(told.windows(2).all(|pair| pair[0].current_bytes <= pair[1].current_bytes), "{told:?}");
     let last = told.last().expect("something is told of every pull");
@@ -87,7 +87,7 @@ async fn a_pull_without_progress_is_given_up() {
         }
     });
     let runtime = support::runtime().await.with_pull_patience(PullPatience(Duration::from_secs(1)));
-    let prepared = runtime.prepare(&launch(&image), &Silent).await;
+    let prepared = runtime.prepare(&launch(&image), None, &Silent).await;
     assert!(matches!(prepared, Err(RuntimeError::PullStalled { .. })), "{prepared:?}");
     accepting.abort();
 }
@@ -165,9 +165,9 @@ async fn an_image_cannot_bring_a_kit_of_its_own() {
         // A kit that nobody has seen before: its volume is still empty.
         ("nonce".to_owned(), gpurent_core::id::RentalId::generate().to_string().into_bytes()),
     ]);
-    let runtime = DockerRuntime::connect(&engine(), AccessKit::from_files(&mine).unwrap()).await.unwrap();
+    let runtime = DockerRuntime::connect(engine().as_str(), AccessKit::from_files(&mine).unwrap()).await.unwrap();
     let launch = launch("gpurent-test/evil:1");
-    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.prepare(&launch, None, &Silent).await.unwrap();
     let created = runtime.create(&launch, &password()).await.unwrap();
     let container = created.container.to_string();
     let copied = std::env::temp_dir().join(format!("gpurent-init-{container}"));
@@ -211,16 +211,16 @@ async fn a_program_is_stopped_with_its_images_own_signal() {
 async fn a_kit_that_was_pruned_is_made_again() {
     let runtime = support::runtime().await;
     let launch = launch("gpurent-test/busybox:1");
-    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.prepare(&launch, None, &Silent).await.unwrap();
     // As after `docker volume prune`, for this runtime alone.
     let kit = BTreeMap::from([
         ("init".to_owned(), b"#!/.gpurent/kit/bin/busybox sh\n".to_vec()),
         ("bin/busybox".to_owned(), std::fs::read("/bin/busybox").unwrap()),
         ("nonce".to_owned(), gpurent_core::id::RentalId::generate().to_string().into_bytes()),
     ]);
-    let runtime = DockerRuntime::connect(&engine(), AccessKit::from_files(&kit).unwrap()).await.unwrap();
+    let runtime = DockerRuntime::connect(engine().as_str(), AccessKit::from_files(&kit).unwrap()).await.unwrap();
     let before = docker(&["volume", "ls", "-q"]).await;
-    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.prepare(&launch, None, &Silent).await.unwrap();
     let after = docker(&["volume", "ls", "-q"]).await;
     let made: Vec<_> =
         after.lines().filter(|name| name.starts_with("gpurent-kit-") && !before.contains(name)).collect();
@@ -237,7 +237,7 @@ async fn a_kit_that_was_pruned_is_made_again() {
 async fn a_program_that_ends_at_once_is_told_with_its_last_words() {
     let launch = launch("gpurent-test/exits:1");
     let runtime = support::runtime().await;
-    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.prepare(&launch, None, &Silent).await.unwrap();
     runtime.create(&launch, &password()).await.unwrap();
     let started = runtime.start(&launch).await;
     let verified = match started {
@@ -261,9 +261,9 @@ async fn ssh_that_never_answers_is_given_up() {
         ("bin/busybox".to_owned(), std::fs::read("/bin/busybox").unwrap()),
     ]);
     let kit = AccessKit::from_files(&mute).unwrap();
-    let runtime = DockerRuntime::connect(&engine(), kit).await.unwrap();
+    let runtime = DockerRuntime::connect(engine().as_str(), kit).await.unwrap();
     let launch = launch("gpurent-test/busybox:1");
-    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.prepare(&launch, None, &Silent).await.unwrap();
     runtime.create(&launch, &password()).await.unwrap();
     runtime.start(&launch).await.unwrap();
     let verified = runtime.verify(&launch, Duration::from_secs(1)).await;
@@ -275,7 +275,7 @@ async fn ssh_that_never_answers_is_given_up() {
 async fn an_image_that_does_not_exist_is_named() {
     let runtime = support::runtime().await.with_pull_patience(PullPatience(Duration::from_secs(20)));
     let launch = launch("127.0.0.1:1/no/such:image");
-    let prepared = runtime.prepare(&launch, &Silent).await;
+    let prepared = runtime.prepare(&launch, None, &Silent).await;
     assert!(
         matches!(&prepared, Err(RuntimeError::ImageUnavailable { image, .. }) if *image == launch.image),
         "{prepared:?}"
@@ -289,7 +289,7 @@ async fn a_port_that_somebody_has_is_named() {
     let listener = std::net::TcpListener::bind(("0.0.0.0", port.get())).unwrap();
     assert!(!gpurent_core::port::PortProbe::is_free(&LocalPorts, port));
     let runtime = support::runtime().await;
-    runtime.prepare(&launch, &Silent).await.unwrap();
+    runtime.prepare(&launch, None, &Silent).await.unwrap();
     runtime.create(&launch, &password()).await.unwrap();
     let started = runtime.start(&launch).await;
     assert!(matches!(started, Err(RuntimeError::PortTaken { port: named, .. }) if named == port), "{started:?}");

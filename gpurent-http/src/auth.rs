@@ -1,26 +1,79 @@
-//! Who may call: API keys, and without any, nobody but this machine.
+//! Who may call: an [`Authenticator`] says. By default API keys do, and without any, nobody but this
+//! machine.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use gpurent_core::api_key::{KeyDigest, KeyStore, Role};
 use gpurent_core::id::RenterId;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::rental::Rental;
-use sha2::{Digest, Sha256};
+use gpurent_core::store::StoreError;
 use subtle::ConstantTimeEq;
 
 use crate::problem::Problem;
 
+/// Who calls, and what they may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Under whom their rentals are recorded.
+    pub renter: RenterId,
+    /// What they may do.
+    pub role: Role,
+}
+
+impl Caller {
+    /// Whether they may see and end this rental.
+    pub(crate) fn may_see(&self, rental: &Rental) -> bool {
+        self.role == Role::Platform || rental.spec().renter == self.renter
+    }
+
+    /// Whose rentals they see; `None` means everybody's.
+    pub(crate) fn scope(&self) -> Option<RenterId> {
+        (self.role != Role::Platform).then(|| self.renter.clone())
+    }
+}
+
+/// Why somebody was not let in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Denied {
+    /// They did not prove who they are.
+    #[error("no valid proof of who calls")]
+    Unauthenticated,
+    /// They may not call from where they are, whoever they are.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// It cannot be found out now.
+    #[error("who calls cannot be found out now")]
+    Unavailable(#[source] StoreError),
+}
+
+/// Tells who calls. An embedder plugs its own login in here; see the example `embed`.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// Who sent a request with these headers. Asked once for each request, and for each WebSocket when it
+    /// is opened. Never log what they hold.
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Denied>;
+
+    /// Whether callers have to prove anything: where they need not, [`Server`](crate::Server) listens on
+    /// loopback only.
+    async fn is_guarded(&self) -> bool {
+        true
+    }
+}
+
 /// An API key as it is checked: its SHA-256, never the key itself.
 #[derive(Clone)]
 pub struct ApiKey {
-    digest: [u8; 32],
+    digest: KeyDigest,
     caller: Caller,
 }
 
@@ -30,7 +83,7 @@ impl ApiKey {
     /// # Errors
     /// Refuses a key shorter than 16 characters: it could be guessed.
     pub fn platform(key: &str, name: RenterId) -> Result<Self, Invalid> {
-        Self::new(key, Caller { renter: name, sees_all: true })
+        Self::new(key, Caller { renter: name, role: Role::Platform })
     }
 
     /// The key of one renter, who sees and ends their own rentals only.
@@ -38,14 +91,14 @@ impl ApiKey {
     /// # Errors
     /// As [`ApiKey::platform`].
     pub fn renter(key: &str, renter: RenterId) -> Result<Self, Invalid> {
-        Self::new(key, Caller { renter, sees_all: false })
+        Self::new(key, Caller { renter, role: Role::Renter })
     }
 
     fn new(key: &str, caller: Caller) -> Result<Self, Invalid> {
         if key.len() < 16 || key.len() > 512 || !key.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Invalid::new("api_key", "must be 16 to 512 visible ASCII characters"));
         }
-        Ok(Self { digest: Sha256::digest(key).into(), caller })
+        Ok(Self { digest: KeyDigest::of(key), caller })
     }
 }
 
@@ -55,65 +108,88 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// The keys that are accepted; with none, everybody is who can reach the loopback address.
-#[derive(Clone, Debug, Default)]
-pub struct ApiKeys(Arc<[ApiKey]>);
+/// The keys that are accepted: fixed ones, and those of a store, which come and go while the server runs.
+/// As long as there is none at all, everybody is let in who is on this machine.
+#[derive(Clone, Default)]
+pub struct ApiKeys {
+    fixed: Arc<[ApiKey]>,
+    stored: Option<Arc<dyn KeyStore>>,
+}
 
 impl ApiKeys {
     /// Accepts these keys.
     #[must_use]
     pub fn new(keys: Vec<ApiKey>) -> Self {
-        Self(keys.into())
+        Self { fixed: keys.into(), stored: None }
     }
 
-    /// Whether there is none.
+    /// Accepts those of a store too.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn with_store(self, store: Arc<dyn KeyStore>) -> Self {
+        Self { stored: Some(store), ..self }
     }
 
-    fn caller(&self, presented: &str) -> Option<Caller> {
-        let digest: [u8; 32] = Sha256::digest(presented).into();
+    async fn caller(&self, presented: &str) -> Result<Caller, Denied> {
+        let digest = KeyDigest::of(presented);
         // Every key is compared, and each in constant time: the answer's time tells nothing.
-        let matches = |key: &ApiKey| bool::from(key.digest.ct_eq(&digest));
-        self.0.iter().fold(None, |found, key| if matches(key) { Some(key.caller.clone()) } else { found })
+        let matches = |key: &ApiKey| bool::from(key.digest.0.ct_eq(&digest.0));
+        let fixed = self.fixed.iter().fold(None, |found, key| if matches(key) { Some(&key.caller) } else { found });
+        if let Some(caller) = fixed {
+            return Ok(caller.clone());
+        }
+        let Some(store) = &self.stored else { return Err(Denied::Unauthenticated) };
+        match store.find_key(&digest).await {
+            Ok(Some(key)) => Ok(Caller { renter: key.renter, role: key.role }),
+            Ok(None) => Err(Denied::Unauthenticated),
+            Err(error) => Err(Denied::Unavailable(error)),
+        }
+    }
+
+    async fn has_any(&self) -> Result<bool, StoreError> {
+        Ok(!self.fixed.is_empty()
+            || match &self.stored {
+                Some(store) => !store.keys().await?.is_empty(),
+                None => false,
+            })
     }
 }
 
-/// Who calls, as the handlers see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Caller {
-    /// Under whom their rentals are recorded.
-    pub(crate) renter: RenterId,
-    sees_all: bool,
-}
-
-impl Caller {
-    /// Whether they may see and end this rental.
-    pub(crate) fn may_see(&self, rental: &Rental) -> bool {
-        self.sees_all || rental.spec().renter == self.renter
+#[async_trait]
+impl Authenticator for ApiKeys {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
+        if let Some(key) = presented(headers) {
+            return self.caller(key).await;
+        }
+        if self.has_any().await.map_err(Denied::Unavailable)? {
+            return Err(Denied::Unauthenticated);
+        }
+        if !comes_from_this_machine(headers) {
+            return Err(Denied::Forbidden("without an API key only programs on this machine may call"));
+        }
+        // A plain word is a valid renter.
+        let renter = "local".parse().map_err(|_| Denied::Unauthenticated)?;
+        Ok(Caller { renter, role: Role::Platform })
     }
 
-    /// Whose rentals they see; `None` means everybody's.
-    pub(crate) fn scope(&self) -> Option<RenterId> {
-        (!self.sees_all).then(|| self.renter.clone())
+    async fn is_guarded(&self) -> bool {
+        // A store that does not answer lets nobody in.
+        self.has_any().await.unwrap_or(true)
     }
 }
 
 /// Lets a request pass with its caller, or refuses it.
-pub(crate) async fn authenticate(State(keys): State<ApiKeys>, mut request: Request, next: Next) -> Response {
-    let caller = if keys.is_empty() {
-        if !comes_from_this_machine(request.headers()) {
-            return Problem::forbidden("without an API key only programs on this machine may call").into_response();
+pub(crate) async fn authenticate(
+    State(authenticator): State<Arc<dyn Authenticator>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match authenticator.authenticate(request.headers()).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
         }
-        // A plain word is a valid renter.
-        "local".parse().ok().map(|renter| Caller { renter, sees_all: true })
-    } else {
-        presented(request.headers()).and_then(|key| keys.caller(key))
-    };
-    let Some(caller) = caller else { return Problem::unauthorized().into_response() };
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+        Err(denied) => Problem::from(denied).into_response(),
+    }
 }
 
 /// The key in `Authorization: Bearer` or `X-API-Key`; never in a URL, where logs would keep it.
@@ -163,13 +239,14 @@ mod tests {
         assert!(!comes_from_this_machine(&headers(&[("host", "127.0.0.1"), ("origin", "null")])));
     }
 
-    #[test]
-    fn keys_are_told_apart_and_never_printed() {
+    #[tokio::test]
+    async fn keys_are_told_apart_and_never_printed() {
         let key = |text: &str, who: &str| ApiKey::renter(text, who.parse().unwrap()).unwrap();
         let keys = ApiKeys::new(vec![key("0123456789abcdef", "a"), key("fedcba9876543210", "b")]);
-        assert_eq!(keys.caller("fedcba9876543210").map(|caller| caller.renter), Some("b".parse().unwrap()));
-        assert_eq!(keys.caller("fedcba987654321"), None);
-        assert!(!format!("{keys:?}").contains("0123456789abcdef"));
+        let who = async |text: &str| keys.caller(text).await.ok().map(|caller| caller.renter.to_string());
+        assert_eq!(who("fedcba9876543210").await.as_deref(), Some("b"));
+        assert_eq!(who("fedcba987654321").await, None);
+        assert!(!format!("{:?}", key("0123456789abcdef", "a")).contains("0123456789abcdef"));
         assert!(ApiKey::renter("short", "a".parse().unwrap()).is_err());
     }
 }

@@ -4,8 +4,20 @@
 //! ([`api`]) and the `rent` protocol of existing platforms ([`compat`]). Handlers validate, call
 //! `Rentals` and render; none of them touches the engine.
 //!
-//! Without an API key the server listens on loopback only, and refuses requests that a web page in
-//! somebody's browser could have sent there.
+//! [`Server`] is all of it on an address; [`Surfaces`] is all of it as a router for an application's own
+//! server. Who calls is told by an [`Authenticator`]; the default is [`ApiKeys`]: without any key the
+//! server listens on loopback only, and refuses requests that a web page in somebody's browser could have
+//! sent there.
+//!
+//! ```
+//! # use gpurent_core::rentals::Rentals;
+//! use gpurent_http::{ApiKeys, Surfaces};
+//!
+//! fn mount(rentals: Rentals, keys: ApiKeys) -> axum::Router {
+//!     let gpus = Surfaces::new(rentals, keys);
+//!     axum::Router::new().nest("/gpus", gpus.router()).route("/", axum::routing::get(|| async { "my own page" }))
+//! }
+//! ```
 
 pub mod api;
 mod auth;
@@ -13,7 +25,9 @@ mod body;
 pub mod compat;
 mod problem;
 mod server;
+mod surfaces;
 mod words;
 
-pub use auth::{ApiKey, ApiKeys};
+pub use auth::{ApiKey, ApiKeys, Authenticator, Caller, Denied};
 pub use server::{ServeError, Server};
+pub use surfaces::Surfaces;

@@ -4,14 +4,15 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
-use gpurent_core::id::RentalId;
+use gpurent_core::id::{Position, RentalId};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::placement::NoPlace;
 use gpurent_core::port::NoPort;
-use gpurent_core::rentals::{AccessError, RentError};
+use gpurent_core::rentals::{AccessError, ChangeAccessError, ExtendError, LogsError, RentError};
 use gpurent_core::store::StoreError;
 use serde::Serialize;
 
+use crate::auth::Denied;
 use crate::body::Malformed;
 
 /// A refusal, in a form that programs can tell apart.
@@ -71,6 +72,11 @@ impl Problem {
     pub(crate) fn method_not_allowed() -> Self {
         let title = "No such method here";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "/problems/method", title, "the route has other methods")
+    }
+
+    pub(crate) fn unknown_cursor(last: Position) -> Self {
+        let detail = format!("the journal ends at {last}: read everything again, then go on after that");
+        Self::new(StatusCode::GONE, "/problems/unknown-cursor", "Unknown position", detail).about("after")
     }
 
     pub(crate) fn busy() -> Self {
@@ -164,6 +170,58 @@ impl From<AccessError> for Problem {
     }
 }
 
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Unauthenticated => Self::unauthorized(),
+            Denied::Forbidden(why) => Self::forbidden(why),
+            Denied::Unavailable(error) => error.into(),
+        }
+    }
+}
+
+impl From<ExtendError> for Problem {
+    fn from(error: ExtendError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ExtendError::Over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", detail),
+            ExtendError::Invalid(invalid) => invalid.into(),
+            ExtendError::Store(error) => error.into(),
+            other => {
+                let detail = other.to_string();
+                Self::new(StatusCode::CONFLICT, "/problems/open-ended", "Nothing to extend", detail)
+            }
+        }
+    }
+}
+
+impl From<ChangeAccessError> for Problem {
+    fn from(error: ChangeAccessError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ChangeAccessError::Over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", detail),
+            ChangeAccessError::Store(error) => error.into(),
+            other => {
+                tracing::error!(error = &other as &dyn std::error::Error, "access cannot be changed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<LogsError> for Problem {
+    fn from(error: LogsError) -> Self {
+        match error {
+            LogsError::Store(error) => error.into(),
+            other => {
+                tracing::warn!(error = &other as &dyn std::error::Error, "logs cannot be read");
+                let detail = "the host's container engine does not answer; try again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)
+            }
+        }
+    }
+}
+
 impl From<RentError> for Problem {
     fn from(error: RentError) -> Self {
         let detail = error.to_string();
@@ -181,6 +239,9 @@ impl From<RentError> for Problem {
             }
             RentError::NoPlace(NoPlace::NoPort(_)) => conflict("/problems/port-taken", "Port taken").about("ports"),
             RentError::NameTaken(_) => conflict("/problems/name-taken", "Name taken").about("name"),
+            RentError::KeyReused => {
+                invalid("/problems/idempotency-key-reused", "Key used for another request", "Idempotency-Key")
+            }
             RentError::Store(error) => error.into(),
             RentError::Unconfirmed { id, .. } => {
                 let unconfirmed = StatusCode::SERVICE_UNAVAILABLE;

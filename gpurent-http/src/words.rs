@@ -12,7 +12,7 @@
 //!
 //! The last three are said only once the container is confirmed gone.
 
-use gpurent_core::lifecycle::{EndReason, State};
+use gpurent_core::lifecycle::{EndKind, EndReason, State};
 
 /// The word of `/v1`.
 pub(crate) fn v1(state: &State) -> &'static str {
@@ -21,19 +21,14 @@ pub(crate) fn v1(state: &State) -> &'static str {
         State::Running => "running",
         State::Ready => "ready",
         State::Ending { .. } => "stopping",
-        State::Ended { reason, .. } => match reason {
-            EndReason::Expired => "expired",
-            EndReason::Failed(_) => "failed",
-            _ => "terminated",
-        },
+        State::Ended { reason, .. } => reason.kind().as_str(),
     }
 }
 
 /// The word of the `rent` WebSocket for an end.
 pub(crate) fn rent_end(reason: &EndReason) -> &'static str {
-    match reason {
-        EndReason::Expired => "expired",
-        EndReason::Failed(_) => "error",
-        _ => "terminated",
+    match reason.kind() {
+        EndKind::Failed => "error",
+        other => other.as_str(),
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use gpurent_core::api_key::{KeyStore, NewKey, Role};
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::{SleepFuture, SystemClock};
 use gpurent_core::id::HostId;
@@ -19,21 +20,27 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+#[derive(Clone)]
 struct Host {
     address: String,
     store: Arc<MemoryStore>,
+    runtime: Arc<MemoryRuntime>,
     client: reqwest::Client,
 }
 
 async fn host_with(keys: ApiKeys) -> Host {
+    host_on(Arc::new(MemoryStore::default()), keys).await
+}
+
+async fn host_on(store: Arc<MemoryStore>, keys: ApiKeys) -> Host {
     let host: HostId = "host".parse().unwrap();
-    let store = Arc::new(MemoryStore::default());
+    let runtime = Arc::new(MemoryRuntime::with_clock(Arc::new(SystemClock::new())));
     let gpus = SimulatedGpus::new(&host, 2, "Tesla V100-SXM2-16GB".parse().unwrap()).gpus().to_vec();
     let pools = PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap();
     let (rentals, reconciler) = HostBuilder::new(
         host,
         store.clone(),
-        Arc::new(MemoryRuntime::with_clock(Arc::new(SystemClock::new()))),
+        runtime.clone(),
         Arc::new(SealKey::generate().0),
         gpus,
         pools.allow_requests("1024-65535".parse().unwrap()),
@@ -48,7 +55,7 @@ async fn host_with(keys: ApiKeys) -> Host {
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), rentals, keys).await.unwrap();
     let address = server.address().to_string();
     tokio::spawn(server.run(std::future::pending()));
-    Host { address, store, client: reqwest::Client::new() }
+    Host { address, store, runtime, client: reqwest::Client::new() }
 }
 
 async fn host() -> Host {
@@ -435,4 +442,265 @@ async fn with_a_key_only_its_holders_are_served() {
     let right = host.client.get(host.url("/v1/rentals")).bearer_auth(key).send().await.unwrap();
     assert_eq!(right.status(), 200);
     assert_eq!(host.get("/health").await.0, 200, "health needs no key");
+}
+
+/// A host whose container engine can be told what to do.
+async fn until(host: &Host, id: &str, state: &str) -> Value {
+    for _ in 0..2000 {
+        let (_, rental) = host.get(&format!("/v1/rentals/{id}")).await;
+        if rental["state"] == state {
+            return rental;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    panic!("never {state}")
+}
+
+fn v1_request() -> Value {
+    json!({"gpu": "V100", "image": "ubuntu:22.04", "duration": "1h"})
+}
+
+async fn rent_with_key(host: &Host, key: &str, body: &Value) -> (StatusCode, Value) {
+    let request = host.client.post(host.url("/v1/rentals")).header("Idempotency-Key", key).json(body);
+    let response = request.send().await.unwrap();
+    (response.status(), response.json().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_makes_one_rental_however_often_it_is_sent() {
+    let host = host().await;
+    let body = v1_request();
+    let answers = futures_util::future::join_all((0..1000).map(|_| rent_with_key(&host, "\"key 1\"", &body)));
+    // A space is no part of a key.
+    assert!(answers.await.iter().all(|(status, _)| *status == 422));
+    let answers = futures_util::future::join_all((0..1000).map(|_| rent_with_key(&host, "key-1", &body))).await;
+    let made: Vec<_> = answers.iter().filter(|(status, _)| *status == 201).collect();
+    assert_eq!(made.len(), 1);
+    assert!(answers.iter().all(|(status, rental)| status.is_success() && rental["id"] == made[0].1["id"]));
+    let (status, problem) = rent_with_key(&host, "key-1", &with(&body, &[("duration", json!("2h"))])).await;
+    assert_eq!((status.as_u16(), &problem["type"]), (422, &json!("/problems/idempotency-key-reused")));
+    assert_eq!(rent_with_key(&host, "\"key-1\"", &body).await.1["id"], made[0].1["id"], "quoted, as the draft has it");
+    assert_eq!(host.get("/v1/rentals").await.1["rentals"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_rental_is_extended_by_and_to_a_duration() {
+    let host = host().await;
+    let id = host.post("/v1/rentals", &v1_request()).await.1["id"].as_str().unwrap().to_owned();
+    let before = until(&host, &id, "ready").await;
+    let path = format!("/v1/rentals/{id}/extend");
+    let (status, extended) = host.post(&path, &json!({"by": "30m"})).await;
+    assert_eq!((status.as_u16(), &extended["duration_seconds"]), (200, &json!(5400)));
+    let at = |rental: &Value| rental["expires_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(at(&extended).duration_since(at(&before)).as_mins(), 30);
+    for _ in 0..2 {
+        assert_eq!(host.post(&path, &json!({"to": "3h"})).await.1["duration_seconds"], 10_800);
+    }
+    for (body, field) in [
+        (json!({"to": "1h"}), "to"),
+        (json!({"by": "370d"}), "by"),
+        (json!({}), "by"),
+        (json!({"by": "1h", "to": "9h"}), "by"),
+        (json!({"by": "soon"}), "by"),
+    ] {
+        let (status, problem) = host.post(&path, &body).await;
+        assert_eq!((status.as_u16(), &problem["field"]), (422, &json!(field)), "{body} {problem}");
+    }
+    host.client.delete(host.url(&format!("/v1/rentals/{id}"))).send().await.unwrap();
+    let (status, problem) = host.post(&path, &json!({"by": "1h"})).await;
+    assert_eq!((status.as_u16(), &problem["type"]), (409, &json!("/problems/over")));
+}
+
+#[tokio::test]
+async fn access_is_changed_while_the_rental_runs() {
+    let host = host().await;
+    let id = host.post("/v1/rentals", &v1_request()).await.1["id"].as_str().unwrap().to_owned();
+    until(&host, &id, "ready").await;
+    let path = format!("/v1/rentals/{id}/access");
+    let first = host.get(&path).await.1;
+    let put = async |body: Value| {
+        let response = host.client.put(host.url(&path)).json(&body).send().await.unwrap();
+        (response.status(), response.json::<Value>().await.unwrap())
+    };
+    let made_up = put(json!({})).await.1;
+    assert_ne!(made_up["password"], first["password"]);
+    assert_eq!(put(json!({"password": "another-one"})).await.1["password"], "another-one");
+    assert_eq!(put(json!({"password": "a-b-c", "ssh_key": "x"})).await.0, 422);
+    for _ in 0..1000 {
+        if host.get(&path).await.1["pending"] == false {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    assert_eq!(host.get(&path).await.1["pending"], false);
+}
+
+#[tokio::test]
+async fn gpus_are_shown_with_who_has_them() {
+    let host = host().await;
+    let id = host.post("/v1/rentals", &v1_request()).await.1["id"].clone();
+    let gpus = host.get("/v1/gpus").await.1;
+    let state = |n: usize| gpus["gpus"][n]["state"].as_str().unwrap().to_owned();
+    let mut states = [state(0), state(1)];
+    states.sort();
+    assert_eq!(states, ["free", "rented"]);
+    assert!(gpus["gpus"].as_array().unwrap().iter().any(|gpu| gpu["rental_id"] == id && gpu["model"].is_string()));
+}
+
+#[tokio::test]
+async fn lists_are_filtered_by_the_words_that_they_show() {
+    let host = host().await;
+    let named = with(&v1_request(), &[("name", json!("mine")), ("labels", json!({"team": "a=b"}))]);
+    let id = host.post("/v1/rentals", &named).await.1["id"].as_str().unwrap().to_owned();
+    until(&host, &id, "ready").await;
+    let other = host.post("/v1/rentals", &v1_request()).await.1["id"].as_str().unwrap().to_owned();
+    host.client.delete(host.url(&format!("/v1/rentals/{other}"))).send().await.unwrap();
+    until(&host, &other, "terminated").await;
+    for (query, expected) in [
+        ("state=ready", vec![&id]),
+        ("state=terminated", vec![&other]),
+        ("state=terminated,ready", vec![&other, &id]),
+        ("state=expired", vec![]),
+        ("name=mine", vec![&id]),
+        ("label=team=a%3Db", vec![&id]),
+        ("label=team=x", vec![]),
+        ("renter=local&limit=1", vec![&other]),
+    ] {
+        let (status, page) = host.get(&format!("/v1/rentals?{query}")).await;
+        let ids: Vec<_> = page["rentals"].as_array().unwrap_or_else(|| panic!("{status} {page}")).iter().collect();
+        assert_eq!(ids.iter().map(|rental| rental["id"].as_str().unwrap()).collect::<Vec<_>>(), expected, "{query}");
+    }
+    let after = host.get("/v1/rentals?limit=1").await.1["next"].as_str().unwrap().to_owned();
+    assert_eq!(host.get(&format!("/v1/rentals?after={after}")).await.1["rentals"][0]["id"], id);
+    for query in ["state=gone", "label=team", "limit=0", "limit=x", "colour=red", "after=1"] {
+        assert_eq!(host.get(&format!("/v1/rentals?{query}")).await.0, 422, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn logs_are_those_of_the_container_and_then_what_was_kept() {
+    let host = host().await;
+    let id = host.post("/v1/rentals", &v1_request()).await.1["id"].as_str().unwrap().to_owned();
+    until(&host, &id, "ready").await;
+    let launch = host.runtime.containers()[0];
+    for line in ["one", "two", "three"] {
+        host.runtime.print(launch, line);
+    }
+    let path = format!("/v1/rentals/{id}/logs");
+    assert_eq!(host.get(&path).await.1, json!({"lines": ["one", "two", "three"], "live": true}));
+    assert_eq!(host.get(&format!("{path}?tail=1")).await.1["lines"], json!(["three"]));
+    assert_eq!(host.get(&format!("{path}?tail=100000")).await.0, 422);
+    host.client.delete(host.url(&format!("/v1/rentals/{id}"))).send().await.unwrap();
+    until(&host, &id, "terminated").await;
+    assert_eq!(host.get(&format!("{path}?tail=2")).await.1, json!({"lines": ["two", "three"], "live": false}));
+}
+
+/// Positions and types of what a stream tells of one rental, until it has ended.
+async fn read_sse(host: &Host, path: &str, last_event_id: Option<&str>) -> Vec<(u64, String)> {
+    let mut request = host.client.get(host.url(path)).header("Accept", "text/event-stream");
+    if let Some(id) = last_event_id {
+        request = request.header("Last-Event-ID", id);
+    }
+    let mut response = request.send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let (mut text, mut told) = (String::new(), Vec::new());
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        text.push_str(&String::from_utf8_lossy(&chunk));
+        while let Some(end) = text.find("\n\n") {
+            let message: String = text.drain(..end + 2).collect();
+            let Some(data) = message.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
+            let event: Value = serde_json::from_str(data).unwrap();
+            let Some(position) = event["position"].as_u64() else { continue };
+            assert!(message.contains(&format!("id: {position}")), "{message}");
+            let kind = event["type"].as_str().unwrap().to_owned();
+            told.push((position, kind.clone()));
+            if kind == "ended" {
+                return told;
+            }
+        }
+    }
+    panic!("the stream ended")
+}
+
+#[tokio::test]
+async fn events_are_told_once_and_in_order_live_and_from_any_position() {
+    let host = host().await;
+    let live = tokio::spawn({
+        let host = host.clone();
+        async move { read_sse(&host, "/v1/events", None).await }
+    });
+    let (mut socket, _) =
+        tokio_tungstenite::connect_async(format!("ws://{}/v1/events?after=0", host.address)).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let id = host.post("/v1/rentals", &v1_request()).await.1["id"].as_str().unwrap().to_owned();
+    until(&host, &id, "ready").await;
+    host.client.delete(host.url(&format!("/v1/rentals/{id}"))).send().await.unwrap();
+    until(&host, &id, "terminated").await;
+
+    let live = live.await.unwrap();
+    let kinds: Vec<_> = live.iter().map(|(_, kind)| kind.as_str()).collect();
+    assert_eq!(kinds, ["claimed", "created", "started", "verified", "end_began", "stopped", "ended"]);
+    assert_eq!(live.iter().map(|(position, _)| *position).collect::<Vec<_>>(), (1..=7).collect::<Vec<_>>());
+    assert_eq!(read_sse(&host, "/v1/events?after=0", None).await, live, "from the beginning");
+    assert_eq!(read_sse(&host, "/v1/events?after=0", Some("4")).await, live[4..], "where a browser resumes");
+    assert_eq!(read_sse(&host, &format!("/v1/events?after=2&rental={id}"), None).await, live[2..]);
+
+    let mut told = Vec::new();
+    while told.last() != Some(&"ended".to_owned()) {
+        let Some(Ok(Message::Text(text))) = socket.next().await else { panic!("the socket closed") };
+        let event: Value = serde_json::from_str(&text).unwrap();
+        if event["position"].is_u64() {
+            told.push(event["type"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(told, kinds);
+
+    let page = host.get("/v1/events?after=5&limit=1").await.1;
+    assert_eq!((&page["events"][0]["type"], &page["next"]), (&json!("stopped"), &json!(6)));
+    let (status, problem) = host.get("/v1/events?after=99").await;
+    assert_eq!((status.as_u16(), &problem["type"]), (410, &json!("/problems/unknown-cursor")));
+}
+
+#[tokio::test]
+async fn events_of_others_are_not_told() {
+    let keys = ["0123456789abcdef-one", "0123456789abcdef-two"];
+    let renter = |n: usize, name: &str| ApiKey::renter(keys[n], name.parse().unwrap()).unwrap();
+    let host = host_with(ApiKeys::new(vec![renter(0, "one"), renter(1, "two")])).await;
+    for key in keys {
+        let body = v1_request();
+        let made = host.client.post(host.url("/v1/rentals")).bearer_auth(key).json(&body).send().await.unwrap();
+        assert_eq!(made.status(), 201);
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    for (key, renter) in keys.into_iter().zip(["one", "two"]) {
+        let page = host.client.get(host.url("/v1/events")).bearer_auth(key).send().await.unwrap();
+        let page: Value = page.json().await.unwrap();
+        let claims: Vec<_> =
+            page["events"].as_array().unwrap().iter().filter(|event| event["type"] == "claimed").collect();
+        assert_eq!(claims.len(), 1);
+        assert_eq!(claims[0]["data"]["renter"], renter);
+        let gpus = host.client.get(host.url("/v1/gpus")).bearer_auth(key).send().await.unwrap();
+        let gpus: Value = gpus.json().await.unwrap();
+        let named = gpus["gpus"].as_array().unwrap().iter().filter(|gpu| gpu["rental_id"].is_string()).count();
+        assert_eq!(named, 1, "all are rented, one of them by this renter");
+    }
+}
+
+#[tokio::test]
+async fn keys_of_the_store_come_and_go_while_the_server_runs() {
+    let store = Arc::new(MemoryStore::default());
+    let host = host_on(store.clone(), ApiKeys::default().with_store(store.clone())).await;
+    assert_eq!(host.get("/v1/rentals").await.0, 200, "as long as there is no key");
+    let new = NewKey::generate("one".parse().unwrap(), Role::Renter, jiff::Timestamp::now());
+    store.add_key(&new.record).await.unwrap();
+    assert_eq!(host.get("/v1/rentals").await.0, 401);
+    let with_key = async || {
+        host.client.get(host.url("/v1/rentals")).bearer_auth(new.expose()).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(with_key().await, 200);
+    store.set_available(false);
+    assert_eq!(with_key().await, 503);
+    store.set_available(true);
+    store.revoke_key(&new.record.id).await.unwrap();
+    assert_eq!(with_key().await, 401);
 }

@@ -27,6 +27,13 @@ pub(crate) fn broken_constraint(error: &StoreError) -> Option<&str> {
     database.is_unique_violation().then(|| database.constraint()).flatten()
 }
 
+/// Whether a write broke any unique constraint.
+pub(crate) fn is_unique_violation(error: &StoreError) -> bool {
+    let StoreError::Unavailable(source) = error else { return false };
+    let database = source.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    database.is_some_and(|database| database.is_unique_violation())
+}
+
 fn classify(error: sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::Decode(_)

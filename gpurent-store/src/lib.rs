@@ -1,21 +1,44 @@
 //! Keeps gpurent's rentals in a database.
 //!
-//! [`PostgresStore`] passes the same conformance suite as the core's store in memory. It lives in a
-//! schema of its own (`gpurent`) with a migrations table of its own, so that it can share a database
-//! with an application.
+//! [`SqliteStore`] needs nothing but a file; [`PostgresStore`] serves many hosts and many front
+//! processes. Both pass the same conformance suite as the core's store in memory, and keep API keys
+//! ([`KeyStore`](gpurent_core::api_key::KeyStore)) beside the rentals. Both are polite guests in an
+//! application's own database ([`from_pool`](PostgresStore::from_pool)): tables in a schema `gpurent` (on
+//! SQLite: with the prefix `gpurent_`), and a migrations table of their own.
+//!
+//! ```
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! use gpurent_core::store::{Filter, Store};
+//! use gpurent_store::SqliteStore;
+//!
+//! let directory = tempfile::tempdir()?;
+//! let store = SqliteStore::open(&directory.path().join("rentals.db")).await?;
+//! assert!(store.list(&"host".parse()?, &Filter::default(), None, 10).await?.is_empty());
+//! # Ok(())
+//! # })
+//! # .map_err(|error: Box<dyn std::error::Error>| error)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A shared database, with views for tools that know the rental tables of existing platforms:
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! use std::sync::Arc;
-//! use gpurent_store::PostgresStore;
+//! use gpurent_store::{CompatibilityViews, PostgresStore};
 //!
-//! let store = Arc::new(PostgresStore::connect("postgres://me@localhost/mine").await?);
+//! let pool = sqlx::PgPool::connect("postgres://me@localhost/mine").await?;
+//! let store = PostgresStore::from_pool(pool).await?;
+//! store.add_views(&CompatibilityViews::in_schema("platform")?).await?;
 //! # Ok(())
 //! # }
 //! ```
 
+mod claim;
 mod error;
+mod key;
 mod postgres;
 mod row;
+mod sqlite;
 
-pub use postgres::PostgresStore;
+pub use postgres::{CompatibilityViews, PostgresStore};
+pub use sqlite::SqliteStore;

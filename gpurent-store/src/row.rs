@@ -2,6 +2,7 @@
 
 use gpurent_core::event::Recorded;
 use gpurent_core::id::Seq;
+use gpurent_core::lifecycle::State;
 use gpurent_core::rental::Rental;
 use gpurent_core::store::StoreError;
 use jiff::Timestamp;
@@ -25,6 +26,7 @@ pub(crate) fn time(micros: i64) -> Result<Timestamp, StoreError> {
 pub(crate) struct RentalColumns<'a> {
     pub(crate) phase: &'static str,
     pub(crate) renter: &'a str,
+    pub(crate) end_kind: Option<&'static str>,
     pub(crate) revision: i64,
     pub(crate) created_at: i64,
     pub(crate) expires_at: Option<i64>,
@@ -45,6 +47,10 @@ impl<'a> RentalColumns<'a> {
         ports.sort_unstable();
         Self {
             phase: rental.state().phase().as_str(),
+            end_kind: match rental.state() {
+                State::Ended { reason, .. } => Some(reason.kind().as_str()),
+                _ => None,
+            },
             renter: rental.spec().renter.as_str(),
             revision: signed(rental.revision().get()),
             created_at: rental.created_at().as_microsecond(),

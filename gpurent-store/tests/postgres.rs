@@ -32,6 +32,7 @@ fn block_on(test: impl Future<Output = ()>) {
 }
 
 gpurent_core::store_suite!(block_on, store);
+gpurent_core::key_suite!(block_on, store);
 
 #[tokio::test]
 async fn the_schema_is_brought_up_to_date_by_many_at_once() {
@@ -88,6 +89,7 @@ fn new_rental(host: &HostId, n: usize) -> NewRental {
         credential: CredentialKind::Password,
         sealed: Sealed { key_id: "k".to_owned(), bytes: vec![1] },
         fingerprint: Fingerprint([0; 32]),
+        key: None,
         due: at.wall,
         at,
     }

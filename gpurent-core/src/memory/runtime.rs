@@ -8,14 +8,16 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::ManualClock;
-use crate::access::Credential;
+use crate::access::{Credential, RegistryLogin};
 use crate::clock::Clock;
 use crate::gpu::GpuUuid;
 use crate::id::{ContainerId, EngineId, HostId, LaunchId};
 use crate::lifecycle::Exit;
 use crate::runtime::{
-    ContainerRuntime, Created, LaunchSpec, Observation, Presence, Progress, PullProgress, RuntimeError, Seen,
+    ContainerRuntime, Created, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress, PullProgress,
+    RuntimeError, Seen,
 };
+use crate::spec::ImageDigest;
 
 /// A step of a [`MemoryRuntime`] that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +30,10 @@ pub enum RuntimeStep {
     Start,
     /// [`ContainerRuntime::verify`]
     Verify,
+    /// [`ContainerRuntime::replace_access`]
+    ReplaceAccess,
+    /// [`ContainerRuntime::announce`]
+    Announce,
     /// [`ContainerRuntime::stop`]
     Stop,
     /// [`ContainerRuntime::remove`]
@@ -69,6 +75,9 @@ struct Container {
     id: ContainerId,
     started_at: Option<Timestamp>,
     exit: Option<Exit>,
+    lets_in: Vec<u8>,
+    announced: Vec<String>,
+    output: Vec<String>,
 }
 
 impl Container {
@@ -121,6 +130,25 @@ impl MemoryRuntime {
         if let Some(container) = self.engine().containers.get_mut(&launch) {
             container.exit = Some(Exit { finished_at, code, out_of_memory });
         }
+    }
+
+    /// Lets a container's program print a line.
+    pub fn print(&self, launch: LaunchId, line: &str) {
+        if let Some(container) = self.engine().containers.get_mut(&launch) {
+            container.output.push(line.to_owned());
+        }
+    }
+
+    /// Whether a container lets in by this credential.
+    #[must_use]
+    pub fn lets_in(&self, launch: LaunchId, credential: &Credential) -> bool {
+        self.engine().containers.get(&launch).is_some_and(|container| container.lets_in == credential.to_plaintext())
+    }
+
+    /// What the renter was told inside a container.
+    #[must_use]
+    pub fn announced(&self, launch: LaunchId) -> Vec<String> {
+        self.engine().containers.get(&launch).map(|container| container.announced.clone()).unwrap_or_default()
     }
 
     /// Removes a container behind everybody's back.
@@ -178,25 +206,41 @@ impl ContainerRuntime for MemoryRuntime {
         Ok(name.parse().unwrap_or_else(|_| unreachable!("a plain word")))
     }
 
-    async fn prepare(&self, _launch: &LaunchSpec, progress: &dyn PullProgress) -> Result<(), RuntimeError> {
+    async fn prepare(
+        &self,
+        launch: &LaunchSpec,
+        _registry: Option<&RegistryLogin>,
+        progress: &dyn PullProgress,
+    ) -> Result<Prepared, RuntimeError> {
         let total = 64 * 1024 * 1024;
         progress.update(Progress { current_bytes: total, total_bytes: total, status: "simulated pull".to_owned() });
-        self.step(RuntimeStep::Prepare, |_, _| Ok(())).await
+        // Any digest will do, as long as one name always has the same.
+        let digest = format!("sha256:{:0>64}", format!("{:x}", launch.image.name().len()));
+        self.step(RuntimeStep::Prepare, |_, _| Ok(Prepared { digest: ImageDigest::try_from(digest).ok() })).await
     }
 
-    async fn create(&self, launch: &LaunchSpec, _credential: &Credential) -> Result<Created, RuntimeError> {
-        let spec = launch.clone();
+    async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError> {
+        let (spec, lets_in) = (launch.clone(), credential.to_plaintext());
         self.step(RuntimeStep::Create, move |engine, _| {
-            if let Some(found) = engine.containers.get(&spec.id) {
+            if let Some(found) = engine.containers.get_mut(&spec.id) {
                 if found.spec.hash() != spec.hash() {
                     return Err(RuntimeError::Refused("the name belongs to another container".into()));
                 }
+                found.lets_in = lets_in;
                 return Ok(Created { container: found.id.clone(), gpus_attached: true });
             }
             engine.made += 1;
             let id: ContainerId =
                 format!("memory{:06}", engine.made).parse().map_err(|error| RuntimeError::Refused(Box::new(error)))?;
-            let container = Container { id: id.clone(), started_at: None, exit: None, spec };
+            let container = Container {
+                id: id.clone(),
+                started_at: None,
+                exit: None,
+                spec,
+                lets_in,
+                announced: Vec::new(),
+                output: Vec::new(),
+            };
             engine.containers.insert(container.spec.id, container);
             Ok(Created { container: id, gpus_attached: true })
         })
@@ -220,6 +264,24 @@ impl ContainerRuntime for MemoryRuntime {
                 Presence::Exited(exit) => Err(RuntimeError::Exited(exit)),
                 Presence::Created => Err(RuntimeError::Missing),
             }
+        })
+        .await
+    }
+
+    async fn replace_access(&self, launch: &LaunchSpec, credential: &Credential) -> Result<(), RuntimeError> {
+        let (id, lets_in) = (launch.id, credential.to_plaintext());
+        self.step(RuntimeStep::ReplaceAccess, move |engine, _| {
+            engine.containers.get_mut(&id).ok_or(RuntimeError::Missing)?.lets_in = lets_in;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn announce(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError> {
+        let message = message.to_owned();
+        self.step(RuntimeStep::Announce, move |engine, _| {
+            engine.containers.get_mut(&launch).ok_or(RuntimeError::Missing)?.announced.push(message);
+            Ok(())
         })
         .await
     }
@@ -265,7 +327,13 @@ impl ContainerRuntime for MemoryRuntime {
         .await
     }
 
-    async fn logs(&self, _launch: LaunchId, _lines: usize) -> Result<Vec<String>, RuntimeError> {
-        Ok(Vec::new())
+    fn isolation(&self) -> Isolation {
+        Isolation::Enforced
+    }
+
+    async fn logs(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError> {
+        let engine = self.engine();
+        let output = engine.containers.get(&launch).map(|container| container.output.as_slice()).unwrap_or_default();
+        Ok(output[output.len().saturating_sub(lines)..].to_vec())
     }
 }

@@ -5,12 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use crate::api_key::{KeyDigest, KeyRecord, KeyStore};
 use crate::event::{JournalEntry, Recorded};
-use crate::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
+use crate::id::{ApiKeyId, EngineId, Epoch, HostId, IdempotencyKey, Position, RentalId, RenterId, Seq};
 use crate::placement::{Held, Placement};
 use crate::rental::Rental;
 use crate::seal::{Fingerprint, Sealed};
-use crate::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError, Tenure};
+use crate::store::{Change, ClaimError, Claimed, Filter, LogTail, MAX_PAGE, NewRental, Store, StoreError, Tenure};
+use jiff::Timestamp;
 
 /// A store for tests and for trying things out.
 #[derive(Default)]
@@ -30,6 +32,8 @@ struct Tables {
     /// In the order of their claims.
     claimed: Vec<RentalId>,
     unpublished: Vec<(HostId, RentalId, Recorded)>,
+    keys: BTreeMap<(HostId, RenterId, IdempotencyKey), (Fingerprint, RentalId)>,
+    api_keys: Vec<KeyRecord>,
 }
 
 struct HostRow {
@@ -43,6 +47,7 @@ struct RentalRow {
     fingerprint: Fingerprint,
     sealed: Option<Sealed>,
     events: Vec<Recorded>,
+    log_tail: Option<LogTail>,
 }
 
 impl MemoryStore {
@@ -119,13 +124,17 @@ impl Tables {
 impl Store for MemoryStore {
     async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
         let mut tables = self.open().await?;
+        let busy = tables.live(host).next().is_some();
         let row = tables.hosts.entry(host.clone()).or_insert_with(|| HostRow {
             engine: engine.clone(),
             epoch: Epoch::ZERO,
             journal: Vec::new(),
         });
         if row.engine != *engine {
-            return Err(StoreError::HostPinned(row.engine.clone()));
+            if busy {
+                return Err(StoreError::HostPinned(row.engine.clone()));
+            }
+            row.engine = engine.clone();
         }
         row.epoch = row.epoch.next();
         Ok(Tenure { epoch: row.epoch, last_position: Position::new(row.journal.len() as u64) })
@@ -137,8 +146,16 @@ impl Store for MemoryStore {
 
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
         let mut tables = self.open().await?;
+        let key = new.key.clone().map(|key| (new.host.clone(), new.spec.renter.clone(), key));
+        if let Some((fingerprint, id)) = key.as_ref().and_then(|key| tables.keys.get(key)) {
+            return match tables.rentals.get(id) {
+                Some(row) if *fingerprint == new.fingerprint => Ok(Claimed::Existing(row.rental.clone())),
+                _ => Err(ClaimError::KeyReused),
+            };
+        }
         if let Some(row) = tables.live(&new.host).find(|row| *row.rental.name() == new.name) {
-            return if row.fingerprint == new.fingerprint && row.rental.state().end_reason().is_none() {
+            let is_same = key.is_none() && row.fingerprint == new.fingerprint;
+            return if is_same && row.rental.state().end_reason().is_none() {
                 Ok(Claimed::Existing(row.rental.clone()))
             } else {
                 Err(ClaimError::NameTaken(new.name.clone()))
@@ -151,7 +168,11 @@ impl Store for MemoryStore {
             fingerprint: new.fingerprint,
             sealed: Some(new.sealed.clone()),
             events: vec![event.clone()],
+            log_tail: None,
         };
+        if let Some(key) = key {
+            tables.keys.insert(key, (new.fingerprint, new.id));
+        }
         tables.rentals.insert(new.id, row);
         tables.claimed.push(new.id);
         tables.unpublished.push((new.host.clone(), new.id, event));
@@ -173,8 +194,18 @@ impl Store for MemoryStore {
         }
         row.rental = rental.clone();
         row.events.extend_from_slice(change.events());
+        if let Some(sealed) = change.sealed() {
+            row.sealed = Some(sealed.clone());
+        }
         if !rental.is_live() {
             row.sealed = None;
+        }
+        if let Some(tail) = change.log_tail() {
+            row.log_tail = Some(tail.clone());
+            let host = rental.host().clone();
+            for row in tables.rentals.values_mut().filter(|row| *row.rental.host() == host) {
+                row.log_tail.take_if(|kept| kept.until <= tail.at);
+            }
         }
         let host = rental.host();
         tables.unpublished.extend(change.events().iter().map(|event| (host.clone(), rental.id(), event.clone())));
@@ -197,11 +228,7 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError> {
         let tables = self.open().await?;
-        let passes = |rental: &&Rental| {
-            rental.host() == host
-                && filter.renter.as_ref().is_none_or(|renter| rental.spec().renter == *renter)
-                && (filter.phases.is_empty() || filter.phases.contains(&rental.state().phase()))
-        };
+        let passes = |rental: &&Rental| rental.host() == host && filter.passes(rental);
         let newest_first = tables.claimed.iter().rev().filter_map(|id| tables.rentals.get(id)).map(|row| &row.rental);
         let from = newest_first.skip_while(|rental| after.is_some_and(|after| rental.id() != after));
         let rest = from.skip(usize::from(after.is_some()));
@@ -210,6 +237,12 @@ impl Store for MemoryStore {
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
         Ok(self.open().await?.held(host))
+    }
+
+    async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError> {
+        let tables = self.open().await?;
+        let tail = tables.rentals.get(&id).and_then(|row| row.log_tail.as_ref());
+        Ok(tail.filter(|tail| tail.until > now).map(|tail| tail.lines.clone()))
     }
 
     async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError> {
@@ -245,5 +278,28 @@ impl Store for MemoryStore {
         let tables = self.open().await?;
         let journal = tables.hosts.get(host).map(|row| row.journal.as_slice()).unwrap_or_default();
         Ok(journal.iter().filter(|entry| entry.position > after).take(limit.min(MAX_PAGE)).cloned().collect())
+    }
+}
+
+#[async_trait]
+impl KeyStore for MemoryStore {
+    async fn add_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
+        self.open().await?.api_keys.push(key.clone());
+        Ok(())
+    }
+
+    async fn find_key(&self, digest: &KeyDigest) -> Result<Option<KeyRecord>, StoreError> {
+        Ok(self.open().await?.api_keys.iter().find(|key| key.digest == *digest).cloned())
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        Ok(self.open().await?.api_keys.iter().take(MAX_PAGE).cloned().collect())
+    }
+
+    async fn revoke_key(&self, id: &ApiKeyId) -> Result<bool, StoreError> {
+        let mut tables = self.open().await?;
+        let before = tables.api_keys.len();
+        tables.api_keys.retain(|key| key.id != *id);
+        Ok(tables.api_keys.len() < before)
     }
 }

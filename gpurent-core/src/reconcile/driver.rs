@@ -141,6 +141,7 @@ impl Driver {
         mut shutdown: Fuse<BoxFuture<'_, ()>>,
     ) -> Result<(), ReconcileError> {
         let Some((engine, tenure)) = take_over(&shared, &*sleep, &mut shutdown).await? else { return Ok(()) };
+        shared.feed.begin_at(tenure.last_position);
         Self::new(shared, sleep, engine, tenure).act(shutdown).await
     }
 
@@ -266,7 +267,11 @@ impl Driver {
         let Some(rental) = self.live.get(&id).cloned() else { return };
         let launch = rental.launch();
         let pulls = action == Action::Create && !self.prepared.contains(&launch);
-        let may_be_cut_off = pulls || matches!(action, Action::Verify { .. } | Action::Warn | Action::Notify);
+        let may_be_cut_off = pulls
+            || matches!(
+                action,
+                Action::Verify { .. } | Action::ReplaceAccess | Action::Warn | Action::WithdrawWarning | Action::Notify
+            );
         // Taking down is never held up by what goes up.
         let goes_up = matches!(action, Action::Create | Action::Start | Action::Verify { .. });
         if goes_up && self.in_flight.len() >= self.shared.pace.concurrent_steps {

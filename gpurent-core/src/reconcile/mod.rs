@@ -3,15 +3,18 @@
 //! Level-triggered: what to do next for a rental is computed from what is stored and what is observed
 //! ([`Rental::next`](crate::rental::Rental::next)), never from a message. A crash anywhere is therefore
 //! repaired by starting again. `driver` decides what runs when, `step` carries one action out for one
-//! rental, `chores` are the host's own (taking it over, observing, publishing), `duty` is when they are due.
+//! rental, `chores` are the host's own (taking it over, observing, publishing), `duty` is when they are due;
+//! `plan` tells an operator what would be done.
 
 mod chores;
 mod driver;
 mod duty;
 mod pace;
+mod plan;
 mod step;
 
 pub use pace::Pace;
+pub use plan::{Planned, plan};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

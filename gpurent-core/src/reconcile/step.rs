@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, select_biased};
 use jiff::SignedDuration;
 
+use crate::access::{Credential, Secrets};
 use crate::clock::Sleep;
 use crate::event::Event;
 use crate::feed::Update;
@@ -19,7 +20,7 @@ use crate::lifecycle::{EndReason, Failure, FailureKind};
 use crate::port::HostPort;
 use crate::rental::{Action, Outcome, Rental};
 use crate::runtime::{LaunchSpec, Progress, PullProgress, RuntimeError};
-use crate::store::{Change, StoreError};
+use crate::store::{Change, LogTail, StoreError};
 
 /// How a step ended.
 #[derive(Debug)]
@@ -92,6 +93,14 @@ const VERIFY_SLACK: std::time::Duration = std::time::Duration::from_secs(15);
 /// How long an expired rental waits for the store before its container is stopped.
 const EXPIRY_PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
 
+/// How long the renter's container may take to be told something: a help, which holds nothing else up.
+const TELL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How many lines of output outlive the container.
+const KEPT_LINES: usize = 200;
+/// How long a stopped container's output may take to be read.
+const LOG_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// How many of the container's last lines a failure keeps.
 const LOG_TAIL_LINES: usize = 20;
 /// How much of one such line.
@@ -101,8 +110,22 @@ impl Step {
     /// Fetches what the container needs. May be dropped at any time.
     pub(super) async fn prepare(self) -> Result<Stepped, StepError> {
         let progress = Reporter { shared: &self.shared, rental: self.rental.id() };
-        match self.shared.runtime.prepare(&LaunchSpec::of(&self.rental), &progress).await {
-            Ok(()) => Ok(Stepped::Prepared),
+        let registry = match self.secrets().await {
+            Ok(secrets) => secrets.registry,
+            Err(Trouble::Step(error)) => return Err(error),
+            Err(Trouble::Runtime(error)) => return self.give_up_or_retry(error).await,
+        };
+        let launch = LaunchSpec::of(&self.rental);
+        match self.shared.runtime.prepare(&launch, registry.as_ref(), &progress).await {
+            Ok(prepared) if self.rental.spec().pin_image && self.rental.pinned().is_none() => {
+                let Some(digest) = prepared.digest else {
+                    let source = "it has no digest to be pinned to: it was never in a registry".into();
+                    return self.give_up_or_retry(RuntimeError::ImageUnavailable { image: launch.image, source }).await;
+                };
+                let rental = self.record(Event::Pinned { digest }).await?;
+                Ok(Stepped::Moved(Box::new(rental)))
+            }
+            Ok(_) => Ok(Stepped::Prepared),
             Err(error) => self.give_up_or_retry(error).await,
         }
     }
@@ -113,7 +136,9 @@ impl Step {
             Action::Create => self.create().await,
             Action::Start => self.start().await,
             Action::Verify { within } => self.verify(within).await,
-            Action::Warn => self.record(Event::Warned).await.map_err(Trouble::Step),
+            Action::ReplaceAccess => self.replace_access().await,
+            Action::Warn => self.tell(&self.warning(), Event::Warned).await,
+            Action::WithdrawWarning => self.tell(&self.all_clear(), Event::WarningWithdrawn).await,
             Action::Notify => self.notify().await,
             Action::End(reason) => self.end(reason).await,
             Action::Stop { grace } => self.stop(grace).await,
@@ -127,19 +152,79 @@ impl Step {
     }
 
     async fn create(&self) -> Result<Rental, Trouble> {
-        let credential = match self.shared.credential(self.rental.id()).await {
-            Ok(Some(credential)) => credential,
-            // Erased, because the rental has ended in between (the record below then tells), or lost.
-            Ok(None) => return Err(RuntimeError::Refused("the rental's credential is gone".into()).into()),
-            Err(AccessError::Store(error)) => return Err(error.into()),
-            Err(AccessError::Seal(error)) => return Err(RuntimeError::Refused(Box::new(error)).into()),
-        };
+        let credential = self.credential().await?;
         let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &credential).await?;
         self.shared.failpoints.pass("created-unrecorded");
         let event = Event::Created { container: created.container, gpus_attached: created.gpus_attached };
         let rental = self.record(event).await?;
         self.shared.failpoints.pass("created");
         Ok(rental)
+    }
+
+    async fn secrets(&self) -> Result<Secrets, Trouble> {
+        match self.shared.secrets(self.rental.id()).await {
+            Ok(Some(secrets)) => Ok(secrets),
+            // Erased, because the rental has ended in between (its record then tells), or lost.
+            Ok(None) => Err(RuntimeError::Refused("the rental's credential is gone".into()).into()),
+            Err(AccessError::Store(error)) => Err(error.into()),
+            Err(AccessError::Seal(error)) => Err(RuntimeError::Refused(Box::new(error)).into()),
+        }
+    }
+
+    async fn credential(&self) -> Result<Credential, Trouble> {
+        Ok(self.secrets().await?.credential)
+    }
+
+    /// Lets in by the stored credential. A container that does not take it now keeps its renter, and is
+    /// asked again; one that has ended is found out by the next observation.
+    async fn replace_access(&self) -> Result<Rental, Trouble> {
+        let credential = match self.credential().await {
+            Ok(credential) => credential,
+            Err(Trouble::Runtime(error)) => return Err(StepError::Later(Box::new(error)).into()),
+            Err(other) => return Err(other),
+        };
+        let replaced = self.shared.runtime.replace_access(&LaunchSpec::of(&self.rental), &credential).await;
+        replaced.map_err(|error| StepError::Later(Box::new(error)))?;
+        self.shared.failpoints.pass("access-unrecorded");
+        let rental = self.record(Event::AccessApplied).await?;
+        self.shared.failpoints.pass("access");
+        Ok(rental)
+    }
+
+    /// Leaves a message inside the container. One that does not arrive (the renter's processes may fill
+    /// the container) is recorded all the same: the platform heard the event, and time goes on.
+    async fn tell(&self, message: &str, event: Event) -> Result<Rental, Trouble> {
+        let mut announce = self.shared.runtime.announce(self.rental.launch(), message).fuse();
+        let mut too_late = self.sleep.sleep(TELL_PATIENCE).fuse();
+        select_biased! {
+            told = announce => if let Err(error) = told {
+                tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "the renter was not told");
+            },
+            () = too_late => tracing::warn!(rental = %self.rental.id(), "the renter was not told in time"),
+        }
+        self.shared.failpoints.pass("warned-unrecorded");
+        let rental = self.record(event).await?;
+        self.shared.failpoints.pass("warned");
+        Ok(rental)
+    }
+
+    fn warning(&self) -> String {
+        let left = self.rental.time_left(&self.shared.clock.now()).unwrap_or_default();
+        let left = match left.as_mins() {
+            0 => format!("{} seconds", left.as_secs().max(0)),
+            1 => "1 minute".to_owned(),
+            minutes => format!("{minutes} minutes"),
+        };
+        format!("This rental ends at {} UTC, in {left}. Save your work now, or have it extended.", self.end_of_term())
+    }
+
+    fn all_clear(&self) -> String {
+        format!("This rental was extended. It now ends at {} UTC.", self.end_of_term())
+    }
+
+    fn end_of_term(&self) -> String {
+        let end = self.rental.expires_at().unwrap_or_else(|| self.shared.clock.now().wall);
+        end.strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
     async fn start(&self) -> Result<Rental, Trouble> {
@@ -241,7 +326,10 @@ impl Step {
             exit.finished_at = crate::clock::to_micros(exit.finished_at);
         }
         self.shared.failpoints.pass("stopped-unrecorded");
-        let rental = self.record(Event::Stopped { exit }).await?;
+        let tail = self.kept_log().await;
+        let change = Change::observation(self.rental.clone(), self.epoch);
+        let change = if tail.lines.is_empty() { change } else { change.with_log_tail(tail) };
+        let rental = self.write(change, Event::Stopped { exit }).await?;
         self.shared.failpoints.pass("stopped");
         Ok(rental)
     }
@@ -256,7 +344,10 @@ impl Step {
 
     /// Writes an event of the rental, as the holder of the host.
     async fn record(&self, event: Event) -> Result<Rental, StepError> {
-        let mut change = Change::observation(self.rental.clone(), self.epoch);
+        self.write(Change::observation(self.rental.clone(), self.epoch), event).await
+    }
+
+    async fn write(&self, mut change: Change, event: Event) -> Result<Rental, StepError> {
         let name = event.name();
         match change.apply(event, self.shared.clock.now().wall) {
             Ok(Outcome::Changed) => {
@@ -286,8 +377,24 @@ impl Step {
         if !matches!(kind, FailureKind::ExitedEarly | FailureKind::AccessTimeout | FailureKind::Refused) {
             return Vec::new();
         }
-        // The output is a help for people; a failure without it is better than none recorded.
-        let lines = self.shared.runtime.logs(self.rental.launch(), LOG_TAIL_LINES).await.unwrap_or_default();
+        self.last_lines(LOG_TAIL_LINES).await
+    }
+
+    /// What is kept of a stopped container's output once the container is gone.
+    async fn kept_log(&self) -> LogTail {
+        let now = self.shared.clock.now().wall;
+        let until = now.saturating_add(self.shared.timing.keep_logs).unwrap_or(now);
+        LogTail { lines: self.last_lines(KEPT_LINES).await, at: now, until }
+    }
+
+    /// The output is a help for people; a record without it is better than none.
+    async fn last_lines(&self, most: usize) -> Vec<String> {
+        let mut read = self.shared.runtime.logs(self.rental.launch(), most).fuse();
+        let mut too_late = self.sleep.sleep(LOG_PATIENCE).fuse();
+        let lines = select_biased! {
+            lines = read => lines.unwrap_or_default(),
+            () = too_late => Vec::new(),
+        };
         // A program may print anything; control characters do not belong into a database or a terminal.
         let plain = |line: String| line.chars().filter(|c| !c.is_control()).take(LOG_LINE_CHARS).collect();
         lines.into_iter().map(plain).collect()

@@ -39,6 +39,47 @@ impl ImageRef {
     }
 }
 
+impl ImageRef {
+    /// The same image, but exactly what has this digest, whatever its tag comes to mean.
+    #[must_use]
+    pub fn pinned(&self, digest: &ImageDigest) -> Self {
+        Self(format!("{}@{}", self.name(), digest.0))
+    }
+}
+
+/// What an image's content hashes to: `sha256:` and 64 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageDigest(String);
+
+impl ImageDigest {
+    /// The digest with its algorithm.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ImageDigest {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        if is_digest(&text) { Ok(Self(text)) } else { Err(Invalid::new("digest", "must be sha256: and 64 hex digits")) }
+    }
+}
+
+impl From<ImageDigest> for String {
+    fn from(digest: ImageDigest) -> String {
+        digest.0
+    }
+}
+
+impl fmt::Display for ImageDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Splits off a tag: a colon after the last slash (one before it belongs to the registry's port).
 fn split_tag(bare: &str) -> (&str, Option<&str>) {
     let path_at = bare.rfind('/').map_or(0, |slash| slash + 1);

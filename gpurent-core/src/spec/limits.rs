@@ -119,6 +119,12 @@ impl From<Limits> for RawLimits {
 pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {
+    /// One label's value.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// The labels in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))

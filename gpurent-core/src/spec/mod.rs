@@ -6,13 +6,13 @@ mod limits;
 mod term;
 
 pub use environment::Environment;
-pub use image::ImageRef;
+pub use image::{ImageDigest, ImageRef};
 pub use limits::{Labels, Limits};
 pub use term::{MAX_TERM, Term};
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{CredentialRequest, LoginUser};
+use crate::access::{CredentialRequest, LoginUser, RegistryLogin};
 use crate::gpu::GpuRequest;
 use crate::id::{InstanceName, RenterId};
 use crate::port::PublishedPorts;
@@ -42,6 +42,10 @@ pub struct RentalSpec {
     pub limits: Limits,
     /// The renter's own marks.
     pub labels: Labels,
+    /// Whether the image's digest is looked up once and kept: what its tag comes to mean later then
+    /// changes nothing, and the rental says exactly what it runs.
+    #[serde(default)]
+    pub pin_image: bool,
 }
 
 impl RentalSpec {
@@ -59,6 +63,7 @@ impl RentalSpec {
             ports: PublishedPorts::default(),
             limits: Limits::default(),
             labels: Labels::default(),
+            pin_image: false,
         }
     }
 }
@@ -70,4 +75,14 @@ pub struct RentalRequest {
     pub spec: RentalSpec,
     /// The password or key, or that one be generated.
     pub credential: CredentialRequest,
+    /// How to log in to the image's registry, where that is private.
+    pub registry: Option<RegistryLogin>,
+}
+
+impl RentalRequest {
+    /// A request for an image that needs no login.
+    #[must_use]
+    pub fn new(spec: RentalSpec, credential: CredentialRequest) -> Self {
+        Self { spec, credential, registry: None }
+    }
 }

@@ -52,6 +52,12 @@ impl Term {
         Self::fixed(SignedDuration::from_secs(seconds))
     }
 
+    /// Whether `other` ends later; an open end is neither shorter nor longer than anything.
+    #[must_use]
+    pub fn is_shorter_than(self, other: Self) -> bool {
+        matches!((self, other), (Self::Fixed(this), Self::Fixed(other)) if this < other)
+    }
+
     /// Its length, if it has one.
     #[must_use]
     pub fn duration(self) -> Option<SignedDuration> {

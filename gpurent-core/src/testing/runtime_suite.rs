@@ -31,6 +31,8 @@ macro_rules! runtime_suite {
             an_exit_is_recorded_by_the_engine,
             only_the_hosts_own_containers_are_observed,
             attempts_are_told_apart,
+            a_running_container_takes_another_credential,
+            the_renter_is_told_inside_the_container,
         );
     };
     (@clauses $block_on:expr, $make:expr; $($clause:ident),* $(,)?) => {
@@ -88,7 +90,7 @@ impl<R: ContainerRuntime> Fixture<R> {
 
     async fn up_to_created(&self) -> LaunchSpec {
         let launch = self.launch();
-        valid(self.runtime.prepare(&launch, &Silent).await);
+        valid(self.runtime.prepare(&launch, None, &Silent).await);
         valid(self.runtime.create(&launch, &credential()).await);
         launch
     }
@@ -203,4 +205,30 @@ pub async fn attempts_are_told_apart<R: ContainerRuntime>(fixture: Fixture<R>) {
     assert_eq!(fixture.presence(&first).await, None);
     assert_eq!(fixture.presence(&second).await, Some(Presence::Created));
     fixture.clean_up(&second).await;
+}
+
+/// A credential may be replaced while the container runs, as often as one likes.
+pub async fn a_running_container_takes_another_credential<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    valid(fixture.runtime.start(&launch).await);
+    valid(fixture.runtime.verify(&launch, PATIENCE).await);
+    for _ in 0..2 {
+        let other = Credential::Password(Password::generate());
+        valid(fixture.runtime.replace_access(&launch, &other).await);
+    }
+    valid(fixture.runtime.verify(&launch, PATIENCE).await);
+    fixture.clean_up(&launch).await;
+    let gone = fixture.runtime.replace_access(&launch, &credential()).await;
+    assert!(matches!(gone, Err(RuntimeError::Missing)), "{gone:?}");
+}
+
+/// Messages reach a container that runs, and say so where there is none.
+pub async fn the_renter_is_told_inside_the_container<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    valid(fixture.runtime.start(&launch).await);
+    valid(fixture.runtime.announce(launch.id, "the end is near; it's \"near\"").await);
+    valid(fixture.runtime.announce(launch.id, "it is not").await);
+    fixture.clean_up(&launch).await;
+    let gone = fixture.runtime.announce(launch.id, "hello").await;
+    assert!(matches!(gone, Err(RuntimeError::Missing)), "{gone:?}");
 }

@@ -10,18 +10,19 @@ use uuid::Uuid;
 
 use crate::access::CredentialKind;
 use crate::allocator::BestFit;
+use crate::api_key::{KeyDigest, KeyStore, NewKey, Role};
 use crate::clock::{BootId, BootTime, Moment};
 use crate::event::Event;
 use crate::gpu::{GpuRequest, GpuSelector};
 use crate::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
-use crate::lifecycle::{EndReason, Exit, Phase};
+use crate::lifecycle::{EndKind, EndReason, Exit, Phase};
 use crate::memory::SimulatedGpus;
 use crate::placement::{NoPlace, Placement};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PublishedPort, TrustBooks, WEB};
 use crate::rental::Rental;
 use crate::seal::{Fingerprint, Sealed};
 use crate::spec::{RentalSpec, Term};
-use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, Store, StoreError};
+use crate::store::{Change, ClaimError, Claimed, Filter, LogTail, NewRental, Store, StoreError};
 
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
 /// executor; `MAKE` is called for each test and gives a future of a [`Store`](crate::store::Store).
@@ -35,17 +36,22 @@ macro_rules! store_suite {
             a_port_asked_for_is_held_once,
             the_same_request_under_one_name_is_one_rental,
             a_name_is_free_again_after_the_end,
+            one_key_is_one_rental_for_ever,
+            a_refused_request_binds_no_key,
             a_stale_write_changes_nothing,
             observations_need_the_current_epoch,
             intents_need_no_epoch,
-            a_host_is_pinned_to_its_engine,
+            a_host_with_live_rentals_is_pinned_to_its_engine,
             the_end_frees_what_was_held_and_erases_the_credential,
             new_ports_replace_the_old_ones,
+            new_secrets_replace_the_old_ones,
+            last_lines_outlive_the_container_for_their_time,
             events_fold_to_the_rental,
             the_journal_has_every_event_once_and_in_order,
             readers_miss_nothing_while_others_write,
             publications_at_once_leave_no_gap,
             lists_are_filtered_and_paged,
+            lists_are_filtered_by_name_label_and_outcome,
         );
     };
     (@clauses $block_on:expr, $make:expr; $($clause:ident),* $(,)?) => {
@@ -59,6 +65,15 @@ macro_rules! store_suite {
                 });
             }
         )*
+    };
+}
+
+/// Makes the one test of a [`KeyStore`](crate::api_key::KeyStore): `key_suite!(BLOCK_ON, MAKE)`, as
+/// [`store_suite!`](crate::store_suite).
+#[macro_export]
+macro_rules! key_suite {
+    ($block_on:expr, $make:expr) => {
+        $crate::store_suite!(@clauses $block_on, $make; keys_are_found_by_their_digest_until_revoked);
     };
 }
 
@@ -84,8 +99,12 @@ fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
 
 impl<S: Store> Bench<S> {
     fn new(store: Arc<S>) -> Self {
+        Self::with_gpus(store, 2)
+    }
+
+    fn with_gpus(store: Arc<S>, gpus: u8) -> Self {
         let host: HostId = valid(format!("suite-{}", Uuid::new_v4()).parse());
-        let gpus = SimulatedGpus::new(&host, 2, valid("RTX 5090".parse()));
+        let gpus = SimulatedGpus::new(&host, gpus, valid("RTX 5090".parse()));
         let pools = PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()));
         Self {
             store,
@@ -122,6 +141,7 @@ impl<S: Store> Bench<S> {
             credential: CredentialKind::Password,
             sealed: Sealed { key_id: "k".to_owned(), bytes: vec![1, 2, 3] },
             fingerprint: Fingerprint([7; 32]),
+            key: None,
             due: at(600),
             at: moment(0),
         }
@@ -268,6 +288,44 @@ pub async fn a_name_is_free_again_after_the_end<S: Store>(store: Arc<S>) {
     assert_ne!(bench.claimed("again").await.id(), first.id());
 }
 
+/// However often a request is sent under a key, it makes one rental, also after that has ended; another
+/// request under the key is refused, and another renter's key is another key.
+pub async fn one_key_is_one_rental_for_ever<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let keyed = |name: &str| NewRental { key: Some(valid("key-1".parse())), ..bench.request(name) };
+    let requests: Vec<_> = (0..100).map(|n| keyed(&format!("r{n}"))).collect();
+    let results = join_all(requests.iter().map(|new| bench.claim(new))).await;
+    let ids: BTreeSet<_> = results.into_iter().map(|result| valid(result).rental().id()).collect();
+    assert_eq!(ids.len(), 1);
+    let rentals = valid(bench.store.live(&bench.host).await);
+    assert_eq!(rentals.len(), 1);
+    bench.live_through(rentals[0].clone(), epoch, way_down()).await;
+    let again = valid(bench.claim(&keyed("late")).await);
+    assert!(matches!(&again, Claimed::Existing(rental) if ids.contains(&rental.id()) && !rental.is_live()));
+    let other = NewRental { fingerprint: Fingerprint([8; 32]), ..keyed("other") };
+    assert!(matches!(bench.claim(&other).await, Err(ClaimError::KeyReused)));
+    assert!(valid(bench.store.live(&bench.host).await).is_empty(), "nothing was made");
+    let mut somebody_else = keyed("else");
+    somebody_else.spec.renter = valid("somebody-else".parse());
+    assert!(matches!(valid(bench.claim(&somebody_else).await), Claimed::New(_)));
+    // A key of its own is another request, whatever the name.
+    let mut same_name = keyed("else");
+    same_name.key = Some(valid("key-2".parse()));
+    assert!(matches!(bench.claim(&same_name).await, Err(ClaimError::NameTaken(_))));
+}
+
+/// What was refused may be asked for again under the same key.
+pub async fn a_refused_request_binds_no_key<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let (one, _two) = (bench.claimed("one").await, bench.claimed("two").await);
+    let keyed = NewRental { key: Some(valid("key".parse())), ..bench.request("three") };
+    assert!(matches!(bench.claim(&keyed).await, Err(ClaimError::NoPlace(_))));
+    bench.live_through(one, epoch, way_down()).await;
+    assert!(matches!(valid(bench.claim(&keyed).await), Claimed::New(_)));
+}
+
 /// Of two writes that saw the same revision, one is written.
 pub async fn a_stale_write_changes_nothing<S: Store>(store: Arc<S>) {
     let bench = Bench::new(store);
@@ -314,14 +372,20 @@ pub async fn intents_need_no_epoch<S: Store>(store: Arc<S>) {
     assert_eq!(phase, Some(Phase::Ending));
 }
 
-/// A host id cannot be used with two engines.
-pub async fn a_host_is_pinned_to_its_engine<S: Store>(store: Arc<S>) {
+/// A host id cannot be used with two engines, unless nothing of the first one is left.
+pub async fn a_host_with_live_rentals_is_pinned_to_its_engine<S: Store>(store: Arc<S>) {
     let bench = Bench::new(store);
     let epoch = bench.epoch().await;
+    let rental = bench.claimed("one").await;
     let other: EngineId = valid("another".parse());
     let refused = bench.store.take_over(&bench.host, &other).await;
     assert!(matches!(&refused, Err(StoreError::HostPinned(engine)) if *engine == bench.engine), "{refused:?}");
     valid(bench.store.confirm(&bench.host, epoch).await);
+    bench.live_through(rental, epoch, way_down()).await;
+    assert!(valid(bench.store.take_over(&bench.host, &other).await).epoch > epoch);
+    bench.claimed("two").await;
+    let back = bench.store.take_over(&bench.host, &bench.engine).await;
+    assert!(matches!(&back, Err(StoreError::HostPinned(engine)) if *engine == other), "{back:?}");
 }
 
 /// Holds last until the end and not longer; so does the credential.
@@ -356,6 +420,45 @@ pub async fn new_ports_replace_the_old_ones<S: Store>(store: Arc<S>) {
     valid(bench.store.commit(&relaunched(free)).await);
     let held = valid(bench.store.held(&bench.host).await).ports;
     assert_eq!(held, BTreeSet::from([free, two.ports()[0].host]));
+}
+
+/// A changed credential is what is read from then on, until the end erases it.
+pub async fn new_secrets_replace_the_old_ones<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let rental = bench.claimed("one").await;
+    let new = Sealed { key_id: "other".to_owned(), bytes: vec![9] };
+    let mut change = Change::intent(rental).with_sealed(new.clone());
+    valid(change.apply(Event::AccessChanged { credential: CredentialKind::PublicKey }, at(1)));
+    valid(bench.store.commit(&change).await);
+    let id = change.rental().id();
+    assert_eq!(valid(bench.store.sealed(id).await), Some(new));
+    assert_eq!(bench.get(id).await.map(|rental| rental.credential()), Some(CredentialKind::PublicKey));
+    bench.live_through(change.into_rental(), epoch, way_down()).await;
+    assert_eq!(valid(bench.store.sealed(id).await), None);
+}
+
+/// The last lines are there for as long as was said, and are dropped then.
+pub async fn last_lines_outlive_the_container_for_their_time<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let stop_with = async |name: &str, line: &str, second| {
+        let rental = bench.claimed(name).await;
+        let rental = bench.live_through(rental, epoch, vec![cancelled()]).await;
+        let tail = LogTail { lines: vec![line.to_owned()], at: at(second), until: at(second + 100) };
+        let mut change = Change::observation(rental, epoch).with_log_tail(tail);
+        valid(change.apply(Event::Stopped { exit: None }, at(second)));
+        valid(bench.store.commit(&change).await);
+        bench.live_through(change.into_rental(), epoch, vec![Event::Ended]).await.id()
+    };
+    let first = stop_with("one", "a \u{e9} \"line\"", 0).await;
+    let lines = async |id, second| valid(bench.store.log_tail(id, at(second)).await);
+    assert_eq!(lines(first, 99).await, Some(vec!["a \u{e9} \"line\"".to_owned()]));
+    assert_eq!(lines(first, 100).await, None);
+    let second = stop_with("two", "later", 200).await;
+    assert_eq!(lines(second, 200).await, Some(vec!["later".to_owned()]));
+    assert_eq!(lines(first, 0).await, None, "what is out of date goes with the next write");
+    assert_eq!(lines(RentalId::generate(), 0).await, None);
 }
 
 /// The stored events tell the whole of the stored rental.
@@ -400,12 +503,16 @@ pub async fn the_journal_has_every_event_once_and_in_order<S: Store>(store: Arc<
 
 /// A reader that follows positions sees every event, however many write meanwhile.
 pub async fn readers_miss_nothing_while_others_write<S: Store>(store: Arc<S>) {
-    let bench = Bench::new(store);
+    const WRITERS: usize = 32;
+    let bench = Bench::with_gpus(store, 32);
     let epoch = bench.epoch().await;
-    let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
+    let mut rentals = Vec::new();
+    for n in 0..WRITERS {
+        rentals.push(bench.claimed(&format!("r{n}")).await);
+    }
     let read = async {
         let (mut seen, mut cursor) = (Vec::new(), Position::ZERO);
-        while seen.len() < 16 {
+        while seen.len() < 8 * WRITERS {
             valid(bench.store.publish(&bench.host, epoch, 4).await);
             for entry in valid(bench.store.journal(&bench.host, cursor, 100).await) {
                 cursor = entry.position;
@@ -415,11 +522,10 @@ pub async fn readers_miss_nothing_while_others_write<S: Store>(store: Arc<S>) {
         }
         seen
     };
-    let write_one = bench.live_through(one.clone(), epoch, whole_life());
-    let write_two = bench.live_through(two.clone(), epoch, whole_life());
-    let (seen, _, _) = futures_util::join!(read, write_one, write_two);
-    for id in [one.id(), two.id()] {
-        let seqs: Vec<_> = seen.iter().filter(|(rental, _)| *rental == id).map(|(_, seq)| *seq).collect();
+    let write = join_all(rentals.iter().map(|rental| bench.live_through(rental.clone(), epoch, whole_life())));
+    let (seen, _) = futures_util::join!(read, write);
+    for rental in rentals {
+        let seqs: Vec<_> = seen.iter().filter(|(id, _)| *id == rental.id()).map(|(_, seq)| *seq).collect();
         assert_eq!(seqs, (1..=8).collect::<Vec<_>>());
     }
 }
@@ -472,4 +578,47 @@ pub async fn lists_are_filtered_and_paged<S: Store>(store: Arc<S>) {
     assert_eq!(list(&ended, None, 100).await, ids[1..]);
     let others = Filter { renter: Some(valid("other".parse())), ..Filter::default() };
     assert_eq!(list(&others, None, 100).await, ids[1..2]);
+}
+
+/// Names, labels and outcomes select as phases do; a state may be named either way.
+pub async fn lists_are_filtered_by_name_label_and_outcome<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let mut labelled = bench.request("labelled");
+    let labels = [("team".to_owned(), "it's \"ours\"".to_owned())];
+    labelled.spec.labels = valid(std::collections::BTreeMap::from(labels).try_into());
+    let labelled = valid(bench.claim(&labelled).await).rental().id();
+    let expired = bench.live_through(bench.claimed("expired").await, epoch, whole_life()).await.id();
+    let terminated = bench.live_through(bench.claimed("terminated").await, epoch, way_down()).await.id();
+    let list = async |filter: Filter| {
+        let page = valid(bench.store.list(&bench.host, &filter, None, 100).await);
+        page.iter().map(Rental::id).collect::<BTreeSet<_>>()
+    };
+    let all = Filter::default();
+    let named = Filter { name: Some(valid("expired".parse())), ..all.clone() };
+    assert_eq!(list(named).await, BTreeSet::from([expired]));
+    let label = |value: &str| Filter { label: Some(("team".to_owned(), value.to_owned())), ..all.clone() };
+    assert_eq!(list(label("it's \"ours\"")).await, BTreeSet::from([labelled]));
+    assert_eq!(list(label("other")).await, BTreeSet::new());
+    assert_eq!(list(Filter { ends: vec![EndKind::Terminated], ..all.clone() }).await, BTreeSet::from([terminated]));
+    let either = Filter { ends: vec![EndKind::Expired], phases: vec![Phase::Provisioning], ..all };
+    assert_eq!(list(either).await, BTreeSet::from([labelled, expired]));
+}
+
+/// A key is known by its digest alone, until it is revoked.
+pub async fn keys_are_found_by_their_digest_until_revoked<S: KeyStore>(store: Arc<S>) {
+    let key = NewKey::generate(valid("renter".parse()), Role::Renter, at(1));
+    let other = NewKey::generate(valid("platform".parse()), Role::Platform, at(2));
+    assert_ne!(key.expose(), other.expose());
+    valid(store.add_key(&key.record).await);
+    valid(store.add_key(&other.record).await);
+    let find = async |digest| valid(store.find_key(&digest).await);
+    assert_eq!(find(KeyDigest::of(key.expose())).await, Some(key.record.clone()));
+    assert_eq!(find(KeyDigest::of("gpurent_0000")).await, None);
+    let listed = valid(store.keys().await);
+    assert!(listed.contains(&key.record) && listed.contains(&other.record));
+    assert!(valid(store.revoke_key(&key.record.id).await));
+    assert!(!valid(store.revoke_key(&key.record.id).await));
+    assert_eq!(find(KeyDigest::of(key.expose())).await, None);
+    assert_eq!(find(KeyDigest::of(other.expose())).await, Some(other.record));
 }

@@ -1,9 +1,12 @@
 //! The access kit: SSH for any image, also one without a shell.
 //!
-//! A read-only volume with a static shell, dropbear with its own loader and libraries, and two scripts:
-//! `init` is every container's entry point, `session` every login's. It is put together once from
+//! A read-only volume with a static shell, dropbear with its own loader and libraries, and our scripts:
+//! `init` is every container's entry point, `session` every login's, `let-in` puts the credential in
+//! place, `announce` tells the renter something. It is put together once from
 //! programs of the host (Debian: `dropbear-bin`, `busybox-static`, `openssh-sftp-server`) and lies in a
 //! volume named after its content, so that an upgrade never changes the kit under a running tenant.
+
+pub(crate) mod volume;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,9 +24,19 @@ pub(crate) const MOUNT: &str = "/.gpurent/kit";
 pub(crate) const MARKER: &str = "/.gpurent/kit/complete";
 /// Every container's entry point.
 pub(crate) const INIT: &str = "/.gpurent/kit/init";
+/// Puts a replaced credential in place.
+pub(crate) const LET_IN: &str = "/.gpurent/kit/let-in";
+/// Tells the renter something.
+pub(crate) const ANNOUNCE: &str = "/.gpurent/kit/announce";
+/// Where a container finds whom to let in, and how.
+pub(crate) const ACCESS: &str = "/.gpurent/access";
 
-const INIT_SCRIPT: &str = include_str!("init");
-const SESSION_SCRIPT: &str = include_str!("session");
+const SCRIPTS: [(&str, &str); 4] = [
+    ("init", include_str!("init")),
+    ("let-in", include_str!("let-in")),
+    ("session", include_str!("session")),
+    ("announce", include_str!("announce")),
+];
 
 /// The applets of the static shell that the scripts use, and a shell for images without one.
 const APPLETS: [&str; 17] = [
@@ -69,12 +82,13 @@ struct Program {
 
 const BUSYBOX: Program =
     Program { name: "a static busybox", package: "busybox-static", paths: &["/bin/busybox", "/usr/bin/busybox"] };
-const DYNAMIC: [(&str, Program); 5] = [
+const DYNAMIC: [(&str, Program); 6] = [
     ("dropbear", Program { name: "dropbear", package: "dropbear-bin", paths: &["/usr/sbin/dropbear"] }),
     ("dropbearkey", Program { name: "dropbearkey", package: "dropbear-bin", paths: &["/usr/bin/dropbearkey"] }),
     // Start the image's program: with signals as they should be, and as the image's user.
     ("env", Program { name: "env", package: "coreutils", paths: &["/usr/bin/env"] }),
     ("setpriv", Program { name: "setpriv", package: "util-linux", paths: &["/usr/bin/setpriv", "/bin/setpriv"] }),
+    ("scp", Program { name: "scp", package: "openssh-client", paths: &["/usr/bin/scp"] }),
     (
         "sftp-server",
         Program {
@@ -103,8 +117,7 @@ impl AccessKit {
                 files.insert(format!("lib/{file}"), read(&library).await?);
             }
         }
-        files.insert("init".to_owned(), INIT_SCRIPT.into());
-        files.insert("session".to_owned(), SESSION_SCRIPT.into());
+        files.extend(SCRIPTS.map(|(name, script)| (name.to_owned(), script.into())));
         Self::from_files(&files)
     }
 
@@ -200,33 +213,39 @@ fn append(
     tar.append_data(&mut header(kind, mode, content.len() as u64), path, content)
 }
 
-/// What one container's `init` is given, as an archive to be unpacked at the root: whom to let in and
-/// how. Passwords go in hashed (sha512-crypt).
-pub(crate) async fn access_archive(
+/// What one container's `init` is given: whom to let in and how, a file each. Passwords go in hashed
+/// (sha512-crypt).
+pub(crate) async fn access_files(
     user: &LoginUser,
     credential: &Credential,
     image: &ImageConfig,
-) -> Result<Vec<u8>, std::io::Error> {
-    let (kind, name, secret) = match credential {
-        Credential::Password(password) => ("password", "password-hash", hash(password.expose().to_owned()).await?),
-        Credential::PublicKey(key) => ("key", "authorized-key", key.as_str().to_owned()),
+) -> Result<Vec<(&'static str, String)>, std::io::Error> {
+    let (kind, hash, key) = match credential {
+        Credential::Password(password) => ("password", hash(password.expose().to_owned()).await?, String::new()),
+        Credential::PublicKey(key) => ("key", String::new(), key.as_str().to_owned()),
     };
-    let mut tar = tar::Builder::new(Vec::new());
-    append(&mut tar, ".gpurent/access/", tar::EntryType::Directory, 0o700, &[])?;
     // The image's own words go into our script's files: one line each, whatever the image says.
     let one_line = |text: Option<&str>| text.unwrap_or_default().lines().next().unwrap_or_default().to_owned();
     let signal: String = one_line(image.stop_signal.as_deref()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
     let files = [
-        ("user", user.as_str()),
-        // Said, not guessed from the files that are there: the image may have brought some.
-        ("kind", kind),
-        ("image-user", &one_line(image.user.as_deref())),
-        ("stop-signal", signal.strip_prefix("SIG").unwrap_or(&signal)),
-        (name, secret.as_str()),
+        ("user", user.as_str().to_owned()),
+        ("image-user", one_line(image.user.as_deref())),
+        ("stop-signal", signal.strip_prefix("SIG").unwrap_or(&signal).to_owned()),
+        ("password-hash", hash),
+        ("authorized-key", key),
+        // Said, not guessed from the files that are there: the image may have brought some. Last, so that
+        // what it names is there.
+        ("kind", kind.to_owned()),
     ];
+    Ok(files.into_iter().map(|(name, content)| (name, format!("{content}\n"))).collect())
+}
+
+/// The same files as an archive to be unpacked at the root.
+pub(crate) fn access_archive(files: &[(&'static str, String)]) -> Result<Vec<u8>, std::io::Error> {
+    let mut tar = tar::Builder::new(Vec::new());
+    append(&mut tar, ".gpurent/access/", tar::EntryType::Directory, 0o700, &[])?;
     for (name, content) in files {
-        let line = format!("{content}\n");
-        append(&mut tar, &format!(".gpurent/access/{name}"), tar::EntryType::Regular, 0o600, line.as_bytes())?;
+        append(&mut tar, &format!(".gpurent/access/{name}"), tar::EntryType::Regular, 0o600, content.as_bytes())?;
     }
     tar.into_inner()
 }
@@ -264,9 +283,9 @@ mod tests {
     #[tokio::test]
     async fn a_password_goes_in_hashed() {
         let password = gpurent_core::access::Password::new("opensesame".to_owned()).unwrap();
-        let archive = access_archive(&LoginUser::default(), &Credential::Password(password), &ImageConfig::default())
-            .await
-            .unwrap();
+        let credential = Credential::Password(password);
+        let files = access_files(&LoginUser::default(), &credential, &ImageConfig::default()).await.unwrap();
+        let archive = access_archive(&files).unwrap();
         let text = String::from_utf8_lossy(&archive);
         assert!(text.contains("$6$") && !text.contains("opensesame"));
     }

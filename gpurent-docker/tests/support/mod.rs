@@ -21,7 +21,12 @@ pub fn engine() -> String {
 
 pub async fn runtime() -> DockerRuntime {
     let kit = AccessKit::from_host().await.expect("the kit's programs are installed");
-    DockerRuntime::connect(&engine(), kit).await.expect("the engine answers")
+    DockerRuntime::connect(engine().as_str(), kit).await.expect("the engine answers")
+}
+
+/// A folder in memory.
+pub fn access_dir() -> std::path::PathBuf {
+    std::path::PathBuf::from("/dev/shm/gpurent-test-access")
 }
 
 pub fn free_port() -> HostPort {
@@ -69,8 +74,16 @@ pub struct Tenant {
 
 impl Tenant {
     pub async fn up(launch: LaunchSpec, credential: &Credential) -> Self {
-        let runtime = runtime().await;
-        runtime.prepare(&launch, &Silent).await.unwrap();
+        Self::up_with(launch, credential, false).await
+    }
+
+    /// `bind`: the credentials come in over the access folder.
+    pub async fn up_with(launch: LaunchSpec, credential: &Credential, bind: bool) -> Self {
+        let mut runtime = runtime().await;
+        if bind {
+            runtime = runtime.with_access_dir(&access_dir()).unwrap();
+        }
+        runtime.prepare(&launch, None, &Silent).await.unwrap();
         let created = runtime.create(&launch, credential).await.unwrap();
         runtime.start(&launch).await.unwrap();
         runtime.verify(&launch, std::time::Duration::from_secs(20)).await.unwrap();

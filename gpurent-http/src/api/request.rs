@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gpurent_core::access::{CredentialRequest, LoginUser, Password};
+use gpurent_core::access::{CredentialRequest, LoginUser, Password, RegistryLogin};
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::RenterId;
 use gpurent_core::invalid::Invalid;
@@ -32,15 +32,28 @@ pub(crate) struct CreateRental {
     limits: LimitsBody,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// How to log in to the image's registry, where that is private.
+    registry: Option<Registry>,
+    /// Whether the image's digest is looked up once and kept.
+    #[serde(default)]
+    pin_image: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Registry {
+    username: String,
+    password: String,
 }
 
 fn one() -> u8 {
     1
 }
 
-#[derive(Deserialize)]
+/// At most one of the two; with neither, a password is made up.
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Auth {
+pub(super) struct Auth {
     password: Option<String>,
     ssh_key: Option<String>,
 }
@@ -72,7 +85,9 @@ impl CreateRental {
         spec.ports = self.ports.into_iter().map(published).collect::<Result<Vec<_>, _>>()?.try_into()?;
         spec.limits = limits(&self.limits)?;
         spec.labels = self.labels.try_into()?;
-        Ok(RentalRequest { spec, credential: credential(self.auth)? })
+        spec.pin_image = self.pin_image;
+        let registry = self.registry.map(|login| RegistryLogin::new(login.username, login.password)).transpose()?;
+        Ok(RentalRequest { spec, credential: credential(self.auth.unwrap_or_default())?, registry })
     }
 }
 
@@ -104,17 +119,17 @@ fn limits(body: &LimitsBody) -> Result<Limits, Invalid> {
     Ok(limits)
 }
 
-fn credential(auth: Option<Auth>) -> Result<CredentialRequest, Invalid> {
+pub(super) fn credential(auth: Auth) -> Result<CredentialRequest, Invalid> {
     match auth {
-        None => Ok(CredentialRequest::Generate),
-        Some(Auth { password: Some(password), ssh_key: None }) => {
+        Auth { password: None, ssh_key: None } => Ok(CredentialRequest::Generate),
+        Auth { password: Some(password), ssh_key: None } => {
             let password = Password::new(password).map_err(|error| error.named("auth.password"))?;
             Ok(CredentialRequest::Password(password))
         }
-        Some(Auth { password: None, ssh_key: Some(key) }) => {
+        Auth { password: None, ssh_key: Some(key) } => {
             let key = key.parse().map_err(|error: Invalid| error.named("auth.ssh_key"))?;
             Ok(CredentialRequest::PublicKey(key))
         }
-        Some(_) => Err(Invalid::new("auth", "must be either a password or an ssh_key")),
+        _ => Err(Invalid::new("auth", "must be either a password or an ssh_key")),
     }
 }

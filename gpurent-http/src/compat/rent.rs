@@ -32,12 +32,13 @@ use tokio::time::Instant;
 
 use crate::auth::Caller;
 use crate::body::{JsonBody, Malformed};
+use crate::surfaces::Surfaces;
 
 /// How long an answer waits for the container to start.
 pub const WAIT: Duration = Duration::from_secs(25);
 
-/// The route; the WebSocket is [`Server`](crate::Server)'s, which counts connections.
-pub fn router() -> Router<Rentals> {
+/// The route; the WebSocket is that of [`Surfaces`], which counts listeners.
+pub(crate) fn router() -> Router<Surfaces> {
     Router::new().route("/rent", post(rent))
 }
 
@@ -156,7 +157,7 @@ fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Inval
             return Err(Invalid::new("ssh_key", "is required for auth_type public_key"));
         }
     };
-    Ok(RentalRequest { spec, credential })
+    Ok(RentalRequest::new(spec, credential))
 }
 
 /// The mapped ports, and the web port that every rental of this protocol has.

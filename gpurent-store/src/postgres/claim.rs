@@ -9,35 +9,43 @@ use gpurent_core::store::{ClaimError, Claimed, NewRental, StoreError};
 use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 
+use crate::claim::{Decision, Look, decide};
 use crate::error::{bounded, broken_constraint};
 use crate::row::RentalColumns;
 
 /// How often a claim that lost a race against another process looks again.
 const TRIES: usize = 8;
 
-/// What a claim looks at: holds, and the live rental of the same name.
-type Look = (Vec<String>, Vec<i32>, Option<Json<Rental>>, Option<Vec<u8>>);
+/// What a claim looks at: holds, the live rental of the same name, the rental that the same key made.
+type Columns = (Vec<String>, Vec<i32>, Option<Json<Rental>>, Option<Vec<u8>>, Option<Json<Rental>>, Option<Vec<u8>>);
 
 const LOOK: &str = "
     SELECT ARRAY(SELECT gpu_uuid FROM gpurent.gpu_hold WHERE host_id = $1),
            ARRAY(SELECT port FROM gpurent.port_hold WHERE host_id = $1),
-           same.body, same.fingerprint
+           same.body, same.fingerprint, keyed.body, once.fingerprint
     FROM (SELECT 1) AS one
-    LEFT JOIN gpurent.rental AS same ON same.host_id = $1 AND same.name = $2 AND same.phase <> 'ended'";
+    LEFT JOIN gpurent.rental AS same ON same.host_id = $1 AND same.name = $2 AND same.phase <> 'ended'
+    LEFT JOIN gpurent.idempotency AS once ON once.host_id = $1 AND once.renter = $3 AND once.key = $4
+    LEFT JOIN gpurent.rental AS keyed ON keyed.id = once.rental_id";
 
 pub(super) async fn claim(pool: &PgPool, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
     for _ in 0..TRIES {
-        let look = sqlx::query_as(LOOK).bind(new.host.as_str()).bind(new.name.as_str()).fetch_one(pool);
-        let (gpus, ports, same, fingerprint): Look = bounded(look).await?;
-        if let Some(Json(existing)) = same {
-            let is_same = fingerprint.as_deref() == Some(new.fingerprint.0.as_slice());
-            return if is_same && existing.state().end_reason().is_none() {
-                Ok(Claimed::Existing(existing))
-            } else {
-                Err(ClaimError::NameTaken(new.name.clone()))
-            };
-        }
-        let placed = placement.place(new.id, &new.spec, &parse(gpus, ports)?)?;
+        let query = sqlx::query_as(LOOK)
+            .bind(new.host.as_str())
+            .bind(new.name.as_str())
+            .bind(new.spec.renter.as_str())
+            .bind(new.key.as_ref().map(|key| key.as_str()));
+        let (gpus, ports, named, named_as, keyed, keyed_as): Columns = bounded(query.fetch_one(pool)).await?;
+        let asked = |(Json(rental), fingerprint): (Json<Rental>, Vec<u8>)| (rental, fingerprint);
+        let look = Look {
+            held: parse(gpus, ports)?,
+            same_name: named.zip(named_as).map(asked),
+            same_key: keyed.zip(keyed_as).map(asked),
+        };
+        let placed = match decide(look, new, placement)? {
+            Decision::Existing(rental) => return Ok(Claimed::Existing(rental)),
+            Decision::Write(placed) => placed,
+        };
         match write(pool, new, placed).await {
             Ok(rental) => return Ok(Claimed::New(rental)),
             // Another process was faster: what it took shows in the next look.
@@ -50,7 +58,10 @@ pub(super) async fn claim(pool: &PgPool, new: &NewRental, placement: &Placement)
 
 fn is_lost_race(error: &StoreError) -> bool {
     matches!(error, StoreError::Conflict)
-        || matches!(broken_constraint(error), Some("gpu_hold_once" | "port_hold_once" | "rental_live_name"))
+        || matches!(
+            broken_constraint(error),
+            Some("gpu_hold_once" | "port_hold_once" | "rental_live_name" | "idempotency_once")
+        )
 }
 
 async fn write(pool: &PgPool, new: &NewRental, placed: gpurent_core::placement::Placed) -> Result<Rental, StoreError> {
@@ -69,6 +80,9 @@ async fn write(pool: &PgPool, new: &NewRental, placed: gpurent_core::placement::
              SELECT host_id, unnest($12::int[]), id FROM made
          ), access AS (
              INSERT INTO gpurent.credential (rental_id, key_id, sealed) SELECT id, $13, $14 FROM made
+         ), once AS (
+             INSERT INTO gpurent.idempotency (host_id, renter, key, fingerprint, rental_id)
+             SELECT host_id, $3, $19, $9, id FROM made WHERE $19::text IS NOT NULL
          )
          INSERT INTO gpurent.event (host_id, rental_id, seq, at, name, body)
          SELECT host_id, id, $15, $16, $17, $18 FROM made",
@@ -90,7 +104,8 @@ async fn write(pool: &PgPool, new: &NewRental, placed: gpurent_core::placement::
     .bind(crate::row::signed(event.seq.get()))
     .bind(event.at.as_microsecond())
     .bind(event.event.name())
-    .bind(Json(&event.event));
+    .bind(Json(&event.event))
+    .bind(new.key.as_ref().map(|key| key.as_str()));
     bounded(query.execute(pool)).await?;
     Ok(rental)
 }

@@ -12,7 +12,7 @@ const COMMIT: &str = "
     WITH epoch AS (
         SELECT epoch = $2 AS is_ours FROM gpurent.host WHERE id = $1 AND $2::bigint IS NOT NULL FOR SHARE
     ), written AS (
-        UPDATE gpurent.rental SET phase = $5, revision = $6, expires_at = $7, body = $8
+        UPDATE gpurent.rental SET phase = $5, end_kind = $17, revision = $6, expires_at = $7, body = $8
         WHERE id = $3 AND revision = $4
           AND ($2::bigint IS NULL OR EXISTS (SELECT 1 FROM epoch WHERE is_ours))
         RETURNING id
@@ -38,8 +38,18 @@ const COMMIT: &str = "
         WHERE NOT EXISTS (
             SELECT 1 FROM gpurent.port_hold AS own WHERE own.rental_id = written.id AND own.port = wanted.port
         )
+    ), resealed AS (
+        UPDATE gpurent.credential SET key_id = $18, sealed = $19 FROM written
+        WHERE rental_id = written.id AND $18::text IS NOT NULL AND $5 <> 'ended'
     ), erased AS (
         DELETE FROM gpurent.credential USING written WHERE rental_id = written.id AND $5 = 'ended'
+    ), out_of_date AS (
+        DELETE FROM gpurent.log_tail AS tail USING written
+        WHERE tail.host_id = $1 AND tail.kept_until <= $21 AND tail.rental_id <> written.id
+    ), tail AS (
+        INSERT INTO gpurent.log_tail (rental_id, host_id, kept_until, lines)
+        SELECT written.id, $1, $22, $20 FROM written WHERE $20::jsonb IS NOT NULL
+        ON CONFLICT (rental_id) DO UPDATE SET kept_until = excluded.kept_until, lines = excluded.lines
     )
     SELECT EXISTS (SELECT 1 FROM written), coalesce((SELECT is_ours FROM epoch), $2::bigint IS NULL)";
 
@@ -64,7 +74,13 @@ pub(super) async fn commit(pool: &PgPool, change: &Change) -> Result<(), StoreEr
         .bind(segments.iter().map(|segment| segment.started_at.as_microsecond()).collect::<Vec<_>>())
         .bind(segments.iter().map(|segment| segment.ended_at.map(Timestamp::as_microsecond)).collect::<Vec<_>>())
         .bind(columns.gpus)
-        .bind(columns.ports);
+        .bind(columns.ports)
+        .bind(columns.end_kind)
+        .bind(change.sealed().map(|sealed| sealed.key_id.as_str()))
+        .bind(change.sealed().map(|sealed| sealed.bytes.as_slice()))
+        .bind(change.log_tail().map(|tail| Json(&tail.lines)))
+        .bind(change.log_tail().map(|tail| tail.at.as_microsecond()))
+        .bind(change.log_tail().map(|tail| tail.until.as_microsecond()));
     match bounded(query.fetch_one(pool)).await {
         Ok((true, _)) => Ok(()),
         Ok((false, false)) => Err(StoreError::Fenced),

@@ -2,11 +2,16 @@
 //!
 //! Every write of a rental is one statement, and so one transaction and one round trip: its parts are
 //! data-modifying CTEs that all hang on the one that may or may not happen. [`claim`] makes rentals, [`commit`] changes
-//! them, [`journal`] publishes what happened; reading is here.
+//! them, [`journal`] publishes what happened, [`views`] shows rentals to tools of other platforms; reading
+//! is here.
 
 mod claim;
 mod commit;
 mod journal;
+mod keys;
+mod views;
+
+pub use views::CompatibilityViews;
 
 use std::time::Duration;
 
@@ -17,6 +22,7 @@ use gpurent_core::placement::{Held, Placement};
 use gpurent_core::rental::Rental;
 use gpurent_core::seal::Sealed;
 use gpurent_core::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError, Tenure};
+use jiff::Timestamp;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::types::Json;
@@ -71,7 +77,9 @@ impl Store for PostgresStore {
         let query = sqlx::query_as(
             "WITH taken AS (
                  INSERT INTO gpurent.host AS host (id, engine, epoch) VALUES ($1, $2, 1)
-                 ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1 WHERE host.engine = excluded.engine
+                 ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1, engine = excluded.engine
+                 WHERE host.engine = excluded.engine
+                    OR NOT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended')
                  RETURNING id, epoch
              ), head AS (
                  INSERT INTO gpurent.journal_head (host_id) SELECT id FROM taken ON CONFLICT DO NOTHING
@@ -125,18 +133,27 @@ impl Store for PostgresStore {
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError> {
         let phases: Vec<&str> = filter.phases.iter().map(|phase| phase.as_str()).collect();
+        let ends: Vec<&str> = filter.ends.iter().map(|end| end.as_str()).collect();
+        let (label, value) = filter.label.as_ref().map(|(name, value)| (name.as_str(), value.as_str())).unzip();
         let query = sqlx::query_scalar(
             "SELECT body FROM gpurent.rental
              WHERE host_id = $1
                AND ($2::text IS NULL OR renter = $2)
-               AND (cardinality($3::text[]) = 0 OR phase = ANY ($3))
-               AND ($4::uuid IS NULL OR (created_at, id) < (SELECT created_at, id FROM gpurent.rental WHERE id = $4))
-             ORDER BY created_at DESC, id DESC LIMIT $5",
+               AND (cardinality($3::text[]) + cardinality($4::text[]) = 0
+                    OR phase = ANY ($3) OR end_kind = ANY ($4))
+               AND ($5::uuid IS NULL OR (created_at, id) < (SELECT created_at, id FROM gpurent.rental WHERE id = $5))
+               AND ($6::text IS NULL OR name = $6)
+               AND ($7::text IS NULL OR body #> '{spec,labels}' ->> $7 = $8)
+             ORDER BY created_at DESC, id DESC LIMIT $9",
         )
         .bind(host.as_str())
         .bind(filter.renter.as_ref().map(|renter| renter.as_str()))
         .bind(phases)
+        .bind(ends)
         .bind(after.map(|id| *id.as_uuid()))
+        .bind(filter.name.as_ref().map(|name| name.as_str()))
+        .bind(label)
+        .bind(value)
         .bind(limit.min(MAX_PAGE) as i64);
         let found: Vec<Json<Rental>> = bounded(query.fetch_all(&self.pool)).await?;
         Ok(found.into_iter().map(|Json(rental)| rental).collect())
@@ -144,6 +161,13 @@ impl Store for PostgresStore {
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
         claim::held(&self.pool, host).await
+    }
+
+    async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError> {
+        let query = sqlx::query_scalar("SELECT lines FROM gpurent.log_tail WHERE rental_id = $1 AND kept_until > $2");
+        let query = query.bind(*id.as_uuid()).bind(now.as_microsecond());
+        let lines: Option<Json<Vec<String>>> = bounded(query.fetch_optional(&self.pool)).await?;
+        Ok(lines.map(|Json(lines)| lines))
     }
 
     async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError> {

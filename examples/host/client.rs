@@ -1,0 +1,174 @@
+//! A client of a host's own API, for the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::{Method, Response, StatusCode};
+use serde_json::Value;
+
+use crate::exit::{Failed, with_causes};
+
+/// How long an answer may take; streams have no end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which host is spoken to.
+#[derive(Args, Clone)]
+pub struct Connection {
+    /// The host's API.
+    #[arg(long, env = "GPURENT_URL", default_value = "http://127.0.0.1:8000", global = true)]
+    pub url: String,
+    /// File with the API key (or GPURENT_API_KEY): the one to send, or, for `serve`, the one to ask for.
+    #[arg(long, env = "GPURENT_API_KEY_FILE", global = true)]
+    pub api_key_file: Option<PathBuf>,
+    /// Answer in JSON, for scripts.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Speaks to one host.
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    key: Option<String>,
+}
+
+impl Client {
+    /// Reads the key. It is never taken from the command line, which everybody on the machine can read.
+    pub fn new(connection: &Connection) -> Result<Self, Failed> {
+        let key = match (std::env::var("GPURENT_API_KEY").ok(), &connection.api_key_file) {
+            (Some(key), _) => Some(key),
+            (None, Some(path)) => {
+                let read = std::fs::read_to_string(path);
+                Some(read.map_err(|error| Failed::Here(format!("the API key file {}: {error}", path.display())))?)
+            }
+            (None, None) => None,
+        };
+        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build();
+        Ok(Self {
+            http: http.map_err(|error| Failed::here(&error))?,
+            base: connection.url.trim_end_matches('/').to_owned(),
+            key: key.map(|key| key.trim().to_owned()),
+        })
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    /// Reads something.
+    pub async fn get(&self, path: &str) -> Result<Value, Failed> {
+        json(self.request(Method::GET, path).timeout(PATIENCE).send().await).await
+    }
+
+    /// Changes something.
+    pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failed> {
+        json(self.request(method, path).timeout(PATIENCE).json(body).send().await).await
+    }
+
+    /// Makes a rental, at most once under one key: safe to repeat where an answer was lost.
+    pub async fn create(&self, key: &str, body: &Value) -> Result<Value, Failed> {
+        let mut tries = 0;
+        loop {
+            let request = self.request(Method::POST, "/v1/rentals").timeout(PATIENCE);
+            match json(request.header("Idempotency-Key", key).json(body).send().await).await {
+                Err(Failed::Unavailable(why)) if tries < 3 => {
+                    tracing::warn!(why, "no answer; asking again");
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_secs(tries)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Follows what happens from now on.
+    pub async fn events(&self) -> Result<Events, Failed> {
+        let request = self.request(Method::GET, "/v1/events").header("Accept", "text/event-stream");
+        let response = check(request.send().await).await?;
+        Ok(Events { response, text: String::new() })
+    }
+
+    /// The id of a rental that is named by its id, the beginning of its id, or its name.
+    pub async fn find(&self, name: &str) -> Result<String, Failed> {
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        if !plain {
+            return Err(Failed::Invalid(format!("{name:?} is neither an id nor a name")));
+        }
+        if name.len() == 36 && name.matches('-').count() == 4 {
+            return Ok(name.to_owned());
+        }
+        let ids = |page: &Value| -> Vec<String> {
+            let rentals = page["rentals"].as_array().map(Vec::as_slice).unwrap_or_default();
+            rentals.iter().filter_map(|rental| rental["id"].as_str().map(str::to_owned)).collect()
+        };
+        if let Some(newest) = ids(&self.get(&format!("/v1/rentals?limit=1&name={name}")).await?).into_iter().next() {
+            return Ok(newest);
+        }
+        let mut begins: Vec<String> = ids(&self.get("/v1/rentals?limit=200").await?);
+        begins.retain(|id| id.starts_with(name));
+        match (begins.pop(), begins.is_empty()) {
+            (Some(id), true) => Ok(id),
+            (Some(_), false) => Err(Failed::Invalid(format!("several ids begin with {name}"))),
+            (None, _) => Err(Failed::NotFound(format!("there is no rental {name}"))),
+        }
+    }
+}
+
+/// A stream of events.
+pub struct Events {
+    response: Response,
+    text: String,
+}
+
+impl Events {
+    /// The next event; `None` where the host has ended the stream.
+    pub async fn next(&mut self) -> Result<Option<Value>, Failed> {
+        loop {
+            if let Some(end) = self.text.find("\n\n") {
+                let message: String = self.text.drain(..end + 2).collect();
+                let data = message.lines().find_map(|line| line.strip_prefix("data: "));
+                if let Some(event) = data.and_then(|data| serde_json::from_str(data).ok()) {
+                    return Ok(Some(event));
+                }
+                continue;
+            }
+            match self.response.chunk().await {
+                Ok(Some(chunk)) => self.text.push_str(&String::from_utf8_lossy(&chunk)),
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(Failed::Unavailable(with_causes(&error))),
+            }
+        }
+    }
+}
+
+async fn json(sent: Result<Response, reqwest::Error>) -> Result<Value, Failed> {
+    let response = check(sent).await?;
+    response.json().await.map_err(|error| Failed::Unavailable(with_causes(&error)))
+}
+
+/// Sorts what the host refuses by what can be done about it.
+async fn check(sent: Result<Response, reqwest::Error>) -> Result<Response, Failed> {
+    let response = sent.map_err(|error| Failed::Unavailable(with_causes(&error)))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let problem: Value = response.json().await.unwrap_or_default();
+    let word = |field: &str| problem[field].as_str().unwrap_or_default().to_owned();
+    let text = match (word("title"), word("detail")) {
+        (title, detail) if title.is_empty() => format!("{status} {detail}"),
+        (title, detail) => format!("{title}: {detail}"),
+    };
+    Err(match status {
+        StatusCode::NOT_FOUND | StatusCode::GONE => Failed::NotFound(text),
+        StatusCode::CONFLICT => Failed::Refused(text),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failed::Denied(text),
+        status if status.is_client_error() => Failed::Invalid(text),
+        _ => Failed::Unavailable(text),
+    })
+}

@@ -1,0 +1,10 @@
+//! What the command line does: a file each.
+
+pub mod force_end;
+pub mod gpus;
+pub mod keys;
+pub mod reconcile;
+pub mod rent;
+pub mod rentals;
+mod show;
+pub mod ssh;

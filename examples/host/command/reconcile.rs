@@ -1,0 +1,70 @@
+//! `reconcile --dry-run`: what the agent would do next, read from database and engine; nothing is changed.
+
+use clap::Args;
+use gpurent_core::clock::{Clock, SystemClock};
+use gpurent_core::id::HostId;
+use gpurent_core::reconcile::{Planned, plan};
+use gpurent_core::rental::Timing;
+use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
+use gpurent_docker::{AccessKit, DockerRuntime};
+use serde_json::json;
+
+use super::keys::{Where, stored};
+use super::show;
+use crate::config::Engine;
+use crate::exit::{Failed, with_causes};
+
+/// Whose plan.
+#[derive(Args)]
+pub struct Reconcile {
+    /// Only say what would be done. The agent does it by itself while it runs, so nothing else is offered.
+    #[arg(long, required = true)]
+    dry_run: bool,
+    /// The host's id; the machine's name by default.
+    #[arg(long, env = "GPURENT_HOST_ID")]
+    host_id: Option<HostId>,
+    #[command(flatten)]
+    engine: Engine,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// Shows the plan.
+pub async fn reconcile(arguments: Reconcile, as_json: bool) -> Result<(), Failed> {
+    let host = match arguments.host_id {
+        Some(host) => host,
+        None => crate::config::machine_name().map_err(|error| Failed::Here(error.to_string()))?,
+    };
+    let store = arguments.place.open().await?.store;
+    let engine = |error: RuntimeError| Failed::Unavailable(with_causes(&error));
+    let kit = AccessKit::from_host().await.map_err(|error| Failed::here(&error))?;
+    let runtime = DockerRuntime::connect(arguments.engine.address(), kit).await.map_err(engine)?;
+    let observation = runtime.observe(&host).await.map_err(engine)?;
+    let live = store.live(&host).await.map_err(stored)?;
+    let mut known: Vec<_> = live.iter().map(|rental| rental.id()).collect();
+    for seen in &observation.containers {
+        if !known.contains(&seen.launch.rental) && store.get(seen.launch.rental).await.map_err(stored)?.is_some() {
+            known.push(seen.launch.rental);
+        }
+    }
+    let plan = plan(&live, &known, &observation, &SystemClock::new().now(), &Timing::default());
+    if as_json {
+        show::json(&json!({"host_id": host, "plan": plan}));
+        return Ok(());
+    }
+    let rows = plan.iter().map(|line| match line {
+        Planned::Step { rental, state, action } => row(rental, state, action),
+        Planned::EndedByItself { rental, found } => row(rental, found, "end it, bill to that moment, free its GPUs"),
+        Planned::Runs { rental, .. } => row(rental, "runs", "nothing"),
+        Planned::Remove { launch } => row(&launch.rental, "has ended", &format!("remove {}", launch.container_name())),
+        Planned::Quarantine { launch } => {
+            row(&launch.rental, "unknown to the database", &format!("leave {} alone", launch.container_name()))
+        }
+    });
+    show::table(&["RENTAL", "FOUND", "NEXT"], rows.collect());
+    Ok(())
+}
+
+fn row(rental: &gpurent_core::id::RentalId, found: &str, next: &str) -> Vec<String> {
+    vec![rental.to_string(), found.to_owned(), next.to_owned()]
+}

@@ -1,0 +1,67 @@
+//! The database that `--database` names: a SQLite file, PostgreSQL, or memory.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gpurent_core::api_key::KeyStore;
+use gpurent_core::memory::MemoryStore;
+use gpurent_core::store::{Store, StoreError};
+use gpurent_store::{PostgresStore, SqliteStore};
+
+/// Between two tries to reach a database that does not answer at the start.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What one database keeps.
+#[derive(Clone)]
+pub struct Database {
+    /// Rentals.
+    pub store: Arc<dyn Store>,
+    /// API keys.
+    pub keys: Arc<dyn KeyStore>,
+}
+
+impl Database {
+    fn of<S: Store + KeyStore>(store: S) -> Self {
+        let store = Arc::new(store);
+        Self { store: Arc::clone(&store) as _, keys: store }
+    }
+}
+
+/// Opens it, once; an empty name is the file in the data directory.
+pub async fn open(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
+    if name == "memory" {
+        tracing::warn!("rentals are kept in memory only: a restart of this program forgets them");
+        return Ok(Database::of(MemoryStore::default()));
+    }
+    if name.starts_with("postgres://") || name.starts_with("postgresql://") {
+        return Ok(Database::of(PostgresStore::connect(name).await?));
+    }
+    let file = match name.strip_prefix("sqlite:") {
+        Some(path) => PathBuf::from(path),
+        None if name.is_empty() => data_dir.join("gpurent.db"),
+        None => {
+            let what = "must be sqlite:PATH, postgres://user:password@host/name, or memory";
+            return Err(StoreError::Corrupt(gpurent_core::invalid::Invalid::new("database", what).into()));
+        }
+    };
+    let failed = |error: std::io::Error| StoreError::Unavailable(Box::new(error));
+    if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory).map_err(failed)?;
+    }
+    Ok(Database::of(SqliteStore::open(&file).await?))
+}
+
+/// Opens it, and waits for one that does not answer: after a reboot it may come up later than we do.
+pub async fn wait_for(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
+    loop {
+        match open(name, data_dir).await {
+            Err(StoreError::Unavailable(cause)) => {
+                tracing::warn!(error = &*cause as &dyn Error, "the database does not answer; waiting for it");
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Rules of one's own: an [`Allocator`] that decides which GPUs are given out, and an [`Authenticator`]
+//! that knows callers by the platform's own tokens. Run it, then
+//! `curl -H 'X-Session: ada' 127.0.0.1:8080/v1/rentals ...`; containers and GPUs are simulated.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::http::HeaderMap;
+use gpurent_core::allocator::Allocator;
+use gpurent_core::api_key::Role;
+use gpurent_core::builder::HostBuilder;
+use gpurent_core::clock::{SleepFuture, SystemClock};
+use gpurent_core::gpu::{Gpu, GpuRequest};
+use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
+use gpurent_core::port::PortPools;
+use gpurent_core::seal::SealKey;
+use gpurent_http::{Authenticator, Caller, Denied, Server};
+
+/// Keeps GPU 0 for the house, and gives out the others from the last to the first.
+struct KeepTheFirst;
+
+impl Allocator for KeepTheFirst {
+    fn choose<'a>(&self, request: &GpuRequest, free: &[&'a Gpu]) -> Option<Vec<&'a Gpu>> {
+        let mut usable: Vec<&Gpu> =
+            free.iter().copied().filter(|gpu| gpu.index != 0 && request.selector.matches(gpu)).collect();
+        usable.sort_by_key(|gpu| std::cmp::Reverse(gpu.index));
+        usable.truncate(usize::from(request.count.get()));
+        (usable.len() == usize::from(request.count.get())).then_some(usable)
+    }
+}
+
+/// Knows sessions of the platform; a real one would ask its own login service here.
+struct Sessions;
+
+#[async_trait]
+impl Authenticator for Sessions {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
+        let session = headers.get("x-session").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match session {
+            "ada" | "grace" => {
+                let renter = session.parse().map_err(|_| Denied::Unauthenticated)?;
+                Ok(Caller { renter, role: Role::Renter })
+            }
+            _ => Err(Denied::Unauthenticated),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let host = "own-rules".parse()?;
+    let gpus = SimulatedGpus::new(&host, 4, "RTX 5090".parse()?).gpus().to_vec();
+    let pools = PortPools::new("22000-22999".parse()?, "8100-8999".parse()?)?;
+    let runtime = Arc::new(MemoryRuntime::with_clock(Arc::new(SystemClock::new())));
+    let (store, sealer) = (Arc::new(MemoryStore::default()), Arc::new(SealKey::generate().0));
+    let (rentals, reconciler) =
+        HostBuilder::new(host, store, runtime, sealer, gpus, pools).allocator(Arc::new(KeepTheFirst)).build();
+    let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
+    let reconciling = tokio::spawn(reconciler.run(sleep, std::future::pending()));
+    let server = Server::bind("127.0.0.1:8080".parse()?, rentals, Sessions).await?;
+    tokio::select! {
+        served = server.run(std::future::pending()) => served?,
+        ended = reconciling => ended??,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_gpu_is_kept() {
+        let gpus = SimulatedGpus::new(&"h".parse().unwrap(), 2, "RTX 5090".parse().unwrap());
+        let free: Vec<&Gpu> = gpus.gpus().iter().collect();
+        let one = GpuRequest::one("RTX 5090".parse().unwrap());
+        assert_eq!(KeepTheFirst.choose(&one, &free).unwrap()[0].index, 1);
+        assert!(KeepTheFirst.choose(&one, &free[..1]).is_none());
+    }
+}

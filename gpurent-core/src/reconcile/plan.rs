@@ -1,0 +1,104 @@
+//! What a reconciler would do next, for an operator to read before it does.
+
+use serde::Serialize;
+
+use crate::clock::Moment;
+use crate::id::{LaunchId, RentalId};
+use crate::rental::{Action, Next, Rental, Timing};
+use crate::runtime::{Observation, Presence};
+
+/// One line of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Planned {
+    /// A rental goes on.
+    Step {
+        /// Which.
+        rental: RentalId,
+        /// Its state.
+        state: &'static str,
+        /// What is done to it next.
+        action: String,
+    },
+    /// A rental is believed to run, and the engine says otherwise: it ends.
+    EndedByItself {
+        /// Which.
+        rental: RentalId,
+        /// What the engine shows.
+        found: String,
+    },
+    /// A rental runs, and its container was found: nothing to do now.
+    Runs {
+        /// Which.
+        rental: RentalId,
+        /// Its container.
+        launch: LaunchId,
+    },
+    /// A container whose rental has ended, or has been launched anew: it is removed.
+    Remove {
+        /// Whose.
+        launch: LaunchId,
+    },
+    /// A container whose rental the store does not know: it is left alone, for an operator to decide.
+    Quarantine {
+        /// Whose.
+        launch: LaunchId,
+    },
+}
+
+/// What would be done for the host's live rentals and its containers. `known` tells which rentals the
+/// store knows, live or ended.
+#[must_use]
+pub fn plan(
+    live: &[Rental],
+    known: &[RentalId],
+    observation: &Observation,
+    now: &Moment,
+    timing: &Timing,
+) -> Vec<Planned> {
+    let mut lines: Vec<Planned> = live.iter().map(|rental| of_rental(rental, observation, now, timing)).collect();
+    for seen in &observation.containers {
+        let launch = seen.launch;
+        let current = live.iter().any(|rental| rental.id() == launch.rental && rental.attempt() <= launch.attempt);
+        if current {
+            continue;
+        }
+        lines.push(match known.contains(&launch.rental) {
+            true => Planned::Remove { launch },
+            false => Planned::Quarantine { launch },
+        });
+    }
+    lines
+}
+
+fn of_rental(rental: &Rental, observation: &Observation, now: &Moment, timing: &Timing) -> Planned {
+    let id = rental.id();
+    let seen = observation.of(rental.launch());
+    match rental.next(now, timing) {
+        Next::Now(action) => {
+            Planned::Step { rental: id, state: rental.state().phase().as_str(), action: describe(&action) }
+        }
+        Next::After(_) | Next::Idle => match seen.map(|seen| &seen.presence) {
+            Some(Presence::Running) => Planned::Runs { rental: id, launch: rental.launch() },
+            Some(Presence::Exited(exit)) => {
+                Planned::EndedByItself { rental: id, found: format!("exited with code {}", exit.code) }
+            }
+            Some(Presence::Created) | None => Planned::EndedByItself { rental: id, found: "no container".to_owned() },
+        },
+    }
+}
+
+fn describe(action: &Action) -> String {
+    match action {
+        Action::Create => "fetch the image and make the container".to_owned(),
+        Action::Start => "start the container".to_owned(),
+        Action::Verify { .. } => "verify access".to_owned(),
+        Action::ReplaceAccess => "replace the credential".to_owned(),
+        Action::Warn => "warn the renter".to_owned(),
+        Action::WithdrawWarning => "tell the renter of the extension".to_owned(),
+        Action::Notify => "tell the program to finish".to_owned(),
+        Action::End(reason) => format!("end: {}", reason.describe()),
+        Action::Stop { grace } => format!("stop the container within {} s", grace.as_secs()),
+        Action::Remove => "remove the container and free GPUs and ports".to_owned(),
+    }
+}

@@ -1,0 +1,147 @@
+//! Credentials on their way into a container: a folder in memory for each launch, which the container
+//! sees read-only.
+//!
+//! Works where agent and engine share a machine, and saves the 40 to 50 ms that an upload into a
+//! container takes. The folder lies on a tmpfs, so that nothing of it ever reaches a disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
+use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder};
+use gpurent_core::id::{LaunchId, RentalId};
+
+use crate::kit::ACCESS;
+use crate::state::remove_by_name;
+
+/// A folder that the engine sees under the same path.
+#[derive(Clone, Debug)]
+pub(crate) struct AccessDir(PathBuf);
+
+impl AccessDir {
+    /// Uses a folder, made for our eyes only where it is missing.
+    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
+        make_private(directory)?;
+        if !lies_in_memory(directory)? {
+            return Err(io::Error::other("it is not on a tmpfs, so that secrets would reach a disk"));
+        }
+        Ok(Self(directory.to_owned()))
+    }
+
+    /// Whether a container on this engine really sees what lies here: an agent in a container of its own,
+    /// or an engine elsewhere, has other files under the same path.
+    pub(crate) async fn is_seen_by(&self, docker: &Docker, image: &str) -> bool {
+        let name = format!("gpurent-access-trial-{}", RentalId::generate());
+        let tried = self.try_out(docker, image, &name).await;
+        // What could not be cleaned up is an empty folder, or a container that never ran.
+        drop(remove_by_name(docker, &name).await);
+        drop(tokio::fs::remove_dir_all(self.0.join(&name)).await);
+        tried
+    }
+
+    async fn try_out(&self, docker: &Docker, image: &str, name: &str) -> bool {
+        let directory = self.0.join(name);
+        let files = vec![("trial", String::new())];
+        if write(&directory, &files).await.is_err() {
+            return false;
+        }
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: Some(vec!["/none".to_owned()]),
+            host_config: Some(HostConfig { mounts: Some(vec![mount(&directory)]), ..HostConfig::default() }),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        if docker.create_container(Some(options), body).await.is_err() {
+            return false;
+        }
+        let seen = ContainerArchiveInfoOptionsBuilder::default().path(&format!("{ACCESS}/trial")).build();
+        docker.get_container_archive_info(name, Some(seen)).await.is_ok()
+    }
+
+    /// What a container of the launch sees.
+    pub(crate) fn mount(&self, launch: LaunchId) -> Mount {
+        mount(&self.of(launch))
+    }
+
+    /// Writes the launch's files, over those that are there.
+    pub(crate) async fn write(&self, launch: LaunchId, files: &[(&'static str, String)]) -> io::Result<()> {
+        write(&self.of(launch), files).await
+    }
+
+    /// Forgets the launch's files.
+    pub(crate) async fn remove(&self, launch: LaunchId) -> io::Result<()> {
+        match tokio::fs::remove_dir_all(self.of(launch)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn of(&self, launch: LaunchId) -> PathBuf {
+        self.0.join(launch.container_name())
+    }
+}
+
+fn mount(directory: &Path) -> Mount {
+    Mount {
+        target: Some(ACCESS.to_owned()),
+        source: Some(directory.to_string_lossy().into_owned()),
+        typ: Some(MountType::BIND),
+        read_only: Some(true),
+        ..Mount::default()
+    }
+}
+
+async fn write(directory: &Path, files: &[(&'static str, String)]) -> io::Result<()> {
+    let (directory, files) = (directory.to_owned(), files.to_vec());
+    let written = tokio::task::spawn_blocking(move || {
+        make_private(&directory)?;
+        for (name, content) in files {
+            // Written beside and moved over, so that nobody reads half a file.
+            let draft = directory.join(format!(".{name}"));
+            write_private(&draft, content.as_bytes())?;
+            std::fs::rename(&draft, directory.join(name))?;
+        }
+        Ok(())
+    });
+    written.await.map_err(io::Error::other)?
+}
+
+#[cfg(unix)]
+fn make_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(unix)]
+fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    file.write_all(content)
+}
+
+#[cfg(not(unix))]
+fn make_private(_directory: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(unix))]
+fn write_private(_file: &Path, _content: &[u8]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(target_os = "linux")]
+fn lies_in_memory(directory: &Path) -> io::Result<bool> {
+    const TMPFS: i64 = 0x0102_1994;
+    const RAMFS: i64 = 0x8584_58f6;
+    let kind = i64::try_from(rustix::fs::statfs(directory)?.f_type).unwrap_or(0);
+    Ok(kind == TMPFS || kind == RAMFS)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lies_in_memory(_directory: &Path) -> io::Result<bool> {
+    Ok(false)
+}

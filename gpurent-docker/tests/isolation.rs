@@ -1,0 +1,133 @@
+//! A tenant reaches the world, and nothing of the host, the cloud's metadata or its neighbours.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
+mod support;
+
+use std::net::TcpListener;
+
+use gpurent_core::port::{PortBinding, WEB};
+use gpurent_core::runtime::{ContainerRuntime, Isolation};
+use support::{Tenant, docker, free_port, launch, password, runtime, text};
+use tokio::process::Command;
+
+async fn ip(arguments: &[&str]) {
+    let done = Command::new("ip").args(arguments).output().await.unwrap();
+    assert!(done.status.success(), "ip {arguments:?}: {done:?}");
+}
+
+/// The world outside: a network namespace behind a cable, where somebody answers on port 80.
+struct World {
+    name: String,
+    server: tokio::process::Child,
+}
+
+const WORLD: &str = "198.18.77.2";
+
+impl World {
+    async fn new() -> Self {
+        let name = format!("gpw{:05}", std::process::id() % 100_000);
+        let (here, there) = (format!("{name}a"), format!("{name}b"));
+        ip(&["netns", "add", &name]).await;
+        ip(&["link", "add", &here, "type", "veth", "peer", "name", &there, "netns", &name]).await;
+        ip(&["addr", "add", "198.18.77.1/30", "dev", &here]).await;
+        ip(&["link", "set", &here, "up"]).await;
+        ip(&["-n", &name, "addr", "add", &format!("{WORLD}/30"), "dev", &there]).await;
+        ip(&["-n", &name, "link", "set", &there, "up"]).await;
+        let answer = "while true; do echo the world | busybox nc -l -p 80; done";
+        let server = Command::new("ip")
+            .args(["netns", "exec", &name, "busybox", "sh", "-c", answer])
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self { name, server }
+    }
+
+    async fn end(mut self) {
+        self.server.kill().await.unwrap();
+        // What the server started lives in the namespace, and nowhere else.
+        let inside = Command::new("ip").args(["netns", "pids", &self.name]).output().await.unwrap();
+        for pid in text(&inside).lines() {
+            assert!(Command::new("kill").args(["-9", pid]).status().await.unwrap().code().is_some());
+        }
+        ip(&["netns", "del", &self.name]).await;
+    }
+}
+
+/// Whether something answers there, seen from inside the tenant.
+async fn reaches(tenant: &Tenant, address: &str, port: u16) -> bool {
+    let connect = format!(
+        "echo | busybox timeout 3 busybox nc -w 2 {address} {port} >/tmp/heard; echo $? $(busybox wc -c </tmp/heard)"
+    );
+    let said = text(&tenant.ssh("mySecurePassword123", &connect).await);
+    assert!(said.split_whitespace().count() == 2, "{said}");
+    // Connected, or heard anything at all.
+    said.starts_with("0 ") || !said.ends_with(" 0")
+}
+
+#[tokio::test]
+async fn a_tenant_reaches_the_world_but_not_the_host_the_metadata_or_its_neighbours() {
+    assert_eq!(runtime().await.isolate().await.unwrap(), Isolation::Enforced);
+    let world = World::new().await;
+
+    let mut with_web = launch("gpurent-test/busybox:1");
+    let web = free_port();
+    with_web.ports.push(PortBinding { container: WEB, host: web });
+    let neighbour = Tenant::up(with_web, &password()).await;
+    let serve = "nohup busybox sh -c 'while true; do echo neighbour | busybox nc -l -p 8080; done' >/dev/null 2>&1 &";
+    neighbour.ssh("mySecurePassword123", serve).await;
+    let inspect = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}";
+    let addresses = docker(&["inspect", "--format", inspect, &neighbour.container]).await;
+    let (address, gateway) = addresses.split_once(' ').unwrap();
+
+    // The host's own service, on all addresses; and one that poses as a cloud's metadata.
+    let service = TcpListener::bind("0.0.0.0:0").unwrap();
+    let service_port = service.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in service.incoming() {
+            // Whoever has gone already need not be told.
+            drop(std::io::Write::write_all(&mut stream.unwrap(), b"the host\n"));
+        }
+    });
+    // Answered by the host itself, so that only a rule can be what keeps tenants off.
+    ip(&["addr", "replace", "169.254.169.254/32", "dev", "lo"]).await;
+
+    let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
+    let ssh = neighbour.launch.ssh_port().unwrap().get();
+    // Whoever is meant to reach it does: from the host, the published ports answer.
+    assert!(tokio::net::TcpStream::connect(("127.0.0.1", web.get())).await.is_ok());
+    assert!(tokio::net::TcpStream::connect((gateway, service_port)).await.is_ok());
+    assert!(reaches(&tenant, WORLD, 80).await, "the world is there");
+    for (what, address, port) in [
+        ("a neighbour's address", address, 8080),
+        ("a neighbour's SSH", address, 22),
+        ("a neighbour's published port", gateway, web.get()),
+        ("a neighbour's published SSH", gateway, ssh),
+        ("the same by the host's other address", "198.18.77.1", web.get()),
+        ("the tenant's own published port", gateway, tenant.launch.ssh_port().unwrap().get()),
+        ("a service of the host", gateway, service_port),
+        ("the same by the host's other address", "198.18.77.1", service_port),
+        ("the metadata address", "169.254.169.254", service_port),
+    ] {
+        assert!(!reaches(&tenant, address, port).await, "{what}: {address}:{port}");
+    }
+    // Rules that somebody flushes come back.
+    let delete = ["-w", "5", "-D", "INPUT", "-i", "gpurent0", "-j", "GPURENT-HOST"];
+    assert!(Command::new("iptables").args(delete).status().await.unwrap().success());
+    assert!(reaches(&tenant, gateway, service_port).await, "without the rule it is open");
+    assert_eq!(runtime().await.isolate().await.unwrap(), Isolation::Enforced);
+    assert!(!reaches(&tenant, gateway, service_port).await);
+
+    ip(&["addr", "del", "169.254.169.254/32", "dev", "lo"]).await;
+    tenant.gone().await;
+    neighbour.gone().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_engine_without_rules_says_so() {
+    let runtime = runtime().await.without_firewall();
+    assert!(matches!(runtime.isolate().await.unwrap(), Isolation::Degraded(_)));
+    assert!(matches!(runtime.isolation(), Isolation::Degraded(why) if why.contains("switched off")));
+}

@@ -1,0 +1,63 @@
+//! An event as `/v1/events` shows it. Secrets are never part of it, and neither is the renter's
+//! environment.
+
+use gpurent_core::event::{Event, JournalEntry};
+use gpurent_core::id::RentalId;
+use gpurent_core::runtime::Progress;
+use serde_json::{Value, json};
+
+use super::view;
+
+/// An entry of the journal.
+pub(super) fn entry(entry: &JournalEntry) -> Value {
+    let recorded = &entry.recorded;
+    json!({
+        "position": entry.position,
+        "rental_id": entry.rental,
+        "seq": recorded.seq,
+        "at": recorded.at,
+        "type": recorded.event.name(),
+        "data": data(&recorded.event),
+    })
+}
+
+fn data(event: &Event) -> Value {
+    match event {
+        Event::Claimed(claim) => json!({
+            "name": claim.name,
+            "renter": claim.spec.renter,
+            "gpus": claim.gpus.iter().map(view::gpu).collect::<Vec<_>>(),
+            "image": claim.spec.image,
+            "ports": claim.ports,
+            "duration_seconds": claim.spec.term.duration().map(|duration| duration.as_secs()),
+            "due": claim.due,
+        }),
+        Event::Pinned { digest } => json!({"image_digest": digest}),
+        Event::Created { container, gpus_attached } => {
+            json!({"container_id": container, "gpus_attached": gpus_attached})
+        }
+        Event::Started { started_at } => json!({"started_at": started_at}),
+        Event::Relaunched { ports } => json!({"ports": ports}),
+        Event::Verified { paid_from } => json!({"paid_from": paid_from.wall}),
+        Event::Extended { term } => {
+            json!({"duration_seconds": term.duration().map(|duration| duration.as_secs())})
+        }
+        Event::AccessChanged { credential } => json!({"auth": credential}),
+        Event::EndBegan { reason } => view::end(reason),
+        Event::Stopped { exit } => json!({"exit": exit}),
+        _ => json!({}),
+    }
+}
+
+/// How far a pull is; has no position, since it is not kept.
+pub(super) fn progress(rental: RentalId, progress: &Progress) -> Value {
+    json!({
+        "rental_id": rental,
+        "type": "progress",
+        "data": {
+            "current_bytes": progress.current_bytes,
+            "total_bytes": progress.total_bytes,
+            "status": progress.status,
+        },
+    })
+}

@@ -1,0 +1,242 @@
+//! `/v1/events`: the host's journal from any position on, then live; each event once and in order.
+//!
+//! Three ways to read the same: a WebSocket, server-sent events (`Accept: text/event-stream`), or page by
+//! page. `after` is the last position that the reader has (server-sent events: also `Last-Event-ID`);
+//! without it a page begins at the journal's beginning, and a stream with what happens next.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
+use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use futures_util::stream;
+use gpurent_core::follow::{Followed, Follower};
+use gpurent_core::id::{Position, RentalId};
+use gpurent_core::invalid::Invalid;
+use gpurent_core::rentals::Rentals;
+use gpurent_core::store::StoreError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{event, find};
+use crate::auth::Caller;
+use crate::problem::Problem;
+use crate::surfaces::Listeners;
+
+/// A client that takes longer to read one message is cut off; it resumes where it was.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a silent client is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// Between two tries to read the journal.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How many rentals a reader's rights to are remembered.
+const MOST_KNOWN: usize = 4096;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    after: Option<u64>,
+    rental: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn events(
+    State(rentals): State<Rentals>,
+    State(listeners): State<Listeners>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|_| Invalid::new("query", "takes after, rental and limit"))?;
+    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let after = resumed.or(query.after).map(Position::new);
+    let last = rentals.last_position();
+    if after.is_some_and(|after| after > last) {
+        return Err(Problem::unknown_cursor(last));
+    }
+    let only = match &query.rental {
+        Some(id) => Some(find(&rentals, &caller, id).await?.id()),
+        None => None,
+    };
+    let wants_stream = headers.get(ACCEPT).is_some_and(|kinds| {
+        kinds.to_str().is_ok_and(|kinds| kinds.to_ascii_lowercase().contains("text/event-stream"))
+    });
+    if upgrade.is_err() && !wants_stream {
+        let limit = query.limit.unwrap_or(100);
+        if !(1..=500).contains(&limit) {
+            return Err(Invalid::new("limit", "must be 1 to 500").into());
+        }
+        return page(&rentals, caller, only, after.unwrap_or(Position::ZERO), limit).await;
+    }
+    let place = listeners.enter()?;
+    let stopping = listeners.stopping.clone();
+    let reader = Reader {
+        follower: rentals.follow(after.unwrap_or(last)),
+        pending: None,
+        visible: Visible { rentals, caller, only, known: BTreeMap::new() },
+    };
+    Ok(match upgrade {
+        Ok(upgrade) => upgrade.max_message_size(64 * 1024).on_upgrade(move |socket| async move {
+            listeners.tracker.track_future(tell(socket, reader, stopping)).await;
+            drop(place);
+        }),
+        Err(_) => {
+            let state = (reader, stopping, place);
+            let sent = stream::unfold(state, |(mut reader, stopping, place)| async move {
+                let told = tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => return None,
+                    told = reader.next() => told,
+                };
+                Some((Ok::<_, Infallible>(told.into_sent()), (reader, stopping, place)))
+            });
+            Sse::new(sent).keep_alive(KeepAlive::default()).into_response()
+        }
+    })
+}
+
+async fn page(
+    rentals: &Rentals,
+    caller: Caller,
+    only: Option<RentalId>,
+    after: Position,
+    limit: usize,
+) -> Result<Response, Problem> {
+    let mut visible = Visible { rentals: rentals.clone(), caller, only, known: BTreeMap::new() };
+    let entries = rentals.journal(after, limit).await?;
+    // Also past what this reader may not see.
+    let next = entries.last().map_or(after, |entry| entry.position);
+    let mut events = Vec::with_capacity(entries.len());
+    for entry in entries {
+        if visible.is(entry.rental).await? {
+            events.push(event::entry(&entry));
+        }
+    }
+    Ok(Json(json!({"events": events, "next": next})).into_response())
+}
+
+/// What somebody may see of the journal.
+struct Visible {
+    rentals: Rentals,
+    caller: Caller,
+    only: Option<RentalId>,
+    known: BTreeMap<RentalId, bool>,
+}
+
+impl Visible {
+    async fn is(&mut self, id: RentalId) -> Result<bool, StoreError> {
+        if self.only.is_some_and(|only| only != id) {
+            return Ok(false);
+        }
+        // That one was looked at when the stream was opened; a rental never changes its renter.
+        if self.only.is_some() || self.caller.scope().is_none() {
+            return Ok(true);
+        }
+        if let Some(known) = self.known.get(&id) {
+            return Ok(*known);
+        }
+        let visible = self.rentals.get(id).await?.is_some_and(|rental| self.caller.may_see(&rental));
+        if self.known.len() >= MOST_KNOWN {
+            self.known.clear();
+        }
+        self.known.insert(id, visible);
+        Ok(visible)
+    }
+}
+
+/// One message.
+struct Told {
+    position: Option<Position>,
+    body: Value,
+}
+
+impl Told {
+    fn into_sent(self) -> Sent {
+        let kind = self.body["type"].as_str().unwrap_or_default();
+        let sent = Sent::default().event(kind).data(self.body.to_string());
+        match self.position {
+            Some(position) => sent.id(position.to_string()),
+            None => sent,
+        }
+    }
+}
+
+struct Reader {
+    follower: Follower,
+    /// Taken from the follower, and not told yet.
+    pending: Option<Followed>,
+    visible: Visible,
+}
+
+impl Reader {
+    /// The next message for this reader. A store that does not answer is waited for: what it holds is not
+    /// lost, only late.
+    async fn next(&mut self) -> Told {
+        loop {
+            match self.try_next().await {
+                Ok(Some(told)) => return told,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "events wait for the store");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// What was told once is never told again, so it is put down only when it is known who may see it:
+    /// this may be cancelled, and asked again, at any time.
+    async fn try_next(&mut self) -> Result<Option<Told>, StoreError> {
+        let next = match &self.pending {
+            Some(pending) => pending.clone(),
+            None => self.pending.insert(self.follower.next().await?).clone(),
+        };
+        let (rental, told) = match &next {
+            Followed::Entry(entry) => {
+                (entry.rental, Told { position: Some(entry.position), body: event::entry(entry) })
+            }
+            Followed::Progress { rental, progress } => {
+                (*rental, Told { position: None, body: event::progress(*rental, progress) })
+            }
+        };
+        let visible = self.visible.is(rental).await?;
+        self.pending = None;
+        Ok(visible.then_some(told))
+    }
+}
+
+/// Tells one client everything until it leaves, is too slow, or the server ends.
+async fn tell(mut socket: WebSocket, mut reader: Reader, stopping: CancellationToken) {
+    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = stopping.cancelled() => break,
+            told = reader.next() => Message::Text(told.body.to_string().into()),
+            heard = socket.recv() => match heard {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue,
+            },
+            _ = ping.tick() => Message::Ping(Vec::new().into()),
+        };
+        match tokio::time::timeout(PATIENCE, socket.send(message)).await {
+            Ok(Ok(())) => {}
+            // Gone, or not reading: nobody is left to tell why.
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+    let reason = format!("the host shuts down; resume after {}", reader.follower.position());
+    let close = Message::Close(Some(CloseFrame { code: close_code::AWAY, reason: reason.into() }));
+    // A farewell that does not arrive changes nothing.
+    drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+}

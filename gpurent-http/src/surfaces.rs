@@ -1,0 +1,177 @@
+//! All surfaces as one router, with limits on everything that a client can pile up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::{DefaultBodyLimit, FromRef, State, WebSocketUpgrade};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json, Router, middleware};
+use gpurent_core::rentals::Rentals;
+use gpurent_core::runtime::Isolation;
+use gpurent_core::store::Filter;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::load_shed::LoadShedLayer;
+use tower::timeout::TimeoutLayer;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::api;
+use crate::auth::{Authenticator, Caller, authenticate};
+use crate::body::LIMIT;
+use crate::compat::{rent, rent_ws};
+use crate::problem::Problem;
+
+/// Requests at once; more are told to come back.
+const MAX_REQUESTS: usize = 1024;
+/// Listeners at once, WebSockets and event streams together.
+const MAX_LISTENERS: usize = 1024;
+/// The longest a request may take: `/rent` waits up to 25 s for a container.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A host's surfaces, to be served by [`Server`](crate::Server) or mounted in an application's own.
+#[derive(Clone)]
+pub struct Surfaces {
+    rentals: Rentals,
+    authenticator: Arc<dyn Authenticator>,
+    listeners: Listeners,
+}
+
+/// Those who stay to listen: how many there may be, and how they are told to go.
+#[derive(Clone)]
+pub(crate) struct Listeners {
+    pub(crate) stopping: CancellationToken,
+    pub(crate) tracker: TaskTracker,
+    free: Arc<Semaphore>,
+}
+
+impl Listeners {
+    /// A place for one more, until it is dropped.
+    pub(crate) fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.free).try_acquire_owned().map_err(|_full| Problem::busy())
+    }
+}
+
+impl FromRef<Surfaces> for Rentals {
+    fn from_ref(surfaces: &Surfaces) -> Self {
+        surfaces.rentals.clone()
+    }
+}
+
+impl FromRef<Surfaces> for Listeners {
+    fn from_ref(surfaces: &Surfaces) -> Self {
+        surfaces.listeners.clone()
+    }
+}
+
+impl Surfaces {
+    /// The surfaces of a host, for those whom `authenticator` knows.
+    #[must_use]
+    pub fn new(rentals: Rentals, authenticator: impl Authenticator) -> Self {
+        let listeners = Listeners {
+            stopping: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+            free: Arc::new(Semaphore::new(MAX_LISTENERS)),
+        };
+        Self { rentals, authenticator: Arc::new(authenticator), listeners }
+    }
+
+    /// Everything: `/v1`, `/rent` and `/ws`, `/health`. May be nested below any path.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        // Health is asked by machines that have no key, and answers when nothing else does.
+        let health = Router::new().route("/health", get(health)).with_state(self.rentals.clone());
+        self.guard(api::router().merge(rent_router())).merge(health)
+    }
+
+    /// Our own API alone, `/v1/...`.
+    #[must_use]
+    pub fn v1(&self) -> Router {
+        self.guard(api::router())
+    }
+
+    /// The `rent` protocol alone: `/rent` and `/ws`.
+    #[must_use]
+    pub fn rent(&self) -> Router {
+        self.guard(rent_router())
+    }
+
+    /// Cancelled when listeners are to go.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.listeners.stopping.clone()
+    }
+
+    /// Tells all listeners goodbye, and waits for them to go. axum's own graceful shutdown forgets
+    /// WebSockets (<https://github.com/tokio-rs/axum/issues/3003>).
+    pub async fn stop(&self) {
+        self.listeners.stopping.cancel();
+        self.listeners.tracker.close();
+        self.listeners.tracker.wait().await;
+    }
+
+    fn guard(&self, routes: Router<Surfaces>) -> Router {
+        let limits = ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(busy))
+            .layer(TimeoutLayer::new(REQUEST_TIMEOUT))
+            .layer(LoadShedLayer::new())
+            .layer(GlobalConcurrencyLimitLayer::new(MAX_REQUESTS))
+            .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+            .layer(DefaultBodyLimit::max(LIMIT));
+        routes
+            .with_state(self.clone())
+            .fallback(async || Problem::not_found())
+            .method_not_allowed_fallback(async || Problem::method_not_allowed())
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.authenticator), authenticate))
+            .layer(limits)
+    }
+}
+
+fn rent_router() -> Router<Surfaces> {
+    Router::new().merge(rent::router()).route("/ws", get(upgrade))
+}
+
+/// The answer to what is too much at once, in the form of each surface.
+async fn busy(uri: Uri, _error: axum::BoxError) -> Response {
+    if uri.path() == "/rent" { rent::busy() } else { Problem::busy().into_response() }
+}
+
+async fn health(State(rentals): State<Rentals>) -> Response {
+    let filter = Filter::default();
+    let store = tokio::time::timeout(Duration::from_secs(2), rentals.list(&filter, None, 1)).await;
+    let (database, reconciler) = (matches!(store, Ok(Ok(_))), rentals.is_reconciled());
+    let well = database && reconciler;
+    let word = |well| if well { "ok" } else { "unavailable" };
+    let body = json!({
+        "status": if well { "ok" } else { "degraded" },
+        "host_id": rentals.host(),
+        "database": word(database),
+        "reconciler": word(reconciler),
+        // Not why: whoever asks may be anybody. The host's log tells.
+        "isolation": match rentals.isolation() {
+            Isolation::Enforced => "enforced",
+            Isolation::Degraded(_) => "degraded",
+        },
+    });
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+async fn upgrade(
+    State(rentals): State<Rentals>,
+    State(listeners): State<Listeners>,
+    Extension(caller): Extension<Caller>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Problem> {
+    let place = listeners.enter()?;
+    Ok(upgrade.max_message_size(64 * 1024).on_upgrade(move |socket| async move {
+        let session = rent_ws::serve(socket, rentals, caller, listeners.stopping);
+        listeners.tracker.track_future(session).await;
+        drop(place);
+    }))
+}

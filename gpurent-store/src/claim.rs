@@ -1,0 +1,42 @@
+//! What a claim comes to, once it is known what is held and what was asked for before. The same for
+//! every database.
+
+use gpurent_core::placement::{Held, Placed, Placement};
+use gpurent_core::rental::Rental;
+use gpurent_core::store::{ClaimError, NewRental};
+
+/// A rental that was asked for before, and the fingerprint of how.
+pub(crate) type Asked = (Rental, Vec<u8>);
+
+/// What a claim looks at.
+pub(crate) struct Look {
+    pub(crate) held: Held,
+    /// The live rental of the same name.
+    pub(crate) same_name: Option<Asked>,
+    /// The rental that the same key made.
+    pub(crate) same_key: Option<Asked>,
+}
+
+/// What is to be done.
+pub(crate) enum Decision {
+    /// Nothing: the request made this rental before.
+    Existing(Rental),
+    /// Write it, in this place.
+    Write(Placed),
+}
+
+pub(crate) fn decide(look: Look, new: &NewRental, placement: &Placement) -> Result<Decision, ClaimError> {
+    let is_same = |fingerprint: &[u8]| fingerprint == new.fingerprint.0.as_slice();
+    if let Some((made, fingerprint)) = look.same_key {
+        return if is_same(&fingerprint) { Ok(Decision::Existing(made)) } else { Err(ClaimError::KeyReused) };
+    }
+    if let Some((live, fingerprint)) = look.same_name {
+        let goes_on = live.state().end_reason().is_none();
+        return if new.key.is_none() && is_same(&fingerprint) && goes_on {
+            Ok(Decision::Existing(live))
+        } else {
+            Err(ClaimError::NameTaken(new.name.clone()))
+        };
+    }
+    Ok(Decision::Write(placement.place(new.id, &new.spec, &look.held)?))
+}

@@ -1,0 +1,260 @@
+//! The store on SQLite: one file beside the program, for a host that stands alone.
+//!
+//! Write-ahead log with full synchronisation: what was committed survives `kill -9` and a power cut.
+//! Writers stand in line in this process, and begin with `BEGIN IMMEDIATE`, so that they wait for those
+//! of other processes (the command line) instead of failing half-way. [`write`](self::write) makes and
+//! changes rentals, [`journal`] publishes, reading is here.
+
+mod journal;
+mod keys;
+mod write;
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gpurent_core::event::{Event, JournalEntry, Recorded};
+use gpurent_core::gpu::GpuUuid;
+use gpurent_core::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
+use gpurent_core::placement::{Held, Placement};
+use gpurent_core::port::HostPort;
+use gpurent_core::rental::Rental;
+use gpurent_core::seal::Sealed;
+use gpurent_core::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError, Tenure};
+use jiff::Timestamp;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteExecutor, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::types::Json;
+use sqlx::{Sqlite, Transaction};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::error::bounded;
+use crate::row::{recorded, signed, unsigned};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Rentals in the tables `gpurent_*` of a SQLite file.
+pub struct SqliteStore {
+    pool: SqlitePool,
+    /// Writers of this process stand in line here, where waiting costs nothing.
+    writing: Mutex<()>,
+}
+
+impl SqliteStore {
+    /// Opens the file, made for our eyes only if it is missing, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the file cannot be opened or made.
+    pub async fn open(file: &Path) -> Result<Self, StoreError> {
+        make_private(file).await?;
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5));
+        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(5));
+        Self::from_pool(pool.connect_lazy_with(options)).await
+    }
+
+    /// Uses an application's own pool, and brings the tables up to date. The pool decides how durable a
+    /// commit is: see [`SqliteStore::open`] for what a host needs.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub async fn from_pool(pool: SqlitePool) -> Result<Self, StoreError> {
+        let mut migrator = Migrator { ..Migrator::DEFAULT };
+        migrator.migrations = MIGRATIONS.migrations.clone();
+        migrator.dangerous_set_table_name("gpurent_migrations");
+        // An application's own migrations lie in the same file.
+        migrator.run(&pool).await.map_err(|error| StoreError::Unavailable(error.into()))?;
+        Ok(Self { pool, writing: Mutex::new(()) })
+    }
+
+    /// A transaction that is the only one that writes, from its beginning.
+    async fn write(&self) -> Result<Writing<'_>, StoreError> {
+        bounded(async {
+            let turn = self.writing.lock().await;
+            Ok(Writing { transaction: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: turn })
+        })
+        .await
+    }
+}
+
+/// Environments of renters and digests of keys are nobody else's business. SQLite gives its other files the
+/// same rights.
+#[cfg(unix)]
+async fn make_private(file: &Path) -> Result<(), StoreError> {
+    let made = tokio::fs::OpenOptions::new().write(true).create(true).mode(0o600).open(file).await;
+    made.map(|_| ()).map_err(|error| StoreError::Unavailable(Box::new(error)))
+}
+
+#[cfg(not(unix))]
+async fn make_private(_file: &Path) -> Result<(), StoreError> {
+    Ok(())
+}
+
+/// A transaction and its place in the line.
+struct Writing<'a> {
+    // Ends before the next one in line begins.
+    transaction: Transaction<'static, Sqlite>,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Writing<'_> {
+    async fn commit(self) -> Result<(), StoreError> {
+        bounded(self.transaction.commit()).await
+    }
+}
+
+/// Whether the host's current epoch is this one.
+async fn has_epoch(connection: impl SqliteExecutor<'_>, host: &HostId, epoch: Epoch) -> Result<bool, StoreError> {
+    let query = sqlx::query_scalar("SELECT epoch FROM gpurent_host WHERE id = ?").bind(host.as_str());
+    let current: Option<i64> = bounded(query.fetch_optional(connection)).await?;
+    Ok(current == Some(signed(epoch.get())))
+}
+
+async fn held(connection: impl SqliteExecutor<'_>, host: &HostId) -> Result<Held, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT (SELECT json_group_array(gpu_uuid) FROM gpurent_gpu_hold WHERE host_id = ?1),
+                (SELECT json_group_array(port) FROM gpurent_port_hold WHERE host_id = ?1)",
+    );
+    let (Json(gpus), Json(ports)): (Json<Vec<GpuUuid>>, Json<Vec<HostPort>>) =
+        bounded(query.bind(host.as_str()).fetch_one(connection)).await?;
+    Ok(Held { gpus: gpus.into_iter().collect(), ports: ports.into_iter().collect() })
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
+        let mut writing = self.write().await?;
+        let query = sqlx::query_as(
+            "INSERT INTO gpurent_host AS host (id, engine, epoch) VALUES (?1, ?2, 1)
+             ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1, engine = excluded.engine
+             WHERE host.engine = excluded.engine
+                OR NOT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase <> 'ended')
+             RETURNING epoch, last_position",
+        );
+        let query = query.bind(host.as_str()).bind(engine.as_str());
+        let taken: Option<(i64, i64)> = bounded(query.fetch_optional(&mut *writing.transaction)).await?;
+        if let Some((epoch, last)) = taken {
+            writing.commit().await?;
+            return Ok(Tenure { epoch: Epoch::new(unsigned(epoch)), last_position: Position::new(unsigned(last)) });
+        }
+        let query = sqlx::query_scalar("SELECT engine FROM gpurent_host WHERE id = ?").bind(host.as_str());
+        let pinned: String = bounded(query.fetch_one(&mut *writing.transaction)).await?;
+        Err(StoreError::HostPinned(EngineId::try_from(pinned).map_err(|error| StoreError::Corrupt(error.into()))?))
+    }
+
+    async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
+        if has_epoch(&self.pool, host, epoch).await? { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+
+    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
+        let mut writing = self.write().await?;
+        let claimed = write::claim(&mut writing.transaction, new, placement).await?;
+        writing.commit().await?;
+        Ok(claimed)
+    }
+
+    async fn commit(&self, change: &Change) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        write::commit(&mut writing.transaction, change).await?;
+        writing.commit().await
+    }
+
+    async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
+        let query = sqlx::query_scalar("SELECT body FROM gpurent_rental WHERE id = ?").bind(id.to_string());
+        let found: Option<Json<Rental>> = bounded(query.fetch_optional(&self.pool)).await?;
+        Ok(found.map(|Json(rental)| rental))
+    }
+
+    async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
+        let query = sqlx::query_scalar("SELECT body FROM gpurent_rental WHERE host_id = ? AND phase <> 'ended'");
+        let found: Vec<Json<Rental>> = bounded(query.bind(host.as_str()).fetch_all(&self.pool)).await?;
+        Ok(found.into_iter().map(|Json(rental)| rental).collect())
+    }
+
+    async fn list(
+        &self,
+        host: &HostId,
+        filter: &Filter,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError> {
+        let phases: Vec<&str> = filter.phases.iter().map(|phase| phase.as_str()).collect();
+        let ends: Vec<&str> = filter.ends.iter().map(|end| end.as_str()).collect();
+        let (label, value) = filter.label.as_ref().map(|(name, value)| (name.as_str(), value.as_str())).unzip();
+        let query = sqlx::query_scalar(
+            "SELECT body FROM gpurent_rental
+             WHERE host_id = ?1
+               AND (?2 IS NULL OR renter = ?2)
+               AND (json_array_length(?3) + json_array_length(?4) = 0
+                    OR phase IN (SELECT value FROM json_each(?3))
+                    OR end_kind IN (SELECT value FROM json_each(?4)))
+               AND (?5 IS NULL
+                    OR (created_at, id) < (SELECT created_at, id FROM gpurent_rental WHERE id = ?5))
+               AND (?6 IS NULL OR name = ?6)
+               AND (?7 IS NULL OR EXISTS (SELECT 1 FROM json_each(body, '$.spec.labels') AS label
+                                          WHERE label.key = ?7 AND label.value = ?8))
+             ORDER BY created_at DESC, id DESC LIMIT ?9",
+        )
+        .bind(host.as_str())
+        .bind(filter.renter.as_ref().map(|renter| renter.as_str()))
+        .bind(Json(phases))
+        .bind(Json(ends))
+        .bind(after.map(|id| id.to_string()))
+        .bind(filter.name.as_ref().map(|name| name.as_str()))
+        .bind(label)
+        .bind(value)
+        .bind(limit.min(MAX_PAGE) as i64);
+        let found: Vec<Json<Rental>> = bounded(query.fetch_all(&self.pool)).await?;
+        Ok(found.into_iter().map(|Json(rental)| rental).collect())
+    }
+
+    async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
+        held(&self.pool, host).await
+    }
+
+    async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError> {
+        let query = sqlx::query_scalar("SELECT lines FROM gpurent_log_tail WHERE rental_id = ? AND kept_until > ?");
+        let query = query.bind(id.to_string()).bind(now.as_microsecond());
+        let lines: Option<Json<Vec<String>>> = bounded(query.fetch_optional(&self.pool)).await?;
+        Ok(lines.map(|Json(lines)| lines))
+    }
+
+    async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError> {
+        let query = sqlx::query_as("SELECT key_id, sealed FROM gpurent_credential WHERE rental_id = ?");
+        let found: Option<(String, Vec<u8>)> = bounded(query.bind(id.to_string()).fetch_optional(&self.pool)).await?;
+        Ok(found.map(|(key_id, bytes)| Sealed { key_id, bytes }))
+    }
+
+    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError> {
+        let query = sqlx::query_as(
+            "SELECT seq, at, body FROM gpurent_event WHERE rental_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+        )
+        .bind(id.to_string())
+        .bind(signed(after.get()))
+        .bind(limit.min(MAX_PAGE) as i64);
+        let rows: Vec<(i64, i64, Json<Event>)> = bounded(query.fetch_all(&self.pool)).await?;
+        rows.into_iter().map(|(seq, at, Json(event))| recorded(seq, at, event)).collect()
+    }
+
+    async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        // Asked after every change, and mostly for nothing: then no writer has to wait.
+        if has_epoch(&self.pool, host, epoch).await? && !journal::has_news(&self.pool, host).await? {
+            return Ok(Vec::new());
+        }
+        let mut writing = self.write().await?;
+        let published = journal::publish(&mut writing.transaction, host, epoch, limit).await?;
+        writing.commit().await?;
+        Ok(published)
+    }
+
+    async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        journal::read(&self.pool, host, after, limit.min(MAX_PAGE)).await
+    }
+}
