@@ -8,13 +8,12 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
-use support::{Machine, docker, request};
+use support::{Machine, docker, request, ssh, text};
 
 const SOON: Duration = Duration::from_secs(30);
 
 /// Dies on the way up; after the restart the rental becomes ready with one container.
-async fn on_the_way_up(failpoint: &str) {
-    let machine = Machine::new("simulated:1:RTX 5090");
+async fn on_the_way_up(failpoint: &str, machine: Machine) {
     let mut host = machine.start_doomed(failpoint).await;
     let body = {
         let mut body = request("gpurent-test/busybox:1", "1h");
@@ -48,8 +47,7 @@ async fn on_the_way_up(failpoint: &str) {
 }
 
 /// Dies on the way down; after the restart the end is finished, and billed by Docker's record.
-async fn on_the_way_down(failpoint: &str) {
-    let machine = Machine::new("simulated:1:RTX 5090");
+async fn on_the_way_down(failpoint: &str, machine: Machine) {
     let mut host = machine.start_doomed(failpoint).await;
     let id = machine.rent(&request("gpurent-test/busybox:1", "1h")).await;
     machine.until(&id, &["ready"], SOON).await;
@@ -63,14 +61,69 @@ async fn on_the_way_down(failpoint: &str) {
     machine.assert_clean().await;
 }
 
+/// Dies while a running rental is told or changed something; after the restart that is done, to the same
+/// container.
+async fn while_it_runs(failpoint: &str, machine: Machine) {
+    let mut host = machine.start_doomed(failpoint).await;
+    // Long enough to be warned while we look, short enough to be warned soon: at a quarter before the end.
+    let duration = if failpoint.starts_with("warned") { "40s" } else { "1h" };
+    let id = machine.rent(&request("gpurent-test/busybox:1", duration)).await;
+    let ready = machine.until(&id, &["ready"], SOON).await;
+    let path = format!("/v1/rentals/{id}/access");
+    if failpoint.starts_with("access") {
+        let change = machine.client.put(machine.url(&path)).json(&json!({"password": "another-canary-4712"}));
+        // The answer may be lost with the process.
+        drop(change.send().await);
+    }
+    host.died().await;
+    let before = machine.containers().await;
+
+    let _host = machine.start().await;
+    assert_eq!(machine.containers().await, before);
+    if failpoint.starts_with("access") {
+        let port = ready["ports"][0]["host"].as_u64().unwrap();
+        let begun = std::time::Instant::now();
+        while machine.get(&path).await["pending"] == true {
+            assert!(begun.elapsed() < SOON, "{}", machine.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(text(&ssh(port, "root", "another-canary-4712", "echo in").await), "in");
+        assert_ne!(text(&ssh(port, "root", "canary-password-4711", "echo in").await), "in");
+        machine.cancel(&id).await;
+    } else {
+        let events = machine.get(&format!("/v1/events?rental={id}&limit=500")).await;
+        let told = |kind: &str| events["events"].as_array().unwrap().iter().filter(|e| e["type"] == kind).count();
+        assert!(told("warned") <= 1);
+        let port = ready["ports"][0]["host"].as_u64().unwrap();
+        let notice = ssh(port, "root", "canary-password-4711", "cat /.gpurent/notice").await;
+        assert!(text(&notice).starts_with("This rental ends at"), "{notice:?}");
+    }
+    let ended = machine.until(&id, &["terminated", "expired"], Duration::from_secs(60)).await;
+    assert_eq!(ended["segments"].as_array().unwrap().len(), 1);
+    machine.assert_clean().await;
+}
+
 macro_rules! crashes {
     ($($way:ident: $($name:ident $failpoint:literal),*;)*) => {
-        $($(
-            #[tokio::test]
-            async fn $name() {
-                $way($failpoint).await;
-            }
-        )*)*
+        mod on_postgres {
+            use super::*;
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    $way($failpoint, Machine::new("simulated:1:RTX 5090")).await;
+                }
+            )*)*
+        }
+
+        mod on_sqlite {
+            use super::*;
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    $way($failpoint, Machine::new("simulated:1:RTX 5090").on_sqlite()).await;
+                }
+            )*)*
+        }
     };
 }
 
@@ -83,6 +136,11 @@ crashes! {
         started "started",
         ready_unrecorded "ready-unrecorded",
         ready "ready";
+    while_it_runs:
+        access_unrecorded "access-unrecorded",
+        access "access",
+        warned_unrecorded "warned-unrecorded",
+        warned "warned";
     on_the_way_down:
         stopped_unrecorded "stopped-unrecorded",
         stopped "stopped",

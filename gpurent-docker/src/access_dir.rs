@@ -134,6 +134,7 @@ fn write_private(_file: &Path, _content: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
+#[allow(clippy::useless_conversion, reason = "the word's type differs between machines")]
 fn lies_in_memory(directory: &Path) -> io::Result<bool> {
     const TMPFS: i64 = 0x0102_1994;
     const RAMFS: i64 = 0x8584_58f6;

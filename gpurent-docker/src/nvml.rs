@@ -55,7 +55,18 @@ fn describe(nvml: &Nvml, index: u32) -> Result<Gpu, Box<dyn std::error::Error + 
         model: device.name()?.parse()?,
         memory_mib: device.memory_info()?.total / (1024 * 1024),
         // WSL2 has no device nodes, and NVML says so.
-        device_node: device.minor_number().ok(),
+        device_node: device_node(&device),
         simulated: false,
     })
+}
+
+/// The `<n>` of `/dev/nvidia<n>`; a driver without device nodes has none.
+#[cfg(target_os = "linux")]
+fn device_node(device: &nvml_wrapper::Device<'_>) -> Option<u32> {
+    device.minor_number().ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn device_node(_device: &nvml_wrapper::Device<'_>) -> Option<u32> {
+    None
 }

@@ -102,6 +102,13 @@ impl Surfaces {
         self.guard(rent_router())
     }
 
+    /// Routes of the application's own behind the same limits and the same authentication. Handlers find
+    /// who calls as `Extension<Caller>`.
+    #[must_use]
+    pub fn protect(&self, routes: Router) -> Router {
+        self.guard(Router::new().merge(routes.with_state(())))
+    }
+
     /// Cancelled when listeners are to go.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.listeners.stopping.clone()

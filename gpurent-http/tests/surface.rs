@@ -55,7 +55,14 @@ async fn host_on(store: Arc<MemoryStore>, keys: ApiKeys) -> Host {
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), rentals, keys).await.unwrap();
     let address = server.address().to_string();
     tokio::spawn(server.run(std::future::pending()));
-    Host { address, store, runtime, client: reqwest::Client::new() }
+    Host { address, store, runtime, client: http() }
+}
+
+/// A client; reqwest wants to be told which cryptography TLS would use, also where there is none.
+fn http() -> reqwest::Client {
+    // Only fails where it was done before.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::new()
 }
 
 async fn host() -> Host {

@@ -19,6 +19,13 @@ pub fn environment(name: &str) -> String {
         .unwrap_or_else(|_| panic!("{name} is not set: run scripts/test, or eval $(scripts/services env)"))
 }
 
+/// A client; reqwest wants to be told which cryptography TLS would use, also where there is none.
+pub fn http() -> reqwest::Client {
+    // Only fails where it was done before.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::new()
+}
+
 pub async fn database() -> PgPool {
     PgPool::connect(&environment("DATABASE_URL")).await.expect("the database answers")
 }
@@ -50,6 +57,8 @@ pub struct Machine {
     pub gpus: String,
     pub data_dir: String,
     pub access_timeout: String,
+    /// What `--database` is given.
+    pub database: String,
     data: TempDir,
     pub client: reqwest::Client,
 }
@@ -64,10 +73,17 @@ impl Machine {
             port: free_port(),
             gpus: gpus.to_owned(),
             access_timeout: "30s".to_owned(),
+            database: environment("DATABASE_URL"),
             data_dir: data.path().to_string_lossy().into_owned(),
             data,
-            client: reqwest::Client::new(),
+            client: http(),
         }
+    }
+
+    /// Lets the host keep its rentals in its own file, as it does where no database is named.
+    pub fn on_sqlite(mut self) -> Self {
+        self.database = String::new();
+        self
     }
 
     /// Starts the host, and waits until it serves and acts.
@@ -91,7 +107,8 @@ impl Machine {
         command
             .arg("serve")
             .args(["--listen", &format!("{}:{}", self.listen, self.port)])
-            .args(["--database", &environment("DATABASE_URL"), "--docker", &environment("DOCKER_HOST")])
+            .args(["--database", &self.database, "--docker", &environment("DOCKER_HOST")])
+            .args(["--access-dir", &format!("/dev/shm/{}", self.host_id)])
             .args(["--gpus", &self.gpus, "--host-id", &self.host_id])
             .args(["--data-dir", &self.data_dir, "--lock-dir", &self.data_dir])
             .args(["--access-timeout", &self.access_timeout])
@@ -132,6 +149,13 @@ impl Machine {
         let query = "SELECT (SELECT count(*) FROM gpurent.gpu_hold WHERE host_id = $1)
                           + (SELECT count(*) FROM gpurent.port_hold WHERE host_id = $1)
                           + (SELECT count(*) FROM gpurent.credential JOIN gpurent.rental ON id = rental_id WHERE host_id = $1)";
+        if self.database.is_empty() {
+            let file = format!("sqlite://{}/gpurent.db", self.data_dir);
+            let pool = sqlx::SqlitePool::connect(&file).await.unwrap();
+            let query = "SELECT (SELECT count(*) FROM gpurent_gpu_hold) + (SELECT count(*) FROM gpurent_port_hold)
+                              + (SELECT count(*) FROM gpurent_credential)";
+            return sqlx::query_scalar(query).fetch_one(&pool).await.unwrap();
+        }
         sqlx::query_scalar(query).bind(&self.host_id).fetch_one(&database().await).await.unwrap()
     }
 
@@ -181,10 +205,19 @@ impl Machine {
     pub async fn assert_clean(&self) {
         assert_eq!(self.containers().await, Vec::<String>::new(), "{}", self.log());
         assert_eq!(self.holds().await, 0, "{}", self.log());
+        let handed_over = std::fs::read_dir(format!("/dev/shm/{}", self.host_id)).map_or(0, Iterator::count);
+        assert_eq!(handed_over, 0, "credentials that nobody needs any more");
     }
 
     pub async fn listen(&self) -> WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>> {
         tokio_tungstenite::connect_async(format!("ws://127.0.0.1:{}/ws", self.port)).await.unwrap().0
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // A folder that was never made need not go.
+        drop(std::fs::remove_dir_all(format!("/dev/shm/{}", self.host_id)));
     }
 }
 

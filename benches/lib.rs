@@ -1,0 +1,8 @@
+//! What the benches share: how things are compared ([`compare`]), a real host ([`host`]), and the engine
+//! spoken to by hand ([`raw`]).
+
+pub mod host;
+mod pairs;
+pub mod raw;
+
+pub use pairs::{Subject, compare, environment, plain, quantile, rounds, tell};

@@ -1,0 +1,163 @@
+//! How many rentals a second can be made, at 1, 8 and 32 clients, each a host of its own, against pgbench
+//! running one fixed statement that writes the same rows?
+
+#![allow(clippy::print_stdout, reason = "a bench prints its figures")]
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use gpurent_benches::host::valid;
+use gpurent_benches::{environment, quantile, rounds};
+use gpurent_core::access::CredentialKind;
+use gpurent_core::allocator::BestFit;
+use gpurent_core::clock::{Clock, SystemClock};
+use gpurent_core::gpu::GpuRequest;
+use gpurent_core::id::{HostId, RentalId};
+use gpurent_core::memory::SimulatedGpus;
+use gpurent_core::placement::Placement;
+use gpurent_core::port::{PortPools, TrustBooks};
+use gpurent_core::seal::{Fingerprint, Sealed};
+use gpurent_core::spec::RentalSpec;
+use gpurent_core::store::{NewRental, Store};
+use gpurent_store::PostgresStore;
+
+/// How long one measurement takes.
+const SLICE: Duration = Duration::from_millis(1500);
+const GPUS: u8 = 32;
+
+fn new_rental(host: &HostId) -> NewRental {
+    let id = RentalId::generate();
+    let at = SystemClock::new().now();
+    let gpu = GpuRequest::one(valid("RTX 5090".parse()));
+    NewRental {
+        id,
+        host: host.clone(),
+        name: valid(format!("rental-{id}").parse()),
+        spec: RentalSpec::new(valid("me".parse()), gpu, valid("ubuntu:22.04".parse()), valid("1h".parse())),
+        credential: CredentialKind::Password,
+        sealed: Sealed { key_id: "0123456789abcdef".to_owned(), bytes: vec![7; 64] },
+        fingerprint: Fingerprint([7; 32]),
+        key: Some(valid(id.to_string().parse())),
+        due: at.wall,
+        at,
+    }
+}
+
+/// One client: rents on one fresh host after the other, each until its GPUs are used up.
+async fn client(store: &PostgresStore, until: Instant) -> usize {
+    let mut made = 0;
+    while Instant::now() < until {
+        let host: HostId = valid(format!("bench-{}", RentalId::generate()).parse());
+        let gpus = SimulatedGpus::new(&host, GPUS, valid("RTX 5090".parse())).gpus().to_vec();
+        let placement = Placement {
+            gpus: gpus.into(),
+            allocator: Arc::new(BestFit),
+            pools: valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
+            port_probe: Arc::new(TrustBooks),
+            capacity: None,
+            prices: None,
+        };
+        for _ in 0..GPUS {
+            if Instant::now() >= until {
+                break;
+            }
+            valid(store.claim(&new_rental(&host), &placement).await);
+            made += 1;
+        }
+    }
+    made
+}
+
+async fn ours(stores: &[PostgresStore]) -> f64 {
+    let begun = Instant::now();
+    let made: usize = join_all(stores.iter().map(|store| client(store, begun + SLICE))).await.iter().sum();
+    #[allow(clippy::cast_precision_loss, reason = "a count of transactions")]
+    let rate = made as f64 / begun.elapsed().as_secs_f64();
+    rate
+}
+
+/// The same rows by one statement, as pgbench sends it: prepared once, nothing read, nothing decided.
+const SCRIPT: &str = "\
+\\set port random(1, 65535)
+WITH made AS (
+    INSERT INTO gpurent.rental (id, host_id, renter, name, phase, revision, created_at, expires_at, fingerprint, body)
+    VALUES (gen_random_uuid(), gen_random_uuid()::text, 'me', gen_random_uuid()::text, 'provisioning', 1, 0, NULL,
+            decode(repeat('07', 32), 'hex'), 'BODY')
+    RETURNING id, host_id
+), gpus AS (
+    INSERT INTO gpurent.gpu_hold (host_id, gpu_uuid, rental_id) SELECT host_id, gen_random_uuid()::text, id FROM made
+), ports AS (
+    INSERT INTO gpurent.port_hold (host_id, port, rental_id) SELECT host_id, :port, id FROM made
+), access AS (
+    INSERT INTO gpurent.credential (rental_id, key_id, sealed)
+    SELECT id, '0123456789abcdef', decode(repeat('07', 64), 'hex') FROM made
+), once AS (
+    INSERT INTO gpurent.idempotency (host_id, renter, key, fingerprint, rental_id)
+    SELECT host_id, 'me', id::text, decode(repeat('07', 32), 'hex'), id FROM made
+)
+INSERT INTO gpurent.event (host_id, rental_id, seq, at, name, body) SELECT host_id, id, 1, 0, 'claimed', 'BODY' FROM made;
+";
+
+fn theirs(script: &std::path::Path, clients: usize) -> f64 {
+    let url = environment("DATABASE_URL");
+    let (clients, seconds) = (clients.to_string(), "2");
+    let output = Command::new("pgbench")
+        .args(["-n", "-M", "prepared", "-c", &clients, "-j", "2", "-T", seconds, "-f"])
+        .arg(script)
+        .arg(&url)
+        .output();
+    let output = valid(output);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    rate.unwrap_or_else(|| panic!("pgbench: {text} {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The JSON of a rental as the store writes it, for the peer to write the same.
+async fn body_of_a_rental(store: &PostgresStore) -> String {
+    let host: HostId = valid(format!("bench-{}", RentalId::generate()).parse());
+    let gpus = SimulatedGpus::new(&host, 1, valid("RTX 5090".parse())).gpus().to_vec();
+    let placement = Placement {
+        gpus: gpus.into(),
+        allocator: Arc::new(BestFit),
+        pools: valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
+        port_probe: Arc::new(TrustBooks),
+        capacity: None,
+        prices: None,
+    };
+    let body = valid(store.claim(&new_rental(&host), &placement).await);
+    valid(serde_json::to_string(body.rental()))
+}
+
+#[tokio::main]
+async fn main() {
+    let url = environment("DATABASE_URL");
+    let mut stores = Vec::new();
+    for _ in 0..32 {
+        stores.push(valid(PostgresStore::connect(&url).await));
+    }
+    let body = body_of_a_rental(&stores[0]).await.replace('\'', "''");
+    let directory = valid(tempfile::tempdir());
+    let script = directory.path().join("create.sql");
+    valid(std::fs::write(&script, SCRIPT.replace("BODY", &body).replace("\n    ", " ").replace("\n)", " )")));
+    println!("rentals made a second (transactions; ours takes two round trips, pgbench's statement one)");
+    for clients in [1, 8, 32] {
+        let (mut us, mut them, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds(20) {
+            us.push(ours(&stores[..clients]).await);
+            them.push(theirs(&script, clients));
+            again.push(theirs(&script, clients));
+        }
+        // Rates as times, so that one routine serves all benches: how long one took.
+        let took = |rates: &[f64]| rates.iter().map(|rate| Duration::from_secs_f64(1.0 / rate)).collect::<Vec<_>>();
+        let rate = |rates: &[f64]| 1.0 / quantile(&took(rates), 0.5).as_secs_f64();
+        println!(
+            "  {clients:>2} clients  ours {:>7.0}/s  pgbench {:>7.0}/s  ratio {:.3}  A/A {:.3}",
+            rate(&us),
+            rate(&them),
+            rate(&us) / rate(&them),
+            rate(&again) / rate(&them),
+        );
+    }
+}

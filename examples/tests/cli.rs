@@ -1,0 +1,148 @@
+//! The command line against a running agent, as an operator or a script uses it.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
+mod support;
+
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{Machine, text};
+use tokio::process::Command;
+
+impl Machine {
+    fn cli(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gpurent-host"));
+        command.env("GPURENT_URL", self.url("")).env_remove("GPURENT_API_KEY").kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        let run = self.cli().args(arguments).output();
+        tokio::time::timeout(Duration::from_secs(90), run).await.expect("it ends in time").unwrap()
+    }
+
+    /// What a command that succeeds prints with `--json`.
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat()).await;
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn a_rentals_life_on_the_command_line() {
+    let machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
+    let _host = machine.start().await;
+    assert_eq!(machine.json(&["gpus"]).await["gpus"][0]["state"], "free");
+
+    let key = ["--idempotency-key", "once", "--name", "mine", "--label", "team=a", "-p", "8888", "-e", "GREETING=hi"];
+    let rent = ["rent", "--gpu", "RTX 5090", "--image", "gpurent-test/busybox:1", "--duration", "20m"];
+    let rented = machine.json(&[&rent[..], &key[..]].concat()).await;
+    let id = rented["rental"]["id"].as_str().unwrap();
+    assert_eq!(rented["rental"]["state"], "ready");
+    assert!(rented["access"]["password"].is_string());
+    assert_eq!(machine.json(&[&rent[..], &key[..]].concat()).await["rental"]["id"], id, "the same request");
+
+    let refused = machine.run(&[&rent[..], &["--name", "other"]].concat()).await;
+    assert_eq!(
+        (refused.status.code(), said(&refused).contains("RTX 5090 GPU of this host is rented")),
+        (Some(4), true)
+    );
+
+    let table = text(&machine.run(&["ps"]).await);
+    assert!(table.lines().nth(1).is_some_and(|row| row.contains("mine") && row.contains("ready")), "{table}");
+    assert_eq!(machine.json(&["ps", "--label", "team=a"]).await["rentals"][0]["id"], id);
+    assert_eq!(machine.json(&["ps", "--state", "failed,expired"]).await["rentals"], serde_json::json!([]));
+    assert_eq!(machine.json(&["show", &id[..8]]).await["name"], "mine", "the beginning of an id");
+
+    machine.run(&["extend", "mine", "--by", "10m"]).await;
+    assert_eq!(machine.json(&["extend", "mine", "--to", "30m"]).await["duration_seconds"], 1800);
+
+    // ssh itself asks for the password; the machine's own client is given it here.
+    let mut ssh = Command::new("sshpass");
+    ssh.env("SSHPASS", rented["access"]["password"].as_str().unwrap()).env("GPURENT_URL", machine.url(""));
+    ssh.arg("-e").arg(env!("CARGO_BIN_EXE_gpurent-host")).args(["ssh", "mine", "echo", "$GREETING", "$IMAGE_VARIABLE"]);
+    let inside = ssh.output().await.unwrap();
+    assert_eq!(text(&inside), "hi from-image", "{inside:?}");
+    // What a program prints is not obeyed by the terminal.
+    let logs = machine.run(&["logs", "mine", "-n", "5"]).await;
+    assert!(logs.status.success() && !logs.stdout.contains(&0x1b), "{logs:?}");
+
+    let dry_run = ["reconcile", "--dry-run", "--host-id", &machine.host_id, "--data-dir", &machine.data_dir];
+    let plan = text(&machine.run(&dry_run).await);
+    assert!(plan.lines().nth(1).is_some_and(|row| row.contains(id) && row.contains("runs")), "{plan}");
+
+    assert!(machine.run(&["stop", "mine"]).await.status.success());
+    machine.until(id, &["terminated"], Duration::from_secs(30)).await;
+    assert_eq!(machine.json(&["ps", "--all"]).await["rentals"][0]["state"], "terminated");
+    assert_eq!(machine.json(&["gpus"]).await["gpus"][0]["state"], "free");
+}
+
+#[tokio::test]
+async fn a_script_can_tell_failures_apart() {
+    let machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
+    let rent = |image: &'static str, more: &[&'static str]| {
+        [&["rent", "--gpu", "RTX 5090", "--duration", "10m", "--image", image], more].concat()
+    };
+    let code = async |arguments: &[&str]| machine.run(arguments).await.status.code().unwrap();
+    assert_eq!(code(&["ps"]).await, 7, "nobody answers");
+    let _host = machine.start().await;
+    assert_eq!(code(&["ps", "--colour"]).await, 2);
+    assert_eq!(code(&["show", "nobody"]).await, 3);
+    assert_eq!(code(&["stop", "00000000-0000-4000-8000-000000000000"]).await, 3);
+    assert_eq!(code(&rent("Not An Image", &[])).await, 5);
+    assert_eq!(code(&rent("gpurent-test/exits:1", &[])).await, 8);
+    let completions = text(&machine.run(&["completions", "bash"]).await);
+    assert!(completions.contains("force-end"));
+
+    // A key that the operator makes counts at once, and so does its end.
+    let data = ["--data-dir", machine.data_dir.as_str()];
+    let make = [&["keys"], &data[..], &["create", "--renter", "bob"]].concat();
+    let made = machine.json(&make).await;
+    assert_eq!(code(&["ps"]).await, 6, "without the key");
+    let key = made["key"].as_str().unwrap();
+    let with_key = machine.cli().arg("ps").env("GPURENT_API_KEY", key).output().await.unwrap();
+    assert!(with_key.status.success(), "{with_key:?}");
+    let listed = machine.json(&[&["keys"], &data[..], &["list"]].concat()).await;
+    assert_eq!(listed["keys"][0]["owner"], "bob");
+    assert!(!listed.to_string().contains(key));
+    assert!(
+        machine.run(&[&["keys"], &data[..], &["revoke", made["id"].as_str().unwrap()]].concat()).await.status.success()
+    );
+    assert_eq!(code(&["ps"]).await, 0);
+    assert!(!machine.log().contains(key));
+}
+
+#[tokio::test]
+async fn a_rental_whose_engine_is_gone_is_ended_by_force() {
+    let machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
+    let mut host = machine.start().await;
+    let id = machine.rent(&support::request("gpurent-test/busybox:1", "1h")).await;
+    machine.until(&id, &["ready"], Duration::from_secs(30)).await;
+    host.terminate().await;
+    let force = ["force-end", id.as_str(), "--data-dir", machine.data_dir.as_str()];
+    assert_eq!(machine.run(&force).await.status.code(), Some(2), "not without saying so");
+    let ended = machine.json(&[&force[..], &["--the-engine-is-gone"]].concat()).await;
+    assert_eq!(ended["bill"]["usage_micros"].as_i64().unwrap_or_default(), 0, "{ended}");
+    // The engine is there after all: the agent removes what nobody pays for, and the GPU is free.
+    let _host = machine.start().await;
+    let ended = machine.show(&id).await;
+    assert_eq!(ended["state"], "terminated", "{ended}");
+    for _ in 0..500 {
+        if machine.containers().await.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(machine.containers().await, Vec::<String>::new());
+    let next = machine.rent(&support::request("gpurent-test/busybox:1", "1h")).await;
+    machine.until(&next, &["ready"], Duration::from_secs(30)).await;
+    machine.cancel(&next).await;
+    machine.until(&next, &["terminated"], Duration::from_secs(30)).await;
+}

@@ -1,0 +1,330 @@
+//! What is changed while a rental runs: its end, its credential, what its renter is told. With the faults
+//! that hit such changes.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
+use std::sync::Arc;
+
+use futures_executor::LocalPool;
+use futures_util::task::LocalSpawnExt;
+use gpurent_core::access::{Credential, CredentialRequest, Password};
+use gpurent_core::builder::HostBuilder;
+use gpurent_core::clock::Clock;
+use gpurent_core::event::Event;
+use gpurent_core::gpu::GpuRequest;
+use gpurent_core::id::{HostId, Position, RentalId, Seq};
+use gpurent_core::last_resort::force_end;
+use gpurent_core::lifecycle::{EndReason, Phase};
+use gpurent_core::memory::{Fault, ManualClock, MemoryRuntime, MemoryStore, RuntimeStep, SimulatedGpus};
+use gpurent_core::port::PortPools;
+use gpurent_core::reconcile::{Planned, plan};
+use gpurent_core::rental::{Rental, Timing};
+use gpurent_core::rentals::{ExtendError, Extension, Rentals};
+use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
+use gpurent_core::seal::SealKey;
+use gpurent_core::spec::{RentalRequest, RentalSpec, Term};
+use gpurent_core::store::Store;
+use jiff::SignedDuration;
+
+struct World {
+    clock: ManualClock,
+    runtime: MemoryRuntime,
+    store: Arc<MemoryStore>,
+    rentals: Rentals,
+    pool: LocalPool,
+}
+
+fn password(text: &str) -> Password {
+    Password::new(text.to_owned()).unwrap()
+}
+
+fn mins(minutes: i64) -> SignedDuration {
+    SignedDuration::from_mins(minutes)
+}
+
+fn term(text: &str) -> Term {
+    text.parse().unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        let host: HostId = "host".parse().unwrap();
+        let clock = ManualClock::new();
+        let (runtime, store) = (MemoryRuntime::new(clock.clone()), Arc::new(MemoryStore::default()));
+        let (rentals, reconciler) = HostBuilder::new(
+            host.clone(),
+            store.clone(),
+            Arc::new(runtime.clone()),
+            Arc::new(SealKey::generate().0),
+            SimulatedGpus::new(&host, 1, "RTX 5090".parse().unwrap()).gpus().to_vec(),
+            PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
+        )
+        .clock(Arc::new(clock.clone()))
+        .build();
+        let mut pool = LocalPool::new();
+        let sleeper = clock.clone();
+        pool.spawner()
+            .spawn_local(async move {
+                reconciler.run(move |time| sleeper.sleep(time), std::future::pending()).await.unwrap();
+            })
+            .unwrap();
+        pool.run_until_stalled();
+        Self { clock, runtime, store, rentals, pool }
+    }
+
+    fn request(&self) -> RentalRequest {
+        let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
+        let spec = RentalSpec::new("me".parse().unwrap(), gpu, "ubuntu:22.04".parse().unwrap(), term("1h"));
+        RentalRequest::new(spec, CredentialRequest::Password(password("first-password")))
+    }
+
+    fn rent(&mut self) -> RentalId {
+        let request = self.request();
+        self.rent_so(request)
+    }
+
+    fn rent_so(&mut self, request: RentalRequest) -> RentalId {
+        let id = self.pool.run_until(self.rentals.rent(request)).unwrap().rental().id();
+        self.pool.run_until_stalled();
+        id
+    }
+
+    fn get(&mut self, id: RentalId) -> Rental {
+        self.pool.run_until(self.rentals.get(id)).unwrap().unwrap()
+    }
+
+    fn advance(&mut self, by: SignedDuration) {
+        self.clock.advance(by);
+        self.pool.run_until_stalled();
+    }
+
+    fn extend(&mut self, id: RentalId, extension: Extension) -> Result<Rental, ExtendError> {
+        let extended = self.pool.run_until(self.rentals.extend(id, extension)).map(Option::unwrap);
+        self.pool.run_until_stalled();
+        extended
+    }
+
+    fn change_access(&mut self, id: RentalId, to: &str) -> Credential {
+        let wanted = password(to);
+        let changed = self.rentals.change_access(id, CredentialRequest::Password(wanted.clone()));
+        self.pool.run_until(changed).unwrap().unwrap();
+        self.pool.run_until_stalled();
+        Credential::Password(wanted)
+    }
+
+    fn lets_in(&mut self, id: RentalId, credential: &Credential) -> bool {
+        let launch = self.get(id).launch();
+        self.runtime.lets_in(launch, credential)
+    }
+
+    fn announced(&mut self, id: RentalId) -> Vec<String> {
+        let launch = self.get(id).launch();
+        self.runtime.announced(launch)
+    }
+
+    fn told(&mut self, id: RentalId) -> Vec<&'static str> {
+        let events = self.pool.run_until(self.rentals.events(id, Seq::ZERO, 100)).unwrap();
+        assert_eq!(Rental::folded(&events).as_ref().map(Rental::state), Some(self.get(id).state()));
+        events.iter().map(|event| event.event.name()).collect()
+    }
+}
+
+#[test]
+fn an_extension_moves_the_end_and_is_billed() {
+    let mut world = World::new();
+    let id = world.rent();
+    let before = world.get(id).expires_at().unwrap();
+    let extended = world.extend(id, Extension::By(term("30m"))).unwrap();
+    assert_eq!(extended.expires_at().unwrap(), before + mins(30));
+    assert_eq!(
+        world.extend(id, Extension::To(term("90m"))).unwrap().revision(),
+        extended.revision(),
+        "it is so already"
+    );
+    world.advance(mins(89));
+    assert_eq!(world.get(id).state().phase(), Phase::Ready);
+    world.advance(mins(1));
+    let rental = world.get(id);
+    assert_eq!(rental.state().end_reason(), Some(&EndReason::Expired));
+    assert_eq!(rental.exit().unwrap().finished_at, before + mins(30));
+}
+
+#[test]
+fn what_cannot_be_extended_says_why() {
+    let mut world = World::new();
+    let id = world.rent();
+    assert!(matches!(world.extend(id, Extension::To(term("59m"))), Err(ExtendError::Invalid(_))));
+    assert!(matches!(world.extend(id, Extension::By(term("366d"))), Err(ExtendError::Invalid(_))));
+    world.pool.run_until(world.rentals.cancel(id)).unwrap();
+    assert!(matches!(world.extend(id, Extension::By(term("1h"))), Err(ExtendError::Over)));
+    world.pool.run_until_stalled();
+    let mut request = world.request();
+    request.spec.term = Term::OpenEnded;
+    let open = world.rent_so(request);
+    assert!(matches!(world.extend(open, Extension::By(term("1h"))), Err(ExtendError::OpenEnded)));
+    // Paid time that is over stays over, also where the engine cannot be stopped yet.
+    world.pool.run_until(world.rentals.cancel(open)).unwrap();
+    world.pool.run_until_stalled();
+    let late = world.rent();
+    world.runtime.set_available(false);
+    world.store.set_hanging(true);
+    world.clock.advance(mins(61));
+    world.pool.run_until_stalled();
+    world.store.set_hanging(false);
+    assert!(matches!(world.extend(late, Extension::By(term("1h"))), Err(ExtendError::Over)));
+}
+
+#[test]
+fn the_renter_is_warned_told_of_an_extension_and_warned_again() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.advance(mins(55));
+    let warning = world.announced(id);
+    assert!(warning.len() == 1 && warning[0].contains("in 5 minutes"), "{warning:?}");
+    world.extend(id, Extension::By(term("30m"))).unwrap();
+    let withdrawn = world.announced(id);
+    assert!(withdrawn.len() == 2 && withdrawn[1].contains("was extended"), "{withdrawn:?}");
+    world.advance(mins(30));
+    assert_eq!(world.announced(id).len(), 3);
+    let told = world.told(id);
+    assert_eq!(told[4..], ["warned", "extended", "warning_withdrawn", "warned"]);
+}
+
+#[test]
+fn a_warning_that_does_not_arrive_holds_nothing_up() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.runtime.fail_next(RuntimeStep::Announce, Fault::Hang);
+    world.advance(mins(55));
+    assert!(!world.told(id).contains(&"warned"));
+    world.advance(SignedDuration::from_secs(5));
+    assert!(world.told(id).contains(&"warned"), "the platform hears of it all the same");
+    world.advance(mins(5));
+    assert_eq!(world.get(id).state().phase(), Phase::Ended);
+}
+
+#[test]
+fn a_changed_credential_reaches_the_container() {
+    let mut world = World::new();
+    let id = world.rent();
+    let first = Credential::Password(password("first-password"));
+    assert!(world.lets_in(id, &first));
+    let second = world.change_access(id, "second-password");
+    assert!(world.lets_in(id, &second) && !world.lets_in(id, &first));
+    assert!(!world.get(id).access_outdated());
+    assert_eq!(world.told(id)[4..], ["access_changed", "access_applied"]);
+}
+
+#[test]
+fn a_credential_is_changed_until_the_container_has_taken_it() {
+    for fault in [
+        Fault::Before(RuntimeError::Refused("no room".into())),
+        Fault::After(RuntimeError::Unavailable("lost".into())),
+        Fault::Panic,
+    ] {
+        let mut world = World::new();
+        let id = world.rent();
+        world.runtime.fail_next(RuntimeStep::ReplaceAccess, fault);
+        let second = world.change_access(id, "second-password");
+        assert!(world.get(id).access_outdated());
+        world.advance(SignedDuration::from_secs(20));
+        assert!(world.lets_in(id, &second) && !world.get(id).access_outdated());
+        assert_eq!(world.get(id).state().phase(), Phase::Ready, "its renter keeps it meanwhile");
+    }
+}
+
+#[test]
+fn a_container_that_does_not_take_a_credential_is_ended_in_time() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.runtime.fail_next(RuntimeStep::ReplaceAccess, Fault::Hang);
+    world.change_access(id, "second-password");
+    world.advance(mins(60));
+    assert_eq!(world.get(id).state().end_reason(), Some(&EndReason::Expired));
+}
+
+#[test]
+fn a_credential_changed_on_the_way_up_is_what_the_container_gets() {
+    for step in [RuntimeStep::Prepare, RuntimeStep::Create, RuntimeStep::Start, RuntimeStep::Verify] {
+        let mut world = World::new();
+        world.runtime.fail_next(step, Fault::After(RuntimeError::Unavailable("lost".into())));
+        let id = world.rent();
+        assert_ne!(world.get(id).state().phase(), Phase::Ready, "{step:?}");
+        let second = world.change_access(id, "second-password");
+        world.advance(SignedDuration::from_secs(20));
+        assert_eq!(world.get(id).state().phase(), Phase::Ready, "{step:?}");
+        assert!(world.lets_in(id, &second), "{step:?}");
+    }
+}
+
+#[test]
+fn an_image_is_pinned_before_its_container_is_made() {
+    let mut world = World::new();
+    let mut request = world.request();
+    request.spec.pin_image = true;
+    let id = world.rent_so(request);
+    assert_eq!(world.told(id)[..3], ["claimed", "pinned", "created"]);
+    assert!(world.get(id).pinned().is_some());
+}
+
+#[test]
+fn a_follower_hears_each_event_once_from_wherever_it_begins() {
+    let mut world = World::new();
+    let mut early = world.rentals.follow(Position::ZERO);
+    let id = world.rent();
+    let mut late = world.rentals.follow(Position::new(2));
+    world.pool.run_until(world.rentals.cancel(id)).unwrap();
+    world.pool.run_until_stalled();
+    let mut read = |follower: &mut gpurent_core::follow::Follower, n: usize| {
+        let mut positions = Vec::new();
+        while positions.len() < n {
+            if let gpurent_core::follow::Followed::Entry(entry) = world.pool.run_until(follower.next()).unwrap() {
+                positions.push(entry.position.get());
+            }
+        }
+        positions
+    };
+    assert_eq!(read(&mut early, 7), (1..=7).collect::<Vec<_>>());
+    assert_eq!(read(&mut late, 5), (3..=7).collect::<Vec<_>>());
+    assert_eq!(world.rentals.last_position(), Position::new(7));
+}
+
+#[test]
+fn a_plan_says_what_would_be_done_and_does_nothing() {
+    let mut world = World::new();
+    let id = world.rent();
+    let look = |world: &mut World| {
+        let host: HostId = "host".parse().unwrap();
+        let observation = world.pool.run_until(world.runtime.observe(&host)).unwrap();
+        let live = world.pool.run_until(world.store.live(&host)).unwrap();
+        let known: Vec<_> = live.iter().map(Rental::id).collect();
+        plan(&live, &known, &observation, &world.clock.now(), &Timing::default())
+    };
+    let launch = world.get(id).launch();
+    assert_eq!(look(&mut world), [Planned::Runs { rental: id, launch }]);
+    world.clock.advance(mins(60));
+    let planned = look(&mut world);
+    assert!(matches!(&planned[..], [Planned::Step { action, .. }] if action.starts_with("end:")), "{planned:?}");
+    world.runtime.lose(launch);
+    world.pool.run_until_stalled();
+    let other = plan(&[], &[], &Default::default(), &world.clock.now(), &Timing::default());
+    assert!(other.is_empty());
+}
+
+#[test]
+fn a_rental_of_a_lost_engine_is_ended_by_force() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.runtime.set_available(false);
+    let started = world.get(id).started_at().unwrap();
+    world.advance(mins(10));
+    let (store, now) = (world.store.clone(), world.clock.now().wall);
+    let ended = world.pool.run_until(force_end(&*store, id, started + mins(3), now)).unwrap().unwrap();
+    assert_eq!(ended.segments()[0].ended_at, Some(started + mins(3)));
+    assert_eq!(ended.state().phase(), Phase::Ended);
+    let held = world.pool.run_until(world.rentals.held()).unwrap();
+    assert!(held.gpus.is_empty() && held.ports.is_empty());
+    let again = world.pool.run_until(force_end(&*store, id, now, now)).unwrap().unwrap();
+    assert_eq!(again.segments(), ended.segments(), "once");
+    assert_eq!(world.told(id).last(), Some(&Event::Ended.name()));
+}
