@@ -10,15 +10,20 @@ use futures_util::future::BoxFuture;
 /// One of the things that are compared: runs it once, and gives the times that count.
 pub type Subject<'a> = (&'a str, Box<dyn FnMut() -> BoxFuture<'a, Vec<Duration>> + 'a>);
 
-/// A subject that is measured from its beginning to its end, without a runtime.
-pub fn plain<'a>(name: &'a str, mut run: impl FnMut() + 'a) -> Subject<'a> {
-    let timed = move || -> BoxFuture<'a, Vec<Duration>> {
-        let begun = Instant::now();
-        run();
-        let took = vec![begun.elapsed()];
-        Box::pin(async move { took })
-    };
-    (name, Box::new(timed))
+/// As [`compare`], for subjects that bring their own executor or need none.
+pub fn compare_plain(question: &str, rounds: usize, mut subjects: Vec<(&str, Box<dyn FnMut() + '_>)>) {
+    let count = subjects.len();
+    let mut times: Vec<Vec<Duration>> = vec![Vec::new(); count];
+    for round in 0..rounds {
+        for turn in 0..count {
+            let which = (round + turn) % count;
+            let begun = Instant::now();
+            (subjects[which].1)();
+            times[which].push(begun.elapsed());
+        }
+    }
+    let names: Vec<&str> = subjects.iter().map(|(name, _)| *name).collect();
+    tell(question, &names, &times);
 }
 
 /// Runs every subject once a round, each round beginning with another one, and prints what came of it.

@@ -84,7 +84,7 @@ const SCRIPT: &str = "\
 WITH made AS (
     INSERT INTO gpurent.rental (id, host_id, renter, name, phase, revision, created_at, expires_at, fingerprint, body)
     VALUES (gen_random_uuid(), gen_random_uuid()::text, 'me', gen_random_uuid()::text, 'provisioning', 1, 0, NULL,
-            decode(repeat('07', 32), 'hex'), 'BODY')
+            decode(repeat('07', 32), 'hex'), gpurent_bench.rental())
     RETURNING id, host_id
 ), gpus AS (
     INSERT INTO gpurent.gpu_hold (host_id, gpu_uuid, rental_id) SELECT host_id, gen_random_uuid()::text, id FROM made
@@ -97,7 +97,7 @@ WITH made AS (
     INSERT INTO gpurent.idempotency (host_id, renter, key, fingerprint, rental_id)
     SELECT host_id, 'me', id::text, decode(repeat('07', 32), 'hex'), id FROM made
 )
-INSERT INTO gpurent.event (host_id, rental_id, seq, at, name, body) SELECT host_id, id, 1, 0, 'claimed', 'BODY' FROM made;
+INSERT INTO gpurent.event (host_id, rental_id, seq, at, name, body) SELECT host_id, id, 1, 0, 'claimed', gpurent_bench.rental() FROM made;
 ";
 
 fn theirs(script: &std::path::Path, clients: usize) -> f64 {
@@ -137,10 +137,18 @@ async fn main() {
     for _ in 0..32 {
         stores.push(valid(PostgresStore::connect(&url).await));
     }
-    let body = body_of_a_rental(&stores[0]).await.replace('\'', "''");
+    // pgbench would take what follows a colon in the JSON for a variable; as a function without arguments
+    // it is a constant of the plan.
+    let body = body_of_a_rental(&stores[0]).await;
+    let function = format!(
+        "DROP SCHEMA IF EXISTS gpurent_bench CASCADE; CREATE SCHEMA gpurent_bench;
+         CREATE FUNCTION gpurent_bench.rental() RETURNS jsonb IMMUTABLE LANGUAGE sql AS $f$ SELECT $json${body}$json$::jsonb $f$"
+    );
+    let psql = Command::new("psql").args(["-q", "-c", &function, &url]).status();
+    assert!(valid(psql).success());
     let directory = valid(tempfile::tempdir());
     let script = directory.path().join("create.sql");
-    valid(std::fs::write(&script, SCRIPT.replace("BODY", &body).replace("\n    ", " ").replace("\n)", " )")));
+    valid(std::fs::write(&script, SCRIPT.replace("\n    ", " ").replace("\n)", " )")));
     println!("rentals made a second (transactions; ours takes two round trips, pgbench's statement one)");
     for clients in [1, 8, 32] {
         let (mut us, mut them, mut again) = (Vec::new(), Vec::new(), Vec::new());

@@ -127,15 +127,13 @@ fn by_hand(key: &SealKey) {
 
 fn main() {
     let key = Arc::new(SealKey::generate().0);
-    let by_hand = || by_hand(&key);
-    let subjects = vec![
-        gpurent_benches::plain("a whole life by the reconciler", || whole_life(&key)),
-        gpurent_benches::plain("the same by hand", by_hand),
-        gpurent_benches::plain("the same by hand, again (A/A)", by_hand),
-    ];
-    block_on(gpurent_benches::compare(
+    gpurent_benches::compare_plain(
         "What does a rental's whole life cost in memory, on an executor that is not tokio?",
         gpurent_benches::rounds(400),
-        subjects,
-    ));
+        vec![
+            ("a whole life by the reconciler", Box::new(|| whole_life(&key))),
+            ("the same by hand", Box::new(|| by_hand(&key))),
+            ("the same by hand, again (A/A)", Box::new(|| by_hand(&key))),
+        ],
+    );
 }

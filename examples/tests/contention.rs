@@ -58,3 +58,31 @@ async fn keyless_off_loopback_is_refused() {
     assert!(!machine.run_to_end().await.success());
     assert!(machine.log().contains("without an API key the server listens on loopback only"), "{}", machine.log());
 }
+
+#[tokio::test]
+async fn one_key_a_thousand_times_at_once_is_one_rental() {
+    let machine = Machine::new("simulated:2:RTX 5090");
+    let _host = machine.start().await;
+    let body = request("gpurent-test/busybox:1", "1h");
+    let send = async |body: serde_json::Value| {
+        let post = machine.client.post(machine.url("/v1/rentals")).header("Idempotency-Key", "order-4711").json(&body);
+        let response = post.send().await.unwrap();
+        (response.status().as_u16(), response.json::<serde_json::Value>().await.unwrap())
+    };
+    let answers = join_all((0..1000).map(|_| send(body.clone()))).await;
+    assert_eq!(answers.iter().filter(|(status, _)| *status == 201).count(), 1);
+    let id = answers[0].1["id"].as_str().unwrap();
+    for (status, rental) in &answers {
+        assert!(matches!(status, 200 | 201) && rental["id"] == id, "{status} {rental}");
+    }
+    let mut other = body;
+    other["duration"] = json!("2h");
+    let (status, problem) = send(other).await;
+    assert_eq!((status, &problem["type"]), (422, &json!("/problems/idempotency-key-reused")));
+    assert_eq!(machine.get("/v1/rentals").await["rentals"].as_array().unwrap().len(), 1);
+    machine.until(id, &["ready"], Duration::from_secs(30)).await;
+    assert_eq!(machine.containers().await.len(), 1);
+    machine.cancel(id).await;
+    machine.until(id, &["terminated"], Duration::from_secs(30)).await;
+    machine.assert_clean().await;
+}

@@ -20,7 +20,8 @@ async fn fresh_database() -> String {
         connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
     }
     let (server, _) = url.rsplit_once('/').unwrap();
-    format!("{server}/{name}")
+    // The tests' role is called gpurent, as our schema is: see `PostgresStore::from_pool`.
+    format!("{server}/{name}?options=-csearch_path%3Dpublic")
 }
 
 async fn start(url: &str) -> Child {

@@ -37,6 +37,9 @@ pub enum StoreError {
     /// The host id belongs to another engine: two machines are configured with one host id.
     #[error("this host id is pinned to the engine {0}")]
     HostPinned(EngineId),
+    /// The database is set up so that it must not be used as asked: somebody has to change that.
+    #[error("the database must not be used as it is set up")]
+    Misconfigured(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// What is stored cannot be understood: an operator has to look.
     #[error("the store holds something unreadable")]
     Corrupt(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -317,7 +317,7 @@ async fn a_rental_of_v1_is_made_shown_listed_and_ended() {
     assert_eq!(access["password"].as_str().unwrap().len(), 24, "generated where none was given");
     assert_eq!(access["ssh_command"], format!("ssh -p {} gpu-user@127.0.0.1", ports[&22]));
     assert!(!host.get(&path).await.1.to_string().contains(access["password"].as_str().unwrap()));
-    assert_eq!(host.get("/v1/rentals?limit=1&phase=ready").await.1["rentals"][0]["id"], made["id"]);
+    assert_eq!(host.get("/v1/rentals?limit=1&state=ready").await.1["rentals"][0]["id"], made["id"]);
     assert_eq!(host.client.delete(host.url(&path)).send().await.unwrap().status(), 202);
     while host.get(&path).await.1["state"] != "terminated" {
         tokio::task::yield_now().await;

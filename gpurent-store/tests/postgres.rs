@@ -15,7 +15,7 @@ use gpurent_core::placement::{NoPlace, Placement};
 use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::seal::{Fingerprint, Sealed};
 use gpurent_core::spec::RentalSpec;
-use gpurent_core::store::{ClaimError, NewRental, Store};
+use gpurent_core::store::{ClaimError, NewRental, Store, StoreError};
 use gpurent_store::PostgresStore;
 use sqlx::PgPool;
 
@@ -43,7 +43,7 @@ async fn the_schema_is_brought_up_to_date_by_many_at_once() {
 
 #[tokio::test]
 async fn nothing_is_put_outside_our_own_schema() {
-    let pool = PgPool::connect(&url()).await.unwrap();
+    let pool = PgPool::connect(&format!("{}?options=-csearch_path%3Dpublic", url())).await.unwrap();
     PostgresStore::from_pool(pool.clone()).await.unwrap();
     let foreign: Vec<String> = sqlx::query_scalar(
         "SELECT schemaname || '.' || tablename FROM pg_tables
@@ -53,6 +53,13 @@ async fn nothing_is_put_outside_our_own_schema() {
     .await
     .unwrap();
     assert!(foreign.is_empty(), "{foreign:?}");
+}
+
+#[tokio::test]
+async fn an_applications_tables_never_land_among_ours() {
+    // The tests' role is called gpurent, and so its search path begins with our schema.
+    let pool = PgPool::connect(&url()).await.unwrap();
+    assert!(matches!(PostgresStore::from_pool(pool).await, Err(StoreError::Misconfigured(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,7 +43,7 @@ fn data(event: &Event) -> Value {
             json!({"duration_seconds": term.duration().map(|duration| duration.as_secs())})
         }
         Event::AccessChanged { credential } => json!({"auth": credential}),
-        Event::EndBegan { reason } => view::end(reason),
+        Event::EndBegan { reason } => json!(view::end(reason)),
         Event::Stopped { exit } => json!({"exit": exit}),
         _ => json!({}),
     }

@@ -52,14 +52,30 @@ impl PostgresStore {
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(options.options([("statement_timeout", "8s"), ("lock_timeout", "5s")]));
-        Self::from_pool(pool).await
+        Self::migrate(pool).await
     }
 
     /// Uses an application's own pool, and brings the schema up to date.
     ///
     /// # Errors
-    /// As [`PostgresStore::connect`].
+    /// As [`PostgresStore::connect`]; [`StoreError::Misconfigured`] where the pool's connections look for
+    /// unqualified names in our schema. That is so for a role that is called `gpurent`, whose default search
+    /// path begins with the schema of its own name: the application's next migration would land among our
+    /// tables.
     pub async fn from_pool(pool: PgPool) -> Result<Self, StoreError> {
+        let query = sqlx::query_scalar(
+            "SELECT EXISTS (
+                 SELECT 1 FROM unnest(string_to_array(current_setting('search_path'), ',')) AS part (name)
+                 WHERE trim(both ' \"' FROM part.name) = 'gpurent'
+                    OR (trim(both ' \"' FROM part.name) = '$user' AND current_user = 'gpurent'))",
+        );
+        if bounded(query.fetch_one(&pool)).await? {
+            return Err(StoreError::Misconfigured(Box::new(AmongOurTables)));
+        }
+        Self::migrate(pool).await
+    }
+
+    async fn migrate(pool: PgPool) -> Result<Self, StoreError> {
         let mut migrator = Migrator { ..Migrator::DEFAULT };
         migrator.migrations = MIGRATIONS.migrations.clone();
         migrator.dangerous_set_table_name("gpurent._migrations");
@@ -68,6 +84,10 @@ impl PostgresStore {
         Ok(Self { pool, claiming: Mutex::new(()) })
     }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("the connections' search_path leads into the schema gpurent: use another role, or set search_path=public")]
+struct AmongOurTables;
 
 type EventColumns = (i64, i64, Json<Event>);
 
