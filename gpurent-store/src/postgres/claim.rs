@@ -1,4 +1,4 @@
-//! Making a rental: one look at what is held, one statement that writes it all.
+//! Making a rental: one look at what is held, unless that is known, and one statement that writes it all.
 
 use gpurent_core::gpu::GpuUuid;
 use gpurent_core::id::HostId;
@@ -9,6 +9,7 @@ use gpurent_core::store::{ClaimError, Claimed, NewRental, StoreError};
 use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 
+use super::held::Beliefs;
 use crate::claim::{Decision, Look, decide};
 use crate::error::{bounded, broken_constraint};
 use crate::row::RentalColumns;
@@ -28,7 +29,26 @@ const LOOK: &str = "
     LEFT JOIN gpurent.idempotency AS once ON once.host_id = $1 AND once.renter = $3 AND once.key = $4
     LEFT JOIN gpurent.rental AS keyed ON keyed.id = once.rental_id";
 
-pub(super) async fn claim(pool: &PgPool, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
+pub(super) async fn claim(
+    pool: &PgPool,
+    beliefs: &Beliefs,
+    new: &NewRental,
+    placement: &Placement,
+) -> Result<Claimed, ClaimError> {
+    let (version, believed) = beliefs.of(&new.host);
+    if let Some(held) = believed
+        && let Ok(placed) = placement.place(new.id, &new.spec, &held)
+    {
+        match write(pool, new, placed).await {
+            Ok(rental) => {
+                beliefs.took(&rental);
+                return Ok(Claimed::New(rental));
+            }
+            // It is otherwise than believed, or was asked for before: the look tells.
+            Err(error) if is_lost_race(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     for _ in 0..TRIES {
         let query = sqlx::query_as(LOOK)
             .bind(new.host.as_str())
@@ -42,14 +62,18 @@ pub(super) async fn claim(pool: &PgPool, new: &NewRental, placement: &Placement)
             same_name: named.zip(named_as).map(asked),
             same_key: keyed.zip(keyed_as).map(asked),
         };
+        beliefs.learn(&new.host, version, look.held.clone());
         let placed = match decide(look, new, placement)? {
             Decision::Existing(rental) => return Ok(Claimed::Existing(rental)),
             Decision::Write(placed) => placed,
         };
         match write(pool, new, placed).await {
-            Ok(rental) => return Ok(Claimed::New(rental)),
+            Ok(rental) => {
+                beliefs.took(&rental);
+                return Ok(Claimed::New(rental));
+            }
             // Another process was faster: what it took shows in the next look.
-            Err(error) if is_lost_race(&error) => {}
+            Err(error) if is_lost_race(&error) => beliefs.forget(&new.host),
             Err(error) => return Err(error.into()),
         }
     }

@@ -1,18 +1,21 @@
 //! The store on PostgreSQL 12 and later.
 //!
 //! Every write of a rental is one statement, and so one transaction and one round trip: its parts are
-//! data-modifying CTEs that all hang on the one that may or may not happen. [`claim`] makes rentals, [`commit`] changes
+//! data-modifying CTEs that all hang on the one that may or may not happen. [`claim`] makes rentals ([`held`] spares most of them a look), [`commit`] changes
 //! them, [`journal`] publishes what happened, [`views`] shows rentals to tools of other platforms; reading
 //! is here.
 
 mod claim;
 mod commit;
+mod held;
 mod journal;
 mod keys;
 mod views;
 
 pub use views::CompatibilityViews;
 
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,21 +26,32 @@ use gpurent_core::rental::Rental;
 use gpurent_core::seal::Sealed;
 use gpurent_core::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError, Tenure};
 use jiff::Timestamp;
+use sqlx::Connection as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::types::Json;
 use tokio::sync::Mutex;
+
+use held::Beliefs;
 
 use crate::error::bounded;
 use crate::row::{recorded, signed, unsigned};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// A connection that was idle for so long is asked whether it lives before it is used.
+const MAY_HAVE_DIED: Duration = Duration::from_secs(1);
+
+/// For so many hosts a place to stand in line is kept before unused ones are dropped.
+const MOST_LINES: usize = 4096;
+
 /// Rentals in the schema `gpurent` of a PostgreSQL database.
 pub struct PostgresStore {
     pool: PgPool,
-    /// Claims of one process stand in line here instead of fighting over the same GPU in the database.
-    claiming: Mutex<()>,
+    /// Claims of one process for one host stand in line here instead of fighting over the same GPU in the
+    /// database.
+    claiming: std::sync::Mutex<HashMap<HostId, Arc<Mutex<()>>>>,
+    beliefs: Beliefs,
 }
 
 impl PostgresStore {
@@ -51,6 +65,11 @@ impl PostgresStore {
         let pool = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(5))
+            // A connection that was just used need not be asked whether it lives: that is a round trip.
+            .test_before_acquire(false)
+            .before_acquire(|connection, metadata| {
+                Box::pin(async move { Ok(metadata.idle_for < MAY_HAVE_DIED || connection.ping().await.is_ok()) })
+            })
             .connect_lazy_with(options.options([("statement_timeout", "8s"), ("lock_timeout", "5s")]));
         Self::migrate(pool).await
     }
@@ -75,13 +94,22 @@ impl PostgresStore {
         Self::migrate(pool).await
     }
 
+    fn line_of(&self, host: &HostId) -> Arc<Mutex<()>> {
+        let mut lines = self.claiming.lock().unwrap_or_else(PoisonError::into_inner);
+        // Lines where nobody stands are not kept for ever.
+        if lines.len() >= MOST_LINES {
+            lines.retain(|_, line| Arc::strong_count(line) > 1);
+        }
+        Arc::clone(lines.entry(host.clone()).or_default())
+    }
+
     async fn migrate(pool: PgPool) -> Result<Self, StoreError> {
         let mut migrator = Migrator { ..Migrator::DEFAULT };
         migrator.migrations = MIGRATIONS.migrations.clone();
         migrator.dangerous_set_table_name("gpurent._migrations");
         migrator.create_schema("gpurent");
         migrator.run(&pool).await.map_err(|error| StoreError::Unavailable(error.into()))?;
-        Ok(Self { pool, claiming: Mutex::new(()) })
+        Ok(Self { pool, claiming: Default::default(), beliefs: Beliefs::default() })
     }
 }
 
@@ -125,12 +153,20 @@ impl Store for PostgresStore {
     }
 
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
-        let _turn = bounded(async { Ok(self.claiming.lock().await) }).await?;
-        claim::claim(&self.pool, new, placement).await
+        let line = self.line_of(&new.host);
+        let _turn = bounded(async { Ok(line.lock().await) }).await?;
+        claim::claim(&self.pool, &self.beliefs, new, placement).await
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
-        commit::commit(&self.pool, change).await
+        let frees =
+            !change.rental().is_live() || change.events().iter().any(|e| matches!(e.event, Event::Relaunched { .. }));
+        let committed = commit::commit(&self.pool, change).await;
+        if frees {
+            // Also where it failed: then it may have happened all the same.
+            self.beliefs.forget(change.rental().host());
+        }
+        committed
     }
 
     async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
