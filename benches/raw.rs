@@ -1,12 +1,13 @@
 //! The peer of everything about containers: the same engine, spoken to by hand through the same socket.
-//! Its containers have the same network, one published port and the same limits, and none of our parts.
+//! Its containers have the same network, one published port, a GPU request and the same limits, and none of
+//! our parts.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::models::{ContainerCreateBody, DeviceRequest, HostConfig, PortBinding};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
 };
@@ -33,6 +34,14 @@ impl Raw {
         let name = format!("gpurent-bench-raw-{}-{n}", std::process::id());
         let port = 41_000 + n % 4000;
         let binding = PortBinding { host_ip: None, host_port: Some(port.to_string()) };
+        // The same request for a GPU, which the engine's hook serves.
+        let gpu = DeviceRequest {
+            driver: Some(String::new()),
+            count: Some(0),
+            device_ids: Some(vec!["GPU-00000000-0000-4000-8000-000000000000".to_owned()]),
+            capabilities: Some(vec![vec!["gpu".to_owned()]]),
+            options: None,
+        };
         let body = ContainerCreateBody {
             image: Some(IMAGE.to_owned()),
             cmd: Some(vec!["sleep".to_owned(), "1000000".to_owned()]),
@@ -45,6 +54,7 @@ impl Raw {
                 nano_cpus: Some(500_000_000),
                 pids_limit: Some(4096),
                 init: Some(true),
+                device_requests: Some(vec![gpu]),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()

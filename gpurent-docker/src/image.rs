@@ -82,8 +82,9 @@ pub(crate) async fn ensure(
 ) -> Result<Prepared, RuntimeError> {
     let prepared = |found: &ImageInspect| Prepared { digest: digest_of(found, image) };
     let mark = mark_of_privacy(image);
-    if let Some(found) = inspect(docker, image).await?.filter(|_| registry.is_none()) {
-        match docker.inspect_image(&mark).await {
+    let (found, marked) = tokio::join!(inspect(docker, image), docker.inspect_image(&mark));
+    if let Some(found) = found?.filter(|_| registry.is_none()) {
+        match marked {
             Err(error) if is_missing(&error) => return Ok(prepared(&found)),
             Err(error) => return Err(unavailable(error)),
             Ok(_somebody_logged_in_for_it) => ask_registry(docker, image, None).await?,

@@ -2,8 +2,9 @@
 //! `container`, what the engine says of one in `state`, the kit's volume in `kit::volume`, the way of
 //! credentials in `access_dir`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -34,7 +35,7 @@ use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::firewall::Firewall;
 use crate::image::{self, PullPatience, full_name};
 use crate::kit::volume::KitVolume;
-use crate::kit::{ACCESS, ANNOUNCE, AccessKit, LET_IN, access_archive, access_files};
+use crate::kit::{ACCESS, ANNOUNCE, AccessKit, HashedCredential, LET_IN, access_archive, access_files};
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::{client, devices, exec, kit, network, ssh};
 
@@ -44,6 +45,9 @@ const LOG_PATIENCE: Duration = Duration::from_secs(10);
 const MOST_LOG_BYTES: usize = 4 * 1024 * 1024;
 /// How often a container that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// How often a container's SSH is knocked at, and after how many knocks the engine is asked about it.
+const KNOCK_EVERY: Duration = Duration::from_millis(10);
+const LOOKS_AT_THE_ENGINE: u32 = 8;
 /// How long a removal or a kill may take to show.
 const SETTLE: Duration = Duration::from_secs(30);
 
@@ -60,6 +64,8 @@ pub struct DockerRuntime {
     /// Where published ports are reached from here.
     reach: String,
     attaching: Attaching,
+    /// Containers that this process made and has not started yet.
+    never_started: Mutex<BTreeSet<LaunchId>>,
     /// Pulls at once: more would only share the same line.
     pulls: Semaphore,
 }
@@ -84,6 +90,7 @@ impl DockerRuntime {
             patience: PullPatience::default(),
             reach: address.host().to_owned(),
             attaching: Attaching::default(),
+            never_started: Mutex::default(),
             pulls: Semaphore::new(CONCURRENT_PULLS),
         })
     }
@@ -177,6 +184,10 @@ impl DockerRuntime {
         Ok(found.map(|container| container.state.unwrap_or_default()))
     }
 
+    fn never_started(&self) -> MutexGuard<'_, BTreeSet<LaunchId>> {
+        self.never_started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Where the launch's credentials are handed over, unless they have to be uploaded.
     async fn access_dir(&self, image: &ImageRef) -> Option<&AccessDir> {
         let directory = self.access_dir.as_ref()?;
@@ -208,6 +219,14 @@ impl DockerRuntime {
         let name = launch.container_name();
         let uploaded = self.docker.upload_to_container(&name, Some(options), bollard::body_full(archive.into())).await;
         uploaded.map_err(|error| classify(error, &[]))
+    }
+
+    async fn expect_running(&self, launch: LaunchId) -> Result<(), RuntimeError> {
+        let state = self.state(launch).await?.ok_or(RuntimeError::Missing)?;
+        if is_running(&state) {
+            return Ok(());
+        }
+        Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited))
     }
 
     async fn image_config(&self, launch: &LaunchSpec) -> Result<bollard::models::ImageConfig, RuntimeError> {
@@ -289,8 +308,10 @@ impl ContainerRuntime for DockerRuntime {
         progress: &dyn PullProgress,
     ) -> Result<Prepared, RuntimeError> {
         let (docker, image) = (&self.docker, &launch.image);
-        let prepared = image::ensure(docker, &self.pulls, image, registry, self.patience, progress).await?;
-        self.isolate().await?;
+        let (prepared, _isolation) = tokio::try_join!(
+            image::ensure(docker, &self.pulls, image, registry, self.patience, progress),
+            self.isolate(),
+        )?;
         self.kit.ensure(docker, &full_name(image)).await?;
         self.attaching.attaches(docker, &self.kit.kit, launch).await?;
         self.access_dir(image).await;
@@ -299,10 +320,13 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError> {
         let attach = self.attaching.attaches(&self.docker, &self.kit.kit, launch).await?;
-        let config = self.image_config(launch).await?;
-        let files = access_files(&launch.login, credential, &config).await;
-        let files = files.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
-        self.kit.ensure_still(&self.docker, &full_name(&launch.image)).await?;
+        let image = full_name(&launch.image);
+        let (config, secret, ()) = tokio::try_join!(
+            self.image_config(launch),
+            HashedCredential::of(credential),
+            self.kit.ensure_still(&self.docker, &image),
+        )?;
+        let files = access_files(&launch.login, &secret, &config);
         let directory = self.access_dir(&launch.image).await;
         if directory.is_some() {
             // The engine refuses a bind of what is not there.
@@ -313,7 +337,10 @@ impl ContainerRuntime for DockerRuntime {
         let mount = directory.map(|directory| directory.mount(launch.id));
         let body = body(launch, &config, &self.kit.kit, self.share, attach, mount);
         let (created, bound) = match self.docker.create_container(Some(options), body).await {
-            Ok(made) => (Created { container: container_id(made.id)?, gpus_attached: attach }, directory.is_some()),
+            Ok(made) => {
+                self.never_started().insert(launch.id);
+                (Created { container: container_id(made.id)?, gpus_attached: attach }, directory.is_some())
+            }
             Err(error) if matches!(refusal(&error), Some((409, _))) => self.adopt(launch, error).await?,
             Err(error) => return Err(classify(error, &ports(launch))),
         };
@@ -325,12 +352,18 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn start(&self, launch: &LaunchSpec) -> Result<Timestamp, RuntimeError> {
-        // Starting what runs already is fine with Docker (304), but what ended must not run again.
-        let before = self.state(launch.id).await?.ok_or(RuntimeError::Missing)?;
-        if let Some(exit) = exit(&before) {
-            return Err(RuntimeError::Exited(exit));
-        }
-        if !is_running(&before) {
+        // Starting what runs already is fine with Docker (304), but what ended must not run again: unless it
+        // was made a moment ago, and so never ran, it is looked at first.
+        let runs = if self.never_started().remove(&launch.id) {
+            false
+        } else {
+            let before = self.state(launch.id).await?.ok_or(RuntimeError::Missing)?;
+            if let Some(exit) = exit(&before) {
+                return Err(RuntimeError::Exited(exit));
+            }
+            is_running(&before)
+        };
+        if !runs {
             let name = launch.id.container_name();
             self.docker.start_container(&name, None).await.map_err(|error| classify(error, &ports(launch)))?;
         }
@@ -342,19 +375,21 @@ impl ContainerRuntime for DockerRuntime {
     async fn verify(&self, launch: &LaunchSpec, within: Duration) -> Result<(), RuntimeError> {
         let port = launch.ssh_port().ok_or_else(|| RuntimeError::Refused("no SSH port".into()))?;
         let begun = Instant::now();
-        loop {
-            let state = self.state(launch.id).await?.ok_or(RuntimeError::Missing)?;
-            if !is_running(&state) {
-                return Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited));
+        for look in 0u32.. {
+            // The port alone proves nothing: the engine's proxy may listen for a container that has ended.
+            if look % LOOKS_AT_THE_ENGINE == 0 {
+                self.expect_running(launch.id).await?;
             }
             if ssh::greets((&self.reach, port.get())).await {
+                self.expect_running(launch.id).await?;
                 return devices::check(&self.docker, launch).await;
             }
             if begun.elapsed() >= within {
-                return Err(RuntimeError::AccessTimeout(within));
+                break;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(KNOCK_EVERY).await;
         }
+        Err(RuntimeError::AccessTimeout(within))
     }
 
     async fn replace_access(&self, launch: &LaunchSpec, credential: &Credential) -> Result<(), RuntimeError> {
@@ -366,8 +401,8 @@ impl ContainerRuntime for DockerRuntime {
             return Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited));
         }
         let config = self.image_config(launch).await?;
-        let files = access_files(&launch.login, credential, &config).await;
-        self.hand_over(launch.id, &files.map_err(|error| RuntimeError::Refused(Box::new(error)))?, bound).await?;
+        let files = access_files(&launch.login, &HashedCredential::of(credential).await?, &config);
+        self.hand_over(launch.id, &files, bound).await?;
         exec::run(&self.docker, &name, vec![LET_IN.to_owned()]).await.map(|_| ())
     }
 
@@ -417,6 +452,7 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         remove_by_name(&self.docker, &launch.container_name()).await?;
+        self.never_started().remove(&launch);
         self.settled(launch, |state| state.is_none()).await?;
         if let Some(directory) = &self.access_dir {
             let removed = directory.remove(launch).await;

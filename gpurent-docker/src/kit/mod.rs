@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bollard::models::ImageConfig;
 use gpurent_core::access::{Credential, LoginUser};
+use gpurent_core::runtime::RuntimeError;
 use sha_crypt::{PasswordHasher, ShaCrypt};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
@@ -213,17 +214,34 @@ fn append(
     tar.append_data(&mut header(kind, mode, content.len() as u64), path, content)
 }
 
+/// A credential as it goes into a container: never the clear password.
+pub(crate) struct HashedCredential {
+    kind: &'static str,
+    hash: String,
+    key: String,
+}
+
+impl HashedCredential {
+    pub(crate) async fn of(credential: &Credential) -> Result<Self, RuntimeError> {
+        Ok(match credential {
+            Credential::Password(password) => {
+                let hash = hash(password.expose().to_owned()).await;
+                let hash = hash.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+                Self { kind: "password", hash, key: String::new() }
+            }
+            Credential::PublicKey(key) => Self { kind: "key", hash: String::new(), key: key.as_str().to_owned() },
+        })
+    }
+}
+
 /// What one container's `init` is given: whom to let in and how, a file each. Passwords go in hashed
 /// (sha512-crypt).
-pub(crate) async fn access_files(
+pub(crate) fn access_files(
     user: &LoginUser,
-    credential: &Credential,
+    credential: &HashedCredential,
     image: &ImageConfig,
-) -> Result<Vec<(&'static str, String)>, std::io::Error> {
-    let (kind, hash, key) = match credential {
-        Credential::Password(password) => ("password", hash(password.expose().to_owned()).await?, String::new()),
-        Credential::PublicKey(key) => ("key", String::new(), key.as_str().to_owned()),
-    };
+) -> Vec<(&'static str, String)> {
+    let HashedCredential { kind, hash, key } = credential;
     // The image's own words go into our script's files: one line each, whatever the image says.
     let one_line = |text: Option<&str>| text.unwrap_or_default().lines().next().unwrap_or_default().to_owned();
     let signal: String = one_line(image.stop_signal.as_deref()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
@@ -231,13 +249,13 @@ pub(crate) async fn access_files(
         ("user", user.as_str().to_owned()),
         ("image-user", one_line(image.user.as_deref())),
         ("stop-signal", signal.strip_prefix("SIG").unwrap_or(&signal).to_owned()),
-        ("password-hash", hash),
-        ("authorized-key", key),
+        ("password-hash", hash.clone()),
+        ("authorized-key", key.clone()),
         // Said, not guessed from the files that are there: the image may have brought some. Last, so that
         // what it names is there.
-        ("kind", kind.to_owned()),
+        ("kind", (*kind).to_owned()),
     ];
-    Ok(files.into_iter().map(|(name, content)| (name, format!("{content}\n"))).collect())
+    files.into_iter().map(|(name, content)| (name, format!("{content}\n"))).collect()
 }
 
 /// The same files as an archive to be unpacked at the root.
@@ -284,7 +302,8 @@ mod tests {
     async fn a_password_goes_in_hashed() {
         let password = gpurent_core::access::Password::new("opensesame".to_owned()).unwrap();
         let credential = Credential::Password(password);
-        let files = access_files(&LoginUser::default(), &credential, &ImageConfig::default()).await.unwrap();
+        let credential = HashedCredential::of(&credential).await.unwrap();
+        let files = access_files(&LoginUser::default(), &credential, &ImageConfig::default());
         let archive = access_archive(&files).unwrap();
         let text = String::from_utf8_lossy(&archive);
         assert!(text.contains("$6$") && !text.contains("opensesame"));
