@@ -64,7 +64,7 @@ impl BenchHost {
             runtime = valid(runtime.with_access_dir(Path::new("/dev/shm/gpurent-bench")));
         }
         let store = Arc::new(valid(PostgresStore::connect(&environment("DATABASE_URL")).await));
-        let pools = valid(PortPools::new(valid(ports.parse()), valid("40000-40999".parse())));
+        let pools = valid(PortPools::new(valid(ports.parse()), valid("31000-31999".parse())));
         let (runtime, sealer) = (Arc::new(runtime), Arc::new(SealKey::generate().0));
         let (rentals, stop, reconciling) = act(&id, &store, &runtime, &sealer, gpus, &pools);
         Self { id, store, runtime, sealer, gpus, pools, rentals, stop: Some(stop), reconciling }

@@ -32,7 +32,8 @@ impl Raw {
     pub async fn up(&self) -> (Duration, String) {
         let n = NEXT.fetch_add(1, Ordering::SeqCst);
         let name = format!("gpurent-bench-raw-{}-{n}", std::process::id());
-        let port = 41_000 + n % 4000;
+        // Below the ports that the kernel gives to outgoing connections.
+        let port = 26_000 + n % 4000;
         let binding = PortBinding { host_ip: None, host_port: Some(port.to_string()) };
         // The same request for a GPU, which the engine's hook serves.
         let gpu = DeviceRequest {

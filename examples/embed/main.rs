@@ -3,6 +3,7 @@
 //! that it runs anywhere.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::{Router, routing::get};
@@ -46,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
     tokio::select! {
-        served = axum::serve(listener, application) => served?,
+        served = axum::serve(listener, application.into_make_service_with_connect_info::<SocketAddr>()) => served?,
         ended = reconciling => ended??,
     }
     Ok(())

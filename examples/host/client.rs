@@ -106,15 +106,21 @@ impl Client {
             let rentals = page["rentals"].as_array().map(Vec::as_slice).unwrap_or_default();
             rentals.iter().filter_map(|rental| rental["id"].as_str().map(str::to_owned)).collect()
         };
-        if let Some(newest) = ids(&self.get(&format!("/v1/rentals?limit=1&name={name}")).await?).into_iter().next() {
-            return Ok(newest);
-        }
-        let mut begins: Vec<String> = ids(&self.get("/v1/rentals?limit=200").await?);
+        // A name may look like the beginning of another rental's id: then nobody guesses which was meant.
+        let live = "state=provisioning,running,ready,stopping";
+        let mut meant = ids(&self.get(&format!("/v1/rentals?limit=1&name={name}&{live}")).await?);
+        let mut begins = ids(&self.get("/v1/rentals?limit=200").await?);
         begins.retain(|id| id.starts_with(name));
-        match (begins.pop(), begins.is_empty()) {
-            (Some(id), true) => Ok(id),
-            (Some(_), false) => Err(Failed::Invalid(format!("several ids begin with {name}"))),
-            (None, _) => Err(Failed::NotFound(format!("there is no rental {name}"))),
+        meant.extend(begins);
+        meant.sort();
+        meant.dedup();
+        if meant.is_empty() {
+            meant = ids(&self.get(&format!("/v1/rentals?limit=1&name={name}")).await?);
+        }
+        match meant.as_slice() {
+            [] => Err(Failed::NotFound(format!("there is no rental {name}"))),
+            [id] => Ok(id.clone()),
+            several => Err(Failed::Invalid(format!("{name} may mean any of {}", several.join(", ")))),
         }
     }
 }

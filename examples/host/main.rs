@@ -112,7 +112,7 @@ async fn main() -> ExitCode {
             if serves {
                 tracing::error!("{failed}")
             } else {
-                eprintln!("gpurent-host: {failed}")
+                eprintln!("gpurent-host: {}", command::harmless(&failed.to_string()))
             }
             failed.code()
         }

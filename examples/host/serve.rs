@@ -112,7 +112,6 @@ async fn engine(settings: &Serve, slots: usize) -> Result<DockerRuntime, Failure
         runtime = runtime.without_firewall();
     }
     if is_local && settings.access_dir.as_os_str() != "none" {
-        std::fs::create_dir_all(&settings.access_dir)?;
         runtime = runtime.with_access_dir(&settings.access_dir).map_err(|error| {
             format!("--access-dir {}: {error}; name a folder on a tmpfs, or none", settings.access_dir.display())
         })?;

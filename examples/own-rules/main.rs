@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use gpurent_core::allocator::Allocator;
 use gpurent_core::api_key::Role;
 use gpurent_core::builder::HostBuilder;
@@ -35,8 +35,8 @@ struct Sessions;
 
 #[async_trait]
 impl Authenticator for Sessions {
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
-        let session = headers.get("x-session").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied> {
+        let session = request.headers.get("x-session").and_then(|value| value.to_str().ok()).unwrap_or_default();
         match session {
             "ada" | "grace" => {
                 let renter = session.parse().map_err(|_| Denied::Unauthenticated)?;

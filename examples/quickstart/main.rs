@@ -21,14 +21,16 @@ use gpurent_core::feed::{Subscription, Update};
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::lifecycle::{EndReason, FailureKind};
-use gpurent_core::memory::MemoryStore;
 use gpurent_core::money::{Currency, HourlyRate, MicroUnits, RateCard};
 use gpurent_core::port::PortPools;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
 use gpurent_core::seal::SealKey;
 use gpurent_core::spec::{ImageRef, RentalRequest, RentalSpec, Term};
+use gpurent_core::store::Store;
 use gpurent_docker::LocalPorts;
+use gpurent_store::{PostgresStore, SqliteStore};
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use telling::Telling;
@@ -45,6 +47,9 @@ struct Arguments {
     /// Docker Engine.
     #[arg(long, env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
     docker: String,
+    /// PostgreSQL to keep the rental in, postgres://user:password@host/name; a SQLite file of this run without.
+    #[arg(long, env = "GPURENT_DATABASE", hide_env_values = true)]
+    database: Option<String>,
     /// One JSON object a line, for programs.
     #[arg(long)]
     json: bool,
@@ -66,10 +71,25 @@ async fn main() -> ExitCode {
     }
 }
 
+/// The store, and the folder that has to outlive it.
+async fn open_store(
+    database: Option<&str>,
+    telling: &mut Telling,
+) -> Result<(Arc<dyn Store>, Option<TempDir>), Failure> {
+    if let Some(url) = database {
+        telling.note("rentals: PostgreSQL");
+        return Ok((Arc::new(PostgresStore::connect(url).await?), None));
+    }
+    telling.note("rentals: SQLite, in a file of this run");
+    let folder = tempfile::tempdir()?;
+    Ok((Arc::new(SqliteStore::open(&folder.path().join("rentals.db")).await?), Some(folder)))
+}
+
 /// True if a rental became ready and lived to its end.
 async fn run(arguments: &Arguments, telling: &mut Telling) -> Result<bool, Failure> {
     let host: HostId = format!("quickstart-{}", std::process::id()).parse()?;
     let engine = engine::find(&arguments.docker, &host, telling).await?;
+    let (store, _folder) = open_store(arguments.database.as_deref(), telling).await?;
     let gpus = engine.gpus.clone();
     let model = gpus.first().ok_or("no GPU")?.model.clone();
 
@@ -77,7 +97,6 @@ async fn run(arguments: &Arguments, telling: &mut Telling) -> Result<bool, Failu
     let pools = PortPools::new("22000-22999".parse()?, "8100-8999".parse()?)?;
     let price = HourlyRate::new(MicroUnits::new(1_490_000))?;
     let prices = RateCard::new(Currency::try_from("USD".to_owned())?).with(model.clone(), price);
-    let store = Arc::new(MemoryStore::default());
     let (rentals, reconciler) =
         HostBuilder::new(host, store, Arc::clone(&engine.runtime), Arc::new(seal_key), gpus, pools)
             .port_probe(Arc::new(LocalPorts))

@@ -90,7 +90,7 @@ impl NewKey {
         let secret: [u8; 32] = rand::random();
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let key = format!("gpurent_{}", hex(&secret));
-        let id = format!("key-{}", hex(&rand::random::<[u8; 4]>()));
+        let id = format!("key-{}", hex(&rand::random::<[u8; 8]>()));
         let id = id.parse().unwrap_or_else(|_| unreachable!("{id} is a valid id"));
         let record = KeyRecord { id, renter, role, digest: KeyDigest::of(&key), created_at: at };
         Self { record, key: key.into() }

@@ -43,6 +43,8 @@ struct Ring {
     first: u64,
     updates: VecDeque<Update>,
     last_position: Position,
+    /// Whether that is known yet.
+    begun: bool,
 }
 
 impl Default for Position {
@@ -78,11 +80,13 @@ impl Feed {
     pub(crate) fn begin_at(&self, position: Position) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.last_position = ring.last_position.max(position);
+        ring.begun = true;
     }
 
     /// The last position that was published, as far as this process knows.
-    pub(crate) fn last_position(&self) -> Position {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).last_position
+    pub(crate) fn last_position(&self) -> Option<Position> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.begun.then_some(ring.last_position)
     }
 
     pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {

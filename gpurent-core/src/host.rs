@@ -58,6 +58,7 @@ impl Shared {
     pub(crate) async fn secrets(&self, id: RentalId) -> Result<Option<Secrets>, AccessError> {
         let Some(sealed) = self.store.sealed(id).await? else { return Ok(None) };
         let plaintext = self.sealer.open(id, &sealed).map_err(AccessError::Seal)?;
-        Ok(Secrets::from_plaintext(&plaintext))
+        // Opened, and yet nothing that we ever sealed: another version of this program wrote it.
+        Secrets::from_plaintext(&plaintext).map(Some).ok_or(AccessError::Seal(SealError::Forged))
     }
 }

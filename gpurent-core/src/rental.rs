@@ -303,10 +303,21 @@ impl Rental {
             }))),
             State::Provisioning if self.container.is_none() => Next::Now(Action::Create),
             State::Provisioning => Next::Now(Action::Start),
-            State::Running if self.access_outdated => Next::Now(Action::ReplaceAccess),
             State::Running => {
                 let started = self.started_at.unwrap_or(self.created_at);
                 let left = timing.access - now.wall.duration_since(started);
+                if self.access_outdated {
+                    // A container that does not take the credential must not run unpaid for ever.
+                    return Next::Now(if left.is_positive() {
+                        Action::ReplaceAccess
+                    } else {
+                        Action::End(EndReason::Failed(Failure {
+                            kind: FailureKind::AccessTimeout,
+                            detail: "The container did not take its new credential in time".to_owned(),
+                            log_tail: Vec::new(),
+                        }))
+                    });
+                }
                 // Never less than a moment, so that a restart after a long absence still asks once, and
                 // never more than the whole time, whatever the wall clock did in between.
                 let within = left.max(SignedDuration::from_secs(2)).min(timing.access).unsigned_abs();
@@ -351,6 +362,15 @@ impl Rental {
         } else {
             Next::After(left)
         }
+    }
+
+    /// How long until something is due by the clock alone, whatever else there is to do now.
+    pub(crate) fn until_due(&self, now: &Moment, timing: &Timing) -> Option<SignedDuration> {
+        let by_the_clock = match self.next_by_the_clock(now, timing) {
+            Next::After(wait) if matches!(self.state, State::Ready) => Some(wait),
+            _ => None,
+        };
+        [by_the_clock, self.time_to_end(now)].into_iter().flatten().min()
     }
 
     /// How much paid time is left; negative past the end, `None` before the rental is ready or where its

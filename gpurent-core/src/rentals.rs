@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use jiff::SignedDuration;
+
 use crate::access::{Credential, CredentialKind, CredentialRequest, LoginUser, Secrets};
 use crate::clock::Moment;
 use crate::event::{Event, JournalEntry, Recorded};
@@ -70,6 +72,10 @@ impl From<ClaimError> for RentError {
     }
 }
 
+/// What is asked for later than this before the end comes too late: the container may be stopped already by
+/// the time that it is recorded.
+const LAST_MOMENT: SignedDuration = SignedDuration::from_secs(1);
+
 /// By how much a rental is to be extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
@@ -83,7 +89,7 @@ pub enum Extension {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExtendError {
-    /// It ends or has ended, or its paid time is over.
+    /// It ends or has ended, or its paid time is over but for a moment.
     #[error("the rental is over")]
     Over,
     /// It has no end that could be moved.
@@ -277,7 +283,7 @@ impl Rentals {
     pub async fn extend(&self, id: RentalId, extension: Extension) -> Result<Option<Rental>, ExtendError> {
         self.change(id, |rental| {
             let now = self.shared.clock.now();
-            let running_out = rental.time_left(&now).is_some_and(|left| !left.is_positive());
+            let running_out = rental.time_left(&now).is_some_and(|left| left < LAST_MOMENT);
             if rental.state().end_reason().is_some() || running_out {
                 return Err(ExtendError::Over);
             }
@@ -322,6 +328,9 @@ impl Rentals {
         let sealed = self.shared.sealer.seal(id, &secrets.to_plaintext()).map_err(ChangeAccessError::Seal)?;
         let kind = secrets.credential.kind();
         self.change(id, |rental| {
+            if rental.time_left(&self.shared.clock.now()).is_some_and(|left| !left.is_positive()) {
+                return Err(ChangeAccessError::Over);
+            }
             let mut change = Change::intent(rental).with_sealed(sealed.clone());
             match change.apply(Event::AccessChanged { credential: kind }, self.shared.clock.now().wall) {
                 Ok(_) => Ok(Wish::Write(change)),
@@ -400,9 +409,10 @@ impl Rentals {
         Follower::new(self.clone(), self.subscribe(), after)
     }
 
-    /// The last position of the journal, as far as this process knows.
+    /// The last position of the journal, as far as this process knows; `None` until it has taken over the
+    /// host.
     #[must_use]
-    pub fn last_position(&self) -> Position {
+    pub fn last_position(&self) -> Option<Position> {
         self.shared.feed.last_position()
     }
 

@@ -133,7 +133,7 @@ pub struct LogTail {
     /// The lines, oldest first.
     pub lines: Vec<String>,
     /// When they were read. What other rentals of the host left and is out of date by then is dropped
-    /// with this write.
+    /// with this write, and with every end.
     pub at: Timestamp,
     /// Until when they are kept.
     pub until: Timestamp,

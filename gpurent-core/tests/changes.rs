@@ -286,7 +286,7 @@ fn a_follower_hears_each_event_once_from_wherever_it_begins() {
     };
     assert_eq!(read(&mut early, 7), (1..=7).collect::<Vec<_>>());
     assert_eq!(read(&mut late, 5), (3..=7).collect::<Vec<_>>());
-    assert_eq!(world.rentals.last_position(), Position::new(7));
+    assert_eq!(world.rentals.last_position(), Some(Position::new(7)));
 }
 
 #[test]
@@ -327,4 +327,71 @@ fn a_rental_of_a_lost_engine_is_ended_by_force() {
     let again = world.pool.run_until(force_end(&*store, id, now, now)).unwrap().unwrap();
     assert_eq!(again.segments(), ended.segments(), "once");
     assert_eq!(world.told(id).last(), Some(&Event::Ended.name()));
+}
+
+#[test]
+fn a_container_that_never_takes_a_credential_does_not_run_unpaid_for_ever() {
+    let mut world = World::new();
+    for _ in 0..100 {
+        world.runtime.fail_next(RuntimeStep::ReplaceAccess, Fault::Before(RuntimeError::Refused("no".into())));
+    }
+    world.runtime.fail_next(RuntimeStep::Verify, Fault::Before(RuntimeError::Unavailable("busy".into())));
+    let id = world.rent();
+    assert_eq!(world.get(id).state().phase(), Phase::Running);
+    world.change_access(id, "second-password");
+    for _ in 0..120 {
+        world.advance(SignedDuration::from_secs(1));
+    }
+    let ended = world.get(id);
+    assert_eq!(ended.state().phase(), Phase::Ended);
+    assert!(matches!(ended.state().end_reason(), Some(EndReason::Failed(_))), "{:?}", ended.state());
+}
+
+#[test]
+fn whoever_writes_often_keeps_nothing_from_being_recorded() {
+    let mut world = World::new();
+    world.store.interfere(|rental| {
+        // Another process changes the credential before every write of the reconciler.
+        let mut change = gpurent_core::store::Change::intent(rental);
+        let kind = gpurent_core::access::CredentialKind::Password;
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        change.apply(Event::AccessChanged { credential: kind }, at).is_ok().then_some(change)
+    });
+    let id = world.rent();
+    for _ in 0..60 {
+        world.advance(SignedDuration::from_secs(1));
+    }
+    assert_eq!(world.get(id).state().phase(), Phase::Ready, "it is paid for");
+    world.advance(mins(60));
+    assert_eq!(world.get(id).state().end_reason(), Some(&EndReason::Expired));
+}
+
+#[test]
+fn a_credential_that_is_not_taken_holds_up_neither_warning_nor_notice_nor_end() {
+    let mut world = World::new();
+    let id = world.rent();
+    for _ in 0..1000 {
+        world.runtime.fail_next(RuntimeStep::ReplaceAccess, Fault::Before(RuntimeError::Refused("no".into())));
+    }
+    world.change_access(id, "second-password");
+    let expires = world.get(id).expires_at().unwrap();
+    for _ in 0..3700 {
+        world.advance(SignedDuration::from_secs(1));
+    }
+    let ended = world.get(id);
+    assert_eq!(ended.state().end_reason(), Some(&EndReason::Expired));
+    assert_eq!(ended.exit().unwrap().finished_at, expires, "to the second");
+    let told = world.told(id);
+    assert!(told.contains(&"warned") && told.contains(&"notified"), "{told:?}");
+}
+
+#[test]
+fn an_extension_in_the_last_moment_is_refused() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.advance(mins(60) - SignedDuration::from_millis(500));
+    assert!(matches!(world.extend(id, Extension::By(term("1h"))), Err(ExtendError::Over)));
+    world.advance(mins(1));
+    let late = world.rentals.change_access(id, CredentialRequest::Generate);
+    assert!(world.pool.run_until(late).is_err());
 }

@@ -8,10 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder};
 use gpurent_core::id::{LaunchId, RentalId};
 
+use crate::error::is_missing;
 use crate::kit::ACCESS;
 use crate::state::remove_by_name;
 
@@ -20,9 +22,13 @@ use crate::state::remove_by_name;
 pub(crate) struct AccessDir(PathBuf);
 
 impl AccessDir {
-    /// Uses a folder, made for our eyes only where it is missing.
+    /// Uses a folder, made for our eyes only where it is missing. One that is there is taken as it is, or
+    /// not at all: changing it could lock out others, and somebody else's is theirs to read.
     pub(crate) fn new(directory: &Path) -> io::Result<Self> {
         make_private(directory)?;
+        if !is_private(directory)? {
+            return Err(io::Error::other("it is not ours alone (another owner, or others may enter it)"));
+        }
         if !lies_in_memory(directory)? {
             return Err(io::Error::other("it is not on a tmpfs, so that secrets would reach a disk"));
         }
@@ -31,7 +37,14 @@ impl AccessDir {
 
     /// Whether a container on this engine really sees what lies here: an agent in a container of its own,
     /// or an engine elsewhere, has other files under the same path.
-    pub(crate) async fn is_seen_by(&self, docker: &Docker, image: &str) -> bool {
+    ///
+    /// An engine whose containers have other users than the machine (user namespaces, rootless) or other
+    /// rights (SELinux) could show the folder and yet not let them in: there it is not used.
+    pub(crate) async fn is_seen_by(&self, docker: &Docker, image: &str) -> Result<bool, Error> {
+        let locks = docker.info().await?.security_options.unwrap_or_default();
+        if locks.iter().any(|lock| ["userns", "rootless", "selinux"].iter().any(|kind| lock.contains(kind))) {
+            return Ok(false);
+        }
         let name = format!("gpurent-access-trial-{}", RentalId::generate());
         let tried = self.try_out(docker, image, &name).await;
         // What could not be cleaned up is an empty folder, or a container that never ran.
@@ -40,12 +53,10 @@ impl AccessDir {
         tried
     }
 
-    async fn try_out(&self, docker: &Docker, image: &str, name: &str) -> bool {
+    async fn try_out(&self, docker: &Docker, image: &str, name: &str) -> Result<bool, Error> {
         let directory = self.0.join(name);
         let files = vec![("trial", String::new())];
-        if write(&directory, &files).await.is_err() {
-            return false;
-        }
+        write(&directory, &files).await?;
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             entrypoint: Some(vec!["/none".to_owned()]),
@@ -53,33 +64,36 @@ impl AccessDir {
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
-        if docker.create_container(Some(options), body).await.is_err() {
-            return false;
+        match docker.create_container(Some(options), body).await {
+            Ok(_) => {}
+            // "bind source path does not exist": the engine has other files.
+            Err(Error::DockerResponseServerError { status_code: 400, .. }) => return Ok(false),
+            Err(error) => return Err(error),
         }
         let seen = ContainerArchiveInfoOptionsBuilder::default().path(&format!("{ACCESS}/trial")).build();
-        docker.get_container_archive_info(name, Some(seen)).await.is_ok()
+        match docker.get_container_archive_info(name, Some(seen)).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// What a container of the launch sees.
     pub(crate) fn mount(&self, launch: LaunchId) -> Mount {
-        mount(&self.of(launch))
+        mount(&self.folder(launch))
     }
 
-    /// Writes the launch's files, over those that are there.
-    pub(crate) async fn write(&self, launch: LaunchId, files: &[(&'static str, String)]) -> io::Result<()> {
-        write(&self.of(launch), files).await
+    /// Where a launch's files lie.
+    pub(crate) fn folder(&self, launch: LaunchId) -> PathBuf {
+        self.0.join(launch.container_name())
     }
 
     /// Forgets the launch's files.
     pub(crate) async fn remove(&self, launch: LaunchId) -> io::Result<()> {
-        match tokio::fs::remove_dir_all(self.of(launch)).await {
+        match tokio::fs::remove_dir_all(self.folder(launch)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
-    }
-
-    fn of(&self, launch: LaunchId) -> PathBuf {
-        self.0.join(launch.container_name())
     }
 }
 
@@ -93,7 +107,8 @@ fn mount(directory: &Path) -> Mount {
     }
 }
 
-async fn write(directory: &Path, files: &[(&'static str, String)]) -> io::Result<()> {
+/// Writes files into a folder of ours.
+pub(crate) async fn write(directory: &Path, files: &[(&'static str, String)]) -> io::Result<()> {
     let (directory, files) = (directory.to_owned(), files.to_vec());
     let written = tokio::task::spawn_blocking(move || {
         make_private(&directory)?;
@@ -110,9 +125,15 @@ async fn write(directory: &Path, files: &[(&'static str, String)]) -> io::Result
 
 #[cfg(unix)]
 fn make_private(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+#[cfg(unix)]
+fn is_private(directory: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::symlink_metadata(directory)?;
+    Ok(found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0)
 }
 
 #[cfg(unix)]
@@ -126,6 +147,11 @@ fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(not(unix))]
 fn make_private(_directory: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(unix))]
+fn is_private(_directory: &Path) -> io::Result<bool> {
+    Ok(false)
 }
 
 #[cfg(not(unix))]

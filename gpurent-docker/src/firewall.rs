@@ -19,6 +19,8 @@ use crate::network::BRIDGE;
 
 /// Link-local with the metadata services of most clouds, Azure's wire server, Alibaba's metadata.
 const METADATA: [&str; 3] = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32"];
+/// Resolvers that clouds run on such addresses: GCE's and AWS's, Azure's. Names have to be resolved.
+const RESOLVERS: [&str; 3] = ["169.254.169.254", "169.254.169.253", "168.63.129.16"];
 /// Rules may be flushed by others: they are looked at again after this time.
 const TRUST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -112,6 +114,8 @@ async fn set_rules() -> Result<(), Hole> {
     if !Path::new("/sys/class/net").join(BRIDGE).exists() {
         return Err(Hole::BridgeElsewhere);
     }
+    // Without this jump of Docker's own, ours leads nowhere.
+    run("iptables", &["-w", "5", "-C", "FORWARD", "-j", "DOCKER-USER"], "").await?;
     // One atomic write: there is no moment without rules.
     run("iptables-restore", &["-w", "5", "--noflush"], &chains()).await?;
     for (from, to) in [("INPUT", "GPURENT-HOST"), ("DOCKER-USER", "GPURENT-FORWARD")] {
@@ -131,6 +135,11 @@ fn chains() -> String {
          -A GPURENT-HOST -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN\n\
          -A GPURENT-HOST -j DROP\n",
     );
+    for resolver in RESOLVERS {
+        for protocol in ["udp", "tcp"] {
+            text.push_str(&format!("-A GPURENT-FORWARD -d {resolver} -p {protocol} --dport 53 -j RETURN\n"));
+        }
+    }
     for network in METADATA {
         text.push_str(&format!("-A GPURENT-FORWARD -d {network} -j DROP\n"));
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::models::{CreateImageInfo, ImageInspect};
-use bollard::query_parameters::{CreateImageOptionsBuilder, TagImageOptionsBuilder};
+use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use gpurent_core::access::RegistryLogin;
 use gpurent_core::runtime::{Prepared, Progress, PullProgress, RuntimeError};
@@ -29,21 +29,52 @@ impl Default for PullPatience {
 /// Progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// The name with its tag or digest always said: a bare name could be taken for the beginning of another
-/// image's id.
+/// The reference with registry, path, and tag or digest all said. Anything shorter could be taken for the
+/// beginning of an image's id, and so lead to an image that was never asked for by its name.
 pub(crate) fn full_name(image: &ImageRef) -> String {
     let separator = if image.selector().contains(':') { '@' } else { ':' };
-    format!("{}{separator}{}", image.name(), image.selector())
+    format!("{}{separator}{}", repository(image), image.selector())
 }
 
-/// A tag on the engine that says: images of this name were fetched with a login, so that only the
-/// registry knows who may have them. It is where the image is, and so outlives this program.
-fn mark_of_privacy(image: &ImageRef) -> String {
+/// Registry and path, completed as Docker completes them.
+fn repository(image: &ImageRef) -> String {
     let name = image.name();
-    let name = ["docker.io/", "index.docker.io/"].iter().find_map(|hub| name.strip_prefix(hub)).unwrap_or(name);
-    let name = name.strip_prefix("library/").unwrap_or(name);
-    let hash: String = Sha256::digest(name).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    format!("gpurent-private/{hash}")
+    match name.split_once('/') {
+        Some(("docker.io" | "index.docker.io", path)) if path.contains('/') => format!("docker.io/{path}"),
+        Some(("docker.io" | "index.docker.io", path)) => format!("docker.io/library/{path}"),
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+        None => format!("docker.io/library/{name}"),
+    }
+}
+
+/// Names of our own marks; nobody rents them.
+const MARKS: &str = "gpurent-private";
+
+/// An empty image on the engine whose name says: images of that repository are not for everybody, ask the
+/// registry. It is where the images are, and so outlives this program.
+fn mark_of_privacy(image: &ImageRef) -> String {
+    let hash: String = Sha256::digest(repository(image)).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{MARKS}/{hash}")
+}
+
+async fn is_marked(docker: &Docker, image: &ImageRef) -> Result<bool, RuntimeError> {
+    match docker.inspect_image(&format!("docker.io/{}:latest", mark_of_privacy(image))).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(unavailable(error)),
+    }
+}
+
+async fn mark(docker: &Docker, image: &ImageRef) -> Result<(), RuntimeError> {
+    let name = mark_of_privacy(image);
+    let empty = tar::Builder::new(Vec::new()).into_inner().map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+    let options = CreateImageOptionsBuilder::default().from_src("-").repo(&name).tag("latest").build();
+    let mut stream = Box::pin(docker.create_image(Some(options), Some(bollard::body_full(empty.into())), None));
+    while let Some(news) = stream.next().await {
+        news.map_err(unavailable)?;
+    }
+    Ok(())
 }
 
 /// The registry that a name leads to, as logins are addressed.
@@ -80,23 +111,26 @@ pub(crate) async fn ensure(
     patience: PullPatience,
     progress: &dyn PullProgress,
 ) -> Result<Prepared, RuntimeError> {
+    if repository(image).starts_with(&format!("docker.io/{MARKS}/")) {
+        let source = "images of this name are the host's own marks".into();
+        return Err(RuntimeError::ImageUnavailable { image: image.clone(), source });
+    }
     let prepared = |found: &ImageInspect| Prepared { digest: digest_of(found, image) };
-    let mark = mark_of_privacy(image);
-    let (found, marked) = tokio::join!(inspect(docker, image), docker.inspect_image(&mark));
-    if let Some(found) = found?.filter(|_| registry.is_none()) {
-        match marked {
-            Err(error) if is_missing(&error) => return Ok(prepared(&found)),
-            Err(error) => return Err(unavailable(error)),
-            Ok(_somebody_logged_in_for_it) => ask_registry(docker, image, None).await?,
+    let (found, marked) = tokio::join!(inspect(docker, image), is_marked(docker, image));
+    let (found, marked) = (found?, marked?);
+    match (found, registry) {
+        (Some(found), None) if !marked => return Ok(prepared(&found)),
+        (_, None) if marked => ask_registry(docker, image, None).await?,
+        (_, None) => {}
+        (_, Some(_)) => {
+            ask_registry(docker, image, registry).await?;
+            // Marked before it is here, so that there is no moment in which it is anybody's.
+            if !marked && ask_registry(docker, image, None).await.is_err() {
+                mark(docker, image).await?;
+            }
         }
-    } else if registry.is_some() {
-        ask_registry(docker, image, registry).await?;
     }
     pull(docker, pulls, image, registry, patience, progress).await?;
-    if registry.is_some() {
-        let tag = TagImageOptionsBuilder::default().repo(&mark).tag("latest").build();
-        docker.tag_image(&full_name(image), Some(tag)).await.map_err(unavailable)?;
-    }
     let found = inspect(docker, image).await?;
     Ok(found.as_ref().map(prepared).unwrap_or_default())
 }
@@ -127,7 +161,7 @@ async fn pull(
 ) -> Result<(), RuntimeError> {
     // Only what really has to be pulled stands in line, and the line is fair.
     let _turn = pulls.acquire().await.map_err(|closed| RuntimeError::Unavailable(Box::new(closed)))?;
-    let options = CreateImageOptionsBuilder::default().from_image(image.name()).tag(image.selector()).build();
+    let options = CreateImageOptionsBuilder::default().from_image(&repository(image)).tag(image.selector()).build();
     // The engine answers nothing at all until the registry has: that wait is ours to limit too.
     let unhurried = docker.clone().with_timeout(patience.0 * 2);
     let mut stream = Box::pin(unhurried.create_image(Some(options), None, login_to(image, registry)));
@@ -272,8 +306,12 @@ mod tests {
         assert_ne!(mark("me/secret"), mark("registry.example:5000/me/secret"));
         let digest = "sha256:".to_owned() + &"a".repeat(64);
         assert_eq!(mark(&format!("me/secret@{digest}")), mark("me/secret"));
-        assert_eq!(full_name(&format!("me/secret:1@{digest}").parse().unwrap()), format!("me/secret@{digest}"));
-        assert_eq!(full_name(&"abc".parse().unwrap()), "abc:latest");
+        assert_eq!(
+            full_name(&format!("me/secret:1@{digest}").parse().unwrap()),
+            format!("docker.io/me/secret@{digest}")
+        );
+        assert_eq!(full_name(&"abc".parse().unwrap()), "docker.io/library/abc:latest");
+        assert_eq!(full_name(&"sha256:ab".parse().unwrap()), "docker.io/library/sha256:ab", "no image's id");
     }
 
     #[test]

@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::models::NetworkCreateRequest;
+use bollard::models::{NetworkCreateRequest, NetworkInspect};
 use gpurent_core::runtime::RuntimeError;
 
-use crate::error::{classify, refusal, unavailable};
+use crate::error::{classify, is_missing, refusal, unavailable};
 
 /// The network's name.
 pub(crate) const NAME: &str = "gpurent";
@@ -27,13 +27,17 @@ pub(crate) async fn ensure(docker: &Docker) -> Result<(), RuntimeError> {
 }
 
 async fn ensure_named(docker: &Docker, name: &str, bridge: &str) -> Result<(), RuntimeError> {
-    if docker.inspect_network(name, None).await.is_ok() {
-        return Ok(());
+    match docker.inspect_network(name, None).await {
+        Ok(found) => return expect_ours(found, name, bridge),
+        Err(error) if is_missing(&error) => {}
+        Err(error) => return Err(unavailable(error)),
     }
     let options = [("com.docker.network.bridge.enable_icc", "false"), ("com.docker.network.bridge.name", bridge)];
     let request = NetworkCreateRequest {
         name: name.to_owned(),
         driver: Some("bridge".to_owned()),
+        // Rules for tenants are IPv4's: an engine that adds IPv6 by default would open a way around them.
+        enable_ipv6: Some(false),
         options: Some(options.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         ..NetworkCreateRequest::default()
     };
@@ -50,6 +54,19 @@ async fn ensure_named(docker: &Docker, name: &str, bridge: &str) -> Result<(), R
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Err(classify(refused, &[]))
+}
+
+/// A network of our name that was made otherwise would not keep tenants apart.
+fn expect_ours(found: NetworkInspect, name: &str, bridge: &str) -> Result<(), RuntimeError> {
+    let options = found.options.unwrap_or_default();
+    let has = |option: &str, value: &str| options.get(option).is_some_and(|found| found == value);
+    let ours = found.enable_ipv6 != Some(true)
+        && has("com.docker.network.bridge.name", bridge)
+        && has("com.docker.network.bridge.enable_icc", "false");
+    if ours {
+        return Ok(());
+    }
+    Err(RuntimeError::Refused(format!("the engine has another network named {name}: remove or rename it").into()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! credentials in `access_dir`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ use crate::image::{self, PullPatience, full_name};
 use crate::kit::volume::KitVolume;
 use crate::kit::{ACCESS, ANNOUNCE, AccessKit, HashedCredential, LET_IN, access_archive, access_files};
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
-use crate::{client, devices, exec, kit, network, ssh};
+use crate::{access_dir, client, devices, exec, kit, network, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
@@ -192,27 +192,35 @@ impl DockerRuntime {
     async fn access_dir(&self, image: &ImageRef) -> Option<&AccessDir> {
         let directory = self.access_dir.as_ref()?;
         let try_out = async || {
-            let seen = directory.is_seen_by(&self.docker, &full_name(image)).await;
+            let seen = directory.is_seen_by(&self.docker, &full_name(image)).await?;
             if !seen {
                 tracing::warn!(
                     "the engine does not see the access folder: credentials are uploaded, which takes longer"
                 );
             }
-            seen
+            Ok::<_, bollard::errors::Error>(seen)
         };
-        self.binds_access.get_or_init(try_out).await.then_some(directory)
+        match self.binds_access.get_or_try_init(try_out).await {
+            Ok(seen) => seen.then_some(directory),
+            Err(error) => {
+                // Uploaded this time, and tried again the next.
+                tracing::warn!(error = &error as &dyn std::error::Error, "the access folder could not be tried out");
+                None
+            }
+        }
     }
 
-    /// Hands a launch's credentials over to its container, which may run already.
+    /// Hands a launch's credentials over to its container, which may run already: into the folder that the
+    /// container sees, whatever is configured by now, or by an upload where it sees none.
     async fn hand_over(
         &self,
         launch: LaunchId,
         files: &[(&'static str, String)],
-        bound: bool,
+        folder: Option<&Path>,
     ) -> Result<(), RuntimeError> {
         let refused = |error: std::io::Error| RuntimeError::Refused(Box::new(error));
-        if let Some(directory) = self.access_dir.as_ref().filter(|_| bound) {
-            return directory.write(launch, files).await.map_err(refused);
+        if let Some(folder) = folder {
+            return access_dir::write(folder, files).await.map_err(refused);
         }
         let archive = access_archive(files).map_err(refused)?;
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
@@ -263,12 +271,12 @@ impl DockerRuntime {
         &self,
         launch: &LaunchSpec,
         source: bollard::errors::Error,
-    ) -> Result<(Created, bool), RuntimeError> {
+    ) -> Result<(Created, Option<PathBuf>), RuntimeError> {
         let Some(found) = self.inspect(&launch.id.container_name()).await? else {
             // Gone again: the next try makes it.
             return Err(unavailable(source));
         };
-        let bound = binds_access(&found);
+        let folder = access_folder(&found);
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         if labels.get(LABEL_HASH) != Some(&launch.hash()) {
             return Err(RuntimeError::Refused(
@@ -279,14 +287,15 @@ impl DockerRuntime {
             container: container_id(found.id.unwrap_or_default())?,
             gpus_attached: labels.get(LABEL_GPUS).is_some_and(|value| value == "true"),
         };
-        Ok((created, bound))
+        Ok((created, folder))
     }
 }
 
-/// Whether a container finds its credentials in a folder of this machine.
-fn binds_access(container: &ContainerInspectResponse) -> bool {
+/// The folder of this machine in which a container finds its credentials.
+fn access_folder(container: &ContainerInspectResponse) -> Option<PathBuf> {
     let mounts = container.mounts.as_deref().unwrap_or_default();
-    mounts.iter().any(|mount| mount.destination.as_deref() == Some(ACCESS))
+    let access = mounts.iter().find(|mount| mount.destination.as_deref() == Some(ACCESS))?;
+    access.source.as_ref().map(PathBuf::from)
 }
 
 fn ports(launch: &LaunchSpec) -> Vec<HostPort> {
@@ -328,25 +337,26 @@ impl ContainerRuntime for DockerRuntime {
         )?;
         let files = access_files(&launch.login, &secret, &config);
         let directory = self.access_dir(&launch.image).await;
-        if directory.is_some() {
+        let folder = directory.map(|directory| directory.folder(launch.id));
+        if let Some(folder) = &folder {
             // The engine refuses a bind of what is not there.
-            self.hand_over(launch.id, &files, true).await?;
+            self.hand_over(launch.id, &files, Some(folder)).await?;
         }
         let name = launch.id.container_name();
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let mount = directory.map(|directory| directory.mount(launch.id));
         let body = body(launch, &config, &self.kit.kit, self.share, attach, mount);
-        let (created, bound) = match self.docker.create_container(Some(options), body).await {
+        let (created, sees) = match self.docker.create_container(Some(options), body).await {
             Ok(made) => {
                 self.never_started().insert(launch.id);
-                (Created { container: container_id(made.id)?, gpus_attached: attach }, directory.is_some())
+                (Created { container: container_id(made.id)?, gpus_attached: attach }, folder.clone())
             }
             Err(error) if matches!(refusal(&error), Some((409, _))) => self.adopt(launch, error).await?,
             Err(error) => return Err(classify(error, &ports(launch))),
         };
-        if !(bound && directory.is_some()) {
+        if sees.is_none() || sees != folder {
             // Also into a container that was found: the crash may have come before the credentials.
-            self.hand_over(launch.id, &files, bound).await?;
+            self.hand_over(launch.id, &files, sees.as_deref()).await?;
         }
         Ok(created)
     }
@@ -395,14 +405,17 @@ impl ContainerRuntime for DockerRuntime {
     async fn replace_access(&self, launch: &LaunchSpec, credential: &Credential) -> Result<(), RuntimeError> {
         let name = launch.id.container_name();
         let found = self.inspect(&name).await?.ok_or(RuntimeError::Missing)?;
-        let bound = binds_access(&found);
+        let folder = access_folder(&found);
+        if folder.as_ref().is_some_and(|folder| !folder.exists()) {
+            return Err(RuntimeError::Refused("the folder that the container has its credentials from is gone".into()));
+        }
         let state = found.state.unwrap_or_default();
         if !is_running(&state) {
             return Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited));
         }
         let config = self.image_config(launch).await?;
         let files = access_files(&launch.login, &HashedCredential::of(credential).await?, &config);
-        self.hand_over(launch.id, &files, bound).await?;
+        self.hand_over(launch.id, &files, folder.as_deref()).await?;
         exec::run(&self.docker, &name, vec![LET_IN.to_owned()]).await.map(|_| ())
     }
 
@@ -465,6 +478,10 @@ impl ContainerRuntime for DockerRuntime {
         let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL_HOST}={host}")])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.docker.list_containers(Some(options)).await.map_err(unavailable)?;
+        if !listed.is_empty() {
+            // Others reload firewalls while tenants run.
+            self.firewall.ensure().await;
+        }
         let mut containers = Vec::with_capacity(listed.len());
         for listed in listed {
             let (Some(id), Some(launch)) = (listed.id, launch_of(&listed.labels.unwrap_or_default())) else { continue };

@@ -68,6 +68,29 @@ async fn a_private_image_is_for_those_who_log_in_also_once_it_is_here() {
     assert!(refused(result), "somebody else, by its digest");
     assert!(refused(prepare(Some(login("wrong"))).await));
     prepare(Some(login("registry-canary-4711"))).await.unwrap();
+    // Neither our own marks nor ids lead to it.
+    let marks = docker(&["images", "--format", "{{.Repository}}", "gpurent-private/*"]).await;
+    let id = docker(&["inspect", "--format", "{{.Id}}", &image]).await;
+    let mut detours: Vec<String> = marks.lines().map(|mark| format!("{mark}:latest")).collect();
+    detours.extend(marks.lines().map(|mark| format!("docker.io/{mark}")));
+    detours.extend([id.clone(), id[..10].to_owned()]);
+    assert!(detours.len() > 3);
+    for detour in detours {
+        assert!(refused(runtime.prepare(&support::launch(&detour), None, &Silent).await), "{detour}");
+    }
+    docker(&["rmi", "-f", &image]).await;
+}
+
+#[tokio::test]
+async fn a_login_does_not_make_a_public_image_private() {
+    let runtime = runtime().await;
+    let image = private_image(&format!("public-{:08x}", rand::random::<u32>())).await;
+    let image = image.replace(&environment("GPURENT_TEST_PRIVATE_REGISTRY"), &environment("GPURENT_TEST_REGISTRY"));
+    let login = login("registry-canary-4711");
+    runtime.prepare(&launch(&image), Some(&login), &Silent).await.unwrap();
+    let marks = docker(&["images", "--format", "{{.Repository}}", "gpurent-private/*"]).await;
+    runtime.prepare(&launch(&image), None, &Silent).await.unwrap();
+    assert_eq!(docker(&["images", "--format", "{{.Repository}}", "gpurent-private/*"]).await, marks);
     docker(&["rmi", "-f", &image]).await;
 }
 

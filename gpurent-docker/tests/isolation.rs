@@ -131,3 +131,16 @@ async fn an_engine_without_rules_says_so() {
     assert!(matches!(runtime.isolate().await.unwrap(), Isolation::Degraded(_)));
     assert!(matches!(runtime.isolation(), Isolation::Degraded(why) if why.contains("switched off")));
 }
+
+#[tokio::test]
+async fn an_access_folder_that_others_may_enter_is_refused_and_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let open = std::path::Path::new("/dev/shm/gpurent-test-open-to-all");
+    std::fs::create_dir_all(open).unwrap();
+    std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(runtime().await.with_access_dir(open).is_err());
+    assert_eq!(std::fs::metadata(open).unwrap().permissions().mode() & 0o777, 0o755);
+    std::fs::remove_dir(open).unwrap();
+    let on_disk = tempfile::tempdir().unwrap();
+    assert!(runtime().await.with_access_dir(on_disk.path()).is_err(), "secrets would reach a disk");
+}

@@ -2,12 +2,14 @@
 //! machine.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -59,9 +61,9 @@ pub enum Denied {
 /// Tells who calls. An embedder plugs its own login in here; see the example `embed`.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who sent a request with these headers. Asked once for each request, and for each WebSocket when it
-    /// is opened. Never log what they hold.
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Denied>;
+    /// Who sent a request with this head. Asked once for each request, and for those who listen again and
+    /// again while they do. Never log what it holds.
+    async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied>;
 
     /// Whether callers have to prove anything: where they need not, [`Server`](crate::Server) listens on
     /// loopback only.
@@ -109,18 +111,21 @@ impl fmt::Debug for ApiKey {
 }
 
 /// The keys that are accepted: fixed ones, and those of a store, which come and go while the server runs.
-/// As long as there is none at all, everybody is let in who is on this machine.
+/// As long as there was none at all since the start, everybody is let in who is on this machine: which the
+/// connection has to show, by [`ConnectInfo`].
 #[derive(Clone, Default)]
 pub struct ApiKeys {
     fixed: Arc<[ApiKey]>,
     stored: Option<Arc<dyn KeyStore>>,
+    /// Set with the first key that is seen: revoking the last one shuts everybody out, and opens nothing.
+    asks: Arc<AtomicBool>,
 }
 
 impl ApiKeys {
     /// Accepts these keys.
     #[must_use]
     pub fn new(keys: Vec<ApiKey>) -> Self {
-        Self { fixed: keys.into(), stored: None }
+        Self { fixed: keys.into(), ..Self::default() }
     }
 
     /// Accepts those of a store too.
@@ -146,24 +151,29 @@ impl ApiKeys {
     }
 
     async fn has_any(&self) -> Result<bool, StoreError> {
-        Ok(!self.fixed.is_empty()
-            || match &self.stored {
-                Some(store) => !store.keys().await?.is_empty(),
-                None => false,
-            })
+        if self.asks.load(Ordering::SeqCst) {
+            return Ok(true);
+        }
+        let stored = match &self.stored {
+            Some(store) => !store.keys().await?.is_empty(),
+            None => false,
+        };
+        let any = stored || !self.fixed.is_empty();
+        self.asks.fetch_or(any, Ordering::SeqCst);
+        Ok(any)
     }
 }
 
 #[async_trait]
 impl Authenticator for ApiKeys {
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
-        if let Some(key) = presented(headers) {
+    async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied> {
+        if let Some(key) = presented(&request.headers) {
             return self.caller(key).await;
         }
         if self.has_any().await.map_err(Denied::Unavailable)? {
             return Err(Denied::Unauthenticated);
         }
-        if !comes_from_this_machine(headers) {
+        if !comes_from_this_machine(request) {
             return Err(Denied::Forbidden("without an API key only programs on this machine may call"));
         }
         // A plain word is a valid renter.
@@ -180,15 +190,37 @@ impl Authenticator for ApiKeys {
 /// Lets a request pass with its caller, or refuses it.
 pub(crate) async fn authenticate(
     State(authenticator): State<Arc<dyn Authenticator>>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
-    match authenticator.authenticate(request.headers()).await {
+    let (mut parts, body) = request.into_parts();
+    match authenticator.authenticate(&parts).await {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            let pass = Pass { authenticator, caller: caller.clone(), request: Arc::new(parts.clone()) };
+            parts.extensions.insert(caller);
+            parts.extensions.insert(pass);
+            next.run(Request::from_parts(parts, body)).await
         }
         Err(denied) => Problem::from(denied).into_response(),
+    }
+}
+
+/// What a listener was let in by, to be shown again while it listens: a key may be revoked meanwhile.
+#[derive(Clone)]
+pub(crate) struct Pass {
+    authenticator: Arc<dyn Authenticator>,
+    caller: Caller,
+    request: Arc<Parts>,
+}
+
+impl Pass {
+    /// Whether it would be let in now, as the same caller. Where that cannot be found out, it stays.
+    pub(crate) async fn is_valid(&self) -> bool {
+        match self.authenticator.authenticate(&self.request).await {
+            Ok(caller) => caller == self.caller,
+            Err(Denied::Unavailable(_)) => true,
+            Err(_) => false,
+        }
     }
 }
 
@@ -200,7 +232,17 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
 
 /// A browser can be made to call loopback addresses by any web page: its requests name the page in
 /// `Origin`, or (DNS rebinding) a foreign name in `Host`.
-fn comes_from_this_machine(headers: &HeaderMap) -> bool {
+fn comes_from_this_machine(request: &Parts) -> bool {
+    let connection = request.extensions.get::<ConnectInfo<SocketAddr>>();
+    let headers = &request.headers;
+    // A proxy on this machine speaks for others.
+    let is_passed_on = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+    let is_local = connection.is_some_and(|ConnectInfo(address)| address.ip().to_canonical().is_loopback());
+    is_local && is_passed_on.iter().all(|name| !headers.contains_key(*name)) && is_meant_for_this_machine(headers)
+}
+
+/// What the request itself says of where it goes to and comes from.
+fn is_meant_for_this_machine(headers: &HeaderMap) -> bool {
     let is_local = |host: &str| {
         let name = host.trim_start_matches('[').trim_end_matches(']');
         name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -231,12 +273,15 @@ mod tests {
 
     #[test]
     fn a_browser_on_another_page_is_not_this_machine() {
-        assert!(comes_from_this_machine(&headers(&[("host", "127.0.0.1:8000")])));
-        assert!(comes_from_this_machine(&headers(&[("host", "localhost:8000"), ("origin", "http://localhost:3000")])));
-        assert!(comes_from_this_machine(&headers(&[("host", "[::1]:8000")])));
-        assert!(!comes_from_this_machine(&headers(&[("host", "evil.example:8000")])));
-        assert!(!comes_from_this_machine(&headers(&[("host", "127.0.0.1"), ("origin", "https://evil.example")])));
-        assert!(!comes_from_this_machine(&headers(&[("host", "127.0.0.1"), ("origin", "null")])));
+        assert!(is_meant_for_this_machine(&headers(&[("host", "127.0.0.1:8000")])));
+        assert!(is_meant_for_this_machine(&headers(&[
+            ("host", "localhost:8000"),
+            ("origin", "http://localhost:3000")
+        ])));
+        assert!(is_meant_for_this_machine(&headers(&[("host", "[::1]:8000")])));
+        assert!(!is_meant_for_this_machine(&headers(&[("host", "evil.example:8000")])));
+        assert!(!is_meant_for_this_machine(&headers(&[("host", "127.0.0.1"), ("origin", "https://evil.example")])));
+        assert!(!is_meant_for_this_machine(&headers(&[("host", "127.0.0.1"), ("origin", "null")])));
     }
 
     #[tokio::test]

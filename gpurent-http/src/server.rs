@@ -86,6 +86,7 @@ impl Server {
             token.cancel();
         });
         let router: Router = self.surfaces.router();
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
         let serve = axum::serve(self.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         let too_late = async {
             stop.cancelled().await;

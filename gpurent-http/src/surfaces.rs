@@ -1,6 +1,7 @@
 //! All surfaces as one router, with limits on everything that a client can pile up.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::error_handling::HandleErrorLayer;
@@ -9,6 +10,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router, middleware};
+use gpurent_core::id::RenterId;
 use gpurent_core::rentals::Rentals;
 use gpurent_core::runtime::Isolation;
 use gpurent_core::store::Filter;
@@ -23,7 +25,7 @@ use tower::timeout::TimeoutLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api;
-use crate::auth::{Authenticator, Caller, authenticate};
+use crate::auth::{Authenticator, Caller, Pass, authenticate};
 use crate::body::LIMIT;
 use crate::compat::{rent, rent_ws};
 use crate::problem::Problem;
@@ -32,6 +34,9 @@ use crate::problem::Problem;
 const MAX_REQUESTS: usize = 1024;
 /// Listeners at once, WebSockets and event streams together.
 const MAX_LISTENERS: usize = 1024;
+/// Of these, one renter may have so many, and all renters together leave some.
+const MAX_LISTENERS_OF_A_RENTER: usize = 32;
+const KEPT_FOR_PLATFORMS: usize = 128;
 /// The longest a request may take: `/rent` waits up to 25 s for a container.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -49,12 +54,44 @@ pub(crate) struct Listeners {
     pub(crate) stopping: CancellationToken,
     pub(crate) tracker: TaskTracker,
     free: Arc<Semaphore>,
+    renters: Arc<Mutex<HashMap<RenterId, usize>>>,
+}
+
+/// A listener's place, until it is dropped.
+pub(crate) struct Place {
+    _one_of_all: OwnedSemaphorePermit,
+    renter: Option<(RenterId, Arc<Mutex<HashMap<RenterId, usize>>>)>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((renter, renters)) = &self.renter else { return };
+        let mut renters = renters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = renters.get_mut(renter) {
+            *count -= 1;
+            if *count == 0 {
+                renters.remove(renter);
+            }
+        }
+    }
 }
 
 impl Listeners {
-    /// A place for one more, until it is dropped.
-    pub(crate) fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.free).try_acquire_owned().map_err(|_full| Problem::busy())
+    /// A place for one more. A renter has a few; they never take those of the platform.
+    pub(crate) fn enter(&self, caller: &Caller) -> Result<Place, Problem> {
+        let one_of_all = Arc::clone(&self.free).try_acquire_owned().map_err(|_full| Problem::busy())?;
+        let Some(renter) = caller.scope() else { return Ok(Place { _one_of_all: one_of_all, renter: None }) };
+        if self.free.available_permits() < KEPT_FOR_PLATFORMS {
+            return Err(Problem::busy());
+        }
+        let mut renters = self.renters.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = renters.entry(renter.clone()).or_default();
+        if *count >= MAX_LISTENERS_OF_A_RENTER {
+            return Err(Problem::busy());
+        }
+        *count += 1;
+        drop(renters);
+        Ok(Place { _one_of_all: one_of_all, renter: Some((renter, Arc::clone(&self.renters))) })
     }
 }
 
@@ -71,13 +108,16 @@ impl FromRef<Surfaces> for Listeners {
 }
 
 impl Surfaces {
-    /// The surfaces of a host, for those whom `authenticator` knows.
+    /// The surfaces of a host, for those whom `authenticator` knows. [`ApiKeys`](crate::ApiKeys) without any
+    /// key want to know where a connection comes from: serve them by
+    /// `into_make_service_with_connect_info::<SocketAddr>()`.
     #[must_use]
     pub fn new(rentals: Rentals, authenticator: impl Authenticator) -> Self {
         let listeners = Listeners {
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
             free: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            renters: Arc::default(),
         };
         Self { rentals, authenticator: Arc::new(authenticator), listeners }
     }
@@ -173,11 +213,12 @@ async fn upgrade(
     State(rentals): State<Rentals>,
     State(listeners): State<Listeners>,
     Extension(caller): Extension<Caller>,
+    Extension(pass): Extension<Pass>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Problem> {
-    let place = listeners.enter()?;
+    let place = listeners.enter(&caller)?;
     Ok(upgrade.max_message_size(64 * 1024).on_upgrade(move |socket| async move {
-        let session = rent_ws::serve(socket, rentals, caller, listeners.stopping);
+        let session = rent_ws::serve(socket, rentals, caller, pass, listeners.stopping);
         listeners.tracker.track_future(session).await;
         drop(place);
     }))

@@ -711,3 +711,55 @@ async fn keys_of_the_store_come_and_go_while_the_server_runs() {
     store.revoke_key(&new.record.id).await.unwrap();
     assert_eq!(with_key().await, 401);
 }
+
+#[tokio::test]
+async fn without_a_key_a_proxy_on_this_machine_is_not_this_machine() {
+    let host = host().await;
+    let get =
+        |name: &'static str, value: &'static str| host.client.get(host.url("/v1/rentals")).header(name, value).send();
+    assert_eq!(get("accept", "*/*").await.unwrap().status(), 200);
+    for (name, value) in [("x-forwarded-for", "203.0.113.7"), ("forwarded", "for=203.0.113.7"), ("x-real-ip", "::1")] {
+        assert_eq!(get(name, value).await.unwrap().status(), 403, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_key_revoked_opens_nothing() {
+    let store = Arc::new(MemoryStore::default());
+    let new = NewKey::generate("one".parse().unwrap(), Role::Renter, jiff::Timestamp::now());
+    store.add_key(&new.record).await.unwrap();
+    let host = host_on(store.clone(), ApiKeys::default().with_store(store.clone())).await;
+    assert_eq!(host.get("/v1/rentals").await.0, 401);
+    store.revoke_key(&new.record.id).await.unwrap();
+    assert_eq!(host.get("/v1/rentals").await.0, 401);
+}
+
+#[tokio::test]
+async fn a_renter_does_not_take_all_places_to_listen() {
+    let keys = ["0123456789abcdef-one", "0123456789abcdef-all"];
+    let host = host_with(ApiKeys::new(vec![
+        ApiKey::renter(keys[0], "one".parse().unwrap()).unwrap(),
+        ApiKey::platform(keys[1], "all".parse().unwrap()).unwrap(),
+    ]))
+    .await;
+    let listen = |key: &'static str| {
+        host.client.get(host.url("/v1/events")).header("accept", "text/event-stream").bearer_auth(key).send()
+    };
+    let mut open = Vec::new();
+    for _ in 0..32 {
+        let stream = listen(keys[0]).await.unwrap();
+        assert_eq!(stream.status(), 200);
+        open.push(stream);
+    }
+    assert_eq!(listen(keys[0]).await.unwrap().status(), 503);
+    assert_eq!(listen(keys[1]).await.unwrap().status(), 200);
+    // Whoever leaves makes room.
+    open.clear();
+    for _ in 0..500 {
+        if listen(keys[0]).await.unwrap().status() == 200 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("places are not given back")
+}

@@ -1,10 +1,10 @@
 //! Values between the domain's types and the columns of any database.
 
-use gpurent_core::event::Recorded;
+use gpurent_core::event::{Event, Recorded};
 use gpurent_core::id::Seq;
 use gpurent_core::lifecycle::State;
 use gpurent_core::rental::Rental;
-use gpurent_core::store::StoreError;
+use gpurent_core::store::{Change, StoreError};
 use jiff::Timestamp;
 
 /// Unsigned counters are stored in signed columns; they never grow so far that it matters.
@@ -59,6 +59,12 @@ impl<'a> RentalColumns<'a> {
             ports,
         }
     }
+}
+
+/// Up to when kept lines of the host are out of date with a change: with every end, and with new lines.
+pub(crate) fn forgets_logs_of(change: &Change) -> Option<Timestamp> {
+    let ended = change.events().iter().find(|recorded| matches!(recorded.event, Event::Ended));
+    change.log_tail().map(|tail| tail.at).or(ended.map(|recorded| recorded.at))
 }
 
 /// An event from its columns.

@@ -8,3 +8,5 @@ pub mod rent;
 pub mod rentals;
 mod show;
 pub mod ssh;
+
+pub use show::harmless;

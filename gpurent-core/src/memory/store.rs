@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::api_key::{KeyDigest, KeyRecord, KeyStore};
-use crate::event::{JournalEntry, Recorded};
+use crate::event::{Event, JournalEntry, Recorded};
 use crate::id::{ApiKeyId, EngineId, Epoch, HostId, IdempotencyKey, Position, RentalId, RenterId, Seq};
 use crate::placement::{Held, Placement};
 use crate::rental::Rental;
@@ -22,11 +22,16 @@ pub struct MemoryStore {
     goes_on: event_listener::Event,
 }
 
+type Interference = Box<dyn Fn(Rental) -> Option<Change> + Send>;
+
 #[derive(Default)]
 struct Tables {
     away: bool,
     hangs: bool,
     answers_to_lose: u32,
+    interference: Option<Interference>,
+    /// Whether the next write of the holder is preceded by another's: every other one is.
+    interferes: bool,
     hosts: BTreeMap<HostId, HostRow>,
     rentals: BTreeMap<RentalId, RentalRow>,
     /// In the order of their claims.
@@ -60,6 +65,12 @@ impl MemoryStore {
     pub fn set_hanging(&self, hangs: bool) {
         self.lock().hangs = hangs;
         self.goes_on.notify(usize::MAX);
+    }
+
+    /// Lets somebody else write before every write of the host's holder: `change` is given the rental as it
+    /// is, and makes the other's change of it, or none.
+    pub fn interfere(&self, change: impl Fn(Rental) -> Option<Change> + Send + 'static) {
+        self.lock().interference = Some(Box::new(change));
     }
 
     /// Lets the next `n` claims, commits and publications happen, and their answers get lost.
@@ -97,6 +108,41 @@ impl Tables {
         }
         self.answers_to_lose -= 1;
         Err(StoreError::Unavailable("the answer was lost".into()))
+    }
+
+    fn commit(&mut self, change: &Change) -> Result<(), StoreError> {
+        let rental = change.rental();
+        if let Some(epoch) = change.fence() {
+            self.check(rental.host(), epoch)?;
+        }
+        let port_taken = self.live(rental.host()).filter(|row| row.rental.id() != rental.id()).any(|row| {
+            row.rental.ports().iter().any(|held| rental.ports().iter().any(|wanted| wanted.host == held.host))
+        });
+        let Some(row) = self.rentals.get_mut(&rental.id()) else { return Err(StoreError::Conflict) };
+        if row.rental.revision() != change.expected() || (port_taken && rental.is_live()) {
+            return Err(StoreError::Conflict);
+        }
+        row.rental = rental.clone();
+        row.events.extend_from_slice(change.events());
+        if let Some(sealed) = change.sealed() {
+            row.sealed = Some(sealed.clone());
+        }
+        if !rental.is_live() {
+            row.sealed = None;
+        }
+        if let Some(tail) = change.log_tail() {
+            row.log_tail = Some(tail.clone());
+        }
+        let ended = change.events().iter().find(|recorded| matches!(recorded.event, Event::Ended));
+        if let Some(by) = change.log_tail().map(|tail| tail.at).or(ended.map(|recorded| recorded.at)) {
+            let host = rental.host().clone();
+            for row in self.rentals.values_mut().filter(|row| *row.rental.host() == host) {
+                row.log_tail.take_if(|kept| kept.until <= by);
+            }
+        }
+        let host = rental.host();
+        self.unpublished.extend(change.events().iter().map(|event| (host.clone(), rental.id(), event.clone())));
+        Ok(())
     }
 
     fn check(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
@@ -181,34 +227,15 @@ impl Store for MemoryStore {
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
         let mut tables = self.open().await?;
-        let rental = change.rental();
-        if let Some(epoch) = change.fence() {
-            tables.check(rental.host(), epoch)?;
-        }
-        let port_taken = tables.live(rental.host()).filter(|row| row.rental.id() != rental.id()).any(|row| {
-            row.rental.ports().iter().any(|held| rental.ports().iter().any(|wanted| wanted.host == held.host))
-        });
-        let Some(row) = tables.rentals.get_mut(&rental.id()) else { return Err(StoreError::Conflict) };
-        if row.rental.revision() != change.expected() || (port_taken && rental.is_live()) {
-            return Err(StoreError::Conflict);
-        }
-        row.rental = rental.clone();
-        row.events.extend_from_slice(change.events());
-        if let Some(sealed) = change.sealed() {
-            row.sealed = Some(sealed.clone());
-        }
-        if !rental.is_live() {
-            row.sealed = None;
-        }
-        if let Some(tail) = change.log_tail() {
-            row.log_tail = Some(tail.clone());
-            let host = rental.host().clone();
-            for row in tables.rentals.values_mut().filter(|row| *row.rental.host() == host) {
-                row.log_tail.take_if(|kept| kept.until <= tail.at);
+        tables.interferes = !tables.interferes;
+        if change.fence().is_some() && tables.interferes {
+            let found = tables.rentals.get(&change.rental().id()).map(|row| row.rental.clone());
+            let other = tables.interference.as_ref().zip(found).and_then(|(interfere, found)| interfere(found));
+            if let Some(other) = other {
+                tables.commit(&other)?;
             }
         }
-        let host = rental.host();
-        tables.unpublished.extend(change.events().iter().map(|event| (host.clone(), rental.id(), event.clone())));
+        tables.commit(change)?;
         tables.answer(())
     }
 

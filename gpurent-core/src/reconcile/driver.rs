@@ -59,6 +59,8 @@ enum Ended {
 struct InFlight {
     /// Whether it ends a rental whose time is over.
     expiring: bool,
+    /// Whether it gives way to what is due by the clock.
+    deferrable: bool,
     /// Set where the step may be cut off.
     abort: Option<AbortHandle>,
 }
@@ -67,6 +69,8 @@ struct InFlight {
 struct Setback {
     /// Whether what failed was the end of a rental whose time is over.
     expiring: bool,
+    /// Whether what failed gives way to what is due by the clock.
+    deferrable: bool,
     failures: u32,
     not_before: i64,
 }
@@ -180,11 +184,12 @@ impl Driver {
         for (id, rental) in &self.live {
             let wait = match self.in_flight.get(id) {
                 // What may be cut off is cut off when the rental's time is over.
-                Some(step) if step.abort.is_some() => rental.time_to_end(&moment),
+                Some(step) if step.abort.is_some() => rental.until_due(&moment, &self.shared.timing),
                 Some(_) => None,
                 None => match rental.next(&moment, &self.shared.timing) {
                     Next::After(wait) => Some(wait),
-                    Next::Now(_) | Next::Idle => None,
+                    // It may be held up by a setback; the clock goes on.
+                    Next::Now(_) | Next::Idle => rental.until_due(&moment, &self.shared.timing),
                 },
             };
             if let Some(wait) = wait.filter(|wait| wait.is_positive()) {
@@ -237,8 +242,10 @@ impl Driver {
         let mut due = Vec::new();
         for (id, rental) in &self.live {
             if let Some(step) = self.in_flight.get(id) {
+                let next = rental.next(&moment, &self.shared.timing);
                 let ends = matches!(rental.state(), State::Ending { .. })
-                    || matches!(rental.next(&moment, &self.shared.timing), Next::Now(Action::End(_)));
+                    || matches!(next, Next::Now(Action::End(_)))
+                    || (step.deferrable && is_due_by_the_clock(&next));
                 if let Some(abort) = step.abort.as_ref().filter(|_| ends) {
                     abort.abort();
                 }
@@ -246,8 +253,13 @@ impl Driver {
             }
             let next = rental.next(&moment, &self.shared.timing);
             let expires = next == Next::Now(Action::End(EndReason::Expired));
-            // What else went wrong does not hold up the end of the paid time.
-            if self.setbacks.get(id).is_some_and(|setback| setback.not_before > now && (setback.expiring || !expires)) {
+            // What else went wrong does not hold up the end of the paid time, nor does what can wait hold up
+            // a warning.
+            let held_up = |setback: &Setback| {
+                let gives_way = (expires && !setback.expiring) || (setback.deferrable && is_due_by_the_clock(&next));
+                setback.not_before > now && !gives_way
+            };
+            if self.setbacks.get(id).is_some_and(held_up) {
                 continue;
             }
             let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().end_reason().is_none());
@@ -278,12 +290,13 @@ impl Driver {
             return;
         }
         let expiring = action == Action::End(EndReason::Expired);
+        let deferrable = matches!(action, Action::ReplaceAccess | Action::WithdrawWarning);
         let (shared, sleep) = (Arc::clone(&self.shared), Arc::clone(&self.sleep));
         let step = Step { shared, sleep, epoch: self.epoch, rental };
         let work = if pulls { step.prepare().boxed() } else { step.take(action).boxed() };
         let (abort, registration) = AbortHandle::new_pair();
         let abort = may_be_cut_off.then_some(abort);
-        self.in_flight.insert(id, InFlight { expiring, abort });
+        self.in_flight.insert(id, InFlight { expiring, deferrable, abort });
         self.acted_during_observation.insert(id);
         self.spawn(async move {
             let contained = AssertUnwindSafe(work).catch_unwind();
@@ -343,7 +356,8 @@ impl Driver {
     }
 
     fn stepped(&mut self, id: RentalId, ended: Ended, now: i64) -> Result<(), ReconcileError> {
-        let expiring = self.in_flight.remove(&id).is_some_and(|step| step.expiring);
+        let step = self.in_flight.remove(&id);
+        let failed = step.map_or((false, false), |step| (step.expiring, step.deferrable));
         self.moved_during_read.insert(id);
         self.acted_during_observation.insert(id);
         match ended {
@@ -366,25 +380,25 @@ impl Driver {
             Ended::With(Err(StepError::Fenced)) => return Err(ReconcileError::TakenOver),
             Ended::With(Err(StepError::Stale)) => {
                 // Cleared by a read that brings another revision.
-                self.set_back(id, now, expiring);
+                self.set_back(id, now, failed);
                 self.read.ask();
             }
             Ended::With(Err(StepError::Later(error))) => {
-                self.set_back(id, now, expiring);
+                self.set_back(id, now, failed);
                 tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
             }
             Ended::Panicked => {
-                self.set_back(id, now, expiring);
+                self.set_back(id, now, failed);
                 tracing::error!(rental = %id, "step panicked; to be tried again");
             }
         }
         Ok(())
     }
 
-    fn set_back(&mut self, id: RentalId, now: i64, expiring: bool) {
+    fn set_back(&mut self, id: RentalId, now: i64, (expiring, deferrable): (bool, bool)) {
         let most = self.shared.pace.max_backoff;
-        let setback = self.setbacks.entry(id).or_insert(Setback { expiring, failures: 0, not_before: 0 });
-        setback.expiring = expiring;
+        let setback = self.setbacks.entry(id).or_insert(Setback { expiring, deferrable, failures: 0, not_before: 0 });
+        (setback.expiring, setback.deferrable) = (expiring, deferrable);
         setback.failures = setback.failures.saturating_add(1);
         setback.not_before = later(now, backoff(setback.failures, most));
     }
@@ -496,6 +510,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// Whether a rental's next action is bound to a time.
+fn is_due_by_the_clock(next: &Next) -> bool {
+    matches!(next, Next::Now(Action::Warn | Action::Notify | Action::End(_)))
 }
 
 fn ended_by_itself(rental: &Rental, exit: Option<&Exit>, last_seen: jiff::Timestamp) -> EndReason {

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use futures_util::{FutureExt, select_biased};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::access::{Credential, Secrets};
 use crate::clock::Sleep;
@@ -18,7 +18,7 @@ use crate::host::{AccessError, Shared};
 use crate::id::{Epoch, RentalId};
 use crate::lifecycle::{EndReason, Failure, FailureKind};
 use crate::port::HostPort;
-use crate::rental::{Action, Outcome, Rental};
+use crate::rental::{Action, Next, Outcome, Rental};
 use crate::runtime::{LaunchSpec, Progress, PullProgress, RuntimeError};
 use crate::store::{Change, LogTail, StoreError};
 
@@ -100,6 +100,9 @@ const TELL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 const KEPT_LINES: usize = 200;
 /// How long a stopped container's output may take to be read.
 const LOG_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How often a record is tried while others write in between.
+const RECORD_TRIES: usize = 8;
 
 /// How many of the container's last lines a failure keeps.
 const LOG_TAIL_LINES: usize = 20;
@@ -326,10 +329,10 @@ impl Step {
             exit.finished_at = crate::clock::to_micros(exit.finished_at);
         }
         self.shared.failpoints.pass("stopped-unrecorded");
-        let tail = self.kept_log().await;
-        let change = Change::observation(self.rental.clone(), self.epoch);
-        let change = if tail.lines.is_empty() { change } else { change.with_log_tail(tail) };
-        let rental = self.write(change, Event::Stopped { exit }).await?;
+        let at = self.shared.clock.now().wall;
+        // Where there is no container, there is no output either.
+        let tail = if exit.is_some() { Some(self.kept_log(at).await) } else { None };
+        let rental = self.record_so(Event::Stopped { exit }, at, tail.filter(|tail| !tail.lines.is_empty())).await?;
         self.shared.failpoints.pass("stopped");
         Ok(rental)
     }
@@ -344,20 +347,56 @@ impl Step {
 
     /// Writes an event of the rental, as the holder of the host.
     async fn record(&self, event: Event) -> Result<Rental, StepError> {
-        self.write(Change::observation(self.rental.clone(), self.epoch), event).await
+        self.record_so(event, self.shared.clock.now().wall, None).await
     }
 
-    async fn write(&self, mut change: Change, event: Event) -> Result<Rental, StepError> {
-        let name = event.name();
-        match change.apply(event, self.shared.clock.now().wall) {
-            Ok(Outcome::Changed) => {
-                self.shared.store.commit(&change).await?;
-                tracing::info!(rental = %self.rental.id(), state = change.rental().state().phase().as_str(), "{name}");
+    /// Others may change the rental at any time (its end, its credential): where what happened is just as
+    /// true of the rental as it is by then, it is recorded there. Otherwise whoever writes often enough
+    /// could keep anything from being recorded.
+    async fn record_so(&self, event: Event, at: Timestamp, tail: Option<LogTail>) -> Result<Rental, StepError> {
+        let mut rental = self.rental.clone();
+        for _ in 0..RECORD_TRIES {
+            let mut change = Change::observation(rental.clone(), self.epoch);
+            if let Some(tail) = &tail {
+                change = change.with_log_tail(tail.clone());
             }
-            Ok(Outcome::Unchanged) => {}
-            Err(_illegal) => return Err(StepError::Stale),
+            match change.apply(event.clone(), at) {
+                Ok(Outcome::Changed) => {}
+                Ok(Outcome::Unchanged) => return Ok(change.into_rental()),
+                Err(_illegal) => return Err(StepError::Stale),
+            }
+            match self.shared.store.commit(&change).await {
+                Ok(()) => {
+                    let state = change.rental().state().phase().as_str();
+                    tracing::info!(rental = %rental.id(), state, "{}", event.name());
+                    return Ok(change.into_rental());
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let Some(found) = self.shared.store.get(rental.id()).await? else { return Err(StepError::Stale) };
+            if !self.holds_of(&event, &found) {
+                return Err(StepError::Stale);
+            }
+            rental = found;
         }
-        Ok(change.into_rental())
+        Err(StepError::Stale)
+    }
+
+    /// Whether what happened to the rental as it was believed to be also happened to it as it is.
+    fn holds_of(&self, event: &Event, found: &Rental) -> bool {
+        let same_container = found.launch() == self.rental.launch() && found.container() == self.rental.container();
+        same_container
+            && match event {
+                Event::Started { .. } | Event::Verified { .. } | Event::Stopped { .. } | Event::Ended => true,
+                Event::EndBegan { reason: EndReason::Expired } => {
+                    let next = found.next(&self.shared.clock.now(), &self.shared.timing);
+                    next == Next::Now(Action::End(EndReason::Expired))
+                }
+                Event::EndBegan { .. } => true,
+                // Made with, or told of, what may be another by now.
+                _ => false,
+            }
     }
 
     /// A rental on its way up that cannot get there ends with the reason; everything else is tried again.
@@ -381,8 +420,7 @@ impl Step {
     }
 
     /// What is kept of a stopped container's output once the container is gone.
-    async fn kept_log(&self) -> LogTail {
-        let now = self.shared.clock.now().wall;
+    async fn kept_log(&self, now: Timestamp) -> LogTail {
         let until = now.saturating_add(self.shared.timing.keep_logs).unwrap_or(now);
         LogTail { lines: self.last_lines(KEPT_LINES).await, at: now, until }
     }

@@ -44,7 +44,8 @@ pub struct RentalSpec {
     pub labels: Labels,
     /// Whether the image's digest is looked up once and kept: what its tag comes to mean later then
     /// changes nothing, and the rental says exactly what it runs.
-    #[serde(default)]
+    // Left out where it is not set, so that requests of before are still the same requests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pin_image: bool,
 }
 

@@ -25,10 +25,11 @@ use gpurent_core::rentals::Rentals;
 use gpurent_core::store::StoreError;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{event, find};
-use crate::auth::Caller;
+use crate::auth::{Caller, Pass};
 use crate::problem::Problem;
 use crate::surfaces::Listeners;
 
@@ -36,6 +37,8 @@ use crate::surfaces::Listeners;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a silent client is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
+/// How many events wait for a client that reads slowly.
+const SENT_AHEAD: usize = 16;
 /// Between two tries to read the journal.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How many rentals a reader's rights to are remembered.
@@ -53,6 +56,7 @@ pub(super) async fn events(
     State(rentals): State<Rentals>,
     State(listeners): State<Listeners>,
     Extension(caller): Extension<Caller>,
+    Extension(pass): Extension<Pass>,
     headers: HeaderMap,
     query: Result<Query<EventsQuery>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -60,9 +64,8 @@ pub(super) async fn events(
     let Query(query) = query.map_err(|_| Invalid::new("query", "takes after, rental and limit"))?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let after = resumed.or(query.after).map(Position::new);
-    let last = rentals.last_position();
-    if after.is_some_and(|after| after > last) {
-        return Err(Problem::unknown_cursor(last));
+    if let Some(after) = after {
+        expect_known(&rentals, after).await?;
     }
     let only = match &query.rental {
         Some(id) => Some(find(&rentals, &caller, id).await?.id()),
@@ -78,11 +81,17 @@ pub(super) async fn events(
         }
         return page(&rentals, caller, only, after.unwrap_or(Position::ZERO), limit).await;
     }
-    let place = listeners.enter()?;
+    let from = match after {
+        Some(after) => after,
+        None => rentals.last_position().ok_or_else(Problem::busy)?,
+    };
+    let place = listeners.enter(&caller)?;
     let stopping = listeners.stopping.clone();
     let reader = Reader {
-        follower: rentals.follow(after.unwrap_or(last)),
+        follower: rentals.follow(from),
         pending: None,
+        told: from,
+        pass,
         visible: Visible { rentals, caller, only, known: BTreeMap::new() },
     };
     Ok(match upgrade {
@@ -91,18 +100,33 @@ pub(super) async fn events(
             drop(place);
         }),
         Err(_) => {
-            let state = (reader, stopping, place);
-            let sent = stream::unfold(state, |(mut reader, stopping, place)| async move {
-                let told = tokio::select! {
-                    biased;
-                    () = stopping.cancelled() => return None,
-                    told = reader.next() => told,
-                };
-                Some((Ok::<_, Infallible>(told.into_sent()), (reader, stopping, place)))
+            let (sender, receiver) = mpsc::channel(SENT_AHEAD);
+            listeners.tracker.spawn(async move {
+                pump(sender, reader, stopping).await;
+                drop(place);
+            });
+            let sent = stream::unfold(receiver, |mut receiver| async move {
+                Some((Ok::<_, Infallible>(receiver.recv().await?), receiver))
             });
             Sse::new(sent).keep_alive(KeepAlive::default()).into_response()
         }
     })
+}
+
+/// A position that the journal does not have (after a restored backup, say) would be waited for in vain.
+async fn expect_known(rentals: &Rentals, after: Position) -> Result<(), Problem> {
+    let known = rentals.last_position().unwrap_or(Position::ZERO);
+    if after <= known {
+        return Ok(());
+    }
+    // What was just published may not have reached this process's own feed.
+    let before = Position::new(after.get() - 1);
+    let found = rentals.journal(before, 1).await?;
+    if found.first().is_some_and(|entry| entry.position == after) {
+        Ok(())
+    } else {
+        Err(Problem::unknown_cursor(known))
+    }
 }
 
 async fn page(
@@ -173,6 +197,9 @@ impl Told {
 
 struct Reader {
     follower: Follower,
+    /// Up to where the client was told.
+    told: Position,
+    pass: Pass,
     /// Taken from the follower, and not told yet.
     pending: Option<Followed>,
     visible: Visible,
@@ -211,7 +238,31 @@ impl Reader {
         };
         let visible = self.visible.is(rental).await?;
         self.pending = None;
+        self.told = told.position.unwrap_or(self.told);
         Ok(visible.then_some(told))
+    }
+}
+
+/// Tells one client of server-sent events everything until it leaves, is too slow, or the server ends.
+async fn pump(sender: mpsc::Sender<Sent>, mut reader: Reader, stopping: CancellationToken) {
+    let mut look = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+    loop {
+        let told = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            () = sender.closed() => return,
+            told = reader.next() => told,
+            _ = look.tick() => {
+                if !reader.pass.is_valid().await {
+                    return;
+                }
+                continue;
+            }
+        };
+        // A client that does not read is cut off; it resumes by the id of the last event that it has.
+        if sender.send_timeout(told.into_sent(), PATIENCE).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -227,7 +278,12 @@ async fn tell(mut socket: WebSocket, mut reader: Reader, stopping: CancellationT
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => continue,
             },
-            _ = ping.tick() => Message::Ping(Vec::new().into()),
+            _ = ping.tick() => {
+                if !reader.pass.is_valid().await {
+                    return;
+                }
+                Message::Ping(Vec::new().into())
+            }
         };
         match tokio::time::timeout(PATIENCE, socket.send(message)).await {
             Ok(Ok(())) => {}
@@ -235,7 +291,7 @@ async fn tell(mut socket: WebSocket, mut reader: Reader, stopping: CancellationT
             Ok(Err(_)) | Err(_) => return,
         }
     }
-    let reason = format!("the host shuts down; resume after {}", reader.follower.position());
+    let reason = format!("the host shuts down; resume after {}", reader.told);
     let close = Message::Close(Some(CloseFrame { code: close_code::AWAY, reason: reason.into() }));
     // A farewell that does not arrive changes nothing.
     drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);

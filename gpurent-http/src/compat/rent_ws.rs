@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::services::{speaks_http, speaks_vnc};
-use crate::auth::Caller;
+use crate::auth::{Caller, Pass};
 use crate::words;
 
 /// A client that takes longer to read one message is cut off; it may come back and ask the API.
@@ -31,7 +31,13 @@ const JUPYTER: u16 = 8888;
 const VNC: u16 = 5900;
 
 /// Tells one client everything until it leaves, is too slow, or the server ends.
-pub(crate) async fn serve(mut socket: WebSocket, rentals: Rentals, caller: Caller, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    mut socket: WebSocket,
+    rentals: Rentals,
+    caller: Caller,
+    pass: Pass,
+    shutdown: CancellationToken,
+) {
     let mut updates = rentals.subscribe();
     let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
     let goodbye = loop {
@@ -49,7 +55,12 @@ pub(crate) async fn serve(mut socket: WebSocket, rentals: Rentals, caller: Calle
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => continue,
             },
-            _ = ping.tick() => Message::Ping(Vec::new().into()),
+            _ = ping.tick() => {
+                if !pass.is_valid().await {
+                    break (close_code::POLICY, "no longer allowed".to_owned());
+                }
+                Message::Ping(Vec::new().into())
+            }
         };
         match tokio::time::timeout(PATIENCE, socket.send(message)).await {
             Ok(Ok(())) => {}

@@ -39,8 +39,9 @@ const COMMIT: &str = "
             SELECT 1 FROM gpurent.port_hold AS own WHERE own.rental_id = written.id AND own.port = wanted.port
         )
     ), resealed AS (
-        UPDATE gpurent.credential SET key_id = $18, sealed = $19 FROM written
-        WHERE rental_id = written.id AND $18::text IS NOT NULL AND $5 <> 'ended'
+        INSERT INTO gpurent.credential (rental_id, key_id, sealed)
+        SELECT written.id, $18, $19 FROM written WHERE $18::text IS NOT NULL AND $5 <> 'ended'
+        ON CONFLICT (rental_id) DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed
     ), erased AS (
         DELETE FROM gpurent.credential USING written WHERE rental_id = written.id AND $5 = 'ended'
     ), out_of_date AS (
@@ -79,7 +80,7 @@ pub(super) async fn commit(pool: &PgPool, change: &Change) -> Result<(), StoreEr
         .bind(change.sealed().map(|sealed| sealed.key_id.as_str()))
         .bind(change.sealed().map(|sealed| sealed.bytes.as_slice()))
         .bind(change.log_tail().map(|tail| Json(&tail.lines)))
-        .bind(change.log_tail().map(|tail| tail.at.as_microsecond()))
+        .bind(crate::row::forgets_logs_of(change).map(Timestamp::as_microsecond))
         .bind(change.log_tail().map(|tail| tail.until.as_microsecond()));
     match bounded(query.fetch_one(pool)).await {
         Ok((true, _)) => Ok(()),

@@ -70,7 +70,7 @@ impl PostgresStore {
             .before_acquire(|connection, metadata| {
                 Box::pin(async move { Ok(metadata.idle_for < MAY_HAVE_DIED || connection.ping().await.is_ok()) })
             })
-            .connect_lazy_with(options.options([("statement_timeout", "8s"), ("lock_timeout", "5s")]));
+            .connect_lazy_with(options.options([("statement_timeout", "4s"), ("lock_timeout", "3s")]));
         Self::migrate(pool).await
     }
 
@@ -108,7 +108,13 @@ impl PostgresStore {
         migrator.migrations = MIGRATIONS.migrations.clone();
         migrator.dangerous_set_table_name("gpurent._migrations");
         migrator.create_schema("gpurent");
-        migrator.run(&pool).await.map_err(|error| StoreError::Unavailable(error.into()))?;
+        let failed = |error: sqlx::Error| StoreError::Unavailable(error.into());
+        // A connection of its own: a migration takes as long as the tables are large.
+        let mut connection = pool.acquire().await.map_err(failed)?.detach();
+        let patient = sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0");
+        patient.execute(&mut connection).await.map_err(failed)?;
+        migrator.run(&mut connection).await.map_err(|error| StoreError::Unavailable(error.into()))?;
+        connection.close().await.map_err(failed)?;
         Ok(Self { pool, claiming: Default::default(), beliefs: Beliefs::default() })
     }
 }

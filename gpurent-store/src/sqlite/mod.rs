@@ -35,6 +35,9 @@ use crate::row::{recorded, signed, unsigned};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
+/// How often the tables are tried to be brought up to date.
+const MIGRATION_TRIES: u32 = 5;
+
 /// Rentals in the tables `gpurent_*` of a SQLite file.
 pub struct SqliteStore {
     pool: SqlitePool,
@@ -70,7 +73,16 @@ impl SqliteStore {
         migrator.migrations = MIGRATIONS.migrations.clone();
         migrator.dangerous_set_table_name("gpurent_migrations");
         // An application's own migrations lie in the same file.
-        migrator.run(&pool).await.map_err(|error| StoreError::Unavailable(error.into()))?;
+        // Two programs may open a fresh file at once; SQLite has no lock for that. Whoever comes second finds
+        // it done.
+        let mut tries = 0;
+        while let Err(error) = migrator.run(&pool).await {
+            tries += 1;
+            if tries == MIGRATION_TRIES {
+                return Err(StoreError::Unavailable(error.into()));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         Ok(Self { pool, writing: Mutex::new(()) })
     }
 

@@ -13,7 +13,7 @@ use sqlx::types::Json;
 use super::{has_epoch, held};
 use crate::claim::{Asked, Decision, Look, decide};
 use crate::error::{bounded, is_unique_violation};
-use crate::row::{RentalColumns, signed};
+use crate::row::{RentalColumns, forgets_logs_of, signed};
 
 pub(super) async fn claim(
     connection: &mut SqliteConnection,
@@ -132,10 +132,12 @@ pub(super) async fn commit(connection: &mut SqliteConnection, change: &Change) -
         let query = sqlx::query("DELETE FROM gpurent_credential WHERE rental_id = ?").bind(&id);
         bounded(query.execute(&mut *connection)).await?;
     }
-    if let Some(tail) = change.log_tail() {
+    if let Some(by) = forgets_logs_of(change) {
         let query = sqlx::query("DELETE FROM gpurent_log_tail WHERE host_id = ? AND kept_until <= ?");
-        let query = query.bind(rental.host().as_str()).bind(tail.at.as_microsecond());
+        let query = query.bind(rental.host().as_str()).bind(by.as_microsecond());
         bounded(query.execute(&mut *connection)).await?;
+    }
+    if let Some(tail) = change.log_tail() {
         let query = sqlx::query(
             "INSERT INTO gpurent_log_tail (rental_id, host_id, kept_until, lines) VALUES (?, ?, ?, ?)
              ON CONFLICT (rental_id) DO UPDATE SET kept_until = excluded.kept_until, lines = excluded.lines",
