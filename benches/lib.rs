@@ -5,4 +5,4 @@ pub mod host;
 mod pairs;
 pub mod raw;
 
-pub use pairs::{Subject, compare, compare_plain, environment, quantile, rounds, tell};
+pub use pairs::{PlainSubject, Subject, compare, compare_plain, environment, quantile, rounds, tell};

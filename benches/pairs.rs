@@ -10,8 +10,11 @@ use futures_util::future::BoxFuture;
 /// One of the things that are compared: runs it once, and gives the times that count.
 pub type Subject<'a> = (&'a str, Box<dyn FnMut() -> BoxFuture<'a, Vec<Duration>> + 'a>);
 
+/// One of the things that are compared by [`compare_plain`].
+pub type PlainSubject<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+
 /// As [`compare`], for subjects that bring their own executor or need none.
-pub fn compare_plain(question: &str, rounds: usize, mut subjects: Vec<(&str, Box<dyn FnMut() + '_>)>) {
+pub fn compare_plain(question: &str, rounds: usize, mut subjects: Vec<PlainSubject<'_>>) {
     let count = subjects.len();
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); count];
     for round in 0..rounds {

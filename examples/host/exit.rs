@@ -26,7 +26,7 @@ pub enum Failed {
     Unavailable(String),
     /// 8: the rental failed.
     #[error("{0}")]
-    RentalFailed(String),
+    Rental(String),
 }
 
 /// The table in `--help`; 2 is clap's, for wrong arguments.
@@ -44,7 +44,7 @@ impl Failed {
             Self::Invalid(_) => 5,
             Self::Denied(_) => 6,
             Self::Unavailable(_) => 7,
-            Self::RentalFailed(_) => 8,
+            Self::Rental(_) => 8,
         })
     }
 

@@ -110,9 +110,9 @@ async fn main() -> ExitCode {
         Err(failed) => {
             // The agent's log is its own; a command speaks to whoever typed it.
             if serves {
-                tracing::error!("{failed}")
+                tracing::error!("{failed}");
             } else {
-                eprintln!("gpurent-host: {}", command::harmless(&failed.to_string()))
+                eprintln!("gpurent-host: {}", command::harmless(&failed.to_string()));
             }
             failed.code()
         }

@@ -54,13 +54,16 @@ pub(crate) struct Listeners {
     pub(crate) stopping: CancellationToken,
     pub(crate) tracker: TaskTracker,
     free: Arc<Semaphore>,
-    renters: Arc<Mutex<HashMap<RenterId, usize>>>,
+    renters: Renters,
 }
+
+/// How many places each renter has taken.
+type Renters = Arc<Mutex<HashMap<RenterId, usize>>>;
 
 /// A listener's place, until it is dropped.
 pub(crate) struct Place {
     _one_of_all: OwnedSemaphorePermit,
-    renter: Option<(RenterId, Arc<Mutex<HashMap<RenterId, usize>>>)>,
+    renter: Option<(RenterId, Renters)>,
 }
 
 impl Drop for Place {
@@ -123,7 +126,6 @@ impl Surfaces {
     }
 
     /// Everything: `/v1`, `/rent` and `/ws`, `/health`. May be nested below any path.
-    #[must_use]
     pub fn router(&self) -> Router {
         // Health is asked by machines that have no key, and answers when nothing else does.
         let health = Router::new().route("/health", get(health)).with_state(self.rentals.clone());
@@ -131,20 +133,17 @@ impl Surfaces {
     }
 
     /// Our own API alone, `/v1/...`.
-    #[must_use]
     pub fn v1(&self) -> Router {
         self.guard(api::router())
     }
 
     /// The `rent` protocol alone: `/rent` and `/ws`.
-    #[must_use]
     pub fn rent(&self) -> Router {
         self.guard(rent_router())
     }
 
     /// Routes of the application's own behind the same limits and the same authentication. Handlers find
     /// who calls as `Extension<Caller>`.
-    #[must_use]
     pub fn protect(&self, routes: Router) -> Router {
         self.guard(Router::new().merge(routes.with_state(())))
     }

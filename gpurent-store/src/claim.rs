@@ -20,7 +20,7 @@ pub(crate) struct Look {
 /// What is to be done.
 pub(crate) enum Decision {
     /// Nothing: the request made this rental before.
-    Existing(Rental),
+    Existing(Box<Rental>),
     /// Write it, in this place.
     Write(Placed),
 }
@@ -28,12 +28,12 @@ pub(crate) enum Decision {
 pub(crate) fn decide(look: Look, new: &NewRental, placement: &Placement) -> Result<Decision, ClaimError> {
     let is_same = |fingerprint: &[u8]| fingerprint == new.fingerprint.0.as_slice();
     if let Some((made, fingerprint)) = look.same_key {
-        return if is_same(&fingerprint) { Ok(Decision::Existing(made)) } else { Err(ClaimError::KeyReused) };
+        return if is_same(&fingerprint) { Ok(Decision::Existing(Box::new(made))) } else { Err(ClaimError::KeyReused) };
     }
     if let Some((live, fingerprint)) = look.same_name {
         let goes_on = live.state().end_reason().is_none();
         return if new.key.is_none() && is_same(&fingerprint) && goes_on {
-            Ok(Decision::Existing(live))
+            Ok(Decision::Existing(Box::new(live)))
         } else {
             Err(ClaimError::NameTaken(new.name.clone()))
         };

@@ -140,16 +140,16 @@ pub async fn rent(connection: &Connection, arguments: Rent) -> Result<(), Failed
     let id = show::word(&rental["id"]);
     let Some(events) = events else {
         if connection.json {
-            show::json(&rental)
+            show::json(&rental);
         } else {
-            show::line(&id)
+            show::line(&id);
         }
         return Ok(());
     };
     let rental = until_ready(&client, &id, events, connection.json).await?;
     if rental["state"] != "ready" {
         rentals::tell(connection, &rental);
-        return Err(Failed::RentalFailed(show::word(&rental["end"]["message"])));
+        return Err(Failed::Rental(show::word(&rental["end"]["message"])));
     }
     let access = client.get(&format!("/v1/rentals/{id}/access")).await?;
     if connection.json {

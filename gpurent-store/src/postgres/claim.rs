@@ -64,7 +64,7 @@ pub(super) async fn claim(
         };
         beliefs.learn(&new.host, version, look.held.clone());
         let placed = match decide(look, new, placement)? {
-            Decision::Existing(rental) => return Ok(Claimed::Existing(rental)),
+            Decision::Existing(rental) => return Ok(Claimed::Existing(*rental)),
             Decision::Write(placed) => placed,
         };
         match write(pool, new, placed).await {

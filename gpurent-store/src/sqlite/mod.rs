@@ -100,7 +100,7 @@ impl SqliteStore {
 /// same rights.
 #[cfg(unix)]
 async fn make_private(file: &Path) -> Result<(), StoreError> {
-    let made = tokio::fs::OpenOptions::new().write(true).create(true).mode(0o600).open(file).await;
+    let made = tokio::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file).await;
     made.map(|_| ()).map_err(|error| StoreError::Unavailable(Box::new(error)))
 }
 

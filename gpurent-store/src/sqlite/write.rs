@@ -22,7 +22,7 @@ pub(super) async fn claim(
 ) -> Result<Claimed, ClaimError> {
     let look = look(connection, new).await?;
     let placed = match decide(look, new, placement)? {
-        Decision::Existing(rental) => return Ok(Claimed::Existing(rental)),
+        Decision::Existing(rental) => return Ok(Claimed::Existing(*rental)),
         Decision::Write(placed) => placed,
     };
     let (rental, event) = new.settle(placed);
