@@ -23,6 +23,7 @@ pub mod api;
 mod auth;
 mod body;
 pub mod compat;
+mod listeners;
 mod problem;
 mod server;
 mod surfaces;

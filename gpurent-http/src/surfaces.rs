@@ -1,7 +1,6 @@
 //! All surfaces as one router, with limits on everything that a client can pile up.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::error_handling::HandleErrorLayer;
@@ -10,14 +9,11 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router, middleware};
-use gpurent_core::id::RenterId;
 use gpurent_core::rentals::Rentals;
 use gpurent_core::runtime::Isolation;
 use gpurent_core::store::Filter;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
@@ -28,15 +24,11 @@ use crate::api;
 use crate::auth::{Authenticator, Caller, Pass, authenticate};
 use crate::body::LIMIT;
 use crate::compat::{rent, rent_ws};
+use crate::listeners::Listeners;
 use crate::problem::Problem;
 
 /// Requests at once; more are told to come back.
 const MAX_REQUESTS: usize = 1024;
-/// Listeners at once, WebSockets and event streams together.
-const MAX_LISTENERS: usize = 1024;
-/// Of these, one renter may have so many, and all renters together leave some.
-const MAX_LISTENERS_OF_A_RENTER: usize = 32;
-const KEPT_FOR_PLATFORMS: usize = 128;
 /// The longest a request may take: `/rent` waits up to 25 s for a container.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -46,56 +38,6 @@ pub struct Surfaces {
     rentals: Rentals,
     authenticator: Arc<dyn Authenticator>,
     listeners: Listeners,
-}
-
-/// Those who stay to listen: how many there may be, and how they are told to go.
-#[derive(Clone)]
-pub(crate) struct Listeners {
-    pub(crate) stopping: CancellationToken,
-    pub(crate) tracker: TaskTracker,
-    free: Arc<Semaphore>,
-    renters: Renters,
-}
-
-/// How many places each renter has taken.
-type Renters = Arc<Mutex<HashMap<RenterId, usize>>>;
-
-/// A listener's place, until it is dropped.
-pub(crate) struct Place {
-    _one_of_all: OwnedSemaphorePermit,
-    renter: Option<(RenterId, Renters)>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some((renter, renters)) = &self.renter else { return };
-        let mut renters = renters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = renters.get_mut(renter) {
-            *count -= 1;
-            if *count == 0 {
-                renters.remove(renter);
-            }
-        }
-    }
-}
-
-impl Listeners {
-    /// A place for one more. A renter has a few; they never take those of the platform.
-    pub(crate) fn enter(&self, caller: &Caller) -> Result<Place, Problem> {
-        let one_of_all = Arc::clone(&self.free).try_acquire_owned().map_err(|_full| Problem::busy())?;
-        let Some(renter) = caller.scope() else { return Ok(Place { _one_of_all: one_of_all, renter: None }) };
-        if self.free.available_permits() < KEPT_FOR_PLATFORMS {
-            return Err(Problem::busy());
-        }
-        let mut renters = self.renters.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = renters.entry(renter.clone()).or_default();
-        if *count >= MAX_LISTENERS_OF_A_RENTER {
-            return Err(Problem::busy());
-        }
-        *count += 1;
-        drop(renters);
-        Ok(Place { _one_of_all: one_of_all, renter: Some((renter, Arc::clone(&self.renters))) })
-    }
 }
 
 impl FromRef<Surfaces> for Rentals {
@@ -116,13 +58,7 @@ impl Surfaces {
     /// `into_make_service_with_connect_info::<SocketAddr>()`.
     #[must_use]
     pub fn new(rentals: Rentals, authenticator: impl Authenticator) -> Self {
-        let listeners = Listeners {
-            stopping: CancellationToken::new(),
-            tracker: TaskTracker::new(),
-            free: Arc::new(Semaphore::new(MAX_LISTENERS)),
-            renters: Arc::default(),
-        };
-        Self { rentals, authenticator: Arc::new(authenticator), listeners }
+        Self { rentals, authenticator: Arc::new(authenticator), listeners: Listeners::new() }
     }
 
     /// Everything: `/v1`, `/rent` and `/ws`, `/health`. May be nested below any path.

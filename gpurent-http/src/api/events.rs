@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{event, find};
 use crate::auth::{Caller, Pass};
+use crate::listeners::Listeners;
 use crate::problem::Problem;
-use crate::surfaces::Listeners;
 
 /// A client that takes longer to read one message is cut off; it resumes where it was.
 const PATIENCE: Duration = Duration::from_secs(10);
