@@ -18,6 +18,7 @@ use gpurent_core::spec::Term;
 use jiff::{SignedDuration, Timestamp};
 
 const MANY: usize = 64;
+const RESTARTS: usize = 8;
 
 /// How many are brought up side by side.
 const SIDE_BY_SIDE: usize = 8;
@@ -63,7 +64,7 @@ async fn theirs(raw: &Raw) -> Vec<Duration> {
 async fn restart(host: &mut BenchHost, raw: &Raw) -> Vec<Duration> {
     let ids = many(host, "1h").await;
     let mut times = Vec::new();
-    for id in &ids[..rounds(10).min(MANY)] {
+    for id in &ids[..RESTARTS] {
         host.stop().await;
         let launch = valid(host.rentals.get(*id).await).map(|rental| rental.launch().container_name());
         raw.kill(&launch.unwrap_or_default()).await;

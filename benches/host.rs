@@ -70,11 +70,11 @@ impl BenchHost {
         Self { id, store, runtime, sealer, gpus, pools, rentals, stop: Some(stop), reconciling }
     }
 
-    /// The request of every bench: small limits, so that many fit.
+    /// The request of every bench: little memory, so that many fit.
     pub fn request(&self, duration: &str) -> RentalRequest {
         let gpu = GpuRequest::one(valid("RTX 5090".parse()));
         let mut spec = RentalSpec::new(valid("bench".parse()), gpu, valid(IMAGE.parse()), valid(duration.parse()));
-        let limits = Limits::default().with_memory_bytes(64 * 1024 * 1024).and_then(|l| l.with_milli_cpus(500));
+        let limits = Limits::default().with_memory_bytes(64 * 1024 * 1024);
         spec.limits = valid(limits);
         RentalRequest::new(spec, CredentialRequest::Generate)
     }

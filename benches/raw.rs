@@ -52,7 +52,6 @@ impl Raw {
                 port_bindings: Some(HashMap::from([("22/tcp".to_owned(), Some(vec![binding]))])),
                 memory: Some(64 * 1024 * 1024),
                 memory_swap: Some(64 * 1024 * 1024),
-                nano_cpus: Some(500_000_000),
                 pids_limit: Some(4096),
                 init: Some(true),
                 device_requests: Some(vec![gpu]),

@@ -87,10 +87,13 @@ fn registry_of(image: &ImageRef) -> &str {
 
 fn digest_of(image: &ImageInspect, name: &ImageRef) -> Option<ImageDigest> {
     let digests = image.repo_digests.as_deref().unwrap_or_default();
-    let of_name = |digest: &&String| digest.split_once('@').is_some_and(|(repository, _)| repository == name.name());
-    // Docker leaves the hub's name out where the reference may have it.
-    let found = digests.iter().find(of_name).or_else(|| digests.first())?;
-    ImageDigest::try_from(found.split_once('@')?.1.to_owned()).ok()
+    // Docker leaves out of its lists what it completes in names.
+    let listed = repository(name);
+    let listed = listed.strip_prefix("docker.io/library/").or(listed.strip_prefix("docker.io/")).unwrap_or(&listed);
+    let mut split = digests.iter().filter_map(|digest| digest.split_once('@'));
+    let (_, found) = split.find(|(repository, _)| *repository == listed)?;
+    // A form that is not ours to know is as good as none.
+    ImageDigest::try_from(found.to_owned()).ok()
 }
 
 /// The image as the engine has it; `None` where it does not.
@@ -312,6 +315,20 @@ mod tests {
         );
         assert_eq!(full_name(&"abc".parse().unwrap()), "docker.io/library/abc:latest");
         assert_eq!(full_name(&"sha256:ab".parse().unwrap()), "docker.io/library/sha256:ab", "no image's id");
+    }
+
+    #[test]
+    fn a_digest_is_that_of_the_repository_that_was_asked_for() {
+        let digest = |n: char| format!("sha256:{}", n.to_string().repeat(64));
+        let image = ImageInspect {
+            repo_digests: Some(vec![format!("other/name@{}", digest('a')), format!("ubuntu@{}", digest('b'))]),
+            ..ImageInspect::default()
+        };
+        let of = |name: &str| digest_of(&image, &name.parse().unwrap()).map(|found| found.to_string());
+        assert_eq!(of("docker.io/library/ubuntu:22.04"), Some(digest('b')));
+        assert_eq!(of("ubuntu"), Some(digest('b')));
+        assert_eq!(of("other/name:1"), Some(digest('a')));
+        assert_eq!(of("never/pulled"), None);
     }
 
     #[test]

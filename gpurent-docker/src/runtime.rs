@@ -192,7 +192,10 @@ impl DockerRuntime {
     async fn access_dir(&self, image: &ImageRef) -> Option<&AccessDir> {
         let directory = self.access_dir.as_ref()?;
         let try_out = async || {
-            let seen = directory.is_seen_by(&self.docker, &full_name(image)).await?;
+            // On a task of its own: a pull that is cancelled now must not leave the trial's container behind.
+            let (docker, directory, image) = (self.docker.clone(), directory.clone(), full_name(image));
+            let trial = tokio::spawn(async move { directory.is_seen_by(&docker, &image).await });
+            let seen = trial.await.map_err(std::io::Error::other)??;
             if !seen {
                 tracing::warn!(
                     "the engine does not see the access folder: credentials are uploaded, which takes longer"
