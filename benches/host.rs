@@ -67,6 +67,9 @@ impl BenchHost {
         let pools = valid(PortPools::new(valid(ports.parse()), valid("31000-31999".parse())));
         let (runtime, sealer) = (Arc::new(runtime), Arc::new(SealKey::generate().0));
         let (rentals, stop, reconciling) = act(&id, &store, &runtime, &sealer, gpus, &pools);
+        while !rentals.is_reconciled() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Self { id, store, runtime, sealer, gpus, pools, rentals, stop: Some(stop), reconciling }
     }
 
