@@ -45,20 +45,23 @@ fn new_rental(host: &HostId, clock: &SystemClock) -> NewRental {
     }
 }
 
+fn placement(host: &HostId, gpus: u8) -> Placement {
+    Placement {
+        gpus: SimulatedGpus::new(host, gpus, valid("RTX 5090".parse())).gpus().to_vec().into(),
+        allocator: Arc::new(BestFit),
+        pools: valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
+        port_probe: Arc::new(TrustBooks),
+        capacity: None,
+        prices: None,
+    }
+}
+
 /// One client: rents on one fresh host after the other, each until its GPUs are used up.
 async fn client(store: &PostgresStore, until: Instant) -> usize {
     let (mut made, clock) = (0, SystemClock::new());
     while Instant::now() < until {
         let host: HostId = valid(format!("bench-{}", RentalId::generate()).parse());
-        let gpus = SimulatedGpus::new(&host, GPUS, valid("RTX 5090".parse())).gpus().to_vec();
-        let placement = Placement {
-            gpus: gpus.into(),
-            allocator: Arc::new(BestFit),
-            pools: valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
-            port_probe: Arc::new(TrustBooks),
-            capacity: None,
-            prices: None,
-        };
+        let placement = placement(&host, GPUS);
         for _ in 0..GPUS {
             if Instant::now() >= until {
                 break;
@@ -117,15 +120,7 @@ fn theirs(script: &std::path::Path, clients: usize) -> f64 {
 /// The JSON of a rental as the store writes it, for the peer to write the same.
 async fn body_of_a_rental(store: &PostgresStore) -> String {
     let host: HostId = valid(format!("bench-{}", RentalId::generate()).parse());
-    let gpus = SimulatedGpus::new(&host, 1, valid("RTX 5090".parse())).gpus().to_vec();
-    let placement = Placement {
-        gpus: gpus.into(),
-        allocator: Arc::new(BestFit),
-        pools: valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
-        port_probe: Arc::new(TrustBooks),
-        capacity: None,
-        prices: None,
-    };
+    let placement = placement(&host, 1);
     let body = valid(store.claim(&new_rental(&host, &SystemClock::new()), &placement).await);
     valid(serde_json::to_string(body.rental()))
 }

@@ -67,8 +67,8 @@ impl MemoryStore {
         self.goes_on.notify(usize::MAX);
     }
 
-    /// Lets somebody else write before every write of the host's holder: `change` is given the rental as it
-    /// is, and makes the other's change of it, or none.
+    /// Lets somebody else write before every other write of the host's holder, so that whoever tries again gets
+    /// through: `change` is given the rental as it is, and makes the other's change of it, or none.
     pub fn interfere(&self, change: impl Fn(Rental) -> Option<Change> + Send + 'static) {
         self.lock().interference = Some(Box::new(change));
     }
