@@ -53,6 +53,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         port_probe: Arc::new(TrustBooks),
         capacity: None,
         prices: None,
+        quarantine: Arc::default(),
     }
 }
 

@@ -99,6 +99,7 @@ fn by_hand(key: &SealKey) {
             port_probe: Arc::new(TrustBooks),
             capacity: None,
             prices: None,
+            quarantine: Arc::default(),
         };
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();
         let launch = LaunchSpec::of(&rental);
@@ -112,13 +113,13 @@ fn by_hand(key: &SealKey) {
         let created = runtime.create(&launch, &credential).await.unwrap();
         rental = write(rental, Event::Created { container: created.container, gpus_attached: true }).await;
         let started_at = runtime.start(&launch).await.unwrap();
-        rental = write(rental, Event::Started { started_at }).await;
+        rental = write(rental, Event::Started { started_at, started: None }).await;
         runtime.verify(&launch, Duration::from_secs(1)).await.unwrap();
         rental = write(rental, Event::Verified { paid_from: clock.now() }).await;
         clock.advance(SignedDuration::from_hours(1));
         rental = write(rental, Event::EndBegan { reason: EndReason::Expired }).await;
         let exit = runtime.stop(launch.id, Duration::ZERO).await.unwrap();
-        rental = write(rental, Event::Stopped { exit }).await;
+        rental = write(rental, Event::Stopped { exit, ended: None }).await;
         runtime.remove(launch.id).await.unwrap();
         rental = write(rental, Event::Ended).await;
         assert_eq!(rental.state().phase(), Phase::Ended);

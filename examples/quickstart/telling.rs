@@ -82,13 +82,13 @@ impl Telling {
             Event::Created { container, .. } => {
                 format!("container {container}; the engine has no GPU driver, so simulated GPUs are left off")
             }
-            Event::Started { started_at } => format!("at {started_at}, by the engine's clock"),
+            Event::Started { started_at, .. } => format!("at {started_at}, by the engine's clock"),
             Event::Verified { .. } => ready(rental, access),
             Event::Warned => "the end is near".to_owned(),
             Event::Notified => "the program was told to finish".to_owned(),
             Event::EndBegan { reason } => ending(reason),
-            Event::Stopped { exit: Some(exit) } => format!("at {}, by the engine's clock", exit.finished_at),
-            Event::Stopped { exit: None } => "there was nothing to stop".to_owned(),
+            Event::Stopped { exit: Some(exit), .. } => format!("at {}, by the engine's clock", exit.finished_at),
+            Event::Stopped { exit: None, .. } => "there was nothing to stop".to_owned(),
             Event::Ended => "container gone, GPU and ports free".to_owned(),
             other => format!("{other:?}"),
         };

@@ -7,13 +7,15 @@ use event_listener::Event as Bell;
 
 use crate::allocator::{Allocator, BestFit};
 use crate::clock::{Clock, SystemClock};
+use crate::deadline::{DeadlineBook, Deadlines};
 use crate::failpoint::{FailpointHook, Failpoints};
 use crate::feed::Feed;
 use crate::gpu::Gpu;
-use crate::host::Shared;
-use crate::id::HostId;
+use crate::host::{Shared, Standing};
+use crate::id::{HostId, RentalId};
+use crate::memory::MemoryDeadlines;
 use crate::money::RateCard;
-use crate::placement::{Capacity, Placement};
+use crate::placement::{Capacity, Placement, Quarantine};
 use crate::port::{PortPools, PortProbe, TrustBooks};
 use crate::reconcile::{Pace, Reconciler};
 use crate::rental::Timing;
@@ -34,6 +36,8 @@ pub struct HostBuilder {
     timing: Timing,
     pace: Pace,
     failpoints: Failpoints,
+    deadlines: Arc<dyn DeadlineBook>,
+    new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }
 
 impl HostBuilder {
@@ -54,6 +58,7 @@ impl HostBuilder {
             port_probe: Arc::new(TrustBooks),
             capacity: None,
             prices: None,
+            quarantine: Arc::new(Quarantine::default()),
         };
         Self {
             host,
@@ -66,6 +71,8 @@ impl HostBuilder {
             timing: Timing::default(),
             pace: Pace::default(),
             failpoints: Failpoints::default(),
+            deadlines: Arc::new(MemoryDeadlines::default()),
+            new_id: Arc::new(RentalId::generate),
         }
     }
 
@@ -125,6 +132,23 @@ impl HostBuilder {
         self
     }
 
+    /// Where the host itself keeps until when its containers are paid for. In memory by default, which is of
+    /// no use to the next process: a host that is to end rentals on time while its store is away, whatever
+    /// happens to the agent, needs a book on disk, such as `gpurent_docker::DeadlineFile`.
+    #[must_use]
+    pub fn deadlines(mut self, book: Arc<dyn DeadlineBook>) -> Self {
+        self.deadlines = book;
+        self
+    }
+
+    /// Ids that can be told beforehand.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn ids(mut self, new_id: Arc<dyn Fn() -> RentalId + Send + Sync>) -> Self {
+        self.new_id = new_id;
+        self
+    }
+
     /// A hook that hears every boundary between effects: for crash tests.
     #[must_use]
     pub fn failpoints(mut self, hook: FailpointHook) -> Self {
@@ -149,7 +173,9 @@ impl HostBuilder {
             failpoints: self.failpoints,
             bell: Bell::new(),
             intent_pending: AtomicBool::new(false),
-            reconciling: AtomicBool::new(false),
+            standing: Standing::new(),
+            deadlines: Deadlines::new(self.deadlines),
+            new_id: self.new_id,
         });
         (Rentals::new(Arc::clone(&shared)), Reconciler::new(shared))
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::CredentialKind;
 use crate::clock::Moment;
 use crate::gpu::Gpu;
-use crate::id::{ContainerId, HostId, InstanceName, Position, RentalId, Seq};
+use crate::id::{Attempt, ContainerId, HostId, InstanceName, Position, RentalId, Seq};
 use crate::lifecycle::{EndReason, Exit};
 use crate::money::Quote;
 use crate::port::PortBinding;
@@ -36,6 +36,24 @@ pub struct Claim {
     pub quote: Option<Quote>,
     /// Until when it has to have started.
     pub due: Timestamp,
+    /// When it was made, on both clocks.
+    #[serde(default)]
+    pub at: Option<Moment>,
+}
+
+/// A container that was found running for a rental that the store had lost, or knew less of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adoption {
+    /// Which launch it is.
+    pub attempt: Attempt,
+    /// The container.
+    pub container: ContainerId,
+    /// The ports it has.
+    pub ports: Vec<PortBinding>,
+    /// Whether the engine attached its GPUs.
+    pub gpus_attached: bool,
+    /// When it started, by the engine's own record; `None` where it has not.
+    pub started_at: Option<Timestamp>,
 }
 
 /// Something that happened to a rental.
@@ -61,7 +79,12 @@ pub enum Event {
     Started {
         /// When, by the engine's own record.
         started_at: Timestamp,
+        /// The same instant on both of our clocks; `None` where an older version wrote it.
+        #[serde(default)]
+        started: Option<Moment>,
     },
+    /// A container of it was found that the store did not know: after the store was restored from a backup.
+    Adopted(Box<Adoption>),
     /// Its container could not start because of a port, and is tried again with others.
     Relaunched {
         /// The new ports.
@@ -99,6 +122,10 @@ pub enum Event {
     Stopped {
         /// How, by the engine's own record; `None` where no container was left to tell.
         exit: Option<Exit>,
+        /// When it ended, on both clocks, as far as that can be told; within one boot it decides the bill,
+        /// whatever the wall clock did meanwhile.
+        #[serde(default)]
+        ended: Option<Moment>,
     },
     /// Its container is gone, and its GPUs and ports are free.
     Ended,
@@ -113,6 +140,7 @@ impl Event {
             Self::Pinned { .. } => "pinned",
             Self::Created { .. } => "created",
             Self::Started { .. } => "started",
+            Self::Adopted(_) => "adopted",
             Self::Relaunched { .. } => "relaunched",
             Self::Verified { .. } => "verified",
             Self::Extended { .. } => "extended",

@@ -1,12 +1,13 @@
 //! What the reconciler and all handles of one host share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use event_listener::Event as Bell;
 
 use crate::access::Secrets;
 use crate::clock::Clock;
+use crate::deadline::Deadlines;
 use crate::failpoint::Failpoints;
 use crate::feed::Feed;
 use crate::id::{HostId, RentalId};
@@ -45,7 +46,63 @@ pub(crate) struct Shared {
     /// Rung after every intent; `intent_pending` keeps a ring that nobody was listening to.
     pub(crate) bell: Bell,
     pub(crate) intent_pending: AtomicBool,
-    pub(crate) reconciling: AtomicBool,
+    pub(crate) standing: Standing,
+    pub(crate) deadlines: Deadlines,
+    /// Names new rentals; only simulations want to know them beforehand.
+    pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
+}
+
+/// How far the host's reconciler is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// There is none.
+    Absent,
+    /// It takes over the host, and looks at what is there.
+    TakingStock,
+    /// As before, and something does not answer.
+    Stuck,
+    /// It acts.
+    Acting,
+}
+
+/// The stage, and a bell for those who wait for the next.
+pub(crate) struct Standing {
+    stage: Mutex<Stage>,
+    bell: Bell,
+}
+
+impl Standing {
+    pub(crate) fn new() -> Self {
+        Self { stage: Mutex::new(Stage::Absent), bell: Bell::new() }
+    }
+
+    pub(crate) fn get(&self) -> Stage {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        self.bell.notify(usize::MAX);
+    }
+
+    /// Something does not answer: those who wait are told, unless the host acts already.
+    pub(crate) fn stuck(&self) {
+        if self.get() == Stage::TakingStock {
+            self.set(Stage::Stuck);
+        }
+    }
+
+    /// Waits while stock is being taken.
+    pub(crate) async fn settled(&self) -> Stage {
+        loop {
+            // Listened to before the look, so that no change falls in between.
+            let bell = self.bell.listen();
+            match self.get() {
+                Stage::TakingStock => bell.await,
+                settled => return settled,
+            }
+        }
+    }
 }
 
 impl Shared {

@@ -42,7 +42,7 @@ pub async fn force_end(
     let mut change = Change::intent(rental);
     change.apply(Event::EndBegan { reason: EndReason::Lost { last_seen } }, now)?;
     if !stopped {
-        change.apply(Event::Stopped { exit: None }, last_seen.min(now))?;
+        change.apply(Event::Stopped { exit: None, ended: None }, last_seen.min(now))?;
     }
     change.apply(Event::Ended, now)?;
     store.commit(&change).await?;

@@ -2,8 +2,8 @@
 //!
 //! Every store calls [`Placement::place`] inside its claim, so that the policy exists once.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::allocator::Allocator;
 use crate::gpu::{Gpu, GpuModel, GpuSelector, GpuUuid};
@@ -94,6 +94,49 @@ pub struct Placement {
     pub capacity: Option<Capacity>,
     /// What GPUs cost; `None` where nothing is charged.
     pub prices: Option<Arc<RateCard>>,
+    /// What must not be given out, though the books say that it is free.
+    pub quarantine: Arc<Quarantine>,
+}
+
+/// GPUs and ports that somebody uses of whom the books know nothing: a container whose rental the store has
+/// lost or believes to be gone, a program that sits on a port.
+#[derive(Debug, Default)]
+pub struct Quarantine {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    containers: Held,
+    /// Until when, on the boot clock.
+    ports: BTreeMap<HostPort, i64>,
+}
+
+impl Quarantine {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What containers hold beside the books, as last observed; takes the place of what was observed before.
+    pub fn observed(&self, containers: Held, boot_micros: i64) {
+        let mut kept = self.kept();
+        kept.containers = containers;
+        kept.ports.retain(|_, until| *until > boot_micros);
+    }
+
+    /// Somebody outside the books has a port; it is not given out before `until` on the boot clock.
+    pub fn port(&self, port: HostPort, until: i64) {
+        self.kept().ports.insert(port, until);
+    }
+
+    fn add_to(&self, held: &Held) -> Held {
+        let kept = self.kept();
+        let mut all = held.clone();
+        all.gpus.extend(kept.containers.gpus.iter().cloned());
+        all.ports.extend(&kept.containers.ports);
+        all.ports.extend(kept.ports.keys());
+        all
+    }
 }
 
 impl Placement {
@@ -110,6 +153,7 @@ impl Placement {
         if known < usize::from(spec.gpu.count.get()) {
             return Err(NoPlace::UnknownGpu(selector.clone()));
         }
+        let held = &self.quarantine.add_to(held);
         let free: Vec<&Gpu> = self.gpus.iter().filter(|gpu| !held.gpus.contains(&gpu.uuid)).collect();
         let chosen = self.allocator.choose(&spec.gpu, &free).unwrap_or_default();
         let distinct: BTreeSet<_> = chosen.iter().map(|gpu| &gpu.uuid).collect();
@@ -149,6 +193,7 @@ impl Placement {
         held: &Held,
     ) -> Result<Vec<PortBinding>, NoPort> {
         let launch = LaunchId { rental, attempt };
+        let held = self.quarantine.add_to(held);
         self.pools.assign(&spec.ports, launch, &held.ports, self.port_probe.as_ref())
     }
 }

@@ -18,7 +18,7 @@ use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, 
 use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
 use crate::money::Quote;
 use crate::port::{HostPort, PortBinding, SSH};
-use crate::spec::{ImageDigest, RentalSpec};
+use crate::spec::{Environment, ImageDigest, RentalSpec};
 
 /// One rental, from its claim to its final bill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,12 @@ pub struct Rental {
     access_outdated: bool,
     #[serde(default)]
     pinned: Option<ImageDigest>,
+    /// When it was claimed and when its container started, on both clocks: time limits hold whatever the wall
+    /// clock does.
+    #[serde(default)]
+    claimed: Option<Moment>,
+    #[serde(default)]
+    started: Option<Moment>,
 }
 
 /// An event that cannot happen in the state the rental is in: late, doubled or out of order.
@@ -180,6 +186,8 @@ impl Rental {
             warning_outdated: false,
             access_outdated: false,
             pinned: None,
+            claimed: claim.at,
+            started: None,
         };
         (rental, recorded)
     }
@@ -220,8 +228,9 @@ impl Rental {
                 self.container = Some(container);
                 self.gpus_attached = gpus_attached;
             }
-            (Event::Started { started_at }, State::Provisioning) if self.container.is_some() => {
+            (Event::Started { started_at, started }, State::Provisioning) if self.container.is_some() => {
                 self.started_at = Some(started_at);
+                self.started = started;
                 self.state = State::Running;
             }
             (Event::Relaunched { ports }, State::Provisioning) => {
@@ -229,6 +238,18 @@ impl Rental {
                 self.attempt = self.attempt.next();
                 self.container = None;
                 self.access_outdated = false;
+            }
+            (Event::Adopted(found), State::Provisioning)
+                if found.attempt > self.attempt || (found.attempt == self.attempt && self.container.is_none()) =>
+            {
+                self.attempt = found.attempt;
+                self.ports = found.ports;
+                self.container = Some(found.container);
+                self.gpus_attached = found.gpus_attached;
+                self.access_outdated = false;
+                self.started_at = found.started_at;
+                self.started = None;
+                self.state = if found.started_at.is_some() { State::Running } else { State::Provisioning };
             }
             (Event::Verified { paid_from }, State::Running) => {
                 self.segments.push(Segment { started_at: paid_from.wall, ended_at: None });
@@ -261,9 +282,9 @@ impl Rental {
             }
             // The first reason stays: a cancel of what already ends changes nothing.
             (Event::EndBegan { .. }, State::Ending { .. } | State::Ended { .. }) => return Ok(Outcome::Unchanged),
-            (Event::Stopped { exit }, State::Ending { reason, stopped: false }) => {
+            (Event::Stopped { exit, ended }, State::Ending { reason, stopped: false }) => {
                 let reason = reason.clone();
-                self.close_segment(exit.as_ref(), &reason, at);
+                self.close_segment(exit.as_ref(), ended.as_ref(), &reason, at);
                 self.exit = exit;
                 self.state = State::Ending { reason, stopped: true };
             }
@@ -278,15 +299,19 @@ impl Rental {
         Ok(Outcome::Changed)
     }
 
-    /// Ends the open segment at the earliest of what the engine recorded, what was last seen, and the
-    /// end of the paid time; never before its start.
-    fn close_segment(&mut self, exit: Option<&Exit>, reason: &EndReason, at: Timestamp) {
+    /// Ends the open segment at the earliest of when the container ended, when it was last seen, and the end
+    /// of the paid time; never before its start. The length is that of the boot clock where both ends were
+    /// read in one boot: a wall clock that is set in between neither gives time away nor sells it twice.
+    fn close_segment(&mut self, exit: Option<&Exit>, ended: Option<&Moment>, reason: &EndReason, at: Timestamp) {
         let paid_until = self.expires_at();
+        let paid_from = self.paid_from.as_ref();
         let Some(segment) = self.segments.last_mut().filter(|segment| segment.ended_at.is_none()) else { return };
-        let seen = match (exit, reason) {
-            (Some(exit), _) => exit.finished_at,
-            (None, EndReason::Lost { last_seen }) => *last_seen,
-            (None, _) => at,
+        let by_both_clocks = paid_from.zip(ended).and_then(|(from, to)| from.wall.checked_add(to.since(from)).ok());
+        let seen = match (by_both_clocks, exit, reason) {
+            (Some(ended), _, _) => ended,
+            (None, Some(exit), _) => exit.finished_at,
+            (None, None, EndReason::Lost { last_seen }) => *last_seen,
+            (None, None, _) => at,
         };
         let ended_at = paid_until.map_or(seen, |paid_until| seen.min(paid_until));
         segment.ended_at = Some(ended_at.max(segment.started_at));
@@ -296,7 +321,7 @@ impl Rental {
     #[must_use]
     pub fn next(&self, now: &Moment, timing: &Timing) -> Next {
         match &self.state {
-            State::Provisioning if now.wall >= self.due => Next::Now(Action::End(EndReason::Failed(Failure {
+            State::Provisioning if !self.time_to_start(now).is_positive() => Next::Now(Action::End(EndReason::Failed(Failure {
                 kind: FailureKind::DeadlineExceeded,
                 detail: "The container did not start in time".to_owned(),
                 log_tail: Vec::new(),
@@ -304,8 +329,11 @@ impl Rental {
             State::Provisioning if self.container.is_none() => Next::Now(Action::Create),
             State::Provisioning => Next::Now(Action::Start),
             State::Running => {
-                let started = self.started_at.unwrap_or(self.created_at);
-                let left = timing.access - now.wall.duration_since(started);
+                let since = match &self.started {
+                    Some(started) => now.since(started),
+                    None => now.wall.duration_since(self.started_at.unwrap_or(self.created_at)),
+                };
+                let left = timing.access - since;
                 if self.access_outdated {
                     // A container that does not take the credential must not run unpaid for ever.
                     return Next::Now(if left.is_positive() {
@@ -392,9 +420,35 @@ impl Rental {
     #[must_use]
     pub fn time_to_end(&self, now: &Moment) -> Option<SignedDuration> {
         match self.state {
-            State::Provisioning => Some(self.due.duration_since(now.wall)),
+            State::Provisioning => Some(self.time_to_start(now)),
             State::Ready => self.time_left(now),
             _ => None,
+        }
+    }
+
+    /// How long it may still take to start.
+    fn time_to_start(&self, now: &Moment) -> SignedDuration {
+        match &self.claimed {
+            Some(claimed) => self.due.duration_since(claimed.wall) - now.since(claimed),
+            None => self.due.duration_since(now.wall),
+        }
+    }
+
+    /// The claim that would make this rental as it is now, less what may be secret in it: its environment.
+    /// What a container carries, so that a store that has lost the rental can be told of it again.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        Claim {
+            id: self.id,
+            host: self.host.clone(),
+            name: self.name.clone(),
+            spec: RentalSpec { environment: Environment::default(), ..self.spec.clone() },
+            credential: self.credential,
+            gpus: self.gpus.clone(),
+            ports: self.ports.clone(),
+            quote: self.quote.clone(),
+            due: self.due,
+            at: self.claimed.clone(),
         }
     }
 
@@ -533,6 +587,24 @@ impl Rental {
     #[must_use]
     pub fn gpus_attached(&self) -> bool {
         self.gpus_attached
+    }
+
+    /// When it was claimed, on both clocks; `None` for a rental of an older version.
+    #[must_use]
+    pub fn claimed_at(&self) -> Option<&Moment> {
+        self.claimed.as_ref()
+    }
+
+    /// From when its paid time counts, once it is ready.
+    #[must_use]
+    pub fn paid_from(&self) -> Option<&Moment> {
+        self.paid_from.as_ref()
+    }
+
+    /// When its container started, by our own clocks; `None` where that is not known.
+    #[must_use]
+    pub fn started(&self) -> Option<&Moment> {
+        self.started.as_ref()
     }
 
     /// When its container started, by the engine's own record.

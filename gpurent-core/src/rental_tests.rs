@@ -33,6 +33,7 @@ fn claimed() -> (Rental, Recorded) {
             currency: "USD".to_owned().try_into().unwrap(),
         }),
         due: at(600),
+        at: Some(moment(0)),
     };
     Rental::claimed(claim, at(0))
 }
@@ -46,7 +47,7 @@ fn cancelled() -> Event {
 }
 
 fn stopped(second: i64) -> Event {
-    Event::Stopped { exit: Some(Exit { finished_at: at(second), code: 0, out_of_memory: false }) }
+    Event::Stopped { exit: Some(Exit { finished_at: at(second), code: 0, out_of_memory: false }), ended: None }
 }
 
 /// A rental that lived through `events`, one a second.
@@ -59,7 +60,7 @@ fn after(events: &[Event]) -> Rental {
 }
 
 fn way_up() -> Vec<Event> {
-    vec![created(), Event::Started { started_at: at(10) }, Event::Verified { paid_from: moment(10) }]
+    vec![created(), Event::Started { started_at: at(10), started: None }, Event::Verified { paid_from: moment(10) }]
 }
 
 /// Every event once.
@@ -151,12 +152,34 @@ fn a_wall_clock_that_jumps_neither_ends_nor_extends_a_rental() {
 }
 
 #[test]
+fn a_wall_clock_that_jumps_changes_no_bill() {
+    for jump in [-90_000, 90_000] {
+        let mut rental = after(&way_up());
+        rental.apply(cancelled(), at(100 + jump)).unwrap();
+        let exit = Some(Exit { finished_at: at(100 + jump), code: 0, out_of_memory: false });
+        let ended = Some(Moment { wall: at(100 + jump), ..moment(100) });
+        rental.apply(Event::Stopped { exit, ended }, at(100 + jump)).unwrap();
+        assert_eq!(rental.bill(at(0)).used_micros, 90_000_000);
+    }
+}
+
+#[test]
+fn a_wall_clock_that_jumps_gives_up_no_rental_on_its_way_up() {
+    let timing = Timing::default();
+    let tomorrow = Moment { wall: at(90_000), ..moment(20) };
+    assert_eq!(after(&[]).next(&tomorrow, &timing), Next::Now(Action::Create));
+    let started = Event::Started { started_at: at(10), started: Some(moment(10)) };
+    let within = Duration::from_secs(80);
+    assert_eq!(after(&[created(), started]).next(&tomorrow, &timing), Next::Now(Action::Verify { within }));
+}
+
+#[test]
 fn use_ends_with_the_container_or_the_paid_time() {
     let used = |reason: EndReason, exit: Option<i64>, seen: i64| {
         let mut rental = after(&way_up());
         rental.apply(Event::EndBegan { reason }, at(seen)).unwrap();
         let exit = exit.map(|second| Exit { finished_at: at(second), code: 0, out_of_memory: false });
-        rental.apply(Event::Stopped { exit }, at(seen)).unwrap();
+        rental.apply(Event::Stopped { exit, ended: None }, at(seen)).unwrap();
         rental.bill(at(99_999)).used_micros / 1_000_000
     };
     assert_eq!(used(EndReason::Cancelled, Some(70), 100), 60, "the engine's record counts, not when it was read");

@@ -4,18 +4,18 @@
 //! and the [`Reconciler`](crate::reconcile::Reconciler) is nudged; everything else happens there.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use jiff::SignedDuration;
 
 use crate::access::{Credential, CredentialKind, CredentialRequest, LoginUser, Secrets};
 use crate::clock::Moment;
+use crate::deadline::DeadlineError;
 use crate::event::{Event, JournalEntry, Recorded};
 use crate::feed::Subscription;
 use crate::follow::Follower;
 use crate::gpu::Gpu;
 pub use crate::host::AccessError;
-use crate::host::Shared;
+use crate::host::{Shared, Stage};
 use crate::id::{HostId, IdempotencyKey, InstanceName, Position, RentalId, Seq};
 use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
@@ -43,6 +43,10 @@ pub enum RentError {
     /// Nobody runs the host's reconciler, so nothing would ever happen.
     #[error("no reconciler runs for this host: spawn the one that came with these rentals")]
     NotReconciled,
+    /// The host does not know yet what runs on it, since its store or its engine does not answer: what seems
+    /// free may not be. Later.
+    #[error("the host cannot tell yet what is free on it")]
+    TakingStock,
     /// The credential could not be sealed.
     #[error("the credential could not be sealed")]
     Seal(#[source] SealError),
@@ -98,6 +102,9 @@ pub enum ExtendError {
     /// The new term is longer than any may be, or shorter than the present one.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The new end could not be written down on the host, so that it might not hold; nothing was changed.
+    #[error("the new end could not be kept")]
+    Unkept(#[from] DeadlineError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -196,10 +203,12 @@ impl Rentals {
 
     async fn place(&self, request: RentalRequest, key: Option<IdempotencyKey>) -> Result<Claimed, RentError> {
         let shared = &self.shared;
-        if !shared.reconciling.load(Ordering::SeqCst) {
-            return Err(RentError::NotReconciled);
+        match shared.standing.settled().await {
+            Stage::Acting => {}
+            Stage::Absent => return Err(RentError::NotReconciled),
+            Stage::TakingStock | Stage::Stuck => return Err(RentError::TakingStock),
         }
-        let id = RentalId::generate();
+        let id = (shared.new_id)();
         let fingerprint = shared.sealer.fingerprint(&what_was_asked(&request));
         let secrets = Secrets { credential: request.credential.resolve(), registry: request.registry };
         let at = shared.clock.now();
@@ -300,7 +309,7 @@ impl Rentals {
             }
             let mut change = Change::intent(rental);
             match change.apply(Event::Extended { term }, now.wall) {
-                Ok(_) => Ok(Wish::Write(change)),
+                Ok(_) => Ok(Wish::Prolong(change, term, ExtendError::Unkept)),
                 Err(_shorter) => Err(Invalid::new("to", "must not be shorter than the present term").into()),
             }
         })
@@ -344,7 +353,7 @@ impl Rentals {
     async fn change<E: From<StoreError>>(
         &self,
         id: RentalId,
-        decide: impl Fn(Rental) -> Result<Wish, E> + Send + Sync,
+        decide: impl Fn(Rental) -> Result<Wish<E>, E> + Send + Sync,
     ) -> Result<Option<Rental>, E> {
         // A conflict means that the rental moved on in between; it moves a bounded number of times.
         for _ in 0..16 {
@@ -352,6 +361,11 @@ impl Rentals {
             let change = match decide(rental)? {
                 Wish::Granted(rental) => return Ok(Some(rental)),
                 Wish::Write(change) => change,
+                Wish::Prolong(change, term, unkept) => {
+                    // Before the promise: should the store be away by the old end, the book decides.
+                    self.shared.deadlines.extend(change.rental().launch(), term).await.map_err(unkept)?;
+                    change
+                }
             };
             match self.shared.store.commit(&change).await {
                 Ok(()) => {
@@ -477,19 +491,21 @@ impl Rentals {
         self.shared.clock.now()
     }
 
-    /// Whether a reconciler runs: without one the host only looks alive.
+    /// Whether a reconciler runs, and knows what is there: without one the host only looks alive.
     #[must_use]
     pub fn is_reconciled(&self) -> bool {
-        self.shared.reconciling.load(Ordering::SeqCst)
+        self.shared.standing.get() == Stage::Acting
     }
 }
 
 /// What a change comes to, seen from the rental as it is.
-enum Wish {
+enum Wish<E> {
     /// Nothing is to be written: it is so already.
     Granted(Rental),
     /// This is.
     Write(Change),
+    /// This is, once the host itself has written down the longer term.
+    Prolong(Change, Term, fn(DeadlineError) -> E),
 }
 
 /// The bytes whose fingerprint tells one request from another. A generated credential is not part of

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::access::{Credential, LoginUser, RegistryLogin};
-use crate::gpu::Gpu;
+use crate::event::Claim;
+use crate::gpu::{Gpu, GpuUuid};
 use crate::id::{ContainerId, EngineId, HostId, LaunchId};
 use crate::lifecycle::{Exit, FailureKind};
 use crate::port::{HostPort, PortBinding, SSH};
@@ -39,6 +40,10 @@ pub struct LaunchSpec {
     pub login: LoginUser,
     /// The renter's labels.
     pub labels: Labels,
+    /// What the container carries besides, for a store that loses its rental. Not a part of what tells one
+    /// container from another: it may change during a rental.
+    #[serde(skip)]
+    pub claim: Option<Box<Claim>>,
 }
 
 impl LaunchSpec {
@@ -56,6 +61,7 @@ impl LaunchSpec {
             limits: spec.limits.clone(),
             login: spec.login.clone(),
             labels: spec.labels.clone(),
+            claim: Some(Box::new(rental.claim())),
         }
     }
 
@@ -138,6 +144,23 @@ pub struct Seen {
     pub container: ContainerId,
     /// How it is.
     pub presence: Presence,
+    /// The GPUs that it was given, by its labels.
+    pub gpus: Vec<GpuUuid>,
+    /// The host's ports that it was given, by its labels.
+    pub ports: Vec<HostPort>,
+}
+
+/// What a container says of itself, for a rental that the store has lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// The engine's id of it.
+    pub container: ContainerId,
+    /// The claim that it was made for.
+    pub claim: Box<Claim>,
+    /// Whether the engine attached its GPUs.
+    pub gpus_attached: bool,
+    /// When it started; `None` where it has not.
+    pub started_at: Option<Timestamp>,
 }
 
 /// All of a host's containers at one time. What is not in it was absent; where the engine did not
@@ -290,6 +313,9 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// Removes the container and returns only once it is confirmed absent.
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError>;
+
+    /// What a container says of itself; `None` where there is none, or it says nothing that can be understood.
+    async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError>;
 
     /// All containers of a host.
     ///

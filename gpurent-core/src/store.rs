@@ -84,6 +84,7 @@ impl NewRental {
             ports: placed.ports,
             quote: placed.quote,
             due: self.due,
+            at: Some(self.at.clone()),
         };
         Rental::claimed(claim, self.at.wall)
     }
@@ -125,6 +126,17 @@ pub enum ClaimError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// A rental that was made again from what its container carries.
+#[derive(Clone, Debug)]
+pub struct Foundling {
+    /// The rental.
+    pub rental: Rental,
+    /// All of its events.
+    pub events: Vec<Recorded>,
+    /// Stands for how it was asked for, which nobody knows any more.
+    pub fingerprint: Fingerprint,
 }
 
 /// The last lines of a container's output, which outlive it for a while.
@@ -303,6 +315,14 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`ClaimError`]; nothing was written then, except perhaps after `Unavailable`.
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError>;
+
+    /// Writes a rental that the store does not know, with all of its events and what it holds: one whose
+    /// container was found after the store was restored from a backup. Its secrets are lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where the rental is known, or its name, a GPU or a port is another's;
+    /// [`StoreError::Fenced`] if the epoch is another; nothing was written then.
+    async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError>;
 
     /// Writes a change: the rental, its events, its usage, the holds it has or no longer has, and what
     /// else comes with it. The sealed secrets are erased with the event that ends the rental.

@@ -7,6 +7,7 @@ use bollard::models::{
     ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, ImageConfig, Mount, MountType,
     MountVolumeOptions, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
+use gpurent_core::event::Claim;
 use gpurent_core::id::{Attempt, LaunchId};
 use gpurent_core::runtime::LaunchSpec;
 
@@ -19,7 +20,8 @@ const LABEL_RENTAL: &str = "io.gpurent.rental";
 const LABEL_ATTEMPT: &str = "io.gpurent.attempt";
 /// Hash of the spec it was made of.
 pub(crate) const LABEL_HASH: &str = "io.gpurent.spec-hash";
-const LABEL_SPEC: &str = "io.gpurent.spec";
+/// The claim that it was made for, as JSON and without the renter's environment.
+const LABEL_CLAIM: &str = "io.gpurent.claim";
 /// Whether the engine attached its GPUs.
 pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
 
@@ -188,18 +190,23 @@ fn environment(launch: &LaunchSpec) -> Vec<String> {
 fn labels(launch: &LaunchSpec, attach_gpus: bool) -> HashMap<String, String> {
     let mut labels: HashMap<String, String> =
         launch.labels.iter().map(|(name, value)| (text(name), text(value))).collect();
-    // The environment may hold the renter's secrets, and anybody who may list containers reads labels.
-    let public = LaunchSpec { environment: Default::default(), ..launch.clone() };
     labels.extend([
         (text(LABEL_HOST), launch.host.to_string()),
         (text(LABEL_RENTAL), launch.id.rental.to_string()),
         (text(LABEL_ATTEMPT), launch.id.attempt.to_string()),
         (text(LABEL_HASH), launch.hash()),
         (text(LABEL_GPUS), attach_gpus.to_string()),
-        // A struct of strings and numbers always has a JSON form.
-        (text(LABEL_SPEC), serde_json::to_string(&public).unwrap_or_default()),
     ]);
+    if let Some(claim) = &launch.claim {
+        // A struct of strings and numbers always has a JSON form.
+        labels.insert(text(LABEL_CLAIM), serde_json::to_string(claim).unwrap_or_default());
+    }
     labels
+}
+
+/// The claim that a container was made for, if it tells one that this version understands.
+pub(crate) fn claim_of(labels: &HashMap<String, String>) -> Option<Box<Claim>> {
+    serde_json::from_str(labels.get(LABEL_CLAIM)?).ok()
 }
 
 /// Whose launch a container is, by its labels.

@@ -21,7 +21,7 @@ use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
 use gpurent_core::port::HostPort;
 use gpurent_core::runtime::{
-    ContainerRuntime, Created, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress, RuntimeError, Seen,
+    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress, RuntimeError, Seen,
 };
 use gpurent_core::spec::ImageRef;
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::access_dir::AccessDir;
 use crate::attach::Attaching;
 use crate::client::EngineAddress;
-use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, launch_of};
+use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, claim_of, launch_of};
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::firewall::Firewall;
 use crate::image::{self, PullPatience, full_name};
@@ -288,7 +288,7 @@ impl DockerRuntime {
         }
         let created = Created {
             container: container_id(found.id.unwrap_or_default())?,
-            gpus_attached: labels.get(LABEL_GPUS).is_some_and(|value| value == "true"),
+            gpus_attached: gpus_attached(&labels),
         };
         Ok((created, folder))
     }
@@ -299,6 +299,10 @@ fn access_folder(container: &ContainerInspectResponse) -> Option<PathBuf> {
     let mounts = container.mounts.as_deref().unwrap_or_default();
     let access = mounts.iter().find(|mount| mount.destination.as_deref() == Some(ACCESS))?;
     access.source.as_ref().map(PathBuf::from)
+}
+
+fn gpus_attached(labels: &HashMap<String, String>) -> bool {
+    labels.get(LABEL_GPUS).is_some_and(|value| value == "true")
 }
 
 fn ports(launch: &LaunchSpec) -> Vec<HostPort> {
@@ -477,6 +481,18 @@ impl ContainerRuntime for DockerRuntime {
         Ok(())
     }
 
+    async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError> {
+        let Some(found) = self.inspect(&launch.container_name()).await? else { return Ok(None) };
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let Some(claim) = claim_of(&labels).filter(|_| launch_of(&labels) == Some(launch)) else { return Ok(None) };
+        Ok(Some(Examined {
+            container: container_id(found.id.unwrap_or_default())?,
+            claim,
+            gpus_attached: gpus_attached(&labels),
+            started_at: time(found.state.unwrap_or_default().started_at.as_deref()),
+        }))
+    }
+
     async fn observe(&self, host: &HostId) -> Result<Observation, RuntimeError> {
         let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL_HOST}={host}")])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
@@ -487,7 +503,8 @@ impl ContainerRuntime for DockerRuntime {
         }
         let mut containers = Vec::with_capacity(listed.len());
         for listed in listed {
-            let (Some(id), Some(launch)) = (listed.id, launch_of(&listed.labels.unwrap_or_default())) else { continue };
+            let labels = listed.labels.unwrap_or_default();
+            let (Some(id), Some(launch)) = (listed.id, launch_of(&labels)) else { continue };
             let running =
                 listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
             let presence = if running {
@@ -499,7 +516,14 @@ impl ContainerRuntime for DockerRuntime {
                     None => continue,
                 }
             };
-            containers.push(Seen { launch, container: container_id(id)?, presence });
+            let (gpus, ports) = claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
+            containers.push(Seen {
+                launch,
+                container: container_id(id)?,
+                presence,
+                gpus: gpus.into_iter().map(|gpu| gpu.uuid).collect(),
+                ports: ports.iter().map(|binding| binding.host).collect(),
+            });
         }
         Ok(Observation { containers })
     }

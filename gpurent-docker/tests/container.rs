@@ -124,10 +124,6 @@ async fn the_labels_tell_whose_it_is() {
     assert_eq!(labels["io.gpurent.rental"], tenant.launch.id.rental.to_string());
     assert_eq!(labels["io.gpurent.host"], tenant.launch.host.to_string());
     assert_eq!(labels["io.gpurent.spec-hash"], tenant.launch.hash());
-    let mut spec: gpurent_core::runtime::LaunchSpec = serde_json::from_str(&labels["io.gpurent.spec"]).unwrap();
-    assert!(spec.environment.iter().next().is_none(), "the environment may hold secrets");
-    spec.environment = tenant.launch.environment.clone();
-    assert_eq!(spec, tenant.launch);
     tenant.gone().await;
 }
 

@@ -73,6 +73,7 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
         port_probe: Arc::new(TrustBooks),
         capacity: None,
         prices: None,
+        quarantine: Arc::default(),
     };
     // Each store is a process of its own: no lock in memory between them.
     let stores = join_all((0..6).map(|_| store())).await;

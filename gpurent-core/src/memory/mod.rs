@@ -3,11 +3,13 @@
 //! They pass the same conformance suites as the real ones, and can be told to fail.
 
 mod clock;
+mod deadlines;
 mod gpus;
 mod runtime;
 mod store;
 
 pub use clock::ManualClock;
+pub use deadlines::MemoryDeadlines;
 pub use gpus::SimulatedGpus;
 pub use runtime::{Fault, MemoryRuntime, RuntimeStep};
 pub use store::MemoryStore;

@@ -14,7 +14,7 @@ use crate::gpu::GpuUuid;
 use crate::id::{ContainerId, EngineId, HostId, LaunchId};
 use crate::lifecycle::Exit;
 use crate::runtime::{
-    ContainerRuntime, Created, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress, PullProgress,
+    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress, PullProgress,
     RuntimeError, Seen,
 };
 use crate::spec::ImageDigest;
@@ -38,6 +38,8 @@ pub enum RuntimeStep {
     Stop,
     /// [`ContainerRuntime::remove`]
     Remove,
+    /// [`ContainerRuntime::examine`]
+    Examine,
     /// [`ContainerRuntime::observe`]
     Observe,
 }
@@ -311,6 +313,20 @@ impl ContainerRuntime for MemoryRuntime {
         .await
     }
 
+    async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError> {
+        self.step(RuntimeStep::Examine, |engine, _| {
+            Ok(engine.containers.get(&launch).and_then(|container| {
+                Some(Examined {
+                    container: container.id.clone(),
+                    claim: container.spec.claim.clone()?,
+                    gpus_attached: true,
+                    started_at: container.started_at,
+                })
+            }))
+        })
+        .await
+    }
+
     async fn observe(&self, host: &HostId) -> Result<Observation, RuntimeError> {
         self.step(RuntimeStep::Observe, |engine, _| {
             let ours = engine.containers.iter().filter(|(_, container)| container.spec.host == *host);
@@ -320,6 +336,8 @@ impl ContainerRuntime for MemoryRuntime {
                         launch: *launch,
                         container: container.id.clone(),
                         presence: container.presence(),
+                        gpus: container.spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+                        ports: container.spec.ports.iter().map(|binding| binding.host).collect(),
                     })
                     .collect(),
             })

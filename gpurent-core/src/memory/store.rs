@@ -11,7 +11,7 @@ use crate::id::{ApiKeyId, EngineId, Epoch, HostId, IdempotencyKey, Position, Ren
 use crate::placement::{Held, Placement};
 use crate::rental::Rental;
 use crate::seal::{Fingerprint, Sealed};
-use crate::store::{Change, ClaimError, Claimed, Filter, LogTail, MAX_PAGE, NewRental, Store, StoreError, Tenure};
+use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, LogTail, MAX_PAGE, NewRental, Store, StoreError, Tenure};
 use jiff::Timestamp;
 
 /// A store for tests and for trying things out.
@@ -223,6 +223,31 @@ impl Store for MemoryStore {
         tables.claimed.push(new.id);
         tables.unpublished.push((new.host.clone(), new.id, event));
         Ok(tables.answer(Claimed::New(rental))?)
+    }
+
+    async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+        let mut tables = self.open().await?;
+        let rental = &found.rental;
+        tables.check(rental.host(), epoch)?;
+        let held = tables.held(rental.host());
+        let name_taken = tables.live(rental.host()).any(|row| row.rental.name() == rental.name());
+        let taken = rental.gpus().iter().any(|gpu| held.gpus.contains(&gpu.uuid))
+            || rental.ports().iter().any(|binding| held.ports.contains(&binding.host));
+        if name_taken || taken || tables.rentals.contains_key(&rental.id()) {
+            return Err(StoreError::Conflict);
+        }
+        let row = RentalRow {
+            rental: rental.clone(),
+            fingerprint: found.fingerprint,
+            sealed: None,
+            events: found.events.clone(),
+            log_tail: None,
+        };
+        tables.rentals.insert(rental.id(), row);
+        tables.claimed.push(rental.id());
+        let news = found.events.iter().map(|event| (rental.host().clone(), rental.id(), event.clone()));
+        tables.unpublished.extend(news);
+        tables.answer(())
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {

@@ -7,12 +7,15 @@ use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
 use super::duty::backoff;
+use super::step::{adopted, paid_from};
+use super::watch::watch;
 use crate::clock::Sleep;
-use crate::event::JournalEntry;
+use crate::event::{Event, JournalEntry, Recorded};
 use crate::host::Shared;
-use crate::id::{EngineId, Epoch, LaunchId, Position};
+use crate::id::{EngineId, Epoch, LaunchId, Position, Seq};
+use crate::rental::Rental;
 use crate::runtime::{Observation, RuntimeError};
-use crate::store::{StoreError, Tenure};
+use crate::store::{Foundling, StoreError, Tenure};
 
 /// How many events are published at once.
 pub(super) const PUBLISH_BATCH: usize = 256;
@@ -22,28 +25,112 @@ pub(super) async fn take_over(
     shared: &Shared,
     sleep: &dyn Sleep,
     mut shutdown: &mut Fuse<BoxFuture<'_, ()>>,
-) -> Result<Option<(EngineId, Tenure)>, ReconcileError> {
+) -> Result<Option<Taken>, ReconcileError> {
+    let watch = watch(shared.deadlines.book(), &*shared.runtime, &*shared.clock, sleep).fuse();
+    let mut watch = std::pin::pin!(watch);
     let mut failures = 0;
-    loop {
-        let error: Box<dyn Error + Send + Sync> = match shared.runtime.engine().await {
-            Ok(engine) => match shared.store.take_over(&shared.host, &engine).await {
-                Ok(tenure) => {
-                    tracing::info!(host = %shared.host, epoch = %tenure.epoch, "host taken over");
-                    return Ok(Some((engine, tenure)));
-                }
-                Err(error @ StoreError::Unavailable(_)) => Box::new(error),
-                Err(error) => return Err(ReconcileError::Refused(error)),
-            },
-            Err(error @ RuntimeError::Unavailable(_)) => Box::new(error),
-            Err(error) => return Err(ReconcileError::Engine(error)),
+    let taken = loop {
+        let mut attempt = std::pin::pin!(try_to_take_over(shared).fuse());
+        let attempted = select_biased! {
+            attempted = attempt => attempted?,
+            () = shutdown => return Ok(None),
+            () = watch => continue,
+        };
+        let error: Box<dyn Error + Send + Sync> = match attempted {
+            Ok(taken) => break taken,
+            Err(error) => error,
         };
         failures += 1;
+        shared.standing.stuck();
         tracing::warn!(error = &*error as &dyn Error, "host not taken over yet");
         let mut timer = sleep.sleep(backoff(failures, shared.pace.max_backoff)).fuse();
         select_biased! {
             () = shutdown => return Ok(None),
             () = timer => {}
+            () = watch => {}
         }
+    };
+    // The former holder finds out at the latest when its lease ends.
+    let mut waited = sleep.sleep(shared.pace.handover).fuse();
+    select_biased! {
+        () = waited => Ok(Some(taken)),
+        () = shutdown => Ok(None),
+        () = watch => Ok(None),
+    }
+}
+
+/// A host that was taken over.
+pub(super) struct Taken {
+    pub(super) engine: EngineId,
+    pub(super) tenure: Tenure,
+    /// When that was asked for, on the boot clock.
+    pub(super) asked_at: i64,
+}
+
+/// What does not answer, where the host was not taken over.
+type NotYet = Box<dyn Error + Send + Sync>;
+
+async fn try_to_take_over(shared: &Shared) -> Result<Result<Taken, NotYet>, ReconcileError> {
+    let engine = match shared.runtime.engine().await {
+        Ok(engine) => engine,
+        Err(error @ RuntimeError::Unavailable(_)) => return Ok(Err(Box::new(error))),
+        Err(error) => return Err(ReconcileError::Engine(error)),
+    };
+    let asked_at = shared.clock.now().boot.micros;
+    match shared.store.take_over(&shared.host, &engine).await {
+        Ok(tenure) => {
+            tracing::info!(host = %shared.host, epoch = %tenure.epoch, "host taken over");
+            Ok(Ok(Taken { engine, tenure, asked_at }))
+        }
+        Err(error @ StoreError::Unavailable(_)) => Ok(Err(Box::new(error))),
+        Err(error) => Err(ReconcileError::Refused(error)),
+    }
+}
+
+/// What became of a container whose rental the store does not know.
+pub(super) enum Found {
+    /// Its rental was made again, and goes on.
+    Adopted(Box<Rental>),
+    /// It cannot be told what it is, or its place is taken: it is left alone, for an operator to decide.
+    LeftAlone,
+}
+
+/// Makes a rental again from what its container carries. What the renter pays for begins where it began:
+/// the host's own book tells, and for one that runs longer than access may take to be verified, its start.
+pub(super) async fn adopt(shared: &Shared, epoch: Epoch, launch: LaunchId) -> Result<Found, NotYet> {
+    let Some(found) = shared.runtime.examine(launch).await? else { return Ok(Found::LeftAlone) };
+    if found.claim.id != launch.rental || found.claim.host != shared.host {
+        return Ok(Found::LeftAlone);
+    }
+    let now = shared.clock.now();
+    let claim = Event::Claimed(found.claim.clone());
+    let mut events = vec![Recorded { seq: Seq::new(1), at: now.wall, event: claim }];
+    let mut add = |event| {
+        let seq = Seq::new(events.len() as u64 + 1);
+        events.push(Recorded { seq, at: now.wall, event });
+        Rental::folded(&events)
+    };
+    let Some(mut rental) = add(adopted(launch, &found)) else { return Ok(Found::LeftAlone) };
+    let kept = shared.deadlines.of(launch).await;
+    let runs_long = |started_at| now.wall.duration_since(started_at) > shared.timing.access;
+    let was_ready = kept.is_some() || rental.started_at().is_some_and(runs_long);
+    if was_ready && rental.started_at().is_some() {
+        let paid_from = kept.as_ref().map_or_else(|| paid_from(&rental, &now), |kept| kept.paid_from.clone());
+        let Some(ready) = add(Event::Verified { paid_from }) else { return Ok(Found::LeftAlone) };
+        rental = ready;
+    }
+    if let Some(kept) = kept.filter(|kept| rental.spec().term.is_shorter_than(kept.term)) {
+        let Some(extended) = add(Event::Extended { term: kept.term }) else { return Ok(Found::LeftAlone) };
+        rental = extended;
+    }
+    let fingerprint = shared.sealer.fingerprint(rental.id().to_string().as_bytes());
+    match shared.store.adopt(&Foundling { rental: rental.clone(), events, fingerprint }, epoch).await {
+        Ok(()) => {
+            tracing::warn!(%launch, "a running container was adopted: the store did not know its rental");
+            Ok(Found::Adopted(Box::new(rental)))
+        }
+        Err(StoreError::Conflict) => Ok(Found::LeftAlone),
+        Err(error) => Err(Box::new(error)),
     }
 }
 

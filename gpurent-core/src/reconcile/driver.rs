@@ -16,47 +16,62 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
-use super::chores::{PUBLISH_BATCH, observe, publish, take_over};
+use super::chores::{PUBLISH_BATCH, Taken, observe, publish, take_over};
 use super::duty::{Duty, backoff, later};
 use super::step::{Step, StepError, Stepped};
-use crate::clock::Sleep;
+use super::watch::watch_while_lapsed;
+use crate::clock::{Moment, Sleep};
+use crate::deadline::{Deadline, DeadlineError};
 use crate::event::JournalEntry;
 use crate::feed::Update;
-use crate::host::Shared;
+use crate::host::{Shared, Stage};
 use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
-use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
+use crate::lease::Lease;
+use crate::lifecycle::{EndReason, State};
 use crate::rental::{Action, Next, Rental};
-use crate::runtime::{Observation, Presence, RuntimeError};
-use crate::store::{StoreError, Tenure};
+use crate::runtime::{Observation, RuntimeError};
+use crate::store::StoreError;
+
+/// The longest pause between two questions whether the host is ours: everything waits for the answer.
+const CONFIRM_BACKOFF: Duration = Duration::from_secs(2);
 
 /// What ended.
-enum Done {
-    Read(Result<Vec<Rental>, StoreError>),
-    Observed(Result<Observation, RuntimeError>),
+pub(super) enum Done {
+    Read(Generation, Result<Vec<Rental>, StoreError>),
+    Observed(Generation, Result<Observation, RuntimeError>),
     Published(Result<Vec<JournalEntry>, StoreError>),
-    Confirmed(Result<(), StoreError>),
+    /// Asked at this time on the boot clock.
+    Confirmed(i64, Result<(), StoreError>),
+    Kept(Result<(), DeadlineError>),
     Stepped(RentalId, Ended),
-    Reaped(LaunchId, Orphan),
+    Settled(LaunchId, Orphan),
 }
 
+/// Grows whenever the host may have been somebody else's: what was asked before says nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Generation(u64);
+
 /// What became of a container that no live rental has a use for.
-enum Orphan {
+pub(super) enum Orphan {
     Removed,
-    /// The store does not know its rental: left alone.
+    /// The store did not know its rental, and does now.
+    Adopted(Box<Rental>),
+    /// The store does not know its rental, and cannot be told: left alone.
     Unknown,
-    /// Something failed; the next observation tries again.
+    /// It is too early, or something failed; the next observation tries again.
     Kept,
 }
 
 /// How a step came to its end.
-enum Ended {
+pub(super) enum Ended {
     With(Result<Stepped, StepError>),
     CutOff,
     Panicked,
 }
 
 /// A step under way.
-struct InFlight {
+#[derive(Default)]
+pub(super) struct InFlight {
     /// Whether it ends a rental whose time is over.
     expiring: bool,
     /// Whether it gives way to what is due by the clock.
@@ -76,57 +91,83 @@ struct Setback {
 }
 
 pub(super) struct Driver {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     sleep: Arc<dyn Sleep>,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
+    pub(super) lease: Lease,
+    generation: Generation,
+    /// The generation in which the store was read, and everything may be acted upon.
+    read_in: Option<Generation>,
+    /// The same for the engine.
+    observed_in: Option<Generation>,
     /// The engine that was taken over.
     engine: EngineId,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
 
-    /// The host's rentals as last known; the highest revision wins.
-    live: BTreeMap<RentalId, Rental>,
-    in_flight: BTreeMap<RentalId, InFlight>,
+    /// The host's rentals as last known; the highest revision wins, unless it was found to be wrong.
+    pub(super) live: BTreeMap<RentalId, Rental>,
+    doubted: BTreeSet<RentalId>,
+    pub(super) in_flight: BTreeMap<RentalId, InFlight>,
     setbacks: BTreeMap<RentalId, Setback>,
     /// Launches whose image is here.
     prepared: BTreeSet<LaunchId>,
     /// What an observation found about rentals that believe to be running.
-    ended_by_themselves: BTreeMap<RentalId, EndReason>,
-    last_seen: BTreeMap<RentalId, jiff::Timestamp>,
-    reaping: BTreeSet<LaunchId>,
-    /// Containers of rentals that the store does not know: never touched, told of once.
-    quarantined: BTreeSet<LaunchId>,
+    pub(super) ended_by_themselves: BTreeMap<RentalId, EndReason>,
+    /// Later launches than the store knows of.
+    pub(super) later_launches: BTreeMap<RentalId, LaunchId>,
+    pub(super) last_seen: BTreeMap<LaunchId, Moment>,
+    /// Containers that the last observation showed without a use, since when on the boot clock.
+    pub(super) orphans: BTreeMap<LaunchId, i64>,
+    pub(super) settling: BTreeSet<LaunchId>,
+    /// Containers of rentals that the store does not know and cannot be told of: never touched. Tried again
+    /// with every sweep.
+    pub(super) left_alone: BTreeSet<LaunchId>,
+    /// Launches that the last observation showed, and those of them that ran.
+    pub(super) shown: BTreeSet<LaunchId>,
 
     /// The last position that subscribers were given.
     fed: Position,
 
     /// Rentals that a step changed while a read was under way: what the read says of them is older.
-    moved_during_read: BTreeSet<RentalId>,
+    pub(super) moved_during_read: BTreeSet<RentalId>,
     /// Rentals that a step worked on while an observation was under way: it says nothing of them.
-    acted_during_observation: BTreeSet<RentalId>,
+    pub(super) acted_during_observation: BTreeSet<RentalId>,
 
     read: Duty,
     observe: Duty,
-    publish: Duty,
+    pub(super) publish: Duty,
     confirm: Duty,
+    pub(super) keep: Duty,
     sweep: Duty,
 }
 
 impl Driver {
-    fn new(shared: Arc<Shared>, sleep: Arc<dyn Sleep>, engine: EngineId, tenure: Tenure) -> Self {
+    fn new(shared: Arc<Shared>, sleep: Arc<dyn Sleep>, taken: Taken, kept: Vec<Deadline>) -> Self {
+        let Taken { engine, tenure, asked_at } = taken;
+        let lease = Lease::none(Arc::clone(&shared.clock));
+        lease.renew(asked_at, shared.pace.lease);
         Self {
             shared,
             sleep,
             epoch: tenure.epoch,
+            lease,
+            generation: Generation(0),
+            read_in: None,
+            observed_in: None,
             engine,
             running: FuturesUnordered::new(),
             live: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             setbacks: BTreeMap::new(),
             prepared: BTreeSet::new(),
             ended_by_themselves: BTreeMap::new(),
-            last_seen: BTreeMap::new(),
-            reaping: BTreeSet::new(),
-            quarantined: BTreeSet::new(),
+            later_launches: BTreeMap::new(),
+            last_seen: kept.into_iter().map(|kept| (kept.launch, kept.last_seen)).collect(),
+            orphans: BTreeMap::new(),
+            settling: BTreeSet::new(),
+            left_alone: BTreeSet::new(),
+            shown: BTreeSet::new(),
             fed: tenure.last_position,
             moved_during_read: BTreeSet::new(),
             acted_during_observation: BTreeSet::new(),
@@ -134,6 +175,7 @@ impl Driver {
             observe: Duty::due_now(),
             publish: Duty::due_now(),
             confirm: Duty::due_now(),
+            keep: Duty::idle(),
             sweep: Duty::due_now(),
         }
     }
@@ -144,12 +186,19 @@ impl Driver {
         sleep: Arc<dyn Sleep>,
         mut shutdown: Fuse<BoxFuture<'_, ()>>,
     ) -> Result<(), ReconcileError> {
-        let Some((engine, tenure)) = take_over(&shared, &*sleep, &mut shutdown).await? else { return Ok(()) };
-        shared.feed.begin_at(tenure.last_position);
-        Self::new(shared, sleep, engine, tenure).act(shutdown).await
+        let Some(taken) = take_over(&shared, &*sleep, &mut shutdown).await? else { return Ok(()) };
+        shared.feed.begin_at(taken.tenure.last_position);
+        let kept = shared.deadlines.read().await.unwrap_or_else(|error| {
+            // The store has the rest. Without the book, what ended while nobody looked is paid for its start only.
+            tracing::error!(error = &error as &dyn Error, "the book of deadlines cannot be read");
+            Vec::new()
+        });
+        Self::new(shared, sleep, taken, kept).act(shutdown).await
     }
 
     async fn act(mut self, mut shutdown: Fuse<BoxFuture<'_, ()>>) -> Result<(), ReconcileError> {
+        let (shared, lease, sleep) = (Arc::clone(&self.shared), self.lease.clone(), Arc::clone(&self.sleep));
+        let mut watch = std::pin::pin!(watch_while_lapsed(&shared, &lease, &*sleep).fuse());
         loop {
             // The bell is listened to before the flag is read, so that no nudge falls in between.
             let mut bell = self.shared.bell.listen().fuse();
@@ -158,18 +207,52 @@ impl Driver {
                 self.publish.ask();
             }
             let now = self.now();
-            self.start_steps(now);
+            if self.lease.check().is_err() {
+                self.doubt_everything();
+            }
+            if self.may_act() {
+                self.start_steps(now);
+            }
             self.start_duties(now);
-            let mut timer = self.sleep.sleep(self.pause(now)).fuse();
+            let pause = self.pause(now);
+            let mut timer = self.sleep.sleep(pause).fuse();
             select_biased! {
                 () = shutdown => break,
                 done = self.running.select_next_some() => self.finish(done)?,
                 () = bell => {}
                 () = timer => {}
+                () = watch => {}
+            }
+            // The process stood still: whatever it believes may be long over.
+            if self.now() > later(later(now, pause), self.shared.pace.lease / 2) {
+                self.lease.end();
             }
         }
         self.drain().await;
         Ok(())
+    }
+
+    /// The host may have been somebody else's meanwhile: everything is read again before anything is done.
+    fn doubt_everything(&mut self) {
+        if self.read_in == Some(self.generation) || self.observed_in == Some(self.generation) {
+            self.generation.0 += 1;
+            self.ended_by_themselves.clear();
+            self.later_launches.clear();
+            self.read.ask();
+            self.observe.ask();
+        }
+        self.confirm.ask_unless_failing();
+    }
+
+    /// What is seen means something only beside what is stored.
+    fn may_observe(&self) -> bool {
+        self.read_in == Some(self.generation)
+    }
+
+    /// Whether what is known is known of a time at which the host was ours.
+    fn may_act(&self) -> bool {
+        let known = self.may_observe() && self.observed_in == Some(self.generation);
+        known && self.lease.check().is_ok()
     }
 
     fn now(&self) -> i64 {
@@ -178,11 +261,14 @@ impl Driver {
 
     /// How long nothing happens by itself.
     fn pause(&self, now: i64) -> Duration {
-        let chores = [&self.read, &self.observe, &self.publish, &self.confirm, &self.sweep];
-        let mut wake = chores.iter().filter_map(|duty| duty.due()).min().unwrap_or(i64::MAX);
+        let chores = [&self.read, &self.publish, &self.confirm, &self.keep, &self.sweep];
+        let observe = Some(&self.observe).filter(|_| self.may_observe());
+        let mut wake = chores.into_iter().chain(observe).filter_map(Duty::due).min().unwrap_or(i64::MAX);
         let moment = self.shared.clock.now();
+        let acts = self.may_act();
         for (id, rental) in &self.live {
             let wait = match self.in_flight.get(id) {
+                _ if !acts => None,
                 // What may be cut off is cut off when the rental's time is over.
                 Some(step) if step.abort.is_some() => rental.until_due(&moment, &self.shared.timing),
                 Some(_) => None,
@@ -208,38 +294,42 @@ impl Driver {
         if self.sweep.begin(now) {
             self.read.ask();
             self.observe.ask();
+            self.left_alone.clear();
             self.sweep.done(now, shared.pace.sweep);
         }
         if self.confirm.begin(now) {
             let shared = Arc::clone(&shared);
-            self.spawn(async move { Done::Confirmed(shared.store.confirm(&shared.host, epoch).await) });
+            self.spawn(async move { Done::Confirmed(now, shared.store.confirm(&shared.host, epoch).await) });
         }
         if self.read.begin(now) {
             self.moved_during_read.clear();
-            let shared = Arc::clone(&shared);
-            self.spawn(async move { Done::Read(shared.store.live(&shared.host).await) });
+            let (shared, generation) = (Arc::clone(&shared), self.generation);
+            self.spawn(async move { Done::Read(generation, shared.store.live(&shared.host).await) });
         }
         if self.publish.begin(now) {
             let shared = Arc::clone(&shared);
             let (fed, doubt) = (self.fed, self.publish.has_failed());
             self.spawn(async move { Done::Published(publish(&shared, epoch, fed, doubt).await) });
         }
-        if self.observe.begin(now) {
+        if self.may_observe() && self.observe.begin(now) {
             self.acted_during_observation = self.in_flight.keys().copied().collect();
             let runs = |rental: &&Rental| matches!(rental.state(), State::Ready | State::Running);
             let expected: Vec<_> = self.live.values().filter(runs).map(Rental::launch).collect();
-            let engine = self.engine.clone();
-            self.spawn(async move { Done::Observed(observe(&shared, &engine, &expected).await) });
+            let (engine, generation, shared) = (self.engine.clone(), self.generation, Arc::clone(&shared));
+            self.spawn(async move { Done::Observed(generation, observe(&shared, &engine, &expected).await) });
+        }
+        if self.keep.begin(now) {
+            self.keep_book();
         }
     }
 
-    fn spawn(&self, effect: impl Future<Output = Done> + Send + 'static) {
+    pub(super) fn spawn(&self, effect: impl Future<Output = Done> + Send + 'static) {
         self.running.push(effect.boxed());
     }
 
     fn start_steps(&mut self, now: i64) {
         let moment = self.shared.clock.now();
-        let mut due = Vec::new();
+        let (mut due, mut taken_up) = (Vec::new(), Vec::new());
         for (id, rental) in &self.live {
             if let Some(step) = self.in_flight.get(id) {
                 let next = rental.next(&moment, &self.shared.timing);
@@ -262,6 +352,10 @@ impl Driver {
             if self.setbacks.get(id).is_some_and(held_up) {
                 continue;
             }
+            if let Some(launch) = self.later_launches.remove(id) {
+                taken_up.push((*id, launch));
+                continue;
+            }
             let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().end_reason().is_none());
             match (by_itself, next) {
                 // Otherwise we may have stopped it ourselves, when its time was over and the store away.
@@ -273,11 +367,27 @@ impl Driver {
         for (id, action) in due {
             self.start_step(id, action);
         }
+        for (id, launch) in taken_up {
+            let Some(step) = self.step(id) else { continue };
+            self.run_step(id, step.take_up(launch).boxed(), InFlight::default(), false);
+        }
+    }
+
+    fn step(&self, id: RentalId) -> Option<Step> {
+        let rental = self.live.get(&id)?.clone();
+        Some(Step {
+            shared: Arc::clone(&self.shared),
+            sleep: Arc::clone(&self.sleep),
+            epoch: self.epoch,
+            lease: self.lease.clone(),
+            last_seen: self.last_seen.get(&rental.launch()).cloned(),
+            rental,
+        })
     }
 
     fn start_step(&mut self, id: RentalId, action: Action) {
-        let Some(rental) = self.live.get(&id).cloned() else { return };
-        let launch = rental.launch();
+        let Some(step) = self.step(id) else { return };
+        let launch = step.rental.launch();
         let pulls = action == Action::Create && !self.prepared.contains(&launch);
         let may_be_cut_off = pulls
             || matches!(
@@ -291,12 +401,19 @@ impl Driver {
         }
         let expiring = action == Action::End(EndReason::Expired);
         let deferrable = matches!(action, Action::ReplaceAccess | Action::WithdrawWarning);
-        let (shared, sleep) = (Arc::clone(&self.shared), Arc::clone(&self.sleep));
-        let step = Step { shared, sleep, epoch: self.epoch, rental };
         let work = if pulls { step.prepare().boxed() } else { step.take(action).boxed() };
+        self.run_step(id, work, InFlight { expiring, deferrable, abort: None }, may_be_cut_off);
+    }
+
+    fn run_step(
+        &mut self,
+        id: RentalId,
+        work: BoxFuture<'static, Result<Stepped, StepError>>,
+        step: InFlight,
+        may_be_cut_off: bool,
+    ) {
         let (abort, registration) = AbortHandle::new_pair();
-        let abort = may_be_cut_off.then_some(abort);
-        self.in_flight.insert(id, InFlight { expiring, deferrable, abort });
+        self.in_flight.insert(id, InFlight { abort: may_be_cut_off.then_some(abort), ..step });
         self.acted_during_observation.insert(id);
         self.spawn(async move {
             let contained = AssertUnwindSafe(work).catch_unwind();
@@ -314,7 +431,10 @@ impl Driver {
     fn finish(&mut self, done: Done) -> Result<(), ReconcileError> {
         let (now, most) = (self.now(), self.shared.pace.max_backoff);
         match done {
-            Done::Confirmed(Ok(())) => self.confirm.done(now, self.shared.pace.confirm),
+            Done::Confirmed(asked_at, Ok(())) => {
+                self.lease.renew(asked_at, self.shared.pace.lease);
+                self.confirm.done(now, self.shared.pace.confirm);
+            }
             Done::Published(Ok(entries)) => {
                 if entries.len() == PUBLISH_BATCH {
                     self.publish.ask();
@@ -325,31 +445,51 @@ impl Driver {
                 }
                 self.publish.done(now, self.shared.pace.read);
             }
-            Done::Read(Ok(rentals)) => {
+            // Asked before the host was found to be perhaps somebody else's.
+            Done::Read(generation, Ok(_)) if generation != self.generation => {
+                self.read.ask();
+                self.read.done(now, self.shared.pace.read);
+            }
+            Done::Observed(generation, Ok(_)) if generation != self.generation => {
+                self.observe.ask();
+                self.observe.done(now, self.shared.pace.observe);
+            }
+            Done::Read(generation, Ok(rentals)) => {
                 self.adopt(rentals);
+                self.read_in = Some(generation);
                 if !self.moved_during_read.is_empty() {
                     self.read.ask();
                 }
                 self.read.done(now, self.shared.pace.read);
             }
-            Done::Observed(Ok(observation)) => {
+            Done::Observed(generation, Ok(observation)) => {
                 self.compare(&observation);
+                self.observed_in = Some(generation);
+                if self.shared.standing.get() != Stage::Acting {
+                    self.shared.standing.set(Stage::Acting);
+                }
+                self.keep.ask();
                 self.observe.done(now, self.shared.pace.observe);
             }
-            Done::Confirmed(Err(StoreError::Fenced)) | Done::Published(Err(StoreError::Fenced)) => {
+            Done::Kept(Ok(())) => self.keep.done(now, Duration::MAX),
+            Done::Confirmed(_, Err(StoreError::Fenced)) | Done::Published(Err(StoreError::Fenced)) => {
                 return Err(ReconcileError::TakenOver);
             }
             // Without the store or the engine, nothing is concluded: everything stays as it is.
-            Done::Confirmed(Err(error)) => self.confirm.failed(now, complain("confirming the host", &error, most)),
-            Done::Published(Err(error)) => self.publish.failed(now, complain("publishing events", &error, most)),
-            Done::Read(Err(error)) => self.read.failed(now, complain("reading the store", &error, most)),
-            Done::Observed(Err(error)) => self.observe.failed(now, complain("observing the engine", &error, most)),
-            Done::Reaped(launch, orphan) => {
-                self.reaping.remove(&launch);
-                if matches!(orphan, Orphan::Unknown) {
-                    self.quarantined.insert(launch);
-                }
+            Done::Confirmed(_, Err(error)) => {
+                self.confirm.failed(now, complain("confirming the host", &error, CONFIRM_BACKOFF));
             }
+            Done::Published(Err(error)) => self.publish.failed(now, complain("publishing events", &error, most)),
+            Done::Read(_, Err(error)) => {
+                self.shared.standing.stuck();
+                self.read.failed(now, complain("reading the store", &error, most));
+            }
+            Done::Observed(_, Err(error)) => {
+                self.shared.standing.stuck();
+                self.observe.failed(now, complain("observing the engine", &error, most));
+            }
+            Done::Kept(Err(error)) => self.keep.failed(now, complain("keeping the book of deadlines", &error, most)),
+            Done::Settled(launch, orphan) => self.settled(launch, orphan),
             Done::Stepped(id, ended) => return self.stepped(id, ended, now),
         }
         Ok(())
@@ -379,8 +519,10 @@ impl Driver {
             Ended::CutOff => {}
             Ended::With(Err(StepError::Fenced)) => return Err(ReconcileError::TakenOver),
             Ended::With(Err(StepError::Stale)) => {
-                // Cleared by a read that brings another revision.
+                // Cleared by a read that brings another revision; a lower one too, where the store was restored
+                // from a backup.
                 self.set_back(id, now, failed);
+                self.doubted.insert(id);
                 self.read.ask();
             }
             Ended::With(Err(StepError::Later(error))) => {
@@ -406,7 +548,9 @@ impl Driver {
     fn forget(&mut self, id: RentalId) {
         self.live.remove(&id);
         self.setbacks.remove(&id);
-        self.last_seen.remove(&id);
+        self.doubted.remove(&id);
+        self.later_launches.remove(&id);
+        self.last_seen.retain(|launch, _| launch.rental != id);
         self.ended_by_themselves.remove(&id);
         self.prepared.retain(|launch| launch.rental != id);
     }
@@ -419,7 +563,14 @@ impl Driver {
         let news: Vec<_> = rentals
             .into_iter()
             .filter(|rental| !self.moved_during_read.contains(&rental.id()))
-            .filter(|rental| self.live.get(&rental.id()).is_none_or(|known| known.revision() < rental.revision()))
+            .filter(|rental| {
+                let doubted = self.doubted.contains(&rental.id());
+                let is_news = |known: &Rental| match doubted {
+                    true => known.revision() != rental.revision(),
+                    false => known.revision() < rental.revision(),
+                };
+                self.live.get(&rental.id()).is_none_or(is_news)
+            })
             .collect();
         for id in gone {
             self.forget(id);
@@ -427,68 +578,22 @@ impl Driver {
         for rental in news {
             // A changed rental is looked at at once, whatever held it up before.
             self.setbacks.remove(&rental.id());
+            self.doubted.remove(&rental.id());
             self.live.insert(rental.id(), rental);
         }
     }
 
-    /// Compares what the engine shows with what is believed.
-    fn compare(&mut self, observation: &Observation) {
-        let now = self.shared.clock.now().wall;
-        for (id, rental) in &self.live {
-            if self.acted_during_observation.contains(id) || !matches!(rental.state(), State::Ready | State::Running) {
-                continue;
-            }
-            let reason = match observation.of(rental.launch()).map(|seen| &seen.presence) {
-                Some(Presence::Running) => {
-                    self.last_seen.insert(*id, now);
-                    continue;
-                }
-                Some(Presence::Exited(exit)) => ended_by_itself(rental, Some(exit), now),
-                Some(Presence::Created) | None => {
-                    let last_seen = self.last_seen.get(id).copied().or(rental.started_at()).unwrap_or(now);
-                    ended_by_itself(rental, None, last_seen)
-                }
-            };
-            self.ended_by_themselves.insert(*id, reason);
-        }
-        for seen in &observation.containers {
-            let launch = seen.launch;
-            let is_current = self.live.get(&launch.rental).is_some_and(|rental| rental.attempt() <= launch.attempt);
-            let is_busy = self.in_flight.contains_key(&launch.rental)
-                || self.acted_during_observation.contains(&launch.rental)
-                || self.quarantined.contains(&launch);
-            if !is_current && !is_busy && self.reaping.insert(launch) {
-                self.reap(launch);
-            }
-        }
-    }
-
-    /// Removes a container that its own rental has no use for any more. A missing row proves nothing: the
-    /// store may have been restored from a backup, so such a container is left alone and told of.
-    fn reap(&self, launch: LaunchId) {
+    /// Lets the host's own book agree with what is known.
+    fn keep_book(&self) {
         let shared = Arc::clone(&self.shared);
-        self.spawn(async move {
-            let result: Result<(), Box<dyn Error + Send + Sync>> = match shared.store.get(launch.rental).await {
-                Ok(Some(rental)) if !rental.is_live() || rental.attempt() > launch.attempt => {
-                    tracing::info!(%launch, "removing a container whose rental needs it no more");
-                    shared.runtime.remove(launch).await.map_err(Into::into)
-                }
-                // It became live again in our eyes; the next observation looks anew.
-                Ok(Some(_)) => return Done::Reaped(launch, Orphan::Kept),
-                Ok(None) => {
-                    tracing::error!(%launch, "quarantined: a container of ours whose rental the store does not know");
-                    return Done::Reaped(launch, Orphan::Unknown);
-                }
-                Err(error) => Err(error.into()),
-            };
-            match result {
-                Ok(()) => Done::Reaped(launch, Orphan::Removed),
-                Err(error) => {
-                    tracing::warn!(%launch, error = &*error as &dyn Error, "container not removed; to be tried again");
-                    Done::Reaped(launch, Orphan::Kept)
-                }
-            }
-        });
+        let ready: Vec<_> =
+            self.live.values().filter(|rental| matches!(rental.state(), State::Ready)).cloned().collect();
+        let seen: Vec<_> = self.last_seen.iter().map(|(launch, moment)| (*launch, moment.clone())).collect();
+        // What is there may have to be adopted; what is live may be ready in a moment.
+        let live: BTreeSet<_> = self.live.keys().copied().collect();
+        let shown = self.shown.clone();
+        let needed = move |launch: LaunchId| live.contains(&launch.rental) || shown.contains(&launch);
+        self.spawn(async move { Done::Kept(shared.deadlines.agree_with(&ready, &seen, needed).await) });
     }
 
     /// Waits for the effects that must not be cut off, but not for ever.
@@ -515,18 +620,6 @@ impl Driver {
 /// Whether a rental's next action is bound to a time.
 fn is_due_by_the_clock(next: &Next) -> bool {
     matches!(next, Next::Now(Action::Warn | Action::Notify | Action::End(_)))
-}
-
-fn ended_by_itself(rental: &Rental, exit: Option<&Exit>, last_seen: jiff::Timestamp) -> EndReason {
-    match (rental.state(), exit) {
-        (State::Ready, Some(exit)) => EndReason::Exited { code: exit.code, out_of_memory: exit.out_of_memory },
-        (State::Ready, None) => EndReason::Lost { last_seen },
-        (_, exit) => EndReason::Failed(Failure {
-            kind: if exit.is_some() { FailureKind::ExitedEarly } else { FailureKind::Vanished },
-            detail: "The container ended before access was verified".to_owned(),
-            log_tail: Vec::new(),
-        }),
-    }
 }
 
 fn complain(what: &str, error: &(dyn Error + 'static), most: Duration) -> Duration {

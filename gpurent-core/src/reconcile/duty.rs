@@ -18,6 +18,18 @@ impl Duty {
         Self { due: i64::MIN, in_flight: false, again: false, failures: 0 }
     }
 
+    /// A chore that is due once it is asked for.
+    pub(super) fn idle() -> Self {
+        Self { due: i64::MAX, ..Self::due_now() }
+    }
+
+    /// As [`ask`](Self::ask), but one that fails keeps its pauses.
+    pub(super) fn ask_unless_failing(&mut self) {
+        if self.failures == 0 {
+            self.ask();
+        }
+    }
+
     /// Makes it due as soon as possible.
     pub(super) fn ask(&mut self) {
         if self.in_flight {

@@ -3,26 +3,29 @@
 //! Level-triggered: what to do next for a rental is computed from what is stored and what is observed
 //! ([`Rental::next`](crate::rental::Rental::next)), never from a message. A crash anywhere is therefore
 //! repaired by starting again. `driver` decides what runs when, `step` carries one action out for one
-//! rental, `chores` are the host's own (taking it over, observing, publishing), `duty` is when they are due;
-//! `plan` tells an operator what would be done.
+//! rental, `sight` tells what an observation means, `chores` are the host's own (taking it over, observing,
+//! publishing), `duty` is when they are due; `watch` is what is still done while nobody may act; `plan` tells
+//! an operator what would be done.
 
 mod chores;
 mod driver;
 mod duty;
 mod pace;
 mod plan;
+mod sight;
 mod step;
+mod watch;
 
 pub use pace::Pace;
 pub use plan::{Planned, plan};
+pub use watch::watch;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 
 use crate::clock::Sleep;
-use crate::host::Shared;
+use crate::host::{Shared, Stage};
 use crate::runtime::RuntimeError;
 use crate::store::StoreError;
 
@@ -76,13 +79,13 @@ struct Running<'a>(&'a Shared);
 
 impl<'a> Running<'a> {
     fn begin(shared: &'a Shared) -> Self {
-        shared.reconciling.store(true, Ordering::SeqCst);
+        shared.standing.set(Stage::TakingStock);
         Self(shared)
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.reconciling.store(false, Ordering::SeqCst);
+        self.0.standing.set(Stage::Absent);
     }
 }

@@ -11,6 +11,14 @@ pub struct Pace {
     pub read: Duration,
     /// How often it is confirmed that the host is still ours.
     pub confirm: Duration,
+    /// How long a confirmation lasts. Without a valid one nothing is done on the engine, except that
+    /// containers are stopped whose paid time is over.
+    pub lease: Duration,
+    /// How long a new holder of the host waits before it acts. Nothing where a lock makes sure that the former
+    /// one is gone (`gpurent_docker::EngineLock`, for agents of one machine); elsewhere at least `lease`.
+    pub handover: Duration,
+    /// For how long a container must have been without a use before it is removed.
+    pub orphan_grace: Duration,
     /// The safety sweep: everything is read and compared, whatever was believed before.
     pub sweep: Duration,
     /// The longest pause between two tries of something that fails for now.
@@ -27,6 +35,9 @@ impl Default for Pace {
             observe: Duration::from_secs(2),
             read: Duration::from_secs(2),
             confirm: Duration::from_secs(5),
+            lease: Duration::from_secs(15),
+            handover: Duration::ZERO,
+            orphan_grace: Duration::from_secs(3),
             sweep: Duration::from_secs(300),
             max_backoff: Duration::from_secs(15),
             drain: Duration::from_secs(20),

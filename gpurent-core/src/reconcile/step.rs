@@ -11,15 +11,17 @@ use futures_util::{FutureExt, select_biased};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::access::{Credential, Secrets};
-use crate::clock::Sleep;
-use crate::event::Event;
+use crate::clock::{Moment, Sleep};
+use crate::deadline::Deadline;
+use crate::event::{Adoption, Event};
 use crate::feed::Update;
 use crate::host::{AccessError, Shared};
-use crate::id::{Epoch, RentalId};
-use crate::lifecycle::{EndReason, Failure, FailureKind};
+use crate::lease::{Lapsed, Lease};
+use crate::id::{Epoch, LaunchId, RentalId};
+use crate::lifecycle::{EndReason, Exit, Failure, FailureKind};
 use crate::port::HostPort;
 use crate::rental::{Action, Next, Outcome, Rental};
-use crate::runtime::{LaunchSpec, Progress, PullProgress, RuntimeError};
+use crate::runtime::{Examined, LaunchSpec, Progress, PullProgress, RuntimeError};
 use crate::store::{Change, LogTail, StoreError};
 
 /// How a step ended.
@@ -67,6 +69,18 @@ impl From<RuntimeError> for Trouble {
     }
 }
 
+impl From<Lapsed> for StepError {
+    fn from(lapsed: Lapsed) -> Self {
+        Self::Later(Box::new(lapsed))
+    }
+}
+
+impl From<Lapsed> for Trouble {
+    fn from(lapsed: Lapsed) -> Self {
+        Self::Step(lapsed.into())
+    }
+}
+
 impl From<StepError> for Trouble {
     fn from(error: StepError) -> Self {
         Self::Step(error)
@@ -85,6 +99,9 @@ pub(super) struct Step {
     pub(super) sleep: Arc<dyn Sleep>,
     pub(super) epoch: Epoch,
     pub(super) rental: Rental,
+    pub(super) lease: Lease,
+    /// When its container was last seen running.
+    pub(super) last_seen: Option<Moment>,
 }
 
 /// What a runtime may take beyond the time it is given to verify access.
@@ -95,6 +112,9 @@ const EXPIRY_PATIENCE: std::time::Duration = std::time::Duration::from_millis(20
 
 /// How long the renter's container may take to be told something: a help, which holds nothing else up.
 const TELL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// For how long a port is not given out that somebody outside the books was found to have: 10 minutes.
+const PORT_QUARANTINE_MICROS: i64 = 10 * 60 * 1_000_000;
 
 /// How many lines of output outlive the container.
 const KEPT_LINES: usize = 200;
@@ -133,6 +153,19 @@ impl Step {
         }
     }
 
+    /// Takes over a container of a later launch than the store knows of: the store was restored from a backup.
+    pub(super) async fn take_up(self, launch: LaunchId) -> Result<Stepped, StepError> {
+        match self.shared.runtime.examine(launch).await {
+            Ok(Some(found)) => {
+                let event = adopted(launch, &found);
+                tracing::warn!(%launch, "a later launch than the store knows of was found, and is gone on with");
+                Ok(Stepped::Moved(Box::new(self.record(event).await?)))
+            }
+            Ok(None) => Err(StepError::Stale),
+            Err(error) => Err(StepError::Later(Box::new(error))),
+        }
+    }
+
     /// Carries out `action` and records it.
     pub(super) async fn take(self, action: Action) -> Result<Stepped, StepError> {
         let result = match action {
@@ -156,6 +189,7 @@ impl Step {
 
     async fn create(&self) -> Result<Rental, Trouble> {
         let credential = self.credential().await?;
+        self.lease.check()?;
         let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &credential).await?;
         self.shared.failpoints.pass("created-unrecorded");
         let event = Event::Created { container: created.container, gpus_attached: created.gpus_attached };
@@ -186,6 +220,7 @@ impl Step {
             Err(Trouble::Runtime(error)) => return Err(StepError::Later(Box::new(error)).into()),
             Err(other) => return Err(other),
         };
+        self.lease.check()?;
         let replaced = self.shared.runtime.replace_access(&LaunchSpec::of(&self.rental), &credential).await;
         replaced.map_err(|error| StepError::Later(Box::new(error)))?;
         self.shared.failpoints.pass("access-unrecorded");
@@ -197,6 +232,7 @@ impl Step {
     /// Leaves a message inside the container. One that does not arrive (the renter's processes may fill
     /// the container) is recorded all the same: the platform heard the event, and time goes on.
     async fn tell(&self, message: &str, event: Event) -> Result<Rental, Trouble> {
+        self.lease.check()?;
         let mut announce = self.shared.runtime.announce(self.rental.launch(), message).fuse();
         let mut too_late = self.sleep.sleep(TELL_PATIENCE).fuse();
         select_biased! {
@@ -231,13 +267,15 @@ impl Step {
     }
 
     async fn start(&self) -> Result<Rental, Trouble> {
+        self.lease.check()?;
         let started_at = match self.shared.runtime.start(&LaunchSpec::of(&self.rental)).await {
             Ok(started_at) => crate::clock::to_micros(started_at),
             Err(RuntimeError::PortTaken { port, source }) => return self.relaunch(port, source).await,
             Err(error) => return Err(error.into()),
         };
         self.shared.failpoints.pass("started-unrecorded");
-        let rental = self.record(Event::Started { started_at }).await?;
+        let started = on_both_clocks(started_at, &self.shared.clock.now(), self.rental.claimed_at());
+        let rental = self.record(Event::Started { started_at, started: Some(started) }).await?;
         self.shared.failpoints.pass("started");
         Ok(rental)
     }
@@ -255,12 +293,15 @@ impl Step {
         let own: BTreeSet<_> = self.rental.ports().iter().map(|binding| binding.host).collect();
         held.ports.retain(|held| !own.contains(held));
         held.ports.insert(port);
+        let until = self.shared.clock.now().boot.micros.saturating_add(PORT_QUARANTINE_MICROS);
+        self.shared.placement.quarantine.port(port, until);
         let (id, next) = (self.rental.id(), self.rental.attempt().next());
         let placement = &self.shared.placement;
         let ports = placement.ports(id, next, self.rental.spec(), &held);
         let ports = ports.map_err(|why| RuntimeError::Refused(Box::new(why)))?;
         let rental = self.record(Event::Relaunched { ports }).await?;
         // It never ran. A crash before this line, or a failure of it, leaves it to the next observation.
+        self.lease.check()?;
         if let Err(error) = self.shared.runtime.remove(self.rental.launch()).await {
             tracing::warn!(launch = %self.rental.launch(), error = &error as &dyn Error, "old container left for later");
         }
@@ -276,19 +317,30 @@ impl Step {
             verified = verify => verified?,
             () = too_late => return Err(RuntimeError::AccessTimeout(within).into()),
         }
-        let now = self.shared.clock.now();
-        let started_at = self.rental.started_at().unwrap_or(now.wall);
-        // The engine's stamp is wall time; the same instant on the boot clock lies as far back. A stamp
-        // from the future (another machine's clock) counts as now.
-        let ago = now.wall.duration_since(started_at).max(SignedDuration::ZERO);
-        let paid_from = crate::clock::Moment { wall: started_at, ..now.shifted(-ago) };
+        let paid_from = paid_from(&self.rental, &self.shared.clock.now());
+        self.keep_deadline(&paid_from).await;
         self.shared.failpoints.pass("ready-unrecorded");
         let rental = self.record(Event::Verified { paid_from }).await?;
         self.shared.failpoints.pass("ready");
         Ok(rental)
     }
 
+    /// The host itself has to know the end, in case the store is away by then.
+    async fn keep_deadline(&self, paid_from: &Moment) {
+        let deadline = Deadline {
+            launch: self.rental.launch(),
+            paid_from: paid_from.clone(),
+            term: self.rental.spec().term,
+            last_seen: self.shared.clock.now(),
+        };
+        if let Err(error) = self.shared.deadlines.keep(deadline).await {
+            // The store has it too. A host whose disk is full serves its tenants all the same.
+            tracing::error!(rental = %self.rental.id(), error = &error as &dyn Error, "the end was not written down");
+        }
+    }
+
     async fn notify(&self) -> Result<Rental, Trouble> {
+        self.lease.check()?;
         match self.shared.runtime.notify(self.rental.launch()).await {
             // A container that is gone or has ended needs no notice; the observation deals with it.
             Ok(()) | Err(RuntimeError::Missing | RuntimeError::Exited(_)) => {}
@@ -312,33 +364,68 @@ impl Step {
         };
         match answered {
             Some(Err(StepError::Later(error))) => {
-                self.shared.runtime.stop(self.rental.launch(), std::time::Duration::ZERO).await?;
+                self.stop_unrecorded().await?;
                 Err(StepError::Later(error).into())
             }
             Some(answered) => Ok(answered?),
             None => {
-                self.shared.runtime.stop(self.rental.launch(), std::time::Duration::ZERO).await?;
+                self.stop_unrecorded().await?;
                 Ok(record.await?)
             }
         }
     }
 
+    /// Stops what is overdue, unless the host itself has written down a longer term: then the store, which
+    /// does not answer, has it too.
+    async fn stop_unrecorded(&self) -> Result<(), Trouble> {
+        self.lease.check()?;
+        let kept = self.shared.deadlines.of(self.rental.launch()).await;
+        let left = kept.and_then(|kept| kept.time_left(&self.shared.clock.now()));
+        if left.is_none_or(|left| !left.is_positive()) {
+            self.shared.runtime.stop(self.rental.launch(), std::time::Duration::ZERO).await?;
+        }
+        Ok(())
+    }
+
     async fn stop(&self, grace: std::time::Duration) -> Result<Rental, Trouble> {
+        self.lease.check()?;
         let mut exit = self.shared.runtime.stop(self.rental.launch(), grace).await?;
         if let Some(exit) = &mut exit {
             exit.finished_at = crate::clock::to_micros(exit.finished_at);
         }
         self.shared.failpoints.pass("stopped-unrecorded");
-        let at = self.shared.clock.now().wall;
+        let now = self.shared.clock.now();
+        let at = now.wall;
+        let ended = self.ended(exit.as_ref(), &now);
         // Where there is no container, there is no output either.
         let tail = if exit.is_some() { Some(self.kept_log(at).await) } else { None };
-        let rental = self.record_so(Event::Stopped { exit }, at, tail.filter(|tail| !tail.lines.is_empty())).await?;
+        let rental = self.record_so(Event::Stopped { exit, ended }, at, tail.filter(|tail| !tail.lines.is_empty())).await?;
         self.shared.failpoints.pass("stopped");
         Ok(rental)
     }
 
+    /// When the container ended, on both clocks.
+    fn ended(&self, exit: Option<&Exit>, now: &Moment) -> Option<Moment> {
+        let paid_from = self.rental.paid_from()?;
+        let last_seen = self.last_seen.as_ref();
+        let Some(exit) = exit else {
+            // Gone without a record: it is paid for as long as it was seen.
+            return Some(last_seen.unwrap_or(paid_from).clone());
+        };
+        if ended_with_the_machine(&self.rental, exit, now) {
+            return Some(last_seen.unwrap_or(paid_from).clone());
+        }
+        let same_boot = paid_from.boot.boot == now.boot.boot;
+        same_boot.then(|| on_both_clocks(exit.finished_at, now, last_seen.or(Some(paid_from))))
+    }
+
     async fn remove(&self) -> Result<Rental, Trouble> {
+        self.lease.check()?;
         self.shared.runtime.remove(self.rental.launch()).await?;
+        if let Err(error) = self.shared.deadlines.forget(self.rental.id()).await {
+            // Of no harm: what is not there cannot be stopped again.
+            tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "a deadline was not struck out");
+        }
         self.shared.failpoints.pass("removed-unrecorded");
         let rental = self.record(Event::Ended).await?;
         self.shared.failpoints.pass("removed");
@@ -436,6 +523,45 @@ impl Step {
         // A program may print anything; control characters do not belong into a database or a terminal.
         let plain = |line: String| line.chars().filter(|c| !c.is_control()).take(LOG_LINE_CHARS).collect();
         lines.into_iter().map(plain).collect()
+    }
+}
+
+/// What a container that was found says of its launch.
+pub(super) fn adopted(launch: LaunchId, found: &Examined) -> Event {
+    Event::Adopted(Box::new(Adoption {
+        attempt: launch.attempt,
+        container: found.container.clone(),
+        ports: found.claim.ports.clone(),
+        gpus_attached: found.gpus_attached,
+        started_at: found.started_at.map(crate::clock::to_micros),
+    }))
+}
+
+/// An instant of the engine's wall clock on both of ours. It lies as far back on the boot clock as on the
+/// wall's, but not before `not_before`: then the wall clock was set since. One from the future (another
+/// machine's clock) counts as now.
+fn on_both_clocks(stamp: Timestamp, now: &Moment, not_before: Option<&Moment>) -> Moment {
+    let mut ago = now.wall.duration_since(stamp).max(SignedDuration::ZERO);
+    if let Some(not_before) = not_before.filter(|earlier| earlier.boot.boot == now.boot.boot) {
+        ago = ago.min(now.since(not_before)).max(SignedDuration::ZERO);
+    }
+    Moment { wall: stamp, ..now.shifted(-ago) }
+}
+
+/// Whether the machine went down under a container: it was started in an earlier boot, and the end that the
+/// engine tells of lies in this one. An engine that was killed with the machine has no record, and makes
+/// one up when it is back.
+pub(super) fn ended_with_the_machine(rental: &Rental, exit: &Exit, now: &Moment) -> bool {
+    let booted_at = now.wall.saturating_sub(SignedDuration::from_micros(now.boot.micros)).unwrap_or(now.wall);
+    rental.paid_from().is_some_and(|from| from.boot.boot != now.boot.boot) && exit.finished_at >= booted_at
+}
+
+/// From when a rental is paid for that is found to be ready now: since its container's start.
+pub(super) fn paid_from(rental: &Rental, now: &Moment) -> Moment {
+    let started_at = rental.started_at().unwrap_or(now.wall);
+    match rental.started() {
+        Some(started) => Moment { wall: started_at, boot: started.boot.clone() },
+        None => on_both_clocks(started_at, now, rental.claimed_at()),
     }
 }
 

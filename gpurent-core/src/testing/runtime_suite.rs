@@ -4,15 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::access::{Credential, LoginUser, Password};
-use crate::gpu::Gpu;
+use crate::access::{Credential, CredentialKind, LoginUser, Password};
+use crate::event::Claim;
+use crate::gpu::{Gpu, GpuRequest};
 use crate::id::{Attempt, HostId, LaunchId, RentalId};
 use crate::memory::SimulatedGpus;
 use crate::port::{HostPort, PortBinding, SSH};
-use crate::runtime::{ContainerRuntime, LaunchSpec, Presence, Progress, PullProgress, RuntimeError};
-use crate::spec::ImageRef;
+use crate::runtime::{ContainerRuntime, Examined, LaunchSpec, Presence, Progress, PullProgress, RuntimeError};
+use crate::spec::{ImageRef, RentalSpec};
 
 /// Makes one test of every clause: `runtime_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on
 /// any executor; `MAKE` is called for each test and gives a future of a
@@ -30,6 +32,7 @@ macro_rules! runtime_suite {
             what_was_never_started_has_no_exit,
             an_exit_is_recorded_by_the_engine,
             only_the_hosts_own_containers_are_observed,
+            a_container_carries_its_claim,
             attempts_are_told_apart,
             a_running_container_takes_another_credential,
             the_renter_is_told_inside_the_container,
@@ -85,6 +88,7 @@ impl<R: ContainerRuntime> Fixture<R> {
             limits: Default::default(),
             login: LoginUser::default(),
             labels: Default::default(),
+            claim: None,
         }
     }
 
@@ -193,6 +197,46 @@ pub async fn only_the_hosts_own_containers_are_observed<R: ContainerRuntime>(fix
     assert!(valid(fixture.runtime.observe(&elsewhere).await).containers.is_empty());
     assert_eq!(valid(fixture.runtime.observe(&launch.host).await).containers.len(), 1);
     fixture.clean_up(&launch).await;
+}
+
+/// What a rental can be made again from is in the container, in whatever state that is, and nothing secret.
+pub async fn a_container_carries_its_claim<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let mut launch = fixture.launch();
+    let claim = Claim {
+        id: launch.id.rental,
+        host: launch.host.clone(),
+        name: valid("found".parse()),
+        spec: RentalSpec::new(
+            valid("renter".parse()),
+            GpuRequest::one(valid("RTX 5090".parse())),
+            launch.image.clone(),
+            valid("1h".parse()),
+        ),
+        credential: CredentialKind::Password,
+        gpus: launch.gpus.clone(),
+        ports: launch.ports.clone(),
+        quote: None,
+        due: Timestamp::UNIX_EPOCH,
+        at: None,
+    };
+    launch.claim = Some(Box::new(claim.clone()));
+    valid(fixture.runtime.prepare(&launch, None, &Silent).await);
+    let created = valid(fixture.runtime.create(&launch, &credential()).await);
+    let examined = |started_at| {
+        let (container, claim) = (created.container.clone(), Box::new(claim.clone()));
+        Some(Examined { container, claim, gpus_attached: created.gpus_attached, started_at })
+    };
+    assert_eq!(valid(fixture.runtime.examine(launch.id).await), examined(None));
+    let started_at = valid(fixture.runtime.start(&launch).await);
+    assert_eq!(valid(fixture.runtime.examine(launch.id).await), examined(Some(started_at)));
+    valid(fixture.runtime.stop(launch.id, Duration::ZERO).await);
+    assert_eq!(valid(fixture.runtime.examine(launch.id).await), examined(Some(started_at)));
+    let observed = valid(fixture.runtime.observe(&launch.host).await);
+    let seen = observed.of(launch.id).unwrap_or_else(|| panic!("it is there"));
+    assert_eq!(seen.gpus, launch.gpus.iter().map(|gpu| gpu.uuid.clone()).collect::<Vec<_>>());
+    assert_eq!(seen.ports, launch.ports.iter().map(|binding| binding.host).collect::<Vec<_>>());
+    fixture.clean_up(&launch).await;
+    assert_eq!(valid(fixture.runtime.examine(launch.id).await), None);
 }
 
 /// Removing an old launch never hits a newer one.

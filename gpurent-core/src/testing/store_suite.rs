@@ -12,9 +12,9 @@ use crate::access::CredentialKind;
 use crate::allocator::BestFit;
 use crate::api_key::{KeyDigest, KeyStore, NewKey, Role};
 use crate::clock::{BootId, BootTime, Moment};
-use crate::event::Event;
+use crate::event::{Adoption, Event, Recorded};
 use crate::gpu::{GpuRequest, GpuSelector};
-use crate::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
+use crate::id::{Attempt, EngineId, Epoch, HostId, Position, RentalId, Seq};
 use crate::lifecycle::{EndKind, EndReason, Exit, Phase};
 use crate::memory::SimulatedGpus;
 use crate::placement::{NoPlace, Placement};
@@ -22,7 +22,7 @@ use crate::port::{HostPort, NoPort, PortBinding, PortPools, PublishedPort, Trust
 use crate::rental::Rental;
 use crate::seal::{Fingerprint, Sealed};
 use crate::spec::{RentalSpec, Term};
-use crate::store::{Change, ClaimError, Claimed, Filter, LogTail, NewRental, Store, StoreError};
+use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, LogTail, NewRental, Store, StoreError};
 
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
 /// executor; `MAKE` is called for each test and gives a future of a [`Store`](crate::store::Store).
@@ -43,6 +43,8 @@ macro_rules! store_suite {
             intents_need_no_epoch,
             a_host_with_live_rentals_is_pinned_to_its_engine,
             the_end_frees_what_was_held_and_erases_the_credential,
+            a_lost_rental_is_adopted_once_and_holds_what_it_has,
+            a_foundling_takes_nothing_from_others,
             new_ports_replace_the_old_ones,
             new_secrets_replace_the_old_ones,
             last_lines_outlive_the_container_for_their_time,
@@ -116,6 +118,7 @@ impl<S: Store> Bench<S> {
                 port_probe: Arc::new(TrustBooks),
                 capacity: None,
                 prices: None,
+                quarantine: Arc::default(),
             },
             host,
         }
@@ -189,17 +192,17 @@ fn cancelled() -> Event {
 }
 
 fn way_down() -> Vec<Event> {
-    vec![cancelled(), Event::Stopped { exit: None }, Event::Ended]
+    vec![cancelled(), Event::Stopped { exit: None, ended: None }, Event::Ended]
 }
 
 fn whole_life() -> Vec<Event> {
     vec![
         Event::Created { container: valid("c1".parse()), gpus_attached: true },
-        Event::Started { started_at: at(1) },
+        Event::Started { started_at: at(1), started: None },
         Event::Verified { paid_from: moment(1) },
         Event::Warned,
         Event::EndBegan { reason: EndReason::Expired },
-        Event::Stopped { exit: Some(Exit { finished_at: at(3601), code: 137, out_of_memory: false }) },
+        Event::Stopped { exit: Some(Exit { finished_at: at(3601), code: 137, out_of_memory: false }), ended: None },
         Event::Ended,
     ]
 }
@@ -403,6 +406,70 @@ pub async fn the_end_frees_what_was_held_and_erases_the_credential<S: Store>(sto
     assert_eq!(bench.get(ended.id()).await, Some(ended));
 }
 
+/// What the container of `rental` tells after the store has lost it: the same claim under another id.
+fn lost(rental: &Rental, name: &str) -> Foundling {
+    let mut claim = rental.claim();
+    (claim.id, claim.name) = (RentalId::generate(), valid(name.parse()));
+    let found = Adoption {
+        attempt: Attempt::new(2),
+        container: valid("found".parse()),
+        ports: claim.ports.clone(),
+        gpus_attached: true,
+        started_at: Some(at(5)),
+    };
+    let tells = [
+        Event::Claimed(Box::new(claim)),
+        Event::Adopted(Box::new(found)),
+        Event::Verified { paid_from: moment(5) },
+    ];
+    let number = |(n, event)| Recorded { seq: Seq::new(n), at: at(9), event };
+    let events: Vec<_> = (1..).zip(tells).map(number).collect();
+    let rental = Rental::folded(&events).unwrap_or_else(|| panic!("legal events"));
+    Foundling { rental, events, fingerprint: Fingerprint([0; 32]) }
+}
+
+/// A rental that only its container knew of is live again, holds its GPUs and ports, is in the journal, and
+/// ends like any other.
+pub async fn a_lost_rental_is_adopted_once_and_holds_what_it_has<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let ended = bench.live_through(bench.claimed("one").await, epoch, way_down()).await;
+    let found = lost(&ended, "found");
+    let id = found.rental.id();
+    let later = bench.epoch().await;
+    let fenced = bench.store.adopt(&found, epoch).await;
+    assert!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
+    valid(bench.store.adopt(&found, later).await);
+    let again = bench.store.adopt(&found, later).await;
+    assert!(matches!(again, Err(StoreError::Conflict)), "{again:?}");
+    assert_eq!(bench.get(id).await, Some(found.rental.clone()));
+    assert_eq!(valid(bench.store.events(id, Seq::ZERO, 10).await), found.events);
+    assert_eq!(valid(bench.store.sealed(id).await), None);
+    let held = valid(bench.store.held(&bench.host).await);
+    assert_eq!(held.gpus, found.rental.gpus().iter().map(|gpu| gpu.uuid.clone()).collect());
+    assert_eq!(held.ports, found.rental.ports().iter().map(|binding| binding.host).collect());
+    let news = valid(bench.store.publish(&bench.host, later, 100).await);
+    assert_eq!(news.iter().filter(|entry| entry.rental == id).count(), 3);
+    bench.live_through(found.rental, later, way_down()).await;
+    assert!(valid(bench.store.held(&bench.host).await).gpus.is_empty());
+}
+
+/// Where its place or its name is another's by now, nothing is written.
+pub async fn a_foundling_takes_nothing_from_others<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let live = bench.claimed("one").await;
+    let found = lost(&live, "found");
+    let refused = bench.store.adopt(&found, epoch).await;
+    assert!(matches!(refused, Err(StoreError::Conflict)), "its GPU is taken: {refused:?}");
+    assert_eq!(bench.get(found.rental.id()).await, None);
+    let namesake = bench.claimed("found").await;
+    bench.live_through(live, epoch, way_down()).await;
+    let refused = bench.store.adopt(&found, epoch).await;
+    assert!(matches!(refused, Err(StoreError::Conflict)), "its name is taken: {refused:?}");
+    assert_eq!(bench.get(namesake.id()).await, Some(namesake));
+}
+
 /// A relaunch holds its new ports and no longer the old ones; a port of somebody else is a conflict.
 pub async fn new_ports_replace_the_old_ones<S: Store>(store: Arc<S>) {
     let bench = Bench::new(store);
@@ -447,7 +514,7 @@ pub async fn last_lines_outlive_the_container_for_their_time<S: Store>(store: Ar
         let rental = bench.live_through(rental, epoch, vec![cancelled()]).await;
         let tail = LogTail { lines: vec![line.to_owned()], at: at(second), until: at(second + 100) };
         let mut change = Change::observation(rental, epoch).with_log_tail(tail);
-        valid(change.apply(Event::Stopped { exit: None }, at(second)));
+        valid(change.apply(Event::Stopped { exit: None, ended: None }, at(second)));
         valid(bench.store.commit(&change).await);
         bench.live_through(change.into_rental(), epoch, vec![Event::Ended]).await.id()
     };

@@ -51,6 +51,7 @@ pub fn launch(image: &str) -> LaunchSpec {
             .unwrap(),
         limits: Default::default(),
         login: LoginUser::default(),
+        claim: None,
         labels: Default::default(),
     }
 }

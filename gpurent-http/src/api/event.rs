@@ -36,7 +36,7 @@ fn data(event: &Event) -> Value {
         Event::Created { container, gpus_attached } => {
             json!({"container_id": container, "gpus_attached": gpus_attached})
         }
-        Event::Started { started_at } => json!({"started_at": started_at}),
+        Event::Started { started_at, .. } => json!({"started_at": started_at}),
         Event::Relaunched { ports } => json!({"ports": ports}),
         Event::Verified { paid_from } => json!({"paid_from": paid_from.wall}),
         Event::Extended { term } => {
@@ -44,7 +44,8 @@ fn data(event: &Event) -> Value {
         }
         Event::AccessChanged { credential } => json!({"auth": credential}),
         Event::EndBegan { reason } => json!(view::end(reason)),
-        Event::Stopped { exit } => json!({"exit": exit}),
+        Event::Adopted(found) => json!({"container": found.container, "started_at": found.started_at}),
+        Event::Stopped { exit, .. } => json!({"exit": exit}),
         _ => json!({}),
     }
 }

@@ -1,18 +1,19 @@
 //! Making a rental: one look at what is held, unless that is known, and one statement that writes it all.
 
 use gpurent_core::gpu::GpuUuid;
-use gpurent_core::id::HostId;
+use gpurent_core::id::{Epoch, HostId};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::port::HostPort;
 use gpurent_core::rental::Rental;
-use gpurent_core::store::{ClaimError, Claimed, NewRental, StoreError};
+use gpurent_core::store::{ClaimError, Claimed, Foundling, NewRental, StoreError};
+use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 
 use super::held::Beliefs;
 use crate::claim::{Decision, Look, decide};
 use crate::error::{bounded, broken_constraint};
-use crate::row::RentalColumns;
+use crate::row::{RentalColumns, signed};
 
 /// How often a claim that lost a race against another process looks again.
 const TRIES: usize = 8;
@@ -125,13 +126,70 @@ async fn write(pool: &PgPool, new: &NewRental, placed: gpurent_core::placement::
     .bind(columns.ports)
     .bind(&new.sealed.key_id)
     .bind(&new.sealed.bytes)
-    .bind(crate::row::signed(event.seq.get()))
+    .bind(signed(event.seq.get()))
     .bind(event.at.as_microsecond())
     .bind(event.event.name())
     .bind(Json(&event.event))
     .bind(new.key.as_ref().map(|key| key.as_str()));
     bounded(query.execute(pool)).await?;
     Ok(rental)
+}
+
+/// Writes a rental that was found, if the epoch is right and nothing of it is anybody's.
+pub(super) async fn adopt(pool: &PgPool, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+    let rental = &found.rental;
+    let columns = RentalColumns::of(rental);
+    let query = sqlx::query_as(
+        "WITH epoch AS (
+             SELECT epoch = $2 AS is_ours FROM gpurent.host WHERE id = $1 FOR SHARE
+         ), made AS (
+             INSERT INTO gpurent.rental
+                 (id, host_id, renter, name, phase, revision, created_at, expires_at, fingerprint, body)
+             SELECT $3, $1, $4, $5, $6, $7, $8, $9, $10, $11 FROM epoch WHERE is_ours
+             RETURNING id, host_id
+         ), gpus AS (
+             INSERT INTO gpurent.gpu_hold (host_id, gpu_uuid, rental_id)
+             SELECT host_id, unnest($12::text[]), id FROM made
+         ), ports AS (
+             INSERT INTO gpurent.port_hold (host_id, port, rental_id)
+             SELECT host_id, unnest($13::int[]), id FROM made
+         ), usage AS (
+             INSERT INTO gpurent.usage_segment (rental_id, n, started_at, ended_at)
+             SELECT made.id, s.n, s.started_at, s.ended_at
+             FROM made, unnest($14::bigint[], $15::bigint[]) WITH ORDINALITY AS s (started_at, ended_at, n)
+         ), events AS (
+             INSERT INTO gpurent.event (host_id, rental_id, seq, at, name, body)
+             SELECT made.host_id, made.id, e.seq, e.at, e.name, e.body
+             FROM made, unnest($16::bigint[], $17::bigint[], $18::text[], $19::jsonb[]) AS e (seq, at, name, body)
+             ORDER BY e.seq
+         )
+         SELECT EXISTS (SELECT 1 FROM made)",
+    )
+    .bind(rental.host().as_str())
+    .bind(signed(epoch.get()))
+    .bind(*rental.id().as_uuid())
+    .bind(columns.renter)
+    .bind(rental.name().as_str())
+    .bind(columns.phase)
+    .bind(columns.revision)
+    .bind(columns.created_at)
+    .bind(columns.expires_at)
+    .bind(found.fingerprint.0.as_slice())
+    .bind(Json(rental))
+    .bind(columns.gpus)
+    .bind(columns.ports)
+    .bind(rental.segments().iter().map(|segment| segment.started_at.as_microsecond()).collect::<Vec<_>>())
+    .bind(rental.segments().iter().map(|s| s.ended_at.map(Timestamp::as_microsecond)).collect::<Vec<_>>())
+    .bind(found.events.iter().map(|event| signed(event.seq.get())).collect::<Vec<_>>())
+    .bind(found.events.iter().map(|event| event.at.as_microsecond()).collect::<Vec<_>>())
+    .bind(found.events.iter().map(|event| event.event.name()).collect::<Vec<_>>())
+    .bind(found.events.iter().map(|event| Json(&event.event)).collect::<Vec<_>>());
+    match bounded(query.fetch_one(pool)).await {
+        Ok((true,)) => Ok(()),
+        Ok((false,)) => Err(StoreError::Fenced),
+        Err(error) if broken_constraint(&error).is_some() => Err(StoreError::Conflict),
+        Err(error) => Err(error),
+    }
 }
 
 pub(super) async fn held(pool: &PgPool, host: &HostId) -> Result<Held, StoreError> {

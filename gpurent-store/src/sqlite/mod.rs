@@ -20,7 +20,7 @@ use gpurent_core::placement::{Held, Placement};
 use gpurent_core::port::HostPort;
 use gpurent_core::rental::Rental;
 use gpurent_core::seal::Sealed;
-use gpurent_core::store::{Change, ClaimError, Claimed, Filter, MAX_PAGE, NewRental, Store, StoreError, Tenure};
+use gpurent_core::store::{Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure};
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
@@ -170,6 +170,12 @@ impl Store for SqliteStore {
         let claimed = write::claim(&mut writing.transaction, new, placement).await?;
         writing.commit().await?;
         Ok(claimed)
+    }
+
+    async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        write::adopt(&mut writing.transaction, found, epoch).await?;
+        writing.commit().await
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {

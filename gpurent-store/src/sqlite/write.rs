@@ -1,11 +1,11 @@
 //! Making and changing rentals, each inside one transaction that nobody else writes beside.
 
 use gpurent_core::event::Recorded;
-use gpurent_core::id::HostId;
+use gpurent_core::id::{Epoch, HostId};
 use gpurent_core::placement::Placement;
 use gpurent_core::rental::Rental;
-use gpurent_core::seal::Sealed;
-use gpurent_core::store::{Change, ClaimError, Claimed, NewRental, StoreError};
+use gpurent_core::seal::{Fingerprint, Sealed};
+use gpurent_core::store::{Change, ClaimError, Claimed, Foundling, NewRental, StoreError};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
@@ -26,7 +26,48 @@ pub(super) async fn claim(
         Decision::Write(placed) => placed,
     };
     let (rental, event) = new.settle(placed);
-    let columns = RentalColumns::of(&rental);
+    let id = rental.id().to_string();
+    insert(connection, &rental, new.fingerprint).await?;
+    seal(connection, &id, &new.sealed).await?;
+    record(connection, rental.host(), &id, &event).await?;
+    if let Some(key) = &new.key {
+        let query = sqlx::query(
+            "INSERT INTO gpurent_idempotency (host_id, renter, key, fingerprint, rental_id) VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(rental.host().as_str())
+        .bind(rental.spec().renter.as_str())
+        .bind(key.as_str())
+        .bind(new.fingerprint.0.as_slice())
+        .bind(&id);
+        bounded(query.execute(connection)).await?;
+    }
+    Ok(Claimed::New(rental))
+}
+
+/// Writes a rental that was found; the transaction is given up where anything of it is somebody else's.
+pub(super) async fn adopt(
+    connection: &mut SqliteConnection,
+    found: &Foundling,
+    epoch: Epoch,
+) -> Result<(), StoreError> {
+    let rental = &found.rental;
+    if !has_epoch(&mut *connection, rental.host(), epoch).await? {
+        return Err(StoreError::Fenced);
+    }
+    insert(connection, rental, found.fingerprint).await?;
+    let id = rental.id().to_string();
+    for event in &found.events {
+        record(connection, rental.host(), &id, event).await?;
+    }
+    meter(connection, &id, rental).await
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    rental: &Rental,
+    fingerprint: Fingerprint,
+) -> Result<(), StoreError> {
+    let columns = RentalColumns::of(rental);
     let id = rental.id().to_string();
     let query = sqlx::query(
         "INSERT INTO gpurent_rental
@@ -41,24 +82,31 @@ pub(super) async fn claim(
     .bind(columns.revision)
     .bind(columns.created_at)
     .bind(columns.expires_at)
-    .bind(new.fingerprint.0.as_slice())
-    .bind(Json(&rental));
-    bounded(query.execute(&mut *connection)).await?;
-    hold(connection, rental.host(), &id, &columns).await?;
-    seal(connection, &id, &new.sealed).await?;
-    record(connection, rental.host(), &id, &event).await?;
-    if let Some(key) = &new.key {
+    .bind(fingerprint.0.as_slice())
+    .bind(Json(rental));
+    bounded(query.execute(&mut *connection)).await.map_err(conflict)?;
+    hold(connection, rental.host(), &id, &columns).await
+}
+
+/// What breaks a uniqueness is somebody else's.
+fn conflict(error: StoreError) -> StoreError {
+    if is_unique_violation(&error) { StoreError::Conflict } else { error }
+}
+
+/// Writes a rental's usage.
+async fn meter(connection: &mut SqliteConnection, id: &str, rental: &Rental) -> Result<(), StoreError> {
+    for (n, segment) in (1i64..).zip(rental.segments()) {
         let query = sqlx::query(
-            "INSERT INTO gpurent_idempotency (host_id, renter, key, fingerprint, rental_id) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO gpurent_usage_segment (rental_id, n, started_at, ended_at) VALUES (?, ?, ?, ?)
+             ON CONFLICT (rental_id, n) DO UPDATE SET ended_at = excluded.ended_at",
         )
-        .bind(rental.host().as_str())
-        .bind(columns.renter)
-        .bind(key.as_str())
-        .bind(new.fingerprint.0.as_slice())
-        .bind(&id);
-        bounded(query.execute(connection)).await?;
+        .bind(id)
+        .bind(n)
+        .bind(segment.started_at.as_microsecond())
+        .bind(segment.ended_at.map(Timestamp::as_microsecond));
+        bounded(query.execute(&mut *connection)).await?;
     }
-    Ok(Claimed::New(rental))
+    Ok(())
 }
 
 async fn look(connection: &mut SqliteConnection, new: &NewRental) -> Result<Look, StoreError> {
@@ -108,17 +156,7 @@ pub(super) async fn commit(connection: &mut SqliteConnection, change: &Change) -
     for event in change.events() {
         record(connection, rental.host(), &id, event).await?;
     }
-    for (n, segment) in (1i64..).zip(rental.segments()) {
-        let query = sqlx::query(
-            "INSERT INTO gpurent_usage_segment (rental_id, n, started_at, ended_at) VALUES (?, ?, ?, ?)
-             ON CONFLICT (rental_id, n) DO UPDATE SET ended_at = excluded.ended_at",
-        )
-        .bind(&id)
-        .bind(n)
-        .bind(segment.started_at.as_microsecond())
-        .bind(segment.ended_at.map(Timestamp::as_microsecond));
-        bounded(query.execute(&mut *connection)).await?;
-    }
+    meter(connection, &id, rental).await?;
     for query in
         ["DELETE FROM gpurent_gpu_hold WHERE rental_id = ?", "DELETE FROM gpurent_port_hold WHERE rental_id = ?"]
     {
@@ -158,7 +196,6 @@ async fn hold(
     columns: &RentalColumns<'_>,
 ) -> Result<(), StoreError> {
     // Nobody else writes meanwhile: what is held by somebody else now was held before.
-    let conflict = |error| if is_unique_violation(&error) { StoreError::Conflict } else { error };
     let gpus =
         sqlx::query("INSERT INTO gpurent_gpu_hold (host_id, gpu_uuid, rental_id) SELECT ?, value, ? FROM json_each(?)");
     let gpus = gpus.bind(host.as_str()).bind(id).bind(Json(&columns.gpus));

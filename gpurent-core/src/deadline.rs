@@ -1,0 +1,195 @@
+//! Until when each container is paid for, kept on the host itself.
+//!
+//! The store has all of it too, but may be away just when a rental ends, or when a host starts: then
+//! this book alone says which containers have had their time. It also says when each was last seen alive,
+//! so that nobody pays for time that no container lived to use, whatever happened to agent and machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::lock::Mutex;
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Moment;
+use crate::id::{LaunchId, RentalId};
+use crate::rental::Rental;
+use crate::spec::Term;
+
+/// What is known of one launch that became ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// Which launch.
+    pub launch: LaunchId,
+    /// From when its paid time counts.
+    pub paid_from: Moment,
+    /// How long it is.
+    pub term: Term,
+    /// When its container was last seen running, as far as that was written down.
+    pub last_seen: Moment,
+}
+
+impl Deadline {
+    /// How much paid time is left; negative past the end, `None` where the term is open.
+    #[must_use]
+    pub fn time_left(&self, now: &Moment) -> Option<SignedDuration> {
+        Some(self.term.duration()? - now.since(&self.paid_from))
+    }
+}
+
+/// Why the book was not read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeadlineError {
+    /// The disk refuses: it is full, or the folder is gone.
+    #[error("the book of deadlines cannot be used")]
+    Io(#[source] std::io::Error),
+    /// Something else was found where the book should be: an operator has to look.
+    #[error("the book of deadlines is unreadable")]
+    Corrupt(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Keeps the deadlines of one host where they survive the process, and best the machine.
+#[async_trait]
+pub trait DeadlineBook: Send + Sync + 'static {
+    /// What was written last; nothing where nothing was.
+    ///
+    /// # Errors
+    /// [`DeadlineError`]
+    async fn read(&self) -> Result<Vec<Deadline>, DeadlineError>;
+
+    /// Replaces all of it, and returns only once it would survive a power cut. A crash in between leaves the
+    /// old or the new book, never a part.
+    ///
+    /// # Errors
+    /// [`DeadlineError`]: the old book is as it was.
+    async fn write(&self, deadlines: &[Deadline]) -> Result<(), DeadlineError>;
+}
+
+/// How old the written time of the last sight may grow before it is written again.
+const CHECKPOINT: SignedDuration = SignedDuration::from_secs(30);
+
+/// The book, and what is in it.
+pub(crate) struct Deadlines {
+    book: Arc<dyn DeadlineBook>,
+    /// Held while the book is written, so that a later state is never overwritten by an earlier one.
+    /// `None` until it was read.
+    pages: Mutex<Option<Pages>>,
+}
+
+#[derive(Clone, Default)]
+struct Pages {
+    entries: BTreeMap<LaunchId, Deadline>,
+    /// Whether the book has something else, since it could not be written.
+    unwritten: bool,
+}
+
+impl Deadlines {
+    pub(crate) fn new(book: Arc<dyn DeadlineBook>) -> Self {
+        Self { book, pages: Mutex::new(None) }
+    }
+
+    pub(crate) fn book(&self) -> &dyn DeadlineBook {
+        &*self.book
+    }
+
+    /// Reads the book anew, as somebody else may have written it meanwhile.
+    pub(crate) async fn read(&self) -> Result<Vec<Deadline>, DeadlineError> {
+        let mut pages = self.pages.lock().await;
+        let found = self.book.read().await?;
+        *pages = Some(Pages {
+            entries: found.iter().map(|entry| (entry.launch, entry.clone())).collect(),
+            unwritten: false,
+        });
+        Ok(found)
+    }
+
+    /// Changes what the book says, and writes it if that is something else. Where it cannot be written, what
+    /// is known counts in this process, and is written with the next change.
+    async fn change(&self, how: impl FnOnce(&mut BTreeMap<LaunchId, Deadline>) -> bool) -> Result<(), DeadlineError> {
+        let mut guard = self.pages.lock().await;
+        if guard.is_none() {
+            let found = self.book.read().await?;
+            let entries = found.into_iter().map(|entry| (entry.launch, entry)).collect();
+            *guard = Some(Pages { entries, unwritten: false });
+        }
+        let Some(pages) = guard.as_mut() else { return Ok(()) };
+        if !how(&mut pages.entries) && !pages.unwritten {
+            return Ok(());
+        }
+        let all: Vec<_> = pages.entries.values().cloned().collect();
+        // Until the write has returned, and if this future is dropped, nobody knows which one there is.
+        pages.unwritten = true;
+        self.book.write(&all).await?;
+        pages.unwritten = false;
+        Ok(())
+    }
+
+    /// A launch is about to be recorded as ready, or was found to be.
+    pub(crate) async fn keep(&self, deadline: Deadline) -> Result<(), DeadlineError> {
+        self.change(|entries| entries.insert(deadline.launch, deadline.clone()).as_ref() != Some(&deadline)).await
+    }
+
+    /// A launch's time gets longer; it never gets shorter.
+    pub(crate) async fn extend(&self, launch: LaunchId, term: Term) -> Result<(), DeadlineError> {
+        self.change(|entries| match entries.get_mut(&launch) {
+            Some(entry) if entry.term.is_shorter_than(term) => {
+                entry.term = term;
+                true
+            }
+            _ => false,
+        })
+        .await
+    }
+
+    /// Takes over what the store knows better, and forgets what nobody needs any more.
+    pub(crate) async fn agree_with(
+        &self,
+        ready: &[Rental],
+        seen: &[(LaunchId, Moment)],
+        is_needed: impl Fn(LaunchId) -> bool,
+    ) -> Result<(), DeadlineError> {
+        self.change(|entries| {
+            let before = entries.len();
+            entries.retain(|launch, _| is_needed(*launch));
+            let mut changed = entries.len() != before;
+            for rental in ready {
+                let Some(paid_from) = rental.paid_from() else { continue };
+                let (launch, term) = (rental.launch(), rental.spec().term);
+                let entry = entries.entry(launch).or_insert_with(|| {
+                    changed = true;
+                    Deadline { launch, paid_from: paid_from.clone(), term, last_seen: paid_from.clone() }
+                });
+                if entry.term.is_shorter_than(term) || entry.paid_from != *paid_from {
+                    (entry.term, entry.paid_from) = (term, paid_from.clone());
+                    changed = true;
+                }
+            }
+            for (launch, moment) in seen {
+                let Some(entry) = entries.get_mut(launch) else { continue };
+                if moment.boot.boot != entry.last_seen.boot.boot || moment.since(&entry.last_seen) >= CHECKPOINT {
+                    entry.last_seen = moment.clone();
+                    changed = true;
+                }
+            }
+            changed
+        })
+        .await
+    }
+
+    /// The container of a rental is gone for good.
+    pub(crate) async fn forget(&self, rental: RentalId) -> Result<(), DeadlineError> {
+        self.change(|entries| {
+            let before = entries.len();
+            entries.retain(|launch, _| launch.rental != rental);
+            entries.len() != before
+        })
+        .await
+    }
+
+    /// What is known of a launch.
+    pub(crate) async fn of(&self, launch: LaunchId) -> Option<Deadline> {
+        self.pages.lock().await.as_ref()?.entries.get(&launch).cloned()
+    }
+}

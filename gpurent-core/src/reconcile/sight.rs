@@ -1,0 +1,150 @@
+//! What an observation of the engine means: who ended by itself, which containers nobody needs, which ones
+//! the store has lost.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::sync::Arc;
+
+use super::chores::{Found, adopt};
+use super::driver::{Done, Driver, Orphan};
+use super::duty::later;
+use super::step::ended_with_the_machine;
+use crate::clock::Moment;
+use crate::id::LaunchId;
+use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
+use crate::placement::Held;
+use crate::rental::Rental;
+use crate::runtime::{Observation, Presence};
+
+impl Driver {
+    /// Compares what the engine shows with what is believed.
+    pub(super) fn compare(&mut self, observation: &Observation) {
+        let now = self.shared.clock.now();
+        for (id, rental) in &self.live {
+            if self.acted_during_observation.contains(id) || !matches!(rental.state(), State::Ready | State::Running) {
+                continue;
+            }
+            let launch = rental.launch();
+            let last_seen = self.last_seen.get(&launch);
+            let reason = match observation.of(launch).map(|seen| &seen.presence) {
+                Some(Presence::Running) => {
+                    self.last_seen.insert(launch, now.clone());
+                    continue;
+                }
+                Some(Presence::Exited(exit)) => ended_by_itself(rental, Some(exit), last_seen, &now),
+                Some(Presence::Created) | None => ended_by_itself(rental, None, last_seen, &now),
+            };
+            self.ended_by_themselves.insert(*id, reason);
+        }
+        self.shown = observation.containers.iter().map(|seen| seen.launch).collect();
+        self.last_seen.retain(|launch, _| self.shown.contains(launch) || self.live.contains_key(&launch.rental));
+        self.look_for_orphans(observation, &now);
+    }
+
+    fn look_for_orphans(&mut self, observation: &Observation, now: &Moment) {
+        let mut beside_the_books = Held::default();
+        let mut orphans = BTreeSet::new();
+        for seen in &observation.containers {
+            let launch = seen.launch;
+            if self.in_flight.contains_key(&launch.rental) || self.acted_during_observation.contains(&launch.rental) {
+                continue;
+            }
+            match self.live.get(&launch.rental) {
+                Some(rental) if rental.attempt() == launch.attempt => continue,
+                Some(rental) if rental.attempt() < launch.attempt => {
+                    if matches!(rental.state(), State::Provisioning) {
+                        self.later_launches.insert(launch.rental, launch);
+                    }
+                    beside_the_books.ports.extend(&seen.ports);
+                }
+                Some(_) => {
+                    orphans.insert(launch);
+                    beside_the_books.ports.extend(&seen.ports);
+                }
+                None => {
+                    orphans.insert(launch);
+                    beside_the_books.ports.extend(&seen.ports);
+                    beside_the_books.gpus.extend(seen.gpus.iter().cloned());
+                }
+            }
+        }
+        // Whoever they belong to: what they have must not be given to somebody else.
+        self.shared.placement.quarantine.observed(beside_the_books, now.boot.micros);
+        self.orphans.retain(|launch, _| orphans.contains(launch));
+        for launch in orphans {
+            let since = *self.orphans.entry(launch).or_insert(now.boot.micros);
+            let past_grace = later(since, self.shared.pace.orphan_grace) <= now.boot.micros;
+            if !self.left_alone.contains(&launch) && self.settling.insert(launch) {
+                self.settle(launch, past_grace);
+            }
+        }
+    }
+
+    /// Removes a container that its own rental has no use for any more. A missing row proves nothing: the
+    /// store may have been restored from a backup, so then the rental is made again.
+    fn settle(&self, launch: LaunchId, past_grace: bool) {
+        let (shared, epoch, lease) = (Arc::clone(&self.shared), self.epoch, self.lease.clone());
+        self.spawn(async move {
+            let tried: Result<Orphan, Box<dyn Error + Send + Sync>> = async {
+                match shared.store.get(launch.rental).await? {
+                    Some(rental) if !rental.is_live() || rental.attempt() > launch.attempt => {
+                        if !past_grace {
+                            return Ok(Orphan::Kept);
+                        }
+                        tracing::info!(%launch, "removing a container whose rental needs it no more");
+                        lease.check()?;
+                        shared.runtime.remove(launch).await?;
+                        Ok(Orphan::Removed)
+                    }
+                    // It became live again in our eyes; the next observation looks anew.
+                    Some(_) => Ok(Orphan::Kept),
+                    None => Ok(match adopt(&shared, epoch, launch).await? {
+                        Found::Adopted(rental) => Orphan::Adopted(rental),
+                        Found::LeftAlone => Orphan::Unknown,
+                    }),
+                }
+            }
+            .await;
+            let orphan = tried.unwrap_or_else(|error| {
+                tracing::warn!(%launch, error = &*error as &dyn Error, "container not dealt with; to be tried again");
+                Orphan::Kept
+            });
+            Done::Settled(launch, orphan)
+        });
+    }
+
+    pub(super) fn settled(&mut self, launch: LaunchId, orphan: Orphan) {
+        self.settling.remove(&launch);
+        match orphan {
+            Orphan::Removed | Orphan::Kept => {}
+            Orphan::Adopted(rental) => {
+                self.publish.ask();
+                self.moved_during_read.insert(rental.id());
+                self.acted_during_observation.insert(rental.id());
+                self.live.insert(rental.id(), *rental);
+                self.keep.ask();
+            }
+            Orphan::Unknown => {
+                tracing::error!(%launch, "left alone: a container of ours whose rental the store does not know, and cannot be told of");
+                self.left_alone.insert(launch);
+            }
+        }
+    }
+}
+
+fn ended_by_itself(rental: &Rental, exit: Option<&Exit>, last_seen: Option<&Moment>, now: &Moment) -> EndReason {
+    let lost = || {
+        let seen = last_seen.map(|seen| seen.wall).or(rental.started_at());
+        EndReason::Lost { last_seen: seen.unwrap_or(now.wall) }
+    };
+    match (rental.state(), exit) {
+        (State::Ready, Some(exit)) if ended_with_the_machine(rental, exit, now) => lost(),
+        (State::Ready, Some(exit)) => EndReason::Exited { code: exit.code, out_of_memory: exit.out_of_memory },
+        (State::Ready, None) => lost(),
+        (_, exit) => EndReason::Failed(Failure {
+            kind: if exit.is_some() { FailureKind::ExitedEarly } else { FailureKind::Vanished },
+            detail: "The container ended before access was verified".to_owned(),
+            log_tail: Vec::new(),
+        }),
+    }
+}
