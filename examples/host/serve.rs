@@ -5,16 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gpurent_core::builder::HostBuilder;
-use gpurent_core::clock::SleepFuture;
+use gpurent_core::clock::{SleepFuture, SystemClock};
 use gpurent_core::gpu::Gpu;
 use gpurent_core::id::HostId;
 use gpurent_core::memory::SimulatedGpus;
 use gpurent_core::money::RateCard;
 use gpurent_core::port::{HostPort, PortPools};
 use gpurent_core::probe::{GpuProbe, ProbeError};
+use gpurent_core::reconcile::{Pace, watch};
 use gpurent_core::rental::Timing;
 use gpurent_core::runtime::{ContainerRuntime, Isolation};
-use gpurent_docker::{AccessKit, DockerRuntime, EngineLock, LocalPorts, NvmlGpus};
+use gpurent_docker::{AccessKit, DeadlineFile, DockerRuntime, EngineLock, LocalPorts, NvmlGpus};
 use gpurent_http::{ApiKey, ApiKeys, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -36,7 +37,14 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let gpus = discover(&host, &settings.gpus).await?;
     let runtime = engine(&settings, gpus.len()).await?;
     let engine_lock = EngineLock::acquire(&settings.lock_dir, &runtime.engine().await?)?;
-    let database = database::wait_for(&settings.database, &settings.data_dir).await?;
+    let deadlines = DeadlineFile::in_directory(&settings.data_dir, &host);
+    let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
+    let clock = SystemClock::new();
+    let database = tokio::select! {
+        database = database::wait_for(&settings.database, &settings.data_dir) => database?,
+        // Whose time is over while the database is away ends all the same.
+        () = watch(&deadlines, &runtime, &clock, &sleep) => unreachable!("the watch never ends"),
+    };
     let sealer = seal_key::load(settings.seal_key.as_deref(), &settings.data_dir)?;
     let mut pools = PortPools::new(settings.ssh_ports.clone(), settings.web_ports.clone())?
         .allow_requests(settings.requestable_ports.clone());
@@ -59,9 +67,14 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let mut builder = HostBuilder::new(host, database.store.clone(), Arc::new(runtime), Arc::new(sealer), gpus, pools)
         .public_host(settings.public_host.clone())
         .timing(Timing { access: settings.access_timeout, ..Timing::default() })
-        .capacity(capacity);
+        .capacity(capacity)
+        .deadlines(Arc::new(deadlines));
     if settings.engine.address().is_local() {
         builder = builder.port_probe(Arc::new(LocalPorts));
+    } else {
+        // Our lock says nothing about agents on other machines: they are given the time to find out.
+        let pace = Pace::default();
+        builder = builder.pace(Pace { handover: pace.lease, ..pace });
     }
     if !settings.rates.is_empty() {
         let card = RateCard::new(settings.currency.clone());
@@ -82,7 +95,6 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         // An error means that the sender is gone, which is an end too.
         drop(ended.changed().await);
     };
-    let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
     let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
     let mut serving = tokio::spawn(server.run(until_end(ended)));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

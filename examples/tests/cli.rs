@@ -141,7 +141,18 @@ async fn a_rental_whose_engine_is_gone_is_ended_by_force() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(machine.containers().await, Vec::<String>::new());
-    let next = machine.rent(&support::request("gpurent-test/busybox:1", "1h")).await;
+    // Until it is seen to be gone, its GPU is nobody else's.
+    let again = support::request("gpurent-test/busybox:1", "1h");
+    let mut made = machine.post("/v1/rentals", &again).await;
+    for _ in 0..200 {
+        if made.0 != 409 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        made = machine.post("/v1/rentals", &again).await;
+    }
+    assert_eq!(made.0, 201, "{}", made.1);
+    let next = made.1["id"].as_str().unwrap().to_owned();
     machine.until(&next, &["ready"], Duration::from_secs(30)).await;
     machine.cancel(&next).await;
     machine.until(&next, &["terminated"], Duration::from_secs(30)).await;

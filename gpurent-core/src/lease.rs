@@ -6,10 +6,13 @@
 //! needs a confirmation that is not older than the lease.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use event_listener::Event as Bell;
+use futures_util::{FutureExt, select_biased};
+
+use crate::clock::{Clock, Sleep};
 
 /// The confirmation was too long ago, or there was none yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,13 +23,22 @@ pub(crate) struct Lapsed;
 #[derive(Clone)]
 pub(crate) struct Lease {
     clock: Arc<dyn Clock>,
+    held: Arc<Held>,
+}
+
+struct Held {
     /// On the boot clock, in microseconds.
-    until: Arc<AtomicI64>,
+    until: AtomicI64,
+    /// Whether the holder acts on it; it may have to read everything again first.
+    used: AtomicBool,
+    /// Rung when it is no longer used.
+    bell: Bell,
 }
 
 impl Lease {
     pub(crate) fn none(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, until: Arc::new(AtomicI64::new(i64::MIN)) }
+        let held = Held { until: AtomicI64::new(i64::MIN), used: AtomicBool::new(false), bell: Bell::new() };
+        Self { clock, held: Arc::new(held) }
     }
 
     fn now(&self) -> i64 {
@@ -36,17 +48,40 @@ impl Lease {
     /// The host was ours at `asked_at`, when the question was sent.
     pub(crate) fn renew(&self, asked_at: i64, length: Duration) {
         let until = asked_at.saturating_add(i64::try_from(length.as_micros()).unwrap_or(i64::MAX));
-        self.until.fetch_max(until, Ordering::SeqCst);
+        self.held.until.fetch_max(until, Ordering::SeqCst);
     }
 
     /// Nothing is known any more.
     pub(crate) fn end(&self) {
-        self.until.store(i64::MIN, Ordering::SeqCst);
+        self.held.until.store(i64::MIN, Ordering::SeqCst);
+        self.held.bell.notify(usize::MAX);
+    }
+
+    /// The holder acts on it from now on, or no longer.
+    pub(crate) fn set_used(&self, used: bool) {
+        if self.held.used.swap(used, Ordering::SeqCst) && !used {
+            self.held.bell.notify(usize::MAX);
+        }
+    }
+
+    /// Ends as soon as nobody acts for the host: with a lapse, or when the holder says so.
+    pub(crate) async fn unused(&self, sleep: &dyn Sleep) {
+        loop {
+            // Listened to before the look, so that no change falls in between.
+            let bell = self.held.bell.listen();
+            let Some(left) = self.left().filter(|_| self.held.used.load(Ordering::SeqCst)) else { return };
+            let mut bell = bell.fuse();
+            let mut timer = sleep.sleep(left).fuse();
+            select_biased! {
+                () = bell => {}
+                () = timer => {}
+            }
+        }
     }
 
     /// How long it still lasts; `None` once it has lapsed.
     pub(crate) fn left(&self) -> Option<Duration> {
-        let left = self.until.load(Ordering::SeqCst).saturating_sub(self.now());
+        let left = self.held.until.load(Ordering::SeqCst).saturating_sub(self.now());
         u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_micros)
     }
 

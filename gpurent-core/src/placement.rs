@@ -11,6 +11,7 @@ use crate::id::{Attempt, LaunchId, RentalId};
 use crate::invalid::Invalid;
 use crate::money::{Quote, RateCard};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
+use crate::rental::Rental;
 use crate::spec::{Limits, RentalSpec};
 
 /// What the host's live rentals hold.
@@ -20,6 +21,17 @@ pub struct Held {
     pub gpus: BTreeSet<GpuUuid>,
     /// Host ports.
     pub ports: BTreeSet<HostPort>,
+}
+
+impl Held {
+    /// What one rental holds.
+    #[must_use]
+    pub fn of(rental: &Rental) -> Self {
+        Self {
+            gpus: rental.gpus().iter().map(|gpu| gpu.uuid.clone()).collect(),
+            ports: rental.ports().iter().map(|binding| binding.host).collect(),
+        }
+    }
 }
 
 /// What a machine has, besides GPUs.
@@ -107,7 +119,7 @@ pub struct Quarantine {
 
 #[derive(Debug, Default)]
 struct Kept {
-    containers: Held,
+    containers: BTreeMap<LaunchId, Held>,
     /// Until when, on the boot clock.
     ports: BTreeMap<HostPort, i64>,
 }
@@ -118,10 +130,26 @@ impl Quarantine {
     }
 
     /// What containers hold beside the books, as last observed; takes the place of what was observed before.
-    pub fn observed(&self, containers: Held, boot_micros: i64) {
+    pub fn observed(&self, containers: BTreeMap<LaunchId, Held>, boot_micros: i64) {
         let mut kept = self.kept();
         kept.containers = containers;
         kept.ports.retain(|_, until| *until > boot_micros);
+    }
+
+    /// A container was known to the books, and is not any more: what it holds is kept until the next observation.
+    pub fn lost(&self, launch: LaunchId, holds: Held) {
+        self.kept().containers.insert(launch, holds);
+    }
+
+    /// Whether somebody outside the books has one of these GPUs.
+    #[must_use]
+    pub fn has_any_of(&self, gpus: &[Gpu]) -> bool {
+        self.kept().containers.values().any(|held| gpus.iter().any(|gpu| held.gpus.contains(&gpu.uuid)))
+    }
+
+    /// A container is gone.
+    pub fn gone(&self, launch: LaunchId) {
+        self.kept().containers.remove(&launch);
     }
 
     /// Somebody outside the books has a port; it is not given out before `until` on the boot clock.
@@ -132,8 +160,10 @@ impl Quarantine {
     fn add_to(&self, held: &Held) -> Held {
         let kept = self.kept();
         let mut all = held.clone();
-        all.gpus.extend(kept.containers.gpus.iter().cloned());
-        all.ports.extend(&kept.containers.ports);
+        for container in kept.containers.values() {
+            all.gpus.extend(container.gpus.iter().cloned());
+            all.ports.extend(&container.ports);
+        }
         all.ports.extend(kept.ports.keys());
         all
     }

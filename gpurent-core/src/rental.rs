@@ -213,6 +213,12 @@ impl Rental {
         Some(rental)
     }
 
+    /// Whether two are the same, however often they were written.
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_same_but_for_writes(&self, other: &Self) -> bool {
+        *self == Self { revision: self.revision, ..other.clone() }
+    }
+
     /// Lets an event happen.
     ///
     /// # Errors
@@ -321,11 +327,13 @@ impl Rental {
     #[must_use]
     pub fn next(&self, now: &Moment, timing: &Timing) -> Next {
         match &self.state {
-            State::Provisioning if !self.time_to_start(now).is_positive() => Next::Now(Action::End(EndReason::Failed(Failure {
-                kind: FailureKind::DeadlineExceeded,
-                detail: "The container did not start in time".to_owned(),
-                log_tail: Vec::new(),
-            }))),
+            State::Provisioning if !self.time_to_start(now).is_positive() => {
+                Next::Now(Action::End(EndReason::Failed(Failure {
+                    kind: FailureKind::DeadlineExceeded,
+                    detail: "The container did not start in time".to_owned(),
+                    log_tail: Vec::new(),
+                })))
+            }
             State::Provisioning if self.container.is_none() => Next::Now(Action::Create),
             State::Provisioning => Next::Now(Action::Start),
             State::Running => {

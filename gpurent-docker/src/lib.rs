@@ -22,6 +22,7 @@ mod access_dir;
 mod attach;
 mod client;
 mod container;
+mod deadline_file;
 mod devices;
 mod engine_lock;
 mod error;
@@ -37,6 +38,7 @@ mod ssh;
 mod state;
 
 pub use client::{EngineAddress, TlsFiles};
+pub use deadline_file::DeadlineFile;
 pub use engine_lock::{EngineLock, LockError};
 pub use image::PullPatience;
 pub use kit::{AccessKit, KitError};

@@ -21,7 +21,8 @@ use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
 use gpurent_core::port::HostPort;
 use gpurent_core::runtime::{
-    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress, RuntimeError, Seen,
+    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress,
+    RuntimeError, Seen,
 };
 use gpurent_core::spec::ImageRef;
 use jiff::Timestamp;
@@ -286,10 +287,8 @@ impl DockerRuntime {
                 "the name belongs to a container that was made of something else".into(),
             ));
         }
-        let created = Created {
-            container: container_id(found.id.unwrap_or_default())?,
-            gpus_attached: gpus_attached(&labels),
-        };
+        let created =
+            Created { container: container_id(found.id.unwrap_or_default())?, gpus_attached: gpus_attached(&labels) };
         Ok((created, folder))
     }
 }

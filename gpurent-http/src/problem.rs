@@ -187,6 +187,10 @@ impl From<ExtendError> for Problem {
             ExtendError::Over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", detail),
             ExtendError::Invalid(invalid) => invalid.into(),
             ExtendError::Store(error) => error.into(),
+            ExtendError::Unkept(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "an extension was refused");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)
+            }
             other => {
                 let detail = other.to_string();
                 Self::new(StatusCode::CONFLICT, "/problems/open-ended", "Nothing to extend", detail)
@@ -243,6 +247,9 @@ impl From<RentError> for Problem {
                 invalid("/problems/idempotency-key-reused", "Key used for another request", "Idempotency-Key")
             }
             RentError::Store(error) => error.into(),
+            RentError::TakingStock => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(2)
+            }
             RentError::Unconfirmed { id, .. } => {
                 let unconfirmed = StatusCode::SERVICE_UNAVAILABLE;
                 let problem = Self::new(unconfirmed, "/problems/unconfirmed", "Outcome unknown", detail).later(5);

@@ -57,6 +57,9 @@ pub async fn reconcile(arguments: Reconcile, as_json: bool) -> Result<(), Failed
         Planned::EndedByItself { rental, found } => row(rental, found, "end it, bill to that moment, free its GPUs"),
         Planned::Runs { rental, .. } => row(rental, "runs", "nothing"),
         Planned::Remove { launch } => row(&launch.rental, "has ended", &format!("remove {}", launch.container_name())),
+        Planned::Adopt { launch } => {
+            row(&launch.rental, "unknown to the database", &format!("adopt {}", launch.container_name()))
+        }
         Planned::Quarantine { launch } => {
             row(&launch.rental, "unknown to the database", &format!("leave {} alone", launch.container_name()))
         }

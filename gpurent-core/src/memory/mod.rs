@@ -13,3 +13,5 @@ pub use deadlines::MemoryDeadlines;
 pub use gpus::SimulatedGpus;
 pub use runtime::{Fault, MemoryRuntime, RuntimeStep};
 pub use store::MemoryStore;
+#[cfg(feature = "testing")]
+pub(crate) use store::StoreSnapshot;

@@ -14,8 +14,8 @@ use crate::gpu::GpuUuid;
 use crate::id::{ContainerId, EngineId, HostId, LaunchId};
 use crate::lifecycle::Exit;
 use crate::runtime::{
-    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress, PullProgress,
-    RuntimeError, Seen,
+    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
+    PullProgress, RuntimeError, Seen,
 };
 use crate::spec::ImageDigest;
 
@@ -80,6 +80,15 @@ struct Container {
     lets_in: Vec<u8>,
     announced: Vec<String>,
     output: Vec<String>,
+}
+
+/// See [`MemoryRuntime::glance`].
+#[cfg(feature = "testing")]
+pub(crate) struct Glance {
+    pub(crate) launch: LaunchId,
+    pub(crate) presence: Presence,
+    pub(crate) gpus: Vec<GpuUuid>,
+    pub(crate) started_at: Option<Timestamp>,
 }
 
 impl Container {
@@ -165,6 +174,19 @@ impl MemoryRuntime {
             container.presence() == Presence::Running && container.spec.gpus.iter().any(|held| held.uuid == *gpu)
         };
         self.engine().containers.iter().filter(|(_, c)| runs_there(c)).map(|(launch, _)| *launch).collect()
+    }
+
+    /// All containers, as they are at this moment, whether or not the engine answers.
+    #[cfg(feature = "testing")]
+    pub(crate) fn glance(&self) -> Vec<Glance> {
+        let engine = self.engine();
+        let glance = |(launch, container): (&LaunchId, &Container)| Glance {
+            launch: *launch,
+            presence: container.presence(),
+            gpus: container.spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+            started_at: container.started_at,
+        };
+        engine.containers.iter().map(glance).collect()
     }
 
     /// All containers.

@@ -11,7 +11,9 @@ use crate::id::{ApiKeyId, EngineId, Epoch, HostId, IdempotencyKey, Position, Ren
 use crate::placement::{Held, Placement};
 use crate::rental::Rental;
 use crate::seal::{Fingerprint, Sealed};
-use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, LogTail, MAX_PAGE, NewRental, Store, StoreError, Tenure};
+use crate::store::{
+    Change, ClaimError, Claimed, Filter, Foundling, LogTail, MAX_PAGE, NewRental, Store, StoreError, Tenure,
+};
 use jiff::Timestamp;
 
 /// A store for tests and for trying things out.
@@ -30,6 +32,7 @@ struct Tables {
     hangs: bool,
     answers_to_lose: u32,
     interference: Option<Interference>,
+    writes: u64,
     /// Whether the next write of the holder is preceded by another's: every other one is.
     interferes: bool,
     hosts: BTreeMap<HostId, HostRow>,
@@ -41,18 +44,31 @@ struct Tables {
     api_keys: Vec<KeyRecord>,
 }
 
+#[derive(Clone)]
 struct HostRow {
     engine: EngineId,
     epoch: Epoch,
     journal: Vec<JournalEntry>,
 }
 
+#[derive(Clone)]
 struct RentalRow {
     rental: Rental,
     fingerprint: Fingerprint,
     sealed: Option<Sealed>,
     events: Vec<Recorded>,
     log_tail: Option<LogTail>,
+}
+
+/// See [`MemoryStore::snapshot`].
+#[cfg(feature = "testing")]
+#[derive(Clone)]
+pub(crate) struct StoreSnapshot {
+    hosts: BTreeMap<HostId, HostRow>,
+    rentals: BTreeMap<RentalId, RentalRow>,
+    claimed: Vec<RentalId>,
+    unpublished: Vec<(HostId, RentalId, Recorded)>,
+    keys: BTreeMap<(HostId, RenterId, IdempotencyKey), (Fingerprint, RentalId)>,
 }
 
 impl MemoryStore {
@@ -76,6 +92,49 @@ impl MemoryStore {
     /// Lets the next `n` claims, commits and publications happen, and their answers get lost.
     pub fn lose_answers(&self, n: u32) {
         self.lock().answers_to_lose = n;
+    }
+
+    /// Everything, as a backup has it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn snapshot(&self) -> StoreSnapshot {
+        let tables = self.lock();
+        StoreSnapshot {
+            hosts: tables.hosts.clone(),
+            rentals: tables.rentals.clone(),
+            claimed: tables.claimed.clone(),
+            unpublished: tables.unpublished.clone(),
+            keys: tables.keys.clone(),
+        }
+    }
+
+    /// Sets everything back to a backup.
+    #[cfg(feature = "testing")]
+    pub(crate) fn restore(&self, backup: StoreSnapshot) {
+        let mut tables = self.lock();
+        tables.writes += 1;
+        tables.hosts = backup.hosts;
+        tables.rentals = backup.rentals;
+        tables.claimed = backup.claimed;
+        tables.unpublished = backup.unpublished;
+        tables.keys = backup.keys;
+    }
+
+    /// All rentals, live or ended.
+    #[cfg(feature = "testing")]
+    pub(crate) fn all(&self) -> Vec<Rental> {
+        self.lock().rentals.values().map(|row| row.rental.clone()).collect()
+    }
+
+    /// A host's current epoch.
+    #[cfg(feature = "testing")]
+    pub(crate) fn epoch_of(&self, host: &HostId) -> Option<Epoch> {
+        self.lock().hosts.get(host).map(|row| row.epoch)
+    }
+
+    /// How often something was written.
+    #[cfg(feature = "testing")]
+    pub(crate) fn writes(&self) -> u64 {
+        self.lock().writes
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
@@ -122,6 +181,7 @@ impl Tables {
         if row.rental.revision() != change.expected() || (port_taken && rental.is_live()) {
             return Err(StoreError::Conflict);
         }
+        self.writes += 1;
         row.rental = rental.clone();
         row.events.extend_from_slice(change.events());
         if let Some(sealed) = change.sealed() {
@@ -219,6 +279,7 @@ impl Store for MemoryStore {
         if let Some(key) = key {
             tables.keys.insert(key, (new.fingerprint, new.id));
         }
+        tables.writes += 1;
         tables.rentals.insert(new.id, row);
         tables.claimed.push(new.id);
         tables.unpublished.push((new.host.clone(), new.id, event));
@@ -243,6 +304,7 @@ impl Store for MemoryStore {
             events: found.events.clone(),
             log_tail: None,
         };
+        tables.writes += 1;
         tables.rentals.insert(rental.id(), row);
         tables.claimed.push(rental.id());
         let news = found.events.iter().map(|event| (rental.host().clone(), rental.id(), event.clone()));
@@ -316,13 +378,15 @@ impl Store for MemoryStore {
         let later = ours.split_off(limit.min(ours.len()));
         tables.unpublished.extend(later);
         let Some(row) = tables.hosts.get_mut(host) else { return Err(StoreError::Fenced) };
-        let mut published = Vec::with_capacity(ours.len());
+        let (mut published, mut written) = (Vec::with_capacity(ours.len()), 0);
         for (_, rental, recorded) in ours {
             let position = Position::new(row.journal.len() as u64 + 1);
             let entry = JournalEntry { position, rental, recorded };
             row.journal.push(entry.clone());
+            written += 1;
             published.push(entry);
         }
+        tables.writes += written;
         tables.answer(published)
     }
 

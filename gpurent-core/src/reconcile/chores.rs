@@ -1,6 +1,7 @@
 //! What the loop does for the host as a whole: take it over, observe the engine, publish what happened.
 
 use std::error::Error;
+use std::panic::AssertUnwindSafe;
 
 use futures_util::future::{BoxFuture, Fuse};
 use futures_util::{FutureExt, select_biased};
@@ -10,6 +11,7 @@ use super::duty::backoff;
 use super::step::{adopted, paid_from};
 use super::watch::watch;
 use crate::clock::Sleep;
+use crate::deadline::DeadlineError;
 use crate::event::{Event, JournalEntry, Recorded};
 use crate::host::Shared;
 use crate::id::{EngineId, Epoch, LaunchId, Position, Seq};
@@ -131,6 +133,38 @@ pub(super) async fn adopt(shared: &Shared, epoch: Epoch, launch: LaunchId) -> Re
         }
         Err(StoreError::Conflict) => Ok(Found::LeftAlone),
         Err(error) => Err(Box::new(error)),
+    }
+}
+
+/// What panics has failed, and is tried again like everything that fails: a host does not go down with a
+/// backend's mistake.
+pub(super) async fn contained<T, E: From<Panicked>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {
+        tracing::error!("a backend panicked; to be tried again");
+        Err(Panicked.into())
+    })
+}
+
+/// A backend panicked.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it panicked")]
+pub(super) struct Panicked;
+
+impl From<Panicked> for StoreError {
+    fn from(panicked: Panicked) -> Self {
+        Self::Unavailable(Box::new(panicked))
+    }
+}
+
+impl From<Panicked> for RuntimeError {
+    fn from(panicked: Panicked) -> Self {
+        Self::Unavailable(Box::new(panicked))
+    }
+}
+
+impl From<Panicked> for DeadlineError {
+    fn from(panicked: Panicked) -> Self {
+        Self::Io(std::io::Error::other(panicked))
     }
 }
 

@@ -16,10 +16,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
-use super::chores::{PUBLISH_BATCH, Taken, observe, publish, take_over};
+use super::chores::{PUBLISH_BATCH, Taken, contained, observe, publish, take_over};
 use super::duty::{Duty, backoff, later};
 use super::step::{Step, StepError, Stepped};
-use super::watch::watch_while_lapsed;
+use super::watch::watch_while_unused;
 use crate::clock::{Moment, Sleep};
 use crate::deadline::{Deadline, DeadlineError};
 use crate::event::JournalEntry;
@@ -28,6 +28,7 @@ use crate::host::{Shared, Stage};
 use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
 use crate::lease::Lease;
 use crate::lifecycle::{EndReason, State};
+use crate::placement::Held;
 use crate::rental::{Action, Next, Rental};
 use crate::runtime::{Observation, RuntimeError};
 use crate::store::StoreError;
@@ -38,7 +39,8 @@ const CONFIRM_BACKOFF: Duration = Duration::from_secs(2);
 /// What ended.
 pub(super) enum Done {
     Read(Generation, Result<Vec<Rental>, StoreError>),
-    Observed(Generation, Result<Observation, RuntimeError>),
+    /// Asked at this moment: what was seen was so then or later.
+    Observed(Generation, Moment, Result<Observation, RuntimeError>),
     Published(Result<Vec<JournalEntry>, StoreError>),
     /// Asked at this time on the boot clock.
     Confirmed(i64, Result<(), StoreError>),
@@ -104,9 +106,8 @@ pub(super) struct Driver {
     engine: EngineId,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
 
-    /// The host's rentals as last known; the highest revision wins, unless it was found to be wrong.
+    /// The host's rentals as last known.
     pub(super) live: BTreeMap<RentalId, Rental>,
-    doubted: BTreeSet<RentalId>,
     pub(super) in_flight: BTreeMap<RentalId, InFlight>,
     setbacks: BTreeMap<RentalId, Setback>,
     /// Launches whose image is here.
@@ -119,9 +120,9 @@ pub(super) struct Driver {
     /// Containers that the last observation showed without a use, since when on the boot clock.
     pub(super) orphans: BTreeMap<LaunchId, i64>,
     pub(super) settling: BTreeSet<LaunchId>,
-    /// Containers of rentals that the store does not know and cannot be told of: never touched. Tried again
-    /// with every sweep.
-    pub(super) left_alone: BTreeSet<LaunchId>,
+    /// Containers of rentals that the store does not know and cannot be told of now; not tried again before
+    /// this time on the boot clock, or before something is freed.
+    pub(super) left_alone: BTreeMap<LaunchId, i64>,
     /// Launches that the last observation showed, and those of them that ran.
     pub(super) shown: BTreeSet<LaunchId>,
 
@@ -157,7 +158,6 @@ impl Driver {
             engine,
             running: FuturesUnordered::new(),
             live: BTreeMap::new(),
-            doubted: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             setbacks: BTreeMap::new(),
             prepared: BTreeSet::new(),
@@ -166,7 +166,7 @@ impl Driver {
             last_seen: kept.into_iter().map(|kept| (kept.launch, kept.last_seen)).collect(),
             orphans: BTreeMap::new(),
             settling: BTreeSet::new(),
-            left_alone: BTreeSet::new(),
+            left_alone: BTreeMap::new(),
             shown: BTreeSet::new(),
             fed: tenure.last_position,
             moved_during_read: BTreeSet::new(),
@@ -198,7 +198,7 @@ impl Driver {
 
     async fn act(mut self, mut shutdown: Fuse<BoxFuture<'_, ()>>) -> Result<(), ReconcileError> {
         let (shared, lease, sleep) = (Arc::clone(&self.shared), self.lease.clone(), Arc::clone(&self.sleep));
-        let mut watch = std::pin::pin!(watch_while_lapsed(&shared, &lease, &*sleep).fuse());
+        let mut watch = std::pin::pin!(watch_while_unused(&shared, &lease, &*sleep).fuse());
         loop {
             // The bell is listened to before the flag is read, so that no nudge falls in between.
             let mut bell = self.shared.bell.listen().fuse();
@@ -210,7 +210,9 @@ impl Driver {
             if self.lease.check().is_err() {
                 self.doubt_everything();
             }
-            if self.may_act() {
+            let acts = self.may_act();
+            self.lease.set_used(acts);
+            if acts {
                 self.start_steps(now);
             }
             self.start_duties(now);
@@ -294,29 +296,31 @@ impl Driver {
         if self.sweep.begin(now) {
             self.read.ask();
             self.observe.ask();
-            self.left_alone.clear();
             self.sweep.done(now, shared.pace.sweep);
         }
         if self.confirm.begin(now) {
             let shared = Arc::clone(&shared);
-            self.spawn(async move { Done::Confirmed(now, shared.store.confirm(&shared.host, epoch).await) });
+            self.spawn(async move { Done::Confirmed(now, contained(shared.store.confirm(&shared.host, epoch)).await) });
         }
         if self.read.begin(now) {
             self.moved_during_read.clear();
             let (shared, generation) = (Arc::clone(&shared), self.generation);
-            self.spawn(async move { Done::Read(generation, shared.store.live(&shared.host).await) });
+            self.spawn(async move { Done::Read(generation, contained(shared.store.live(&shared.host)).await) });
         }
         if self.publish.begin(now) {
             let shared = Arc::clone(&shared);
             let (fed, doubt) = (self.fed, self.publish.has_failed());
-            self.spawn(async move { Done::Published(publish(&shared, epoch, fed, doubt).await) });
+            self.spawn(async move { Done::Published(contained(publish(&shared, epoch, fed, doubt)).await) });
         }
         if self.may_observe() && self.observe.begin(now) {
             self.acted_during_observation = self.in_flight.keys().copied().collect();
             let runs = |rental: &&Rental| matches!(rental.state(), State::Ready | State::Running);
             let expected: Vec<_> = self.live.values().filter(runs).map(Rental::launch).collect();
+            let asked_at = self.shared.clock.now();
             let (engine, generation, shared) = (self.engine.clone(), self.generation, Arc::clone(&shared));
-            self.spawn(async move { Done::Observed(generation, observe(&shared, &engine, &expected).await) });
+            self.spawn(async move {
+                Done::Observed(generation, asked_at, contained(observe(&shared, &engine, &expected)).await)
+            });
         }
         if self.keep.begin(now) {
             self.keep_book();
@@ -360,6 +364,9 @@ impl Driver {
             match (by_itself, next) {
                 // Otherwise we may have stopped it ourselves, when its time was over and the store away.
                 (Some(reason), _) if !expires => due.push((*id, Action::End(reason))),
+                // Its GPU is still somebody else's, of whom the books do not know.
+                (_, Next::Now(Action::Create | Action::Start))
+                    if self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
                 (_, Next::Now(action)) => due.push((*id, action)),
                 (_, Next::After(_) | Next::Idle) => {}
             }
@@ -409,11 +416,11 @@ impl Driver {
         &mut self,
         id: RentalId,
         work: BoxFuture<'static, Result<Stepped, StepError>>,
-        step: InFlight,
+        InFlight { expiring, deferrable, .. }: InFlight,
         may_be_cut_off: bool,
     ) {
         let (abort, registration) = AbortHandle::new_pair();
-        self.in_flight.insert(id, InFlight { abort: may_be_cut_off.then_some(abort), ..step });
+        self.in_flight.insert(id, InFlight { expiring, deferrable, abort: may_be_cut_off.then_some(abort) });
         self.acted_during_observation.insert(id);
         self.spawn(async move {
             let contained = AssertUnwindSafe(work).catch_unwind();
@@ -433,6 +440,11 @@ impl Driver {
         match done {
             Done::Confirmed(asked_at, Ok(())) => {
                 self.lease.renew(asked_at, self.shared.pace.lease);
+                if !self.may_act() {
+                    // The store is there again: what is still to be known is not waited for any longer.
+                    self.read.ask();
+                    self.observe.ask();
+                }
                 self.confirm.done(now, self.shared.pace.confirm);
             }
             Done::Published(Ok(entries)) => {
@@ -450,7 +462,7 @@ impl Driver {
                 self.read.ask();
                 self.read.done(now, self.shared.pace.read);
             }
-            Done::Observed(generation, Ok(_)) if generation != self.generation => {
+            Done::Observed(generation, _, Ok(_)) if generation != self.generation => {
                 self.observe.ask();
                 self.observe.done(now, self.shared.pace.observe);
             }
@@ -462,8 +474,8 @@ impl Driver {
                 }
                 self.read.done(now, self.shared.pace.read);
             }
-            Done::Observed(generation, Ok(observation)) => {
-                self.compare(&observation);
+            Done::Observed(generation, asked_at, Ok(observation)) => {
+                self.compare(&observation, &asked_at);
                 self.observed_in = Some(generation);
                 if self.shared.standing.get() != Stage::Acting {
                     self.shared.standing.set(Stage::Acting);
@@ -484,7 +496,7 @@ impl Driver {
                 self.shared.standing.stuck();
                 self.read.failed(now, complain("reading the store", &error, most));
             }
-            Done::Observed(_, Err(error)) => {
+            Done::Observed(_, _, Err(error)) => {
                 self.shared.standing.stuck();
                 self.observe.failed(now, complain("observing the engine", &error, most));
             }
@@ -519,10 +531,8 @@ impl Driver {
             Ended::CutOff => {}
             Ended::With(Err(StepError::Fenced)) => return Err(ReconcileError::TakenOver),
             Ended::With(Err(StepError::Stale)) => {
-                // Cleared by a read that brings another revision; a lower one too, where the store was restored
-                // from a backup.
+                // Cleared by a read that brings something else.
                 self.set_back(id, now, failed);
-                self.doubted.insert(id);
                 self.read.ask();
             }
             Ended::With(Err(StepError::Later(error))) => {
@@ -548,11 +558,12 @@ impl Driver {
     fn forget(&mut self, id: RentalId) {
         self.live.remove(&id);
         self.setbacks.remove(&id);
-        self.doubted.remove(&id);
         self.later_launches.remove(&id);
         self.last_seen.retain(|launch, _| launch.rental != id);
         self.ended_by_themselves.remove(&id);
         self.prepared.retain(|launch| launch.rental != id);
+        // It may have been what somebody else's place was taken by.
+        self.left_alone.values_mut().for_each(|not_before| *not_before = i64::MIN);
     }
 
     /// Takes what the store says for true, except where a step knows better.
@@ -563,22 +574,20 @@ impl Driver {
         let news: Vec<_> = rentals
             .into_iter()
             .filter(|rental| !self.moved_during_read.contains(&rental.id()))
-            .filter(|rental| {
-                let doubted = self.doubted.contains(&rental.id());
-                let is_news = |known: &Rental| match doubted {
-                    true => known.revision() != rental.revision(),
-                    false => known.revision() < rental.revision(),
-                };
-                self.live.get(&rental.id()).is_none_or(is_news)
-            })
+            // Also what has a lower revision, or the same and says something else: a store that was set back.
+            .filter(|rental| self.live.get(&rental.id()) != Some(rental))
             .collect();
         for id in gone {
+            // Ended by somebody else, or lost by a store that was set back: its container may still run.
+            if let Some(rental) = self.live.get(&id).filter(|rental| rental.container().is_some()) {
+                self.shared.placement.quarantine.lost(rental.launch(), Held::of(rental));
+                self.observe.ask();
+            }
             self.forget(id);
         }
         for rental in news {
             // A changed rental is looked at at once, whatever held it up before.
             self.setbacks.remove(&rental.id());
-            self.doubted.remove(&rental.id());
             self.live.insert(rental.id(), rental);
         }
     }
@@ -593,7 +602,7 @@ impl Driver {
         let live: BTreeSet<_> = self.live.keys().copied().collect();
         let shown = self.shown.clone();
         let needed = move |launch: LaunchId| live.contains(&launch.rental) || shown.contains(&launch);
-        self.spawn(async move { Done::Kept(shared.deadlines.agree_with(&ready, &seen, needed).await) });
+        self.spawn(async move { Done::Kept(contained(shared.deadlines.agree_with(&ready, &seen, needed)).await) });
     }
 
     /// Waits for the effects that must not be cut off, but not for ever.

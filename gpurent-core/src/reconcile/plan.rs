@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::clock::Moment;
 use crate::id::{LaunchId, RentalId};
 use crate::rental::{Action, Next, Rental, Timing};
-use crate::runtime::{Observation, Presence};
+use crate::runtime::{Observation, Presence, Seen};
 
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,7 +39,13 @@ pub enum Planned {
         /// Whose.
         launch: LaunchId,
     },
-    /// A container whose rental the store does not know: it is left alone, for an operator to decide.
+    /// A container whose rental the store does not know: it is made known again.
+    Adopt {
+        /// Whose.
+        launch: LaunchId,
+    },
+    /// A container whose rental the store does not know, and whose place is another's by now, or which does
+    /// not tell what it is: it is left alone, for an operator to decide.
     Quarantine {
         /// Whose.
         launch: LaunchId,
@@ -65,10 +71,20 @@ pub fn plan(
         }
         lines.push(match known.contains(&launch.rental) {
             true => Planned::Remove { launch },
+            false if may_be_adopted(seen, live) => Planned::Adopt { launch },
             false => Planned::Quarantine { launch },
         });
     }
     lines
+}
+
+/// Whether a container tells what it holds, and nobody else holds that.
+fn may_be_adopted(seen: &Seen, live: &[Rental]) -> bool {
+    let holds = |rental: &Rental| {
+        rental.gpus().iter().any(|gpu| seen.gpus.contains(&gpu.uuid))
+            || rental.ports().iter().any(|binding| seen.ports.contains(&binding.host))
+    };
+    !seen.ports.is_empty() && !live.iter().any(holds)
 }
 
 fn of_rental(rental: &Rental, observation: &Observation, now: &Moment, timing: &Timing) -> Planned {

@@ -1,11 +1,12 @@
 //! What an observation of the engine means: who ended by itself, which containers nobody needs, which ones
 //! the store has lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::chores::{Found, adopt};
+use super::chores::{Found, adopt, contained};
 use super::driver::{Done, Driver, Orphan};
 use super::duty::later;
 use super::step::ended_with_the_machine;
@@ -16,9 +17,12 @@ use crate::placement::Held;
 use crate::rental::Rental;
 use crate::runtime::{Observation, Presence};
 
+/// How long a container that could not be adopted is left alone before that is tried again.
+const ADOPT_AGAIN: Duration = Duration::from_secs(10);
+
 impl Driver {
     /// Compares what the engine shows with what is believed.
-    pub(super) fn compare(&mut self, observation: &Observation) {
+    pub(super) fn compare(&mut self, observation: &Observation, asked_at: &Moment) {
         let now = self.shared.clock.now();
         for (id, rental) in &self.live {
             if self.acted_during_observation.contains(id) || !matches!(rental.state(), State::Ready | State::Running) {
@@ -28,7 +32,7 @@ impl Driver {
             let last_seen = self.last_seen.get(&launch);
             let reason = match observation.of(launch).map(|seen| &seen.presence) {
                 Some(Presence::Running) => {
-                    self.last_seen.insert(launch, now.clone());
+                    self.last_seen.insert(launch, asked_at.clone());
                     continue;
                 }
                 Some(Presence::Exited(exit)) => ended_by_itself(rental, Some(exit), last_seen, &now),
@@ -42,39 +46,42 @@ impl Driver {
     }
 
     fn look_for_orphans(&mut self, observation: &Observation, now: &Moment) {
-        let mut beside_the_books = Held::default();
+        let mut beside_the_books: BTreeMap<LaunchId, Held> = BTreeMap::new();
         let mut orphans = BTreeSet::new();
         for seen in &observation.containers {
             let launch = seen.launch;
             if self.in_flight.contains_key(&launch.rental) || self.acted_during_observation.contains(&launch.rental) {
                 continue;
             }
+            let ports = || seen.ports.iter().copied().collect();
             match self.live.get(&launch.rental) {
                 Some(rental) if rental.attempt() == launch.attempt => continue,
                 Some(rental) if rental.attempt() < launch.attempt => {
                     if matches!(rental.state(), State::Provisioning) {
                         self.later_launches.insert(launch.rental, launch);
                     }
-                    beside_the_books.ports.extend(&seen.ports);
+                    beside_the_books.insert(launch, Held { ports: ports(), ..Held::default() });
                 }
                 Some(_) => {
                     orphans.insert(launch);
-                    beside_the_books.ports.extend(&seen.ports);
+                    beside_the_books.insert(launch, Held { ports: ports(), ..Held::default() });
                 }
                 None => {
                     orphans.insert(launch);
-                    beside_the_books.ports.extend(&seen.ports);
-                    beside_the_books.gpus.extend(seen.gpus.iter().cloned());
+                    let gpus = seen.gpus.iter().cloned().collect();
+                    beside_the_books.insert(launch, Held { gpus, ports: ports() });
                 }
             }
         }
         // Whoever they belong to: what they have must not be given to somebody else.
         self.shared.placement.quarantine.observed(beside_the_books, now.boot.micros);
         self.orphans.retain(|launch, _| orphans.contains(launch));
+        self.left_alone.retain(|launch, _| orphans.contains(launch));
         for launch in orphans {
             let since = *self.orphans.entry(launch).or_insert(now.boot.micros);
             let past_grace = later(since, self.shared.pace.orphan_grace) <= now.boot.micros;
-            if !self.left_alone.contains(&launch) && self.settling.insert(launch) {
+            let waits = self.left_alone.get(&launch).is_some_and(|not_before| *not_before > now.boot.micros);
+            if !waits && self.settling.insert(launch) {
                 self.settle(launch, past_grace);
             }
         }
@@ -85,7 +92,7 @@ impl Driver {
     fn settle(&self, launch: LaunchId, past_grace: bool) {
         let (shared, epoch, lease) = (Arc::clone(&self.shared), self.epoch, self.lease.clone());
         self.spawn(async move {
-            let tried: Result<Orphan, Box<dyn Error + Send + Sync>> = async {
+            let tried: Result<Orphan, Box<dyn Error + Send + Sync>> = contained(async {
                 match shared.store.get(launch.rental).await? {
                     Some(rental) if !rental.is_live() || rental.attempt() > launch.attempt => {
                         if !past_grace {
@@ -100,10 +107,19 @@ impl Driver {
                     Some(_) => Ok(Orphan::Kept),
                     None => Ok(match adopt(&shared, epoch, launch).await? {
                         Found::Adopted(rental) => Orphan::Adopted(rental),
-                        Found::LeftAlone => Orphan::Unknown,
+                        Found::LeftAlone => {
+                            // For an operator to decide, but not for ever on somebody else's GPU.
+                            let kept = shared.deadlines.of(launch).await;
+                            let left = kept.and_then(|kept| kept.time_left(&shared.clock.now()));
+                            if left.is_some_and(|left| !left.is_positive()) {
+                                lease.check()?;
+                                shared.runtime.stop(launch, Duration::ZERO).await?;
+                            }
+                            Orphan::Unknown
+                        }
                     }),
                 }
-            }
+            })
             .await;
             let orphan = tried.unwrap_or_else(|error| {
                 tracing::warn!(%launch, error = &*error as &dyn Error, "container not dealt with; to be tried again");
@@ -116,17 +132,22 @@ impl Driver {
     pub(super) fn settled(&mut self, launch: LaunchId, orphan: Orphan) {
         self.settling.remove(&launch);
         match orphan {
-            Orphan::Removed | Orphan::Kept => {}
+            Orphan::Kept => {}
+            Orphan::Removed => self.shared.placement.quarantine.gone(launch),
             Orphan::Adopted(rental) => {
                 self.publish.ask();
                 self.moved_during_read.insert(rental.id());
                 self.acted_during_observation.insert(rental.id());
                 self.live.insert(rental.id(), *rental);
+                // The books have it now.
+                self.shared.placement.quarantine.gone(launch);
                 self.keep.ask();
             }
             Orphan::Unknown => {
-                tracing::error!(%launch, "left alone: a container of ours whose rental the store does not know, and cannot be told of");
-                self.left_alone.insert(launch);
+                let not_before = later(self.shared.clock.now().boot.micros, ADOPT_AGAIN);
+                if self.left_alone.insert(launch, not_before).is_none() {
+                    tracing::error!(%launch, "left alone: a container whose rental the store does not know, and cannot be told of");
+                }
             }
         }
     }

@@ -16,8 +16,8 @@ use crate::deadline::Deadline;
 use crate::event::{Adoption, Event};
 use crate::feed::Update;
 use crate::host::{AccessError, Shared};
-use crate::lease::{Lapsed, Lease};
 use crate::id::{Epoch, LaunchId, RentalId};
+use crate::lease::{Lapsed, Lease};
 use crate::lifecycle::{EndReason, Exit, Failure, FailureKind};
 use crate::port::HostPort;
 use crate::rental::{Action, Next, Outcome, Rental};
@@ -268,13 +268,16 @@ impl Step {
 
     async fn start(&self) -> Result<Rental, Trouble> {
         self.lease.check()?;
+        let asked = self.shared.clock.now();
         let started_at = match self.shared.runtime.start(&LaunchSpec::of(&self.rental)).await {
             Ok(started_at) => crate::clock::to_micros(started_at),
             Err(RuntimeError::PortTaken { port, source }) => return self.relaunch(port, source).await,
             Err(error) => return Err(error.into()),
         };
         self.shared.failpoints.pass("started-unrecorded");
-        let started = on_both_clocks(started_at, &self.shared.clock.now(), self.rental.claimed_at());
+        // It was started now, or (where a crash came in between) at some time after the claim.
+        let not_before = if started_at >= asked.wall { Some(&asked) } else { self.rental.claimed_at() };
+        let started = on_both_clocks(started_at, &self.shared.clock.now(), not_before);
         let rental = self.record(Event::Started { started_at, started: Some(started) }).await?;
         self.shared.failpoints.pass("started");
         Ok(rental)
@@ -399,7 +402,8 @@ impl Step {
         let ended = self.ended(exit.as_ref(), &now);
         // Where there is no container, there is no output either.
         let tail = if exit.is_some() { Some(self.kept_log(at).await) } else { None };
-        let rental = self.record_so(Event::Stopped { exit, ended }, at, tail.filter(|tail| !tail.lines.is_empty())).await?;
+        let rental =
+            self.record_so(Event::Stopped { exit, ended }, at, tail.filter(|tail| !tail.lines.is_empty())).await?;
         self.shared.failpoints.pass("stopped");
         Ok(rental)
     }

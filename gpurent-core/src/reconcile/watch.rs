@@ -39,23 +39,18 @@ pub async fn watch(
     }
 }
 
-/// The same for a reconciler, for as long as it must not act.
-pub(super) async fn watch_while_lapsed(shared: &Shared, lease: &Lease, sleep: &dyn Sleep) {
+/// The same for a reconciler, whenever it must not act or does not know enough to.
+pub(super) async fn watch_while_unused(shared: &Shared, lease: &Lease, sleep: &dyn Sleep) {
     let mut stopped = BTreeSet::new();
     loop {
-        let pause = match lease.left() {
-            Some(left) => {
-                stopped.clear();
-                left
+        lease.unused(sleep).await;
+        // Somebody else may have written the book since we did.
+        let pause = match shared.deadlines.read().await {
+            Ok(deadlines) => stop_overdue(&deadlines, &mut stopped, &*shared.runtime, &*shared.clock).await,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn Error, "nobody knows which rentals are over");
+                PATIENCE
             }
-            // Somebody else may have written the book since we did.
-            None => match shared.deadlines.read().await {
-                Ok(deadlines) => stop_overdue(&deadlines, &mut stopped, &*shared.runtime, &*shared.clock).await,
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn Error, "nobody knows which rentals are over");
-                    PATIENCE
-                }
-            },
         };
         sleep.sleep(pause).await;
     }

@@ -11,4 +11,5 @@
 //! ```
 
 pub mod runtime_suite;
+pub mod simulation;
 pub mod store_suite;

@@ -417,11 +417,8 @@ fn lost(rental: &Rental, name: &str) -> Foundling {
         gpus_attached: true,
         started_at: Some(at(5)),
     };
-    let tells = [
-        Event::Claimed(Box::new(claim)),
-        Event::Adopted(Box::new(found)),
-        Event::Verified { paid_from: moment(5) },
-    ];
+    let tells =
+        [Event::Claimed(Box::new(claim)), Event::Adopted(Box::new(found)), Event::Verified { paid_from: moment(5) }];
     let number = |(n, event)| Recorded { seq: Seq::new(n), at: at(9), event };
     let events: Vec<_> = (1..).zip(tells).map(number).collect();
     let rental = Rental::folded(&events).unwrap_or_else(|| panic!("legal events"));

@@ -24,7 +24,9 @@ use gpurent_core::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::rental::Rental;
 use gpurent_core::seal::Sealed;
-use gpurent_core::store::{Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure};
+use gpurent_core::store::{
+    Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
+};
 use jiff::Timestamp;
 use sqlx::Connection as _;
 use sqlx::migrate::Migrator;
@@ -172,8 +174,8 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
-        let frees =
-            !change.rental().is_live() || change.events().iter().any(|e| matches!(e.event, Event::Relaunched { .. } | Event::Adopted(_)));
+        let frees = !change.rental().is_live()
+            || change.events().iter().any(|e| matches!(e.event, Event::Relaunched { .. } | Event::Adopted(_)));
         let committed = commit::commit(&self.pool, change).await;
         if frees {
             // Also where it failed: then it may have happened all the same.

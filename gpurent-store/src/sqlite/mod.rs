@@ -20,7 +20,9 @@ use gpurent_core::placement::{Held, Placement};
 use gpurent_core::port::HostPort;
 use gpurent_core::rental::Rental;
 use gpurent_core::seal::Sealed;
-use gpurent_core::store::{Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure};
+use gpurent_core::store::{
+    Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
+};
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{

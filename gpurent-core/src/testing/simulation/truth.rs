@@ -1,0 +1,547 @@
+//! What really happened, and the invariants that it is held against.
+//!
+//! It sees every effect at the moment it lands, on the store and on the engines, and knows nothing of what
+//! the reconciler believes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::faulty::at_once;
+use super::point::{Fault, Point};
+use super::world::{HostNo, ProcessId, World};
+use crate::billing::BillLine;
+use crate::gpu::GpuUuid;
+use crate::id::{Epoch, HostId, LaunchId, RentalId, Seq};
+use crate::lifecycle::{EndReason, State};
+use crate::memory::{MemoryRuntime, MemoryStore};
+use crate::port::HostPort;
+use crate::rental::Rental;
+use crate::runtime::Presence;
+use crate::spec::Term;
+use crate::store::Store;
+
+/// How long after the end of its paid time a container may still run: a second, and what our own calls take.
+const LATE: i64 = 1_000_000 + 800_000;
+/// For how long after something went wrong on a host nobody is blamed for being late.
+const RECOVERY: i64 = 45_000_000;
+
+/// One host as it really is.
+pub(super) struct TrueHost {
+    pub(super) id: HostId,
+    pub(super) engine: MemoryRuntime,
+    engine_away_until: i64,
+    disk_full_until: i64,
+    /// The highest epoch that has changed something on the engine.
+    acted: Option<Epoch>,
+    /// How long nobody could see what runs there, all in all.
+    pub(super) unattended: i64,
+    pub(super) rebooted: bool,
+}
+
+struct Run {
+    host: HostNo,
+    started: i64,
+    started_at: Timestamp,
+    died: Option<i64>,
+}
+
+/// See the module.
+pub(super) struct Truth {
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) hosts: Vec<TrueHost>,
+    /// Something landed since the last check.
+    pub(super) changed: bool,
+    names: BTreeMap<RentalId, String>,
+    epochs: BTreeMap<ProcessId, Epoch>,
+    accusation: Option<String>,
+    runs: BTreeMap<LaunchId, Run>,
+    /// The rentals as they were last seen in the store.
+    rows: BTreeMap<RentalId, Rental>,
+    /// Since when the store knows that a rental is ready.
+    ready_since: BTreeMap<RentalId, i64>,
+    ending_since: BTreeMap<RentalId, i64>,
+    billed: BTreeSet<RentalId>,
+    /// What somebody was told, and may rely on.
+    promised: BTreeMap<RentalId, Option<Term>>,
+    keys: BTreeMap<u8, RentalId>,
+    store_away_until: i64,
+    store_hangs_until: i64,
+    /// The store has been set back: what it promised before is void.
+    pub(super) restored: bool,
+    /// What was sent before the store was set back may land until then.
+    echoes_until: i64,
+}
+
+impl Truth {
+    pub(super) fn new(store: Arc<MemoryStore>, hosts: Vec<(HostId, MemoryRuntime)>) -> Self {
+        let host = |(id, engine)| TrueHost {
+            id,
+            engine,
+            engine_away_until: 0,
+            disk_full_until: 0,
+            acted: None,
+            unattended: 0,
+            rebooted: false,
+        };
+        Self {
+            store,
+            hosts: hosts.into_iter().map(host).collect(),
+            changed: false,
+            names: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            accusation: None,
+            runs: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            ready_since: BTreeMap::new(),
+            ending_since: BTreeMap::new(),
+            billed: BTreeSet::new(),
+            promised: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            store_away_until: 0,
+            store_hangs_until: 0,
+            restored: false,
+            echoes_until: 0,
+        }
+    }
+
+    pub(super) fn accuse(&mut self, of: String) {
+        self.accusation.get_or_insert(of);
+    }
+
+    /// R1, R2 and so on, in the order in which they were first heard of.
+    pub(super) fn name(&mut self, rental: RentalId) -> String {
+        let next = self.names.len() + 1;
+        self.names.entry(rental).or_insert_with(|| format!("R{next}")).clone()
+    }
+
+    pub(super) fn store_is_away(&mut self, now: i64, lasts: i64) {
+        self.store_away_until = now + lasts;
+        self.nobody_looks(lasts);
+    }
+
+    pub(super) fn store_hangs(&mut self, now: i64, lasts: i64) {
+        self.store_hangs_until = now + lasts;
+        self.nobody_looks(lasts);
+    }
+
+    /// Without the store nobody acts for a host, nor looks at what runs there.
+    fn nobody_looks(&mut self, lasts: i64) {
+        for host in &mut self.hosts {
+            // The lease is to be had again, too.
+            host.unattended += lasts + 5_000_000;
+        }
+    }
+
+    pub(super) fn engine_is_away(&mut self, host: HostNo, now: i64, lasts: i64) {
+        self.hosts[host].engine_away_until = now + lasts;
+        self.hosts[host].unattended += lasts;
+    }
+
+    pub(super) fn disk_is_full(&mut self, host: HostNo, until: i64) {
+        self.hosts[host].disk_full_until = until;
+    }
+
+    /// What nobody gets an answer from at the moment.
+    pub(super) fn outage(&self, world: &World, point: Point, host: HostNo) -> Option<Fault> {
+        let now = world.now();
+        if world.is_calm() {
+            return None;
+        }
+        if point.is_store() {
+            if now < self.store_hangs_until {
+                // A driver gives up after five seconds; what was sent may still be carried out.
+                let lasts = (self.store_hangs_until - now).min(5_000_000);
+                return Some(if self.store_hangs_until % 2 == 0 {
+                    Fault::Hang(lasts)
+                } else {
+                    Fault::HangAfter(lasts)
+                });
+            }
+            return (now < self.store_away_until).then_some(Fault::Before);
+        }
+        let host = &self.hosts[host];
+        match point {
+            Point::ReadBook => None,
+            Point::WriteBook => (now < host.disk_full_until).then_some(Fault::Before),
+            _ => (now < host.engine_away_until).then_some(Fault::Before),
+        }
+    }
+
+    pub(super) fn took_over(&mut self, process: ProcessId, epoch: Epoch) {
+        self.epochs.insert(process, epoch);
+        if self.restored {
+            // A store that was set back counts epochs from where it was.
+            for host in &mut self.hosts {
+                host.acted = None;
+            }
+        }
+    }
+
+    /// A process sends something to an engine that will change it.
+    pub(super) fn acts(&mut self, process: ProcessId, host: HostNo, point: Point, launch: LaunchId) {
+        if point == Point::Stop {
+            // Allowed without holding the host, to whoever's time is over: judged when it lands.
+            return;
+        }
+        let name = self.name(launch.rental);
+        let Some(epoch) = self.epochs.get(&process).copied() else {
+            return self.accuse(format!("I9: process {process} does {point:?} to {name} and never took the host over"));
+        };
+        let newest = self.hosts[host].acted.unwrap_or(epoch).max(epoch);
+        self.hosts[host].acted = Some(newest);
+        if epoch < newest {
+            self.accuse(format!(
+                "I9: process {process} does {point:?} to {name} in epoch {epoch}, though epoch {newest} has acted"
+            ));
+        }
+    }
+
+    fn running(&self, host: HostNo, launch: LaunchId) -> bool {
+        let seen = self.hosts[host].engine.glance();
+        seen.iter().any(|seen| seen.launch == launch && seen.presence == Presence::Running)
+    }
+
+    /// A stop lands.
+    pub(super) fn stops(&mut self, world: &World, host: HostNo, launch: LaunchId) {
+        if world.now() < self.echoes_until || !self.running(host, launch) {
+            return;
+        }
+        let name = self.name(launch.rental);
+        let stored = at_once(self.store.get(launch.rental)).unwrap_or_default();
+        let Some(row) = stored.or_else(|| self.rows.get(&launch.rental).cloned()) else { return };
+        if row.attempt() != launch.attempt {
+            return;
+        }
+        let by_the_clock = matches!(row.state().end_reason(), None | Some(EndReason::Expired));
+        let (Some(run), true) = (self.runs.get(&launch), by_the_clock) else { return };
+        let promised = self.promised.get(&launch.rental).copied().flatten();
+        let known = self.rows.get(&launch.rental).map(|known| known.spec().term);
+        let terms = [Some(row.spec().term), promised, known].into_iter().flatten();
+        let term = terms.filter_map(Term::duration).max();
+        let lived = world.now() - run.started;
+        match (row.paid_from().or(self.rows.get(&launch.rental).and_then(Rental::paid_from)), term) {
+            (Some(_), Some(term)) if i128::from(lived) >= term.as_micros() => {}
+            (Some(_), Some(term)) => {
+                self.accuse(format!("I10: {name} is stopped after {lived} of {} microseconds", term.as_micros()));
+            }
+            // It is about to be recorded as ready.
+            (None, Some(term)) if i128::from(lived) >= term.as_micros() => {}
+            _ => self.accuse(format!("{name} is stopped, and nothing says why: {:?}", row.state())),
+        }
+    }
+
+    /// A removal lands.
+    pub(super) fn removes(&mut self, now: i64, host: HostNo, launch: LaunchId) {
+        if now < self.echoes_until || !self.hosts[host].engine.containers().contains(&launch) {
+            return;
+        }
+        let name = self.name(launch.rental);
+        match at_once(self.store.get(launch.rental)).unwrap_or_default() {
+            None => self.accuse(format!("the container of {name} is removed, and the store knows no such rental")),
+            Some(row) if row.attempt() == launch.attempt => match row.state() {
+                State::Ending { stopped: true, .. } | State::Ended { .. } => {}
+                state => self.accuse(format!("the container of {name} is removed while it is {state:?}")),
+            },
+            Some(row) if row.attempt() < launch.attempt => {
+                self.accuse(format!("I2: the container of a launch of {name} is removed that the store knows not yet"));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The machine goes down, with every container on it.
+    pub(super) fn machine_dies(&mut self, world: &World, host: HostNo) {
+        let now = world.now();
+        for run in self.runs.values_mut().filter(|run| run.host == host) {
+            run.died.get_or_insert(now);
+        }
+    }
+
+    /// Somebody was told that this rental is theirs.
+    pub(super) fn promises(&mut self, rental: RentalId, key: Option<u8>) {
+        self.promised.entry(rental).or_default();
+        if let Some(key) = key {
+            let first = *self.keys.entry(key).or_insert(rental);
+            if first != rental && !self.restored {
+                self.accuse(format!("I8: key {key} made two rentals"));
+            }
+        }
+    }
+
+    /// Somebody was told that this rental lasts so long.
+    pub(super) fn promises_term(&mut self, rental: RentalId, term: Term) {
+        let promised = self.promised.entry(rental).or_default();
+        if promised.is_none_or(|promised| promised.is_shorter_than(term)) {
+            *promised = Some(term);
+        }
+    }
+
+    /// The store was set back to an earlier state.
+    pub(super) fn set_back(&mut self, now: i64) {
+        self.restored = true;
+        self.echoes_until = now + 10_000_000;
+        self.changed = true;
+        self.promised.clear();
+        self.keys.clear();
+        for host in &mut self.hosts {
+            host.acted = None;
+        }
+    }
+
+    /// Checks what has to hold at every moment.
+    pub(super) fn check(&mut self, world: &World) {
+        if std::mem::take(&mut self.changed) {
+            self.look_at_engines(world);
+            self.look_at_store(world);
+        }
+        if let Some(of) = self.accusation.take() {
+            world.broken(of);
+        }
+    }
+
+    fn look_at_engines(&mut self, world: &World) {
+        let now = world.now();
+        let mut accusations = Vec::new();
+        for (number, host) in self.hosts.iter().enumerate() {
+            let seen = host.engine.glance();
+            let mut on: BTreeMap<GpuUuid, LaunchId> = BTreeMap::new();
+            for seen in &seen {
+                let Some(started_at) = seen.started_at else { continue };
+                let run =
+                    self.runs.entry(seen.launch).or_insert(Run { host: number, started: now, started_at, died: None });
+                if seen.presence != Presence::Running {
+                    run.died.get_or_insert(now);
+                    continue;
+                }
+                for gpu in &seen.gpus {
+                    if let Some(other) = on.insert(gpu.clone(), seen.launch) {
+                        accusations.push(format!("I4: {other} and {} run on one GPU", seen.launch));
+                    }
+                }
+            }
+            let there = |launch: &LaunchId| seen.iter().any(|seen| seen.launch == *launch);
+            for (launch, run) in self.runs.iter_mut().filter(|(_, run)| run.host == number) {
+                if !there(launch) {
+                    run.died.get_or_insert(now);
+                }
+            }
+        }
+        for accusation in accusations {
+            self.accuse(accusation);
+        }
+    }
+
+    fn look_at_store(&mut self, world: &World) {
+        let rows = self.store.all();
+        self.look_at_holds(&rows);
+        for row in rows {
+            let id = row.id();
+            let name = self.name(id);
+            if self.rows.get(&id) == Some(&row) {
+                continue;
+            }
+            self.look_at_row(&name, &row);
+            if !row.is_live() && self.billed.insert(id) {
+                self.look_at_bill(world, &name, &row);
+            }
+            if row.paid_from().is_some() {
+                self.ready_since.entry(id).or_insert(world.now());
+            }
+            if row.state().end_reason().is_some() {
+                self.ending_since.entry(id).or_insert(world.now());
+            }
+            self.rows.insert(id, row);
+        }
+    }
+
+    fn look_at_holds(&mut self, rows: &[Rental]) {
+        let mut gpus: BTreeMap<(&HostId, &GpuUuid), RentalId> = BTreeMap::new();
+        let mut ports: BTreeMap<(&HostId, HostPort), RentalId> = BTreeMap::new();
+        let mut twice = None;
+        for row in rows.iter().filter(|row| row.is_live()) {
+            for gpu in row.gpus() {
+                twice = twice.or(gpus.insert((row.host(), &gpu.uuid), row.id()));
+            }
+            for binding in row.ports() {
+                twice = twice.or(ports.insert((row.host(), binding.host), row.id()));
+            }
+        }
+        if let Some(rental) = twice {
+            let name = self.name(rental);
+            self.accuse(format!("I1: what {name} holds is held by another live rental"));
+        }
+    }
+
+    fn look_at_row(&mut self, name: &str, row: &Rental) {
+        let events = at_once(self.store.events(row.id(), Seq::ZERO, 500)).unwrap_or_default();
+        match Rental::folded(&events) {
+            None => self.accuse(format!("I7: the events of {name} are not a legal history")),
+            Some(folded) if !folded.is_same_but_for_writes(row) => {
+                self.accuse(format!("I7: the events of {name} do not fold to it"));
+            }
+            Some(_) => {}
+        }
+        let open = row.segments().iter().filter(|segment| segment.ended_at.is_none()).count();
+        let billable = matches!(row.state(), State::Ready | State::Ending { stopped: false, .. });
+        if open > usize::from(billable) {
+            self.accuse(format!("I5: {name} has {open} open segments while it is {:?}", row.state()));
+        }
+        let overlap = row.segments().windows(2).any(|pair| pair[0].ended_at.is_none_or(|end| end > pair[1].started_at));
+        if overlap {
+            self.accuse(format!("I5: segments of {name} overlap"));
+        }
+    }
+
+    fn look_at_bill(&mut self, world: &World, name: &str, row: &Rental) {
+        let bill = row.bill(Timestamp::MAX);
+        if bill.total != bill.lines.iter().map(BillLine::amount).sum() {
+            self.accuse(format!("I6: the lines of {name} do not add up"));
+        }
+        let Some(segment) = row.segments().first() else { return };
+        let Some(run) = self.runs.get(&row.launch()) else {
+            if !self.restored {
+                self.accuse(format!("I5: {name} is billed, and no container of it ever ran"));
+            }
+            return;
+        };
+        if segment.started_at != run.started_at {
+            return self
+                .accuse(format!("I5: {name} is billed from {}, started {}", segment.started_at, run.started_at));
+        }
+        let lived = run.died.unwrap_or(world.now()) - run.started;
+        let term = row.spec().term.duration().map_or(i64::MAX, |term| i64::try_from(term.as_micros()).unwrap_or(0));
+        let due = lived.min(term);
+        let used = bill.used_micros;
+        let host = &self.hosts[run.host];
+        let plain = !world.clock_was_set(run.host) && !host.rebooted && !self.restored;
+        let (least, most) = match (plain, row.exit()) {
+            // The engine has the record of it.
+            (true, Some(_)) => (due, due),
+            // What was seen of it, and nothing more.
+            (true, None) => (due - 40_000_000 - host.unattended, due),
+            // As near as it can be told.
+            (false, _) => (due - 60_000_000 - host.unattended, (due + 5_000_000 + host.unattended).min(term)),
+        };
+        if used < least || used > most {
+            let exit = row.exit();
+            self.accuse(format!(
+                "I5: {name} ran {lived} of {term}, and is billed {used} microseconds (plain: {plain}, exit {exit:?})"
+            ));
+        }
+    }
+
+    /// Checks that nobody runs past the end of the paid time, as long as somebody is there to end it.
+    pub(super) fn check_lateness(&mut self, world: &World, attended: impl Fn(HostNo) -> bool) {
+        let now = world.now();
+        for (launch, run) in self.runs.iter().filter(|(_, run)| run.died.is_none()) {
+            let Some(row) = self.rows.get(&launch.rental) else { continue };
+            let (Some(_), Some(term)) = (row.paid_from(), row.spec().term.duration()) else { continue };
+            let end = run.started + i64::try_from(term.as_micros()).unwrap_or(0);
+            let late = now - self.ready_since.get(&launch.rental).map_or(end, |since| end.max(*since));
+            let blameless = world.last_trouble(run.host).is_some_and(|trouble| now < trouble + RECOVERY);
+            if late > LATE && row.attempt() == launch.attempt && !blameless && !self.restored && attended(run.host) {
+                world.broken(format!("I10: {launch} runs {late} microseconds past its end"));
+                return;
+            }
+        }
+    }
+
+    /// What is not in order, if anything.
+    pub(super) fn disorder(&mut self) -> Option<String> {
+        let rows = self.store.all();
+        for row in &rows {
+            let runs = self.hosts.iter().any(|host| {
+                host.engine.glance().iter().any(|s| s.launch == row.launch() && s.presence == Presence::Running)
+            });
+            match row.state() {
+                State::Ready if runs => {}
+                State::Ended { .. } => {}
+                state => {
+                    let name = self.name(row.id());
+                    return Some(format!("liveness: {name} is {state:?} (runs: {runs}) a minute after the last fault"));
+                }
+            }
+        }
+        for seen in self.hosts.iter().flat_map(|host| host.engine.glance()) {
+            if !rows.iter().any(|row| row.launch() == seen.launch && row.is_live()) {
+                return Some(format!("I2, I3: container {} has no live rental", seen.launch));
+            }
+        }
+        None
+    }
+
+    /// Whether everything has ended.
+    pub(super) fn is_over(&mut self) -> bool {
+        let containers = self.hosts.iter().any(|host| !host.engine.containers().is_empty());
+        !containers && !self.store.all().iter().any(Rental::is_live)
+    }
+
+    /// A minute after the last fault.
+    pub(super) fn check_calm(&mut self, world: &World) {
+        if let Some(disorder) = self.disorder() {
+            // Something is always just ending.
+            let ends_now = |since: &i64| *since + 20_000_000 > world.now();
+            if !self.ending_since.values().any(ends_now) {
+                world.broken(disorder);
+            }
+        }
+        let rows = self.store.all();
+        if self.restored {
+            return;
+        }
+        for (id, term) in &self.promised {
+            match rows.iter().find(|row| row.id() == *id) {
+                None => world.broken("a rental that was promised is not there".to_owned()),
+                Some(row) if term.is_some_and(|term| row.spec().term.is_shorter_than(term)) => {
+                    world.broken("an extension that was promised is not there".to_owned());
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// When everything was ended.
+    pub(super) fn check_end(&mut self, world: &World) {
+        for row in self.store.all() {
+            if row.is_live() {
+                let name = self.name(row.id());
+                world.broken(format!("liveness: {name} does not end: {:?}", row.state()));
+            }
+        }
+        for host in &self.hosts {
+            if let Some(launch) = host.engine.containers().first() {
+                world.broken(format!("I3: the container {launch} is left"));
+            }
+            let held = at_once(self.store.held(&host.id)).unwrap_or_default();
+            if !held.gpus.is_empty() || !held.ports.is_empty() {
+                world.broken("I4: something is held and nobody lives".to_owned());
+            }
+            self.check_journal(world, &host.id);
+        }
+    }
+
+    /// The journal has every event of every rental, in the rental's order.
+    fn check_journal(&self, world: &World, host: &HostId) {
+        let mut next: BTreeMap<RentalId, Seq> = BTreeMap::new();
+        let mut at = crate::id::Position::ZERO;
+        loop {
+            let page = at_once(self.store.journal(host, at, 500)).unwrap_or_default();
+            let Some(last) = page.last() else { break };
+            for entry in &page {
+                let seq = next.entry(entry.rental).or_insert(Seq::ZERO);
+                if entry.position != at.next() || entry.recorded.seq != seq.next() {
+                    return world.broken("I7: the journal has a gap, or something twice".to_owned());
+                }
+                (at, *seq) = (entry.position, entry.recorded.seq);
+            }
+            debug_assert_eq!(at, last.position);
+        }
+        for row in self.store.all().into_iter().filter(|row| row.host() == host) {
+            if next.get(&row.id()) != Some(&row.last_seq()) {
+                world.broken("I7: an event is not in the journal".to_owned());
+            }
+        }
+    }
+}
