@@ -4,7 +4,28 @@
 
 use std::time::Instant;
 
-use gpurent_core::testing::simulation::{Simulation, Summary};
+use gpurent_core::testing::simulation::{Life, Simulation, Summary, crash_matrix};
+
+/// Every boundary, every variant, and every second crash.
+#[test]
+fn crashes() {
+    let simulation = Simulation::default();
+    let lives = std::thread::scope(|scope| {
+        let each = Life::ALL.map(|life| {
+            scope.spawn({
+                let simulation = &simulation;
+                move || (life, crash_matrix(simulation, life))
+            })
+        });
+        each.map(|thread| thread.join().unwrap())
+    });
+    for (life, matrix) in lives {
+        println!("{life:?}: {matrix}");
+        if let Some(broken) = matrix.broken {
+            panic!("{broken}");
+        }
+    }
+}
 
 #[test]
 fn histories() {

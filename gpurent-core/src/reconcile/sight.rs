@@ -62,11 +62,8 @@ impl Driver {
                     }
                     beside_the_books.insert(launch, Held { ports: ports(), ..Held::default() });
                 }
-                Some(_) => {
-                    orphans.insert(launch);
-                    beside_the_books.insert(launch, Held { ports: ports(), ..Held::default() });
-                }
-                None => {
+                // Of an earlier launch, or of no live rental at all.
+                Some(_) | None => {
                     orphans.insert(launch);
                     let gpus = seen.gpus.iter().cloned().collect();
                     beside_the_books.insert(launch, Held { gpus, ports: ports() });
@@ -79,7 +76,9 @@ impl Driver {
         self.left_alone.retain(|launch, _| orphans.contains(launch));
         for launch in orphans {
             let since = *self.orphans.entry(launch).or_insert(now.boot.micros);
-            let past_grace = later(since, self.shared.pace.orphan_grace) <= now.boot.micros;
+            // Where a later launch is known, nobody can still be about to use the earlier one.
+            let is_earlier = self.live.contains_key(&launch.rental);
+            let past_grace = is_earlier || later(since, self.shared.pace.orphan_grace) <= now.boot.micros;
             let waits = self.left_alone.get(&launch).is_some_and(|not_before| *not_before > now.boot.micros);
             if !waits && self.settling.insert(launch) {
                 self.settle(launch, past_grace);

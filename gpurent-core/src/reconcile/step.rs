@@ -19,6 +19,7 @@ use crate::host::{AccessError, Shared};
 use crate::id::{Epoch, LaunchId, RentalId};
 use crate::lease::{Lapsed, Lease};
 use crate::lifecycle::{EndReason, Exit, Failure, FailureKind};
+use crate::placement::Held;
 use crate::port::HostPort;
 use crate::rental::{Action, Next, Outcome, Rental};
 use crate::runtime::{Examined, LaunchSpec, Progress, PullProgress, RuntimeError};
@@ -304,8 +305,12 @@ impl Step {
         let ports = ports.map_err(|why| RuntimeError::Refused(Box::new(why)))?;
         let rental = self.record(Event::Relaunched { ports }).await?;
         // It never ran. A crash before this line, or a failure of it, leaves it to the next observation.
-        self.lease.check()?;
-        if let Err(error) = self.shared.runtime.remove(self.rental.launch()).await {
+        let removed = match self.lease.check() {
+            Ok(()) => self.shared.runtime.remove(self.rental.launch()).await,
+            Err(lapsed) => Err(RuntimeError::Unavailable(Box::new(lapsed))),
+        };
+        if let Err(error) = removed {
+            self.shared.placement.quarantine.lost(self.rental.launch(), Held::of(&self.rental));
             tracing::warn!(launch = %self.rental.launch(), error = &error as &dyn Error, "old container left for later");
         }
         Ok(rental)

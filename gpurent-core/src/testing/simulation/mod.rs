@@ -21,11 +21,13 @@
 mod chance;
 mod faulty;
 mod history;
+mod matrix;
 mod point;
 mod run;
 mod truth;
 mod world;
 
+pub use matrix::{Life, Matrix, crash_matrix};
 pub use point::{Coverage, Fault, Point};
 
 use std::collections::BTreeSet;
@@ -51,6 +53,10 @@ pub struct Simulation {
     pub(self) allocator: Arc<dyn Allocator>,
     pub(self) timing: Timing,
     pub(self) pace: Pace,
+    /// Until when something happens and goes wrong, in microseconds.
+    pub(self) chaos: i64,
+    /// For how long afterwards something may still land.
+    pub(self) echoes: i64,
 }
 
 impl Default for Simulation {
@@ -66,6 +72,8 @@ impl Default for Simulation {
                 ..Timing::default()
             },
             pace: Pace::default(),
+            chaos: history::CHAOS,
+            echoes: 26_000_000,
         }
     }
 }

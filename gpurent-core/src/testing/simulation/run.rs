@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::chance::{Chance, Purpose};
 use super::faulty::{FaultyBook, FaultyRuntime, FaultyStore, Line, at_once};
-use super::history::{CHAOS, Happening, LATEST, What};
+use super::history::{Happening, LATEST, What};
 use super::point::Coverage;
 use super::truth::Truth;
 use super::world::{Faults, HostNo, MachineClock, ProcessId, World};
@@ -246,6 +246,8 @@ impl Run {
             self.hosts[host].down_since = Some(now);
             self.hosts[host].down_until = self.hosts[host].down_until.max(now + down);
             self.world.trouble_until(host, now + down);
+            // Something happens when it is to be started again.
+            self.world.at(self.hosts[host].down_until, || {});
         }
     }
 
@@ -456,7 +458,7 @@ impl Run {
     }
 
     fn pause(&mut self, process: ProcessId, until: i64) {
-        let until = until.min(CHAOS);
+        let until = until.min(self.policy.chaos);
         let host = self.processes[process].host;
         self.processes[process].paused_until = until;
         let lasts = until - self.world.now();
@@ -559,11 +561,11 @@ impl Run {
             // Before time goes on: when it happened is a part of what happened.
             self.truth().check(&self.world);
         }
-        self.live_until(CHAOS);
+        self.live_until(self.policy.chaos);
         self.world.be_calm();
         self.world.tell(|| "-- calm".to_owned());
         // What was sent before may still arrive, and what hangs, hang on.
-        let last_fault = CHAOS + 26 * SECOND;
+        let last_fault = self.policy.chaos + self.policy.echoes;
         self.live_until(last_fault.max(self.hosts.iter().map(|host| host.down_until).max().unwrap_or(0)));
         self.live_within(60 * SECOND, |truth| truth.disorder().is_none());
         if self.world.what_broke().is_none() {

@@ -421,6 +421,8 @@ impl Truth {
             (true, Some(_)) => (due, due),
             // What was seen of it, and nothing more.
             (true, None) => (due - 40_000_000 - host.unattended, due),
+            // A clock that is set while the machine is down leaves nothing to measure by.
+            (false, _) if host.rebooted && world.clock_was_set(run.host) => (0, term),
             // As near as it can be told.
             (false, _) => (due - 60_000_000 - host.unattended, (due + 5_000_000 + host.unattended).min(term)),
         };

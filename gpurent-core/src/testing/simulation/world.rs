@@ -27,8 +27,8 @@ pub(super) type HostNo = usize;
 pub(super) enum Faults {
     /// Drawn, so many in a thousand calls; those of these ordinals are left out.
     Drawn { per_mille: u64, left_out: BTreeSet<u32> },
-    /// Exactly these, by the ordinal of the effect.
-    Exactly(BTreeMap<u32, Fault>),
+    /// Exactly these, by the ordinal of the effect, and one at the first call of a kind.
+    Exactly { at: BTreeMap<u32, Fault>, first: Option<(Point, Fault)> },
 }
 
 enum Pending {
@@ -251,10 +251,14 @@ impl World {
         state.effects += u32::from(point.is_effect());
         let (call, effect) = (state.calls, state.effects);
         let mut draw = state.chance.draw(Purpose::Fault, call);
-        let fault = match &state.faults {
-            Faults::Exactly(faults) => faults.get(&effect).copied().filter(|_| point.is_effect()),
+        let calm = state.calm;
+        let fault = match &mut state.faults {
+            Faults::Exactly { at, first } => {
+                let planned = at.get(&effect).copied().filter(|_| point.is_effect());
+                planned.or_else(|| first.take_if(|(kind, _)| *kind == point).map(|(_, fault)| fault))
+            }
             Faults::Drawn { per_mille, left_out } => {
-                let hits = !state.calm && draw.per_mille(*per_mille) && !left_out.contains(&call);
+                let hits = !calm && draw.per_mille(*per_mille) && !left_out.contains(&call);
                 hits.then(|| drawn_fault(point, &mut draw))
             }
         };
