@@ -110,6 +110,9 @@ pub(super) struct Driver {
     pub(super) live: BTreeMap<RentalId, Rental>,
     pub(super) in_flight: BTreeMap<RentalId, InFlight>,
     setbacks: BTreeMap<RentalId, Setback>,
+    /// Rentals of which a step may have written more than it could tell: nothing goes up before they were read
+    /// again.
+    unsure: BTreeSet<RentalId>,
     /// Launches whose image is here.
     prepared: BTreeSet<LaunchId>,
     /// What an observation found about rentals that believe to be running.
@@ -160,6 +163,7 @@ impl Driver {
             live: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             setbacks: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             prepared: BTreeSet::new(),
             ended_by_themselves: BTreeMap::new(),
             later_launches: BTreeMap::new(),
@@ -364,9 +368,9 @@ impl Driver {
             match (by_itself, next) {
                 // Otherwise we may have stopped it ourselves, when its time was over and the store away.
                 (Some(reason), _) if !expires => due.push((*id, Action::End(reason))),
-                // Its GPU is still somebody else's, of whom the books do not know.
+                // It may be launched anew already; or its GPU is still somebody else's, of whom the books do not know.
                 (_, Next::Now(Action::Create | Action::Start))
-                    if self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
+                    if self.unsure.contains(id) || self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
                 (_, Next::Now(action)) => due.push((*id, action)),
                 (_, Next::After(_) | Next::Idle) => {}
             }
@@ -510,6 +514,10 @@ impl Driver {
     fn stepped(&mut self, id: RentalId, ended: Ended, now: i64) -> Result<(), ReconcileError> {
         let step = self.in_flight.remove(&id);
         let failed = step.map_or((false, false), |step| (step.expiring, step.deferrable));
+        if !matches!(ended, Ended::With(Ok(_)) | Ended::CutOff) {
+            self.unsure.insert(id);
+            self.read.ask();
+        }
         self.moved_during_read.insert(id);
         self.acted_during_observation.insert(id);
         match ended {
@@ -533,7 +541,6 @@ impl Driver {
             Ended::With(Err(StepError::Stale)) => {
                 // Cleared by a read that brings something else.
                 self.set_back(id, now, failed);
-                self.read.ask();
             }
             Ended::With(Err(StepError::Later(error))) => {
                 self.set_back(id, now, failed);
@@ -558,6 +565,7 @@ impl Driver {
     fn forget(&mut self, id: RentalId) {
         self.live.remove(&id);
         self.setbacks.remove(&id);
+        self.unsure.remove(&id);
         self.later_launches.remove(&id);
         self.last_seen.retain(|launch, _| launch.rental != id);
         self.ended_by_themselves.remove(&id);
@@ -577,6 +585,7 @@ impl Driver {
             // Also what has a lower revision, or the same and says something else: a store that was set back.
             .filter(|rental| self.live.get(&rental.id()) != Some(rental))
             .collect();
+        self.unsure.retain(|id| self.in_flight.contains_key(id) || self.moved_during_read.contains(id));
         for id in gone {
             // Ended by somebody else, or lost by a store that was set back: its container may still run.
             if let Some(rental) = self.live.get(&id).filter(|rental| rental.container().is_some()) {
