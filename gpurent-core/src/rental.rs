@@ -144,6 +144,9 @@ pub enum Action {
     Remove,
 }
 
+/// From how much on two clocks differ because one was set.
+const SET: SignedDuration = SignedDuration::from_secs(1);
+
 /// What to do next, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -314,6 +317,8 @@ impl Rental {
         let Some(segment) = self.segments.last_mut().filter(|segment| segment.ended_at.is_none()) else { return };
         let by_both_clocks = paid_from.zip(ended).and_then(|(from, to)| from.wall.checked_add(to.since(from)).ok());
         let seen = match (by_both_clocks, exit, reason) {
+            // Two clocks that were not set differ by what it takes to read them.
+            (Some(ended), Some(exit), _) if ended.duration_since(exit.finished_at).abs() < SET => exit.finished_at,
             (Some(ended), _, _) => ended,
             (None, Some(exit), _) => exit.finished_at,
             (None, None, EndReason::Lost { last_seen }) => *last_seen,

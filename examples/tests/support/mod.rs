@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod postgres;
+
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -38,7 +40,7 @@ pub async fn docker(args: &[&str]) -> String {
 
 /// A port below the range from which the kernel takes those of outgoing connections, and above our pools:
 /// it stays free while a crashed host is down.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
     let salt = u16::try_from(std::process::id() % 4000).unwrap();
     loop {
@@ -59,6 +61,12 @@ pub struct Machine {
     pub access_timeout: String,
     /// What `--database` is given.
     pub database: String,
+    pub lock_dir: String,
+    /// What the host's program is started by, and what it finds in its environment.
+    pub wrapper: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    /// More settings.
+    pub settings: Vec<String>,
     data: TempDir,
     pub client: reqwest::Client,
 }
@@ -75,6 +83,10 @@ impl Machine {
             access_timeout: "30s".to_owned(),
             database: environment("DATABASE_URL"),
             data_dir: data.path().to_string_lossy().into_owned(),
+            lock_dir: data.path().to_string_lossy().into_owned(),
+            wrapper: Vec::new(),
+            environment: Vec::new(),
+            settings: Vec::new(),
             data,
             client: http(),
         }
@@ -93,6 +105,11 @@ impl Machine {
         host
     }
 
+    /// Starts the host without waiting for anything.
+    pub fn start_at_once(&self) -> Host<'_> {
+        self.spawn(None)
+    }
+
     /// Starts a host that will kill itself at a boundary.
     pub async fn start_doomed(&self, failpoint: &str) -> Host<'_> {
         let host = self.spawn(Some(failpoint));
@@ -103,14 +120,19 @@ impl Machine {
     fn spawn(&self, failpoint: Option<&str>) -> Host<'_> {
         let log = self.log_path();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gpurent-host"));
+        let program = env!("CARGO_BIN_EXE_gpurent-host").to_owned();
+        let mut words = self.wrapper.iter().chain([&program]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
+            .envs(self.environment.iter().cloned())
             .arg("serve")
             .args(["--listen", &format!("{}:{}", self.listen, self.port)])
             .args(["--database", &self.database, "--docker", &environment("DOCKER_HOST")])
             .args(["--access-dir", &format!("/dev/shm/{}", self.host_id)])
             .args(["--gpus", &self.gpus, "--host-id", &self.host_id])
-            .args(["--data-dir", &self.data_dir, "--lock-dir", &self.data_dir])
+            .args(["--data-dir", &self.data_dir, "--lock-dir", &self.lock_dir])
+            .args(&self.settings)
             .args(["--access-timeout", &self.access_timeout])
             .args(["--web-ports", "8100-8999", "--rate", "RTX 5090=3.60", "--rate", "V100=3.60"])
             .stdin(Stdio::null())
@@ -156,7 +178,8 @@ impl Machine {
                               + (SELECT count(*) FROM gpurent_credential)";
             return sqlx::query_scalar(query).fetch_one(&pool).await.unwrap();
         }
-        sqlx::query_scalar(query).bind(&self.host_id).fetch_one(&database().await).await.unwrap()
+        let database = PgPool::connect(&self.database).await.expect("the database answers");
+        sqlx::query_scalar(query).bind(&self.host_id).fetch_one(&database).await.unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -228,7 +251,22 @@ pub struct Host<'a> {
 }
 
 impl Host<'_> {
-    async fn wait_until_up(&self) {
+    pub async fn signal(&self, signal: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().await.unwrap().success());
+    }
+
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// How it ended by itself.
+    pub async fn ended(&mut self, within: Duration) -> std::process::ExitStatus {
+        let status = tokio::time::timeout(within, self.child.wait()).await;
+        status.unwrap_or_else(|_| panic!("still alive:\n{}", self.machine.log())).unwrap()
+    }
+
+    pub async fn wait_until_up(&self) {
         let begun = Instant::now();
         loop {
             let answer = self.machine.client.get(self.machine.url("/health")).send().await;

@@ -397,6 +397,7 @@ impl Step {
 
     async fn stop(&self, grace: std::time::Duration) -> Result<Rental, Trouble> {
         self.lease.check()?;
+        let asked = self.shared.clock.now();
         let mut exit = self.shared.runtime.stop(self.rental.launch(), grace).await?;
         if let Some(exit) = &mut exit {
             exit.finished_at = crate::clock::to_micros(exit.finished_at);
@@ -404,7 +405,7 @@ impl Step {
         self.shared.failpoints.pass("stopped-unrecorded");
         let now = self.shared.clock.now();
         let at = now.wall;
-        let ended = self.ended(exit.as_ref(), &now);
+        let ended = self.ended(exit.as_ref(), asked, &now);
         // Where there is no container, there is no output either.
         let tail = if exit.is_some() { Some(self.kept_log(at).await) } else { None };
         let rental =
@@ -414,7 +415,7 @@ impl Step {
     }
 
     /// When the container ended, on both clocks.
-    fn ended(&self, exit: Option<&Exit>, now: &Moment) -> Option<Moment> {
+    fn ended(&self, exit: Option<&Exit>, asked: Moment, now: &Moment) -> Option<Moment> {
         let paid_from = self.rental.paid_from()?;
         let last_seen = self.last_seen.as_ref();
         let Some(exit) = exit else {
@@ -424,8 +425,16 @@ impl Step {
         if ended_with_the_machine(&self.rental, exit, now) {
             return Some(last_seen.unwrap_or(paid_from).clone());
         }
-        let same_boot = paid_from.boot.boot == now.boot.boot;
-        same_boot.then(|| on_both_clocks(exit.finished_at, now, last_seen.or(Some(paid_from))))
+        if paid_from.boot.boot != now.boot.boot {
+            return None;
+        }
+        let seen = last_seen.unwrap_or(paid_from);
+        let clock_was_set = now.wall.duration_since(exit.finished_at) > now.since(seen);
+        let ended_by_us = matches!(self.rental.state().end_reason(), Some(EndReason::Expired | EndReason::Cancelled));
+        if clock_was_set && ended_by_us {
+            return Some(asked);
+        }
+        Some(on_both_clocks(exit.finished_at, now, Some(seen)))
     }
 
     async fn remove(&self) -> Result<Rental, Trouble> {
