@@ -16,7 +16,7 @@ use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::placement::Placement;
+use gpurent_core::placement::{AlwaysRoom, Placement};
 use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::seal::{Fingerprint, Sealed};
 use gpurent_core::spec::RentalSpec;
@@ -54,6 +54,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
+        disks: Arc::new(AlwaysRoom),
     }
 }
 

@@ -16,7 +16,7 @@ use gpurent_core::gpu::{Gpu, GpuRequest};
 use gpurent_core::id::HostId;
 use gpurent_core::lifecycle::{EndReason, Phase};
 use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::placement::Placement;
+use gpurent_core::placement::{AlwaysRoom, Placement};
 use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
 use gpurent_core::seal::{SealKey, Sealer};
@@ -100,6 +100,7 @@ fn by_hand(key: &SealKey) {
             capacity: None,
             prices: None,
             quarantine: Arc::default(),
+            disks: Arc::new(AlwaysRoom),
         };
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();
         let launch = LaunchSpec::of(&rental);

@@ -71,7 +71,11 @@ pub struct Serve {
     /// Set no firewall rules: tenants then reach this host's own services and the metadata address.
     #[arg(long, env = "GPURENT_NO_FIREWALL")]
     pub no_firewall: bool,
-    /// Where the sealing key and the SQLite file are kept.
+    /// So many MiB are kept free on the disks of the engine and of the data directory; below that nobody new
+    /// is taken in.
+    #[arg(long, env = "GPURENT_DISK_RESERVE_MIB", default_value_t = 1024)]
+    pub disk_reserve_mib: u64,
+    /// Where the sealing key, the book of deadlines and the SQLite file are kept.
     #[arg(long, env = "GPURENT_DATA_DIR", default_value = "/var/lib/gpurent")]
     pub data_dir: PathBuf,
     /// Sealing key of 64 hexadecimal digits, instead of the one kept in the data directory.

@@ -15,7 +15,7 @@ use gpurent_core::probe::{GpuProbe, ProbeError};
 use gpurent_core::reconcile::{Pace, watch};
 use gpurent_core::rental::Timing;
 use gpurent_core::runtime::{ContainerRuntime, Isolation};
-use gpurent_docker::{AccessKit, DeadlineFile, DockerRuntime, EngineLock, LocalPorts, NvmlGpus};
+use gpurent_docker::{AccessKit, DeadlineFile, DiskReserve, DockerRuntime, EngineLock, LocalPorts, NvmlGpus};
 use gpurent_http::{ApiKey, ApiKeys, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -64,12 +64,17 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         ),
     }
     let capacity = runtime.capacity().await?;
+    let is_local = settings.engine.address().is_local();
+    let engine_data = runtime.data_folder().await?.filter(|_| is_local);
+    let folders = engine_data.into_iter().chain([settings.data_dir.clone()]).collect();
+    let disks = DiskReserve::new(folders, settings.disk_reserve_mib.saturating_mul(1024 * 1024));
     let mut builder = HostBuilder::new(host, database.store.clone(), Arc::new(runtime), Arc::new(sealer), gpus, pools)
         .public_host(settings.public_host.clone())
         .timing(Timing { access: settings.access_timeout, ..Timing::default() })
         .capacity(capacity)
-        .deadlines(Arc::new(deadlines));
-    if settings.engine.address().is_local() {
+        .deadlines(Arc::new(deadlines))
+        .disks(Arc::new(disks));
+    if is_local {
         builder = builder.port_probe(Arc::new(LocalPorts));
     } else {
         // Our lock says nothing about agents on other machines: they are given the time to find out.

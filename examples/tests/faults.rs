@@ -374,3 +374,69 @@ async fn a_shutdown_under_load_has_a_deadline_and_a_kill_during_it_loses_nothing
     }
     machine.assert_clean().await;
 }
+
+#[tokio::test]
+async fn below_the_reserve_nobody_new_is_taken_in() {
+    let mut machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
+    machine.settings = ["--disk-reserve-mib", "1000000000"].map(str::to_owned).to_vec();
+    let _host = machine.start().await;
+    let (status, problem) = machine.post("/v1/rentals", &request("gpurent-test/busybox:1", "1h")).await;
+    assert_eq!((status.as_u16(), &problem["type"]), (503, &json!("/problems/disk-full")), "{problem}");
+    machine.assert_clean().await;
+}
+
+/// A small file system, gone with the test.
+struct SmallDisk(String);
+
+impl SmallDisk {
+    async fn at(folder: &str) -> Self {
+        let mount = ["-t", "tmpfs", "-o", "size=24m", "tmpfs", folder];
+        assert!(Command::new("mount").args(mount).status().await.unwrap().success());
+        Self(folder.to_owned())
+    }
+
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(format!("{}/ballast", self.0)).unwrap();
+        // Until it refuses, to the last byte.
+        for block in [64 * 1024, 1] {
+            while file.write_all(&vec![1; block]).is_ok() {}
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").args(["-l", &self.0]).output());
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_what_runs_is_still_stopped_and_billed() {
+    let mut machine = Machine::new("simulated:2:RTX 5090").on_sqlite();
+    machine.settings = ["--disk-reserve-mib", "0"].map(str::to_owned).to_vec();
+    let data_dir = format!("{}/small", machine.data_dir);
+    std::fs::create_dir(&data_dir).unwrap();
+    let disk = SmallDisk::at(&data_dir).await;
+    machine.data_dir = data_dir;
+    let _host = machine.start().await;
+    let (one, _, _) = ready(&machine, "1h").await;
+    let (two, ends, rental) = ready(&machine, "12s").await;
+    disk.fill();
+    ends_on_time_and_goes(&ends, &rental).await;
+    assert_eq!(used(&machine.until(&two, &["expired"], SOON).await), (12_000_000, 1));
+    machine.cancel(&one).await;
+    assert_eq!(used(&machine.until(&one, &["terminated"], SOON).await).1, 1);
+    machine.assert_clean().await;
+}
+
+/// As [`ends_on_time`], where the store is there to let it be removed.
+async fn ends_on_time_and_goes(container: &str, rental: &Value) {
+    let end = time(&rental["expires_at"]);
+    while Timestamp::now() < end {
+        assert!(runs(container).await || Timestamp::now() >= end, "ended before its time");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!runs(container).await);
+}

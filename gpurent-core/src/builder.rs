@@ -15,7 +15,7 @@ use crate::host::{Shared, Standing};
 use crate::id::{HostId, RentalId};
 use crate::memory::MemoryDeadlines;
 use crate::money::RateCard;
-use crate::placement::{Capacity, Placement, Quarantine};
+use crate::placement::{AlwaysRoom, Capacity, DiskProbe, Placement, Quarantine};
 use crate::port::{PortPools, PortProbe, TrustBooks};
 use crate::reconcile::{Pace, Reconciler};
 use crate::rental::Timing;
@@ -59,6 +59,7 @@ impl HostBuilder {
             capacity: None,
             prices: None,
             quarantine: Arc::new(Quarantine::default()),
+            disks: Arc::new(AlwaysRoom),
         };
         Self {
             host,
@@ -101,6 +102,13 @@ impl HostBuilder {
     #[must_use]
     pub fn port_probe(mut self, probe: Arc<dyn PortProbe>) -> Self {
         self.placement.port_probe = probe;
+        self
+    }
+
+    /// A way to see that the host's disks are almost full; nobody new is taken in then.
+    #[must_use]
+    pub fn disks(mut self, probe: Arc<dyn DiskProbe>) -> Self {
+        self.placement.disks = probe;
         self
     }
 

@@ -86,6 +86,9 @@ pub enum NoPlace {
     /// More of the machine is asked for than it has.
     #[error(transparent)]
     TooMuch(Invalid),
+    /// The host's disks are almost full; what is left is for those who are here already.
+    #[error("this host's disks are almost full")]
+    DiskFull,
     /// The ports are the problem.
     #[error(transparent)]
     NoPort(#[from] NoPort),
@@ -108,6 +111,25 @@ pub struct Placement {
     pub prices: Option<Arc<RateCard>>,
     /// What must not be given out, though the books say that it is free.
     pub quarantine: Arc<Quarantine>,
+    /// Who knows whether the host's disks have room for another rental.
+    pub disks: Arc<dyn DiskProbe>,
+}
+
+/// Tells whether the host's disks have room for another rental. Called inside the store's claim, so it must
+/// not wait.
+pub trait DiskProbe: Send + Sync {
+    /// Whether there is more than is kept for those who are here already.
+    fn has_room(&self) -> bool;
+}
+
+/// Asks nobody: for fakes, and for engines on another machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AlwaysRoom;
+
+impl DiskProbe for AlwaysRoom {
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 /// GPUs and ports that somebody uses of whom the books know nothing: a container whose rental the store has
@@ -182,6 +204,9 @@ impl Placement {
         let known = self.gpus.iter().filter(|gpu| selector.matches(gpu)).count();
         if known < usize::from(spec.gpu.count.get()) {
             return Err(NoPlace::UnknownGpu(selector.clone()));
+        }
+        if !self.disks.has_room() {
+            return Err(NoPlace::DiskFull);
         }
         let held = &self.quarantine.add_to(held);
         let free: Vec<&Gpu> = self.gpus.iter().filter(|gpu| !held.gpus.contains(&gpu.uuid)).collect();

@@ -54,4 +54,7 @@ fn histories() {
     if let Some(broken) = summary.broken {
         panic!("{broken}");
     }
+    if count >= 20_000 {
+        assert_eq!(summary.coverage.missed(), [], "every pair of state and fault point is hit");
+    }
 }

@@ -24,6 +24,7 @@ mod client;
 mod container;
 mod deadline_file;
 mod devices;
+mod disk;
 mod engine_lock;
 mod error;
 mod exec;
@@ -39,6 +40,7 @@ mod state;
 
 pub use client::{EngineAddress, TlsFiles};
 pub use deadline_file::DeadlineFile;
+pub use disk::DiskReserve;
 pub use engine_lock::{EngineLock, LockError};
 pub use image::PullPatience;
 pub use kit::{AccessKit, KitError};

@@ -119,6 +119,15 @@ impl DockerRuntime {
         })
     }
 
+    /// Where the engine keeps images and containers, on its own machine.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`] where the engine does not answer.
+    pub async fn data_folder(&self) -> Result<Option<PathBuf>, RuntimeError> {
+        let info = self.docker.info().await.map_err(unavailable)?;
+        Ok(info.docker_root_dir.map(PathBuf::from))
+    }
+
     /// Another patience with pulls that make no progress.
     #[must_use]
     pub fn with_pull_patience(mut self, patience: PullPatience) -> Self {

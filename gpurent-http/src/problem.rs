@@ -237,6 +237,9 @@ impl From<RentError> for Problem {
             RentError::NoPlace(NoPlace::UnknownGpu(_)) => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
             RentError::NoPlace(NoPlace::NoGpuFree(_)) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
             RentError::NoPlace(NoPlace::TooMuch(invalid)) => invalid.into(),
+            RentError::NoPlace(NoPlace::DiskFull) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/disk-full", "Disk almost full", detail).later(60)
+            }
             RentError::NoPlace(NoPlace::NoRate(_)) => invalid("/problems/no-rate", "No price for this GPU", "gpu"),
             RentError::NoPlace(NoPlace::NoPort(NoPort::NotAllowed(_))) => {
                 invalid("/problems/port-not-allowed", "Port not allowed", "ports")

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod engine;
 pub mod postgres;
 
 use std::process::Stdio;
@@ -62,6 +63,8 @@ pub struct Machine {
     /// What `--database` is given.
     pub database: String,
     pub lock_dir: String,
+    /// What `--docker` is given.
+    pub docker: String,
     /// What the host's program is started by, and what it finds in its environment.
     pub wrapper: Vec<String>,
     pub environment: Vec<(String, String)>,
@@ -84,6 +87,7 @@ impl Machine {
             database: environment("DATABASE_URL"),
             data_dir: data.path().to_string_lossy().into_owned(),
             lock_dir: data.path().to_string_lossy().into_owned(),
+            docker: environment("DOCKER_HOST"),
             wrapper: Vec::new(),
             environment: Vec::new(),
             settings: Vec::new(),
@@ -128,7 +132,7 @@ impl Machine {
             .envs(self.environment.iter().cloned())
             .arg("serve")
             .args(["--listen", &format!("{}:{}", self.listen, self.port)])
-            .args(["--database", &self.database, "--docker", &environment("DOCKER_HOST")])
+            .args(["--database", &self.database, "--docker", &self.docker])
             .args(["--access-dir", &format!("/dev/shm/{}", self.host_id)])
             .args(["--gpus", &self.gpus, "--host-id", &self.host_id])
             .args(["--data-dir", &self.data_dir, "--lock-dir", &self.lock_dir])
@@ -162,7 +166,7 @@ impl Machine {
     /// The names of this host's containers, in any state.
     pub async fn containers(&self) -> Vec<String> {
         let filter = format!("label=io.gpurent.host={}", self.host_id);
-        let names = docker(&["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"]).await;
+        let names = docker(&["-H", &self.docker, "ps", "-a", "--filter", &filter, "--format", "{{.Names}}"]).await;
         names.lines().map(str::to_owned).collect()
     }
 

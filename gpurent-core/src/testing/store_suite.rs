@@ -17,7 +17,7 @@ use crate::gpu::{GpuRequest, GpuSelector};
 use crate::id::{Attempt, EngineId, Epoch, HostId, Position, RentalId, Seq};
 use crate::lifecycle::{EndKind, EndReason, Exit, Phase};
 use crate::memory::SimulatedGpus;
-use crate::placement::{NoPlace, Placement};
+use crate::placement::{AlwaysRoom, NoPlace, Placement};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PublishedPort, TrustBooks, WEB};
 use crate::rental::Rental;
 use crate::seal::{Fingerprint, Sealed};
@@ -119,6 +119,7 @@ impl<S: Store> Bench<S> {
                 capacity: None,
                 prices: None,
                 quarantine: Arc::default(),
+                disks: Arc::new(AlwaysRoom),
             },
             host,
         }

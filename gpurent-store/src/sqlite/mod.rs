@@ -7,6 +7,7 @@
 
 mod journal;
 mod keys;
+mod reserve;
 mod write;
 
 use std::path::Path;
@@ -29,8 +30,10 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteExecutor, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::types::Json;
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Connection as _, SqlSafeStr as _, Sqlite, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
+
+use reserve::{Reserve, is_full};
 
 use crate::error::bounded;
 use crate::row::{recorded, signed, unsigned};
@@ -45,6 +48,8 @@ pub struct SqliteStore {
     pool: SqlitePool,
     /// Writers of this process stand in line here, where waiting costs nothing.
     writing: Mutex<()>,
+    /// Space for the day the disk is full; only beside a file of our own.
+    reserve: Option<Reserve>,
 }
 
 impl SqliteStore {
@@ -62,7 +67,8 @@ impl SqliteStore {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));
         let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(5));
-        Self::from_pool(pool.connect_lazy_with(options)).await
+        let store = Self::from_pool(pool.connect_lazy_with(options)).await?;
+        Ok(Self { reserve: Some(Reserve::beside(file).await), ..store })
     }
 
     /// Uses an application's own pool, and brings the tables up to date. The pool decides how durable a
@@ -85,14 +91,41 @@ impl SqliteStore {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        Ok(Self { pool, writing: Mutex::new(()) })
+        Ok(Self { pool, writing: Mutex::new(()), reserve: None })
+    }
+
+    /// Whether a write that failed is worth another try: the disk was full, and space was kept for that.
+    async fn made_room(&self, error: &StoreError) -> bool {
+        let (true, Some(reserve)) = (is_full(error), &self.reserve) else { return false };
+        let gave_up = reserve.give_up().await;
+        if gave_up {
+            tracing::error!("the disk is full: the space that was kept for that is in use now");
+        }
+        gave_up
+    }
+
+    async fn commit_once(&self, change: &Change) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        write::commit(&mut writing.transaction, change).await?;
+        writing.commit().await
     }
 
     /// A transaction that is the only one that writes, from its beginning.
     async fn write(&self) -> Result<Writing<'_>, StoreError> {
         bounded(async {
             let turn = self.writing.lock().await;
-            Ok(Writing { transaction: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: turn })
+            let mut connection = self.pool.acquire().await?;
+            // A commit that failed (on a full disk) leaves a connection behind that believes to be inside a
+            // transaction for ever. A roll-back may just be under way, so it is asked once more behind that.
+            while connection.is_in_transaction() {
+                connection.ping().await?;
+                if connection.is_in_transaction() {
+                    connection.close().await?;
+                    connection = self.pool.acquire().await?;
+                }
+            }
+            let begin = Some("BEGIN IMMEDIATE".into_sql_str());
+            Ok(Writing { transaction: Transaction::begin(connection, begin).await?, _turn: turn })
         })
         .await
     }
@@ -181,9 +214,10 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
-        let mut writing = self.write().await?;
-        write::commit(&mut writing.transaction, change).await?;
-        writing.commit().await
+        match self.commit_once(change).await {
+            Err(error) if self.made_room(&error).await => self.commit_once(change).await,
+            result => result,
+        }
     }
 
     async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {

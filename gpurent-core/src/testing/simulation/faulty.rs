@@ -219,11 +219,11 @@ impl FaultyStore {
 impl Store for FaultyStore {
     async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
         let (host, engine) = (host.clone(), engine.clone());
-        let (truth, process) = (Arc::clone(&self.0.truth), self.0.process);
+        let (truth, process, number) = (Arc::clone(&self.0.truth), self.0.process, self.0.host);
         let taken = self
             .ask(Point::TakeOver, self.0.about_host(), move |store| at_once(store.take_over(&host, &engine)))
             .await?;
-        truth.lock().unwrap_or_else(PoisonError::into_inner).took_over(process, taken.epoch);
+        truth.lock().unwrap_or_else(PoisonError::into_inner).took_over(process, number, taken.epoch);
         Ok(taken)
     }
 

@@ -112,7 +112,8 @@ impl Run {
             .iter()
             .enumerate()
             .map(|(n, host)| (host.id.clone(), MemoryRuntime::with_clock(Arc::new(world.clock(n)))));
-        let truth = Arc::new(Mutex::new(Truth::new(Arc::clone(&store), engines.collect())));
+        let provisioning = i64::try_from(policy.timing.provisioning.as_micros()).unwrap_or(i64::MAX);
+        let truth = Arc::new(Mutex::new(Truth::new(Arc::clone(&store), engines.collect(), provisioning)));
         Self {
             world,
             truth,

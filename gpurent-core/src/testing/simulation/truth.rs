@@ -14,7 +14,7 @@ use super::world::{HostNo, ProcessId, World};
 use crate::billing::BillLine;
 use crate::gpu::GpuUuid;
 use crate::id::{Epoch, HostId, LaunchId, RentalId, Seq};
-use crate::lifecycle::{EndReason, State};
+use crate::lifecycle::{EndReason, Failure, FailureKind, State};
 use crate::memory::{MemoryRuntime, MemoryStore};
 use crate::port::HostPort;
 use crate::rental::Rental;
@@ -33,6 +33,8 @@ pub(super) struct TrueHost {
     pub(super) engine: MemoryRuntime,
     engine_away_until: i64,
     disk_full_until: i64,
+    /// The epochs that were given to somebody.
+    given: BTreeSet<Epoch>,
     /// The highest epoch that has changed something on the engine.
     acted: Option<Epoch>,
     /// How long nobody could see what runs there, all in all.
@@ -45,6 +47,12 @@ struct Run {
     started: i64,
     started_at: Timestamp,
     died: Option<i64>,
+}
+
+/// Whether a rental is said to have taken too long to start.
+fn gave_up(row: &Rental) -> bool {
+    let failure = |failure: &Failure| failure.kind == FailureKind::DeadlineExceeded;
+    matches!(row.state().end_reason(), Some(EndReason::Failed(why)) if failure(why))
 }
 
 /// See the module.
@@ -62,6 +70,10 @@ pub(super) struct Truth {
     /// Since when the store knows that a rental is ready.
     ready_since: BTreeMap<RentalId, i64>,
     ending_since: BTreeMap<RentalId, i64>,
+    /// Since when the store knows of a rental.
+    known_since: BTreeMap<RentalId, i64>,
+    /// How long a rental may take to start.
+    provisioning: i64,
     billed: BTreeSet<RentalId>,
     /// What somebody was told, and may rely on.
     promised: BTreeMap<RentalId, Option<Term>>,
@@ -75,12 +87,13 @@ pub(super) struct Truth {
 }
 
 impl Truth {
-    pub(super) fn new(store: Arc<MemoryStore>, hosts: Vec<(HostId, MemoryRuntime)>) -> Self {
+    pub(super) fn new(store: Arc<MemoryStore>, hosts: Vec<(HostId, MemoryRuntime)>, provisioning: i64) -> Self {
         let host = |(id, engine)| TrueHost {
             id,
             engine,
             engine_away_until: 0,
             disk_full_until: 0,
+            given: BTreeSet::new(),
             acted: None,
             unattended: 0,
             rebooted: false,
@@ -96,6 +109,8 @@ impl Truth {
             rows: BTreeMap::new(),
             ready_since: BTreeMap::new(),
             ending_since: BTreeMap::new(),
+            known_since: BTreeMap::new(),
+            provisioning,
             billed: BTreeSet::new(),
             promised: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -169,7 +184,11 @@ impl Truth {
         }
     }
 
-    pub(super) fn took_over(&mut self, process: ProcessId, epoch: Epoch) {
+    pub(super) fn took_over(&mut self, process: ProcessId, host: HostNo, epoch: Epoch) {
+        let given = &mut self.hosts[host].given;
+        if !given.insert(epoch) && !self.restored {
+            self.accuse(format!("I9: epoch {epoch} is given to process {process}, and was given before"));
+        }
         self.epochs.insert(process, epoch);
         if self.restored {
             // A store that was set back counts epochs from where it was.
@@ -343,6 +362,11 @@ impl Truth {
                 continue;
             }
             self.look_at_row(&name, &row);
+            let since = *self.known_since.entry(id).or_insert(world.now());
+            let early = world.now() - since < self.provisioning - 1_000_000;
+            if early && gave_up(&row) && !self.restored && !self.hosts.iter().any(|host| host.rebooted) {
+                self.accuse(format!("{name} is given up as too slow after {} microseconds", world.now() - since));
+            }
             if !row.is_live() && self.billed.insert(id) {
                 self.look_at_bill(world, &name, &row);
             }
