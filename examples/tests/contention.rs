@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use serde_json::json;
 use support::{Machine, environment, request};
@@ -84,5 +85,62 @@ async fn one_key_a_thousand_times_at_once_is_one_rental() {
     assert_eq!(machine.containers().await.len(), 1);
     machine.cancel(id).await;
     machine.until(id, &["terminated"], Duration::from_secs(30)).await;
+    machine.assert_clean().await;
+}
+
+/// The most that the host's process had in memory, in KiB.
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_have_as_many_winners_as_gpus_and_health_answers_throughout() {
+    let machine = Machine::new("simulated:2:RTX 5090");
+    let host = machine.start().await;
+    let before = peak_memory(host.pid());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let health = async {
+        let mut slowest = Duration::ZERO;
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let begun = std::time::Instant::now();
+            let answer = machine.client.get(machine.url("/health")).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            slowest = slowest.max(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        slowest
+    };
+    let burst = async {
+        let requests = futures_util::stream::iter(0..10_000).map(|n| {
+            let mut body = request("gpurent-test/busybox:1", "1h");
+            body["name"] = json!(format!("r{n}"));
+            let machine = &machine;
+            async move { machine.post("/v1/rentals", &body).await }
+        });
+        let answers: Vec<_> = requests.buffer_unordered(1000).collect().await;
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        answers
+    };
+    let (answers, slowest) = futures_util::join!(burst, health);
+    let count = |wanted: u16| answers.iter().filter(|(status, _)| status.as_u16() == wanted).count();
+    let (made, conflict, busy) = (count(201), count(409), count(429));
+    println!("{made} made, {conflict} refused, {busy} told to wait; health within {slowest:?}");
+    assert_eq!(
+        (made, conflict + busy),
+        (2, 9_998),
+        "{:?}",
+        answers.iter().find(|(status, _)| status.is_server_error())
+    );
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    let grown = peak_memory(host.pid()) - before;
+    assert!(grown < 256 * 1024, "it took {grown} KiB more");
+    for (_, winner) in answers.iter().filter(|(status, _)| *status == 201) {
+        let id = winner["id"].as_str().unwrap();
+        machine.until(id, &["ready"], Duration::from_secs(60)).await;
+        machine.cancel(id).await;
+        machine.until(id, &["terminated"], Duration::from_secs(60)).await;
+    }
     machine.assert_clean().await;
 }

@@ -260,6 +260,10 @@ impl Host<'_> {
         assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().await.unwrap().success());
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }
