@@ -1,9 +1,6 @@
 //! Putting a host together.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use event_listener::Event as Bell;
 
 use crate::allocator::{Allocator, BestFit};
 use crate::clock::{Clock, SystemClock};
@@ -23,6 +20,7 @@ use crate::rentals::Rentals;
 use crate::runtime::ContainerRuntime;
 use crate::seal::Sealer;
 use crate::store::Store;
+use crate::sync::Nudge;
 
 /// Puts a host together: the parts that have no default go into [`HostBuilder::new`].
 pub struct HostBuilder {
@@ -179,8 +177,7 @@ impl HostBuilder {
             pace: self.pace,
             feed: Arc::new(Feed::default()),
             failpoints: self.failpoints,
-            bell: Bell::new(),
-            intent_pending: AtomicBool::new(false),
+            intents: Nudge::new(),
             standing: Standing::new(),
             deadlines: Deadlines::new(self.deadlines),
             new_id: self.new_id,

@@ -4,13 +4,14 @@
 //! with the position to resume from; it never holds up the others, and the ring never grows.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use event_listener::Event as Bell;
 
 use crate::event::JournalEntry;
 use crate::id::{Position, RentalId};
 use crate::runtime::Progress;
+use crate::sync::Mutex;
 
 /// How many updates the ring holds.
 pub const FEED_CAPACITY: usize = 4096;

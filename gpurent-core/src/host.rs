@@ -1,7 +1,6 @@
 //! What the reconciler and all handles of one host share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use event_listener::Event as Bell;
 
@@ -17,6 +16,7 @@ use crate::rental::Timing;
 use crate::runtime::ContainerRuntime;
 use crate::seal::{SealError, Sealer};
 use crate::store::{Store, StoreError};
+use crate::sync::{Mutex, Nudge};
 
 /// Why a renter's access could not be told.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +43,8 @@ pub(crate) struct Shared {
     pub(crate) pace: Pace,
     pub(crate) feed: Arc<Feed>,
     pub(crate) failpoints: Failpoints,
-    /// Rung after every intent; `intent_pending` keeps a ring that nobody was listening to.
-    pub(crate) bell: Bell,
-    pub(crate) intent_pending: AtomicBool,
+    /// Rung after every intent.
+    pub(crate) intents: Nudge,
     pub(crate) standing: Standing,
     pub(crate) deadlines: Deadlines,
     /// Names new rentals; only simulations want to know them beforehand.
@@ -107,8 +106,7 @@ impl Standing {
 
 impl Shared {
     pub(crate) fn nudge(&self) {
-        self.intent_pending.store(true, Ordering::SeqCst);
-        self.bell.notify(usize::MAX);
+        self.intents.ring();
     }
 
     /// Opens a rental's secrets; `None` where the store has none any more.

@@ -6,13 +6,14 @@
 //! needs a confirmation that is not older than the lease.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use event_listener::Event as Bell;
 use futures_util::{FutureExt, select_biased};
 
 use crate::clock::{Clock, Sleep};
+use crate::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use crate::sync::listen;
 
 /// The confirmation was too long ago, or there was none yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +69,7 @@ impl Lease {
     pub(crate) async fn unused(&self, sleep: &dyn Sleep) {
         loop {
             // Listened to before the look, so that no change falls in between.
-            let bell = self.held.bell.listen();
+            let bell = listen(&self.held.bell);
             let Some(left) = self.left().filter(|_| self.held.used.load(Ordering::SeqCst)) else { return };
             let mut bell = bell.fuse();
             let mut timer = sleep.sleep(left).fuse();

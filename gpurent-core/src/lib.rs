@@ -67,6 +67,8 @@ pub mod follow;
 pub mod gpu;
 mod host;
 pub mod id;
+#[cfg(all(test, loom))]
+mod interleavings;
 pub mod invalid;
 pub mod last_resort;
 mod lease;
@@ -83,5 +85,6 @@ pub mod runtime;
 pub mod seal;
 pub mod spec;
 pub mod store;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;

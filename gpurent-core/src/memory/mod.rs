@@ -11,6 +11,8 @@ mod store;
 pub use clock::ManualClock;
 pub use deadlines::MemoryDeadlines;
 pub use gpus::SimulatedGpus;
+#[cfg(feature = "testing")]
+pub(crate) use runtime::Glance;
 pub use runtime::{Fault, MemoryRuntime, RuntimeStep};
 pub use store::MemoryStore;
 #[cfg(feature = "testing")]

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Fuse, FusedFuture};
@@ -205,8 +204,8 @@ impl Driver {
         let mut watch = std::pin::pin!(watch_while_unused(&shared, &lease, &*sleep).fuse());
         loop {
             // The bell is listened to before the flag is read, so that no nudge falls in between.
-            let mut bell = self.shared.bell.listen().fuse();
-            if self.shared.intent_pending.swap(false, Ordering::SeqCst) {
+            let mut bell = self.shared.intents.listen().fuse();
+            if self.shared.intents.taken() {
                 self.read.ask();
                 self.publish.ask();
             }

@@ -114,6 +114,9 @@ const EXPIRY_PATIENCE: std::time::Duration = std::time::Duration::from_millis(20
 /// How long the renter's container may take to be told something: a help, which holds nothing else up.
 const TELL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// A container that was seen running so long ago is believed to have run until it was stopped.
+const A_MOMENT: SignedDuration = SignedDuration::from_secs(5);
+
 /// For how long a port is not given out that somebody outside the books was found to have: 10 minutes.
 const PORT_QUARANTINE_MICROS: i64 = 10 * 60 * 1_000_000;
 
@@ -431,7 +434,8 @@ impl Step {
         let seen = last_seen.unwrap_or(paid_from);
         let clock_was_set = now.wall.duration_since(exit.finished_at) > now.since(seen);
         let ended_by_us = matches!(self.rental.state().end_reason(), Some(EndReason::Expired | EndReason::Cancelled));
-        if clock_was_set && ended_by_us {
+        // Then the engine's stamp says nothing. It was running a moment ago, and so ran until we stopped it.
+        if clock_was_set && ended_by_us && now.since(seen) < A_MOMENT {
             return Some(asked);
         }
         Some(on_both_clocks(exit.finished_at, now, Some(seen)))

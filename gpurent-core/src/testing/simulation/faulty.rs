@@ -116,6 +116,10 @@ impl Line {
         refused: impl FnOnce() -> T,
     ) -> T {
         let (call, fault) = self.world.fault(point, &about);
+        if fault.is_some() && point.is_book() {
+            // What was seen may not have been written down, or not be read: then it is paid for its start.
+            self.truth().hosts[self.host].unattended += 1_000_000_000;
+        }
         let fault = self.truth().outage(&self.world, point, self.host).or(fault);
         let (there, back) = self.world.latency(call);
         let answer = Answer::new();

@@ -15,7 +15,7 @@ use crate::billing::BillLine;
 use crate::gpu::GpuUuid;
 use crate::id::{Epoch, HostId, LaunchId, RentalId, Seq};
 use crate::lifecycle::{EndReason, Failure, FailureKind, State};
-use crate::memory::{MemoryRuntime, MemoryStore};
+use crate::memory::{Glance, MemoryRuntime, MemoryStore};
 use crate::port::HostPort;
 use crate::rental::Rental;
 use crate::runtime::Presence;
@@ -362,6 +362,9 @@ impl Truth {
                 continue;
             }
             self.look_at_row(&name, &row);
+            if !self.known_since.contains_key(&id) {
+                self.look_at_place(world, &name, &row);
+            }
             let since = *self.known_since.entry(id).or_insert(world.now());
             let early = world.now() - since < self.provisioning - 1_000_000;
             if early && gave_up(&row) && !self.restored && !self.hosts.iter().any(|host| host.rebooted) {
@@ -373,8 +376,9 @@ impl Truth {
             if row.paid_from().is_some() {
                 self.ready_since.entry(id).or_insert(world.now());
             }
-            if row.state().end_reason().is_some() {
-                self.ending_since.entry(id).or_insert(world.now());
+            if row.state().end_reason().is_some() && !self.ending_since.contains_key(&id) {
+                self.ending_since.insert(id, world.now());
+                self.look_at_reason(world, &name, &row);
             }
             self.rows.insert(id, row);
         }
@@ -415,6 +419,32 @@ impl Truth {
         let overlap = row.segments().windows(2).any(|pair| pair[0].ended_at.is_none_or(|end| end > pair[1].started_at));
         if overlap {
             self.accuse(format!("I5: segments of {name} overlap"));
+        }
+    }
+
+    /// Nobody is given a GPU on which somebody else's container runs.
+    fn look_at_place(&mut self, world: &World, name: &str, row: &Rental) {
+        if world.now() < self.echoes_until {
+            return;
+        }
+        let there = self.hosts.iter().flat_map(|host| host.engine.glance());
+        let others = there.filter(|seen| seen.launch.rental != row.id() && seen.presence == Presence::Running);
+        let on_its_gpus = |seen: &Glance| row.gpus().iter().any(|gpu| seen.gpus.contains(&gpu.uuid));
+        if let Some(other) = others.into_iter().find(on_its_gpus) {
+            self.accuse(format!("I4: {name} is given a GPU on which {} runs", other.launch));
+        }
+    }
+
+    /// Nobody is said to be gone whose container runs.
+    fn look_at_reason(&mut self, world: &World, name: &str, row: &Rental) {
+        let gone = match row.state().end_reason() {
+            Some(EndReason::Lost { .. } | EndReason::Exited { .. }) => true,
+            Some(EndReason::Failed(why)) => matches!(why.kind, FailureKind::Vanished | FailureKind::ExitedEarly),
+            _ => false,
+        };
+        let runs = self.runs.get(&row.launch()).is_some_and(|run| run.died.is_none());
+        if gone && runs && world.now() >= self.echoes_until {
+            self.accuse(format!("{name} ends as gone, and its container runs: {:?}", row.state().end_reason()));
         }
     }
 
