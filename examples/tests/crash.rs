@@ -103,6 +103,26 @@ async fn while_it_runs(failpoint: &str, machine: Machine) {
     machine.assert_clean().await;
 }
 
+/// Dies while it adopts what its database has lost; after the restart the same container goes on.
+async fn while_it_adopts(failpoint: &str, machine: Machine) {
+    let mut host = machine.start().await;
+    let id = machine.rent(&request("gpurent-test/busybox:1", "1h")).await;
+    let ready = machine.until(&id, &["ready"], SOON).await;
+    let before = machine.containers().await;
+    host.kill().await;
+    machine.forget_everything().await;
+    machine.start_doomed_at_once(failpoint).died().await;
+    assert_eq!(machine.containers().await, before);
+
+    let _host = machine.start().await;
+    let adopted = machine.until(&id, &["ready"], SOON).await;
+    assert_eq!((&adopted["container_id"], &adopted["segments"]), (&ready["container_id"], &ready["segments"]));
+    assert_eq!(machine.containers().await, before);
+    machine.cancel(&id).await;
+    machine.until(&id, &["terminated"], SOON).await;
+    machine.assert_clean().await;
+}
+
 macro_rules! crashes {
     ($($way:ident: $($name:ident $failpoint:literal),*;)*) => {
         mod on_postgres {
@@ -146,4 +166,7 @@ crashes! {
         stopped "stopped",
         removed_unrecorded "removed-unrecorded",
         removed "removed";
+    while_it_adopts:
+        adopted_unrecorded "adopted-unrecorded",
+        adopted "adopted";
 }

@@ -194,10 +194,7 @@ async fn a_lost_sqlite_file_costs_no_tenant() {
     let mut host = machine.start().await;
     let (id, container, rental) = ready(&machine, "1h").await;
     host.kill().await;
-    for file in ["gpurent.db", "gpurent.db-wal", "gpurent.db-shm"] {
-        // The two others may be gone with the last connection.
-        drop(std::fs::remove_file(format!("{}/{file}", machine.data_dir)));
-    }
+    machine.forget_everything().await;
     let _host = machine.start().await;
     is_adopted(&machine, &id, &container, &rental).await;
 }

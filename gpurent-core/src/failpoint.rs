@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub type FailpointHook = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The boundaries, in the order of a life.
-pub const FAILPOINTS: [&str; 15] = [
+pub const FAILPOINTS: [&str; 17] = [
     "claimed",
     "created-unrecorded",
     "created",
@@ -26,6 +26,8 @@ pub const FAILPOINTS: [&str; 15] = [
     "stopped",
     "removed-unrecorded",
     "removed",
+    "adopted-unrecorded",
+    "adopted",
 ];
 
 #[derive(Clone, Default)]

@@ -1,6 +1,7 @@
 //! Histories of hosts on which everything goes wrong.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+#![allow(clippy::print_stdout, reason = "what the run came to is a part of the result")]
 
 use std::time::Instant;
 

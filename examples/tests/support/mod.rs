@@ -29,6 +29,12 @@ pub fn http() -> reqwest::Client {
     reqwest::Client::new()
 }
 
+/// A client that sends these with every request.
+pub fn http_with(headers: reqwest::header::HeaderMap) -> reqwest::Client {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().default_headers(headers).build().unwrap()
+}
+
 pub async fn database() -> PgPool {
     PgPool::connect(&environment("DATABASE_URL")).await.expect("the database answers")
 }
@@ -147,6 +153,35 @@ impl Machine {
             command.env("GPURENT_FAILPOINT", failpoint);
         }
         Host { machine: self, child: command.spawn().unwrap() }
+    }
+
+    /// Starts a host that will kill itself at a boundary, without waiting for anything.
+    pub fn start_doomed_at_once(&self, failpoint: &str) -> Host<'_> {
+        self.spawn(Some(failpoint))
+    }
+
+    /// Lets the database forget all of this host's rentals, as one that was restored from an older backup.
+    pub async fn forget_everything(&self) {
+        if self.database.is_empty() {
+            for file in ["gpurent.db", "gpurent.db-wal", "gpurent.db-shm"] {
+                // The two others may be gone with the last connection.
+                drop(std::fs::remove_file(format!("{}/{file}", self.data_dir)));
+            }
+            return;
+        }
+        let database = PgPool::connect(&self.database).await.expect("the database answers");
+        for table in ["event", "gpu_hold", "port_hold", "idempotency", "log_tail"] {
+            let query = format!("DELETE FROM gpurent.{table} WHERE host_id = $1");
+            sqlx::query(sqlx::AssertSqlSafe(query)).bind(&self.host_id).execute(&database).await.unwrap();
+        }
+        for table in ["credential", "usage_segment"] {
+            let query = format!(
+                "DELETE FROM gpurent.{table} WHERE rental_id IN (SELECT id FROM gpurent.rental WHERE host_id = $1)"
+            );
+            sqlx::query(sqlx::AssertSqlSafe(query)).bind(&self.host_id).execute(&database).await.unwrap();
+        }
+        let query = "DELETE FROM gpurent.rental WHERE host_id = $1";
+        sqlx::query(query).bind(&self.host_id).execute(&database).await.unwrap();
     }
 
     /// Starts a host that is expected to refuse.

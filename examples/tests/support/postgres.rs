@@ -26,7 +26,7 @@ async fn as_postgres(program: &str, args: &[&str]) -> Output {
     command.current_dir("/").output().await.unwrap()
 }
 
-fn succeeded(output: Output) -> String {
+fn succeeded(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -39,7 +39,7 @@ impl Postgres {
         let this = Self { directory, port: super::free_port() };
         let data = this.data();
         succeeded(
-            as_postgres(
+            &as_postgres(
                 "initdb",
                 &["-D", &data, "-U", "gpurent", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"],
             )
@@ -47,7 +47,7 @@ impl Postgres {
         );
         this.go_on().await;
         succeeded(
-            as_postgres("createdb", &["-h", "127.0.0.1", "-p", &this.port.to_string(), "-U", "gpurent", "gpurent"])
+            &as_postgres("createdb", &["-h", "127.0.0.1", "-p", &this.port.to_string(), "-U", "gpurent", "gpurent"])
                 .await,
         );
         this
@@ -65,12 +65,12 @@ impl Postgres {
     pub async fn go_on(&self) {
         let options = format!("-c listen_addresses=127.0.0.1 -c port={} -c unix_socket_directories=''", self.port);
         let (data, log) = (self.data(), format!("{}/log", self.directory.path().display()));
-        succeeded(as_postgres("pg_ctl", &["-D", &data, "-l", &log, "-w", "-s", "-o", &options, "start"]).await);
+        succeeded(&as_postgres("pg_ctl", &["-D", &data, "-l", &log, "-w", "-s", "-o", &options, "start"]).await);
     }
 
     /// As a crash: without a shutdown checkpoint, in the middle of whatever it did.
     pub async fn crash(&self) {
-        succeeded(as_postgres("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-s", "-w", "stop"]).await);
+        succeeded(&as_postgres("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-s", "-w", "stop"]).await);
     }
 
     /// Stops all of its processes where they are, or lets them go on.
@@ -88,7 +88,7 @@ impl Postgres {
     /// Everything of ours, as SQL that makes it again.
     pub async fn dump(&self) -> String {
         succeeded(
-            as_postgres("pg_dump", &["--dbname", &self.url(), "--schema", "gpurent", "--clean", "--if-exists"]).await,
+            &as_postgres("pg_dump", &["--dbname", &self.url(), "--schema", "gpurent", "--clean", "--if-exists"]).await,
         )
     }
 
@@ -97,7 +97,7 @@ impl Postgres {
         let file = self.directory.path().join("dump.sql");
         std::fs::write(&file, format!("DROP SCHEMA gpurent CASCADE;\n{dump}")).unwrap();
         let file = file.to_string_lossy().into_owned();
-        succeeded(as_postgres("psql", &["--dbname", &self.url(), "-q", "-v", "ON_ERROR_STOP=1", "-f", &file]).await);
+        succeeded(&as_postgres("psql", &["--dbname", &self.url(), "-q", "-v", "ON_ERROR_STOP=1", "-f", &file]).await);
     }
 }
 

@@ -126,8 +126,10 @@ pub(super) async fn adopt(shared: &Shared, epoch: Epoch, launch: LaunchId) -> Re
         rental = extended;
     }
     let fingerprint = shared.sealer.fingerprint(rental.id().to_string().as_bytes());
+    shared.failpoints.pass("adopted-unrecorded");
     match shared.store.adopt(&Foundling { rental: rental.clone(), events, fingerprint }, epoch).await {
         Ok(()) => {
+            shared.failpoints.pass("adopted");
             tracing::warn!(%launch, "a running container was adopted: the store did not know its rental");
             Ok(Found::Adopted(Box::new(rental)))
         }

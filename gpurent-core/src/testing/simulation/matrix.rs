@@ -27,11 +27,13 @@ pub enum Life {
     Exited,
     /// Its container is removed by hand.
     Lost,
+    /// The store is set back to before it was made, and it is adopted.
+    Adopted,
 }
 
 impl Life {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Whole, Self::Cancelled, Self::Exited, Self::Lost];
+    pub const ALL: [Self; 5] = [Self::Whole, Self::Cancelled, Self::Exited, Self::Lost, Self::Adopted];
 
     fn happenings(self) -> Vec<Happening> {
         let rent = || What::Rent { host: 0, gpus: 1, term_secs: 0, key: Some(0), times: 1 };
@@ -45,6 +47,10 @@ impl Life {
             Self::Cancelled => life.push((7 * SECOND, What::Cancel { nth: LATEST })),
             Self::Exited => life.push((7 * SECOND, What::Exit { nth: 0, out_of_memory: true })),
             Self::Lost => life.push((7 * SECOND, What::Lose { nth: 0 })),
+            Self::Adopted => {
+                life.insert(0, (SECOND / 2, What::Backup));
+                life.push((6 * SECOND, What::Restore));
+            }
         }
         life.into_iter().map(|(at, what)| Happening { at, what }).collect()
     }

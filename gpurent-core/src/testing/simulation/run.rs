@@ -171,7 +171,7 @@ impl Run {
         .timing(self.policy.timing.clone())
         .pace(pace)
         .prices(RateCard::new(valid("USD".to_owned().try_into())).with(valid("RTX 5090".parse()), rate))
-        .deadlines(Arc::new(FaultyBook { line: line.clone(), book: here.book.clone() }))
+        .deadlines(Arc::new(FaultyBook { line, book: here.book.clone() }))
         .ids(Arc::new(move || {
             let n = ids.fetch_add(1, Ordering::Relaxed);
             let mut draw = Chance::of(number).draw(Purpose::Happening, u32::try_from(n + 1).unwrap_or(1));
@@ -373,7 +373,7 @@ impl Run {
                 }
             }
             What::Cancel { nth } => {
-                self.ask(nth, |rentals, id, _| async move { drop(rentals.cancel(id).await) }.boxed())
+                self.ask(nth, |rentals, id, _| async move { drop(rentals.cancel(id).await) }.boxed());
             }
             What::Extend { nth, secs } => self.ask(nth, move |rentals, id, truth| {
                 async move {
@@ -544,7 +544,7 @@ impl Run {
                     truth.promises(claimed.rental().id(), key);
                 }
                 Err(RentError::KeyReused) if !truth.restored => {
-                    truth.accuse("I8: one request is taken for two".to_owned())
+                    truth.accuse("I8: one request is taken for two".to_owned());
                 }
                 Err(_refused) => {}
             }

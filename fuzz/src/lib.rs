@@ -1,0 +1,169 @@
+//! What comes from outside is parsed without a panic, and what is accepted means the same when it is read
+//! again. One function a parser; `targets/` feeds them from libFuzzer, `tests/corpus.rs` from what was kept.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use gpurent_core::access::{LoginUser, PublicKey};
+use gpurent_core::builder::HostBuilder;
+use gpurent_core::clock::{SleepFuture, SystemClock};
+use gpurent_core::event::Event;
+use gpurent_core::gpu::{GpuModel, GpuSelector, GpuUuid};
+use gpurent_core::id::{HostId, IdempotencyKey, InstanceName, RenterId};
+use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
+use gpurent_core::port::{HostPort, PortPools, PortRange, PublishedPorts};
+use gpurent_core::seal::SealKey;
+use gpurent_core::spec::{Environment, ImageRef, Labels, RentalSpec, Term};
+use gpurent_http::{ApiKeys, Surfaces};
+use tower::ServiceExt;
+
+fn text(data: &[u8]) -> Option<&str> {
+    std::str::from_utf8(data).ok()
+}
+
+/// What is accepted is written as something that is accepted, and means the same.
+fn reads_again<T: FromStr<Err: Debug> + Display + PartialEq + Debug>(text: &str) -> Option<T> {
+    let value: T = text.parse().ok()?;
+    assert_eq!(value.to_string().parse::<T>().expect("it was accepted before"), value);
+    Some(value)
+}
+
+pub fn image(data: &[u8]) {
+    let Some(image) = text(data).and_then(reads_again::<ImageRef>) else { return };
+    assert!(!image.name().is_empty() && !image.selector().is_empty());
+    // A part of a URL and of a command line.
+    assert!(image.as_str().bytes().all(|byte| byte.is_ascii_graphic()) && !image.as_str().starts_with('-'));
+}
+
+pub fn gpu(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    if let Some(model) = reads_again::<GpuModel>(text) {
+        assert!(!model.normalised().is_empty());
+        assert!(model.answers_to(&model), "{model:?} is not itself");
+    }
+    if let Some(uuid) = reads_again::<GpuUuid>(text) {
+        // It becomes an environment variable's value, beside others.
+        assert!(!uuid.as_str().contains([',', '=', '\0']));
+    }
+    drop(text.parse::<GpuSelector>());
+}
+
+pub fn ports(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    drop(reads_again::<HostPort>(text));
+    drop(text.parse::<PortRange>());
+    if let Ok(ports) = serde_json::from_str::<PublishedPorts>(text) {
+        let mut seen: Vec<_> = ports.as_slice().iter().map(|port| port.container).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), ports.as_slice().len(), "one port twice");
+    }
+}
+
+pub fn environment(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let variables: BTreeMap<String, String> = match serde_json::from_str(text) {
+        Ok(variables) => variables,
+        Err(_) => text.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+    };
+    let Ok(environment) = Environment::try_from(variables) else { return };
+    for (name, value) in environment.iter() {
+        let upper = name.to_ascii_uppercase();
+        assert!(!upper.starts_with("NVIDIA_") && upper != "LD_PRELOAD" && upper != "LD_AUDIT", "{name}");
+        assert!(!name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
+    }
+}
+
+pub fn ssh_key(data: &[u8]) {
+    let Some(key) = text(data).and_then(reads_again::<PublicKey>) else { return };
+    // A line of its own in authorized_keys, with nothing before the algorithm.
+    assert!(!key.as_str().contains(['\n', '\r', '\0', '"']), "{key}");
+    assert_eq!(key.as_str().split(' ').count(), 2, "{key}");
+}
+
+pub fn words(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    drop(reads_again::<RenterId>(text));
+    drop(reads_again::<IdempotencyKey>(text));
+    drop(text.parse::<Term>());
+    if let Some(host) = reads_again::<HostId>(text) {
+        assert!(!host.as_str().contains(['/', '\0']), "it becomes a part of a file's name");
+    }
+    drop(reads_again::<InstanceName>(text));
+    if let Ok(user) = text.parse::<LoginUser>() {
+        assert!(!user.as_str().contains([':', '/', '\n']), "it becomes a line of /etc/passwd");
+    }
+}
+
+/// What we read back from a database, a container's labels, or a peer.
+pub fn documents(data: &[u8]) {
+    if let Ok(spec) = serde_json::from_slice::<RentalSpec>(data) {
+        let again = serde_json::to_vec(&spec).expect("it has a JSON form");
+        assert_eq!(serde_json::from_slice::<RentalSpec>(&again).expect("it was read before"), spec);
+    }
+    if let Ok(event) = serde_json::from_slice::<Event>(data) {
+        let again = serde_json::to_vec(&event).expect("it has a JSON form");
+        assert_eq!(serde_json::from_slice::<Event>(&again).expect("it was read before"), event);
+    }
+    if let Ok(labels) = serde_json::from_slice::<BTreeMap<String, String>>(data) {
+        drop(Labels::try_from(labels));
+    }
+}
+
+thread_local! {
+    static SURFACES: OnceCell<(tokio::runtime::Runtime, Router)> = const { OnceCell::new() };
+}
+
+/// A host in memory, as its HTTP surfaces see it.
+fn surfaces() -> (tokio::runtime::Runtime, Router) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let host: HostId = "host".parse().expect("a name");
+    let gpus = SimulatedGpus::new(&host, 2, "RTX 5090".parse().expect("a model")).gpus().to_vec();
+    let pools = PortPools::new("22000-22999".parse().expect("a range"), "8000-8999".parse().expect("a range"));
+    let engine = Arc::new(MemoryRuntime::with_clock(Arc::new(SystemClock::new())));
+    let (rentals, reconciler) = HostBuilder::new(
+        host,
+        Arc::new(MemoryStore::default()),
+        engine,
+        Arc::new(SealKey::generate().0),
+        gpus,
+        pools.expect("they do not overlap"),
+    )
+    .build();
+    let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
+    runtime.spawn(reconciler.run(sleep, std::future::pending()));
+    let router = runtime.block_on(async { Surfaces::new(rentals, ApiKeys::default()).router() });
+    (runtime, router)
+}
+
+/// Bodies of the protocols: whatever is sent, the answer is no failure of ours. The first byte says where to.
+pub fn requests(data: &[u8]) {
+    let Some((first, body)) = data.split_first() else { return };
+    let (method, path) = match first % 5 {
+        0 => ("POST", "/v1/rentals"),
+        1 => ("POST", "/rent"),
+        2 => ("POST", "/v1/rentals/00000000-0000-4000-8000-000000000000/extend"),
+        3 => ("PUT", "/v1/rentals/00000000-0000-4000-8000-000000000000/access"),
+        _ => ("POST", "/v1/rentals/not-an-id/extend"),
+    };
+    SURFACES.with(|cell| {
+        let (runtime, router) = cell.get_or_init(surfaces);
+        runtime.block_on(async {
+            let peer = axum::extract::ConnectInfo(std::net::SocketAddr::from(([127, 0, 0, 1], 5)));
+            let mut request = Request::builder().method(method).uri(path).header("host", "127.0.0.1");
+            request = request.header("content-type", "application/json").extension(peer);
+            let request = request.body(Body::from(body.to_vec())).expect("a request");
+            let answer = router.clone().oneshot(request).await.expect("it cannot fail");
+            // 503 is an answer: the two GPUs may be rented, or not be known yet.
+            assert!(answer.status() != 500, "{method} {path}: {}", String::from_utf8_lossy(body));
+            let said = to_bytes(answer.into_body(), 1 << 20).await.expect("a bounded body");
+            serde_json::from_slice::<serde_json::Value>(&said).expect("a JSON document");
+        });
+    });
+}
