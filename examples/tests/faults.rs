@@ -437,3 +437,24 @@ async fn ends_on_time_and_goes(container: &str, rental: &Value) {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!runs(container).await);
 }
+
+#[tokio::test]
+async fn a_port_that_somebody_else_has_is_found_out_at_the_start_and_another_is_taken() {
+    let mut machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
+    machine.settings = ["--ssh-ports", "23100-23103"].map(str::to_owned).to_vec();
+    // Only on IPv6: our own look at the ports, which are asked for on IPv4, does not see them; the engine does.
+    let taken: Vec<_> = (23100..23103).map(|port| std::net::TcpListener::bind(("::1", port)).unwrap()).collect();
+    let _host = machine.start().await;
+    let id = machine.rent(&request("gpurent-test/busybox:1", "1h")).await;
+    let rental = machine.until(&id, &["ready", "failed"], SOON).await;
+    assert_eq!(rental["state"], "ready", "{rental}");
+    let port = rental["ports"].as_array().unwrap().iter().find(|port| port["container"] == 22).unwrap();
+    assert_eq!(port["host"], 23103, "the only one that was free");
+    let attempt = rental["attempt"].as_u64().unwrap();
+    assert!((1..=4).contains(&attempt), "{attempt}");
+    assert_eq!(machine.containers().await.len(), 1, "of the launches before nothing is left");
+    drop(taken);
+    machine.cancel(&id).await;
+    machine.until(&id, &["terminated"], SOON).await;
+    machine.assert_clean().await;
+}
