@@ -78,6 +78,7 @@ pub mod money;
 pub mod placement;
 pub mod port;
 pub mod probe;
+pub mod quarantine;
 pub mod reconcile;
 pub mod rental;
 pub mod rentals;

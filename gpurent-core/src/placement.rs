@@ -2,8 +2,8 @@
 //!
 //! Every store calls [`Placement::place`] inside its claim, so that the policy exists once.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::allocator::Allocator;
 use crate::gpu::{Gpu, GpuModel, GpuSelector, GpuUuid};
@@ -11,6 +11,7 @@ use crate::id::{Attempt, LaunchId, RentalId};
 use crate::invalid::Invalid;
 use crate::money::{Quote, RateCard};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
+use crate::quarantine::Quarantine;
 use crate::rental::Rental;
 use crate::spec::{Limits, RentalSpec};
 
@@ -129,65 +130,6 @@ pub struct AlwaysRoom;
 impl DiskProbe for AlwaysRoom {
     fn has_room(&self) -> bool {
         true
-    }
-}
-
-/// GPUs and ports that somebody uses of whom the books know nothing: a container whose rental the store has
-/// lost or believes to be gone, a program that sits on a port.
-#[derive(Debug, Default)]
-pub struct Quarantine {
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    containers: BTreeMap<LaunchId, Held>,
-    /// Until when, on the boot clock.
-    ports: BTreeMap<HostPort, i64>,
-}
-
-impl Quarantine {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What containers hold beside the books, as last observed; takes the place of what was observed before.
-    pub fn observed(&self, containers: BTreeMap<LaunchId, Held>, boot_micros: i64) {
-        let mut kept = self.kept();
-        kept.containers = containers;
-        kept.ports.retain(|_, until| *until > boot_micros);
-    }
-
-    /// A container was known to the books, and is not any more: what it holds is kept until the next observation.
-    pub fn lost(&self, launch: LaunchId, holds: Held) {
-        self.kept().containers.insert(launch, holds);
-    }
-
-    /// Whether somebody outside the books has one of these GPUs.
-    #[must_use]
-    pub fn has_any_of(&self, gpus: &[Gpu]) -> bool {
-        self.kept().containers.values().any(|held| gpus.iter().any(|gpu| held.gpus.contains(&gpu.uuid)))
-    }
-
-    /// A container is gone.
-    pub fn gone(&self, launch: LaunchId) {
-        self.kept().containers.remove(&launch);
-    }
-
-    /// Somebody outside the books has a port; it is not given out before `until` on the boot clock.
-    pub fn port(&self, port: HostPort, until: i64) {
-        self.kept().ports.insert(port, until);
-    }
-
-    fn add_to(&self, held: &Held) -> Held {
-        let kept = self.kept();
-        let mut all = held.clone();
-        for container in kept.containers.values() {
-            all.gpus.extend(container.gpus.iter().cloned());
-            all.ports.extend(&container.ports);
-        }
-        all.ports.extend(kept.ports.keys());
-        all
     }
 }
 

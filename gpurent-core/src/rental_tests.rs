@@ -1,5 +1,7 @@
 //! Every state against every event, and random histories.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -8,7 +8,8 @@ use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
 use super::duty::backoff;
-use super::step::{adopted, paid_from};
+use super::stamp::paid_from;
+use super::step::adopted;
 use super::watch::watch;
 use crate::clock::Sleep;
 use crate::deadline::DeadlineError;

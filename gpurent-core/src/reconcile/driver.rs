@@ -6,18 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{AbortHandle, Abortable, BoxFuture, Fuse, FusedFuture};
+use futures_util::future::{BoxFuture, Fuse, FusedFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
 use super::chores::{PUBLISH_BATCH, Taken, contained, observe, publish, take_over};
-use super::duty::{Duty, backoff, later};
-use super::step::{Step, StepError, Stepped};
+use super::duty::{Duty, later};
+use super::underway::{Ended, InFlight, Setback};
 use super::watch::watch_while_unused;
 use crate::clock::{Moment, Sleep};
 use crate::deadline::{Deadline, DeadlineError};
@@ -28,7 +27,7 @@ use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
 use crate::lease::Lease;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::Held;
-use crate::rental::{Action, Next, Rental};
+use crate::rental::{Next, Rental};
 use crate::runtime::{Observation, RuntimeError};
 use crate::store::StoreError;
 
@@ -63,57 +62,29 @@ pub(super) enum Orphan {
     Kept,
 }
 
-/// How a step came to its end.
-pub(super) enum Ended {
-    With(Result<Stepped, StepError>),
-    CutOff,
-    Panicked,
-}
-
-/// A step under way.
-#[derive(Default)]
-pub(super) struct InFlight {
-    /// Whether it ends a rental whose time is over.
-    expiring: bool,
-    /// Whether it gives way to what is due by the clock.
-    deferrable: bool,
-    /// Set where the step may be cut off.
-    abort: Option<AbortHandle>,
-}
-
-/// How a rental's steps failed lately.
-struct Setback {
-    /// Whether what failed was the end of a rental whose time is over.
-    expiring: bool,
-    /// Whether what failed gives way to what is due by the clock.
-    deferrable: bool,
-    failures: u32,
-    not_before: i64,
-}
-
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
-    sleep: Arc<dyn Sleep>,
+    pub(super) sleep: Arc<dyn Sleep>,
     pub(super) epoch: Epoch,
     pub(super) lease: Lease,
-    generation: Generation,
+    pub(super) generation: Generation,
     /// The generation in which the store was read, and everything may be acted upon.
-    read_in: Option<Generation>,
+    pub(super) read_in: Option<Generation>,
     /// The same for the engine.
-    observed_in: Option<Generation>,
+    pub(super) observed_in: Option<Generation>,
     /// The engine that was taken over.
-    engine: EngineId,
-    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    pub(super) engine: EngineId,
+    pub(super) running: FuturesUnordered<BoxFuture<'static, Done>>,
 
     /// The host's rentals as last known.
     pub(super) live: BTreeMap<RentalId, Rental>,
     pub(super) in_flight: BTreeMap<RentalId, InFlight>,
-    setbacks: BTreeMap<RentalId, Setback>,
+    pub(super) setbacks: BTreeMap<RentalId, Setback>,
     /// Rentals of which a step may have written more than it could tell: nothing goes up before they were read
     /// again.
-    unsure: BTreeSet<RentalId>,
+    pub(super) unsure: BTreeSet<RentalId>,
     /// Launches whose image is here.
-    prepared: BTreeSet<LaunchId>,
+    pub(super) prepared: BTreeSet<LaunchId>,
     /// What an observation found about rentals that believe to be running.
     pub(super) ended_by_themselves: BTreeMap<RentalId, EndReason>,
     /// Later launches than the store knows of.
@@ -129,19 +100,19 @@ pub(super) struct Driver {
     pub(super) shown: BTreeSet<LaunchId>,
 
     /// The last position that subscribers were given.
-    fed: Position,
+    pub(super) fed: Position,
 
     /// Rentals that a step changed while a read was under way: what the read says of them is older.
     pub(super) moved_during_read: BTreeSet<RentalId>,
     /// Rentals that a step worked on while an observation was under way: it says nothing of them.
     pub(super) acted_during_observation: BTreeSet<RentalId>,
 
-    read: Duty,
-    observe: Duty,
+    pub(super) read: Duty,
+    pub(super) observe: Duty,
     pub(super) publish: Duty,
-    confirm: Duty,
+    pub(super) confirm: Duty,
     pub(super) keep: Duty,
-    sweep: Duty,
+    pub(super) sweep: Duty,
 }
 
 impl Driver {
@@ -334,110 +305,6 @@ impl Driver {
         self.running.push(effect.boxed());
     }
 
-    fn start_steps(&mut self, now: i64) {
-        let moment = self.shared.clock.now();
-        let (mut due, mut taken_up) = (Vec::new(), Vec::new());
-        for (id, rental) in &self.live {
-            if let Some(step) = self.in_flight.get(id) {
-                let next = rental.next(&moment, &self.shared.timing);
-                let ends = matches!(rental.state(), State::Ending { .. })
-                    || matches!(next, Next::Now(Action::End(_)))
-                    || (step.deferrable && is_due_by_the_clock(&next));
-                if let Some(abort) = step.abort.as_ref().filter(|_| ends) {
-                    abort.abort();
-                }
-                continue;
-            }
-            let next = rental.next(&moment, &self.shared.timing);
-            let expires = next == Next::Now(Action::End(EndReason::Expired));
-            // What else went wrong does not hold up the end of the paid time, nor does what can wait hold up
-            // a warning.
-            let held_up = |setback: &Setback| {
-                let gives_way = (expires && !setback.expiring) || (setback.deferrable && is_due_by_the_clock(&next));
-                setback.not_before > now && !gives_way
-            };
-            if self.setbacks.get(id).is_some_and(held_up) {
-                continue;
-            }
-            if let Some(launch) = self.later_launches.remove(id) {
-                taken_up.push((*id, launch));
-                continue;
-            }
-            let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().end_reason().is_none());
-            match (by_itself, next) {
-                // Otherwise we may have stopped it ourselves, when its time was over and the store away.
-                (Some(reason), _) if !expires => due.push((*id, Action::End(reason))),
-                // It may be launched anew already; or its GPU is still somebody else's, of whom the books do not know.
-                (_, Next::Now(Action::Create | Action::Start))
-                    if self.unsure.contains(id) || self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
-                (_, Next::Now(action)) => due.push((*id, action)),
-                (_, Next::After(_) | Next::Idle) => {}
-            }
-        }
-        for (id, action) in due {
-            self.start_step(id, action);
-        }
-        for (id, launch) in taken_up {
-            let Some(step) = self.step(id) else { continue };
-            self.run_step(id, step.take_up(launch).boxed(), InFlight::default(), false);
-        }
-    }
-
-    fn step(&self, id: RentalId) -> Option<Step> {
-        let rental = self.live.get(&id)?.clone();
-        Some(Step {
-            shared: Arc::clone(&self.shared),
-            sleep: Arc::clone(&self.sleep),
-            epoch: self.epoch,
-            lease: self.lease.clone(),
-            last_seen: self.last_seen.get(&rental.launch()).cloned(),
-            rental,
-        })
-    }
-
-    fn start_step(&mut self, id: RentalId, action: Action) {
-        let Some(step) = self.step(id) else { return };
-        let launch = step.rental.launch();
-        let pulls = action == Action::Create && !self.prepared.contains(&launch);
-        let may_be_cut_off = pulls
-            || matches!(
-                action,
-                Action::Verify { .. } | Action::ReplaceAccess | Action::Warn | Action::WithdrawWarning | Action::Notify
-            );
-        // Taking down is never held up by what goes up.
-        let goes_up = matches!(action, Action::Create | Action::Start | Action::Verify { .. });
-        if goes_up && self.in_flight.len() >= self.shared.pace.concurrent_steps {
-            return;
-        }
-        let expiring = action == Action::End(EndReason::Expired);
-        let deferrable = matches!(action, Action::ReplaceAccess | Action::WithdrawWarning);
-        let work = if pulls { step.prepare().boxed() } else { step.take(action).boxed() };
-        self.run_step(id, work, InFlight { expiring, deferrable, abort: None }, may_be_cut_off);
-    }
-
-    fn run_step(
-        &mut self,
-        id: RentalId,
-        work: BoxFuture<'static, Result<Stepped, StepError>>,
-        InFlight { expiring, deferrable, .. }: InFlight,
-        may_be_cut_off: bool,
-    ) {
-        let (abort, registration) = AbortHandle::new_pair();
-        self.in_flight.insert(id, InFlight { expiring, deferrable, abort: may_be_cut_off.then_some(abort) });
-        self.acted_during_observation.insert(id);
-        self.spawn(async move {
-            let contained = AssertUnwindSafe(work).catch_unwind();
-            Done::Stepped(
-                id,
-                match Abortable::new(contained, registration).await {
-                    Err(_aborted) => Ended::CutOff,
-                    Ok(Err(_panic)) => Ended::Panicked,
-                    Ok(Ok(result)) => Ended::With(result),
-                },
-            )
-        });
-    }
-
     fn finish(&mut self, done: Done) -> Result<(), ReconcileError> {
         let (now, most) = (self.now(), self.shared.pace.max_backoff);
         match done {
@@ -510,58 +377,7 @@ impl Driver {
         Ok(())
     }
 
-    fn stepped(&mut self, id: RentalId, ended: Ended, now: i64) -> Result<(), ReconcileError> {
-        let step = self.in_flight.remove(&id);
-        let failed = step.map_or((false, false), |step| (step.expiring, step.deferrable));
-        if !matches!(ended, Ended::With(Ok(_)) | Ended::CutOff) {
-            self.unsure.insert(id);
-            self.read.ask();
-        }
-        self.moved_during_read.insert(id);
-        self.acted_during_observation.insert(id);
-        match ended {
-            Ended::With(Ok(Stepped::Prepared)) => {
-                if let Some(rental) = self.live.get(&id) {
-                    self.prepared.insert(rental.launch());
-                }
-                self.setbacks.remove(&id);
-            }
-            Ended::With(Ok(Stepped::Moved(rental))) => {
-                self.setbacks.remove(&id);
-                self.publish.ask();
-                if rental.is_live() {
-                    self.live.insert(id, *rental);
-                } else {
-                    self.forget(id);
-                }
-            }
-            Ended::CutOff => {}
-            Ended::With(Err(StepError::Fenced)) => return Err(ReconcileError::TakenOver),
-            Ended::With(Err(StepError::Stale)) => {
-                // Cleared by a read that brings something else.
-                self.set_back(id, now, failed);
-            }
-            Ended::With(Err(StepError::Later(error))) => {
-                self.set_back(id, now, failed);
-                tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
-            }
-            Ended::Panicked => {
-                self.set_back(id, now, failed);
-                tracing::error!(rental = %id, "step panicked; to be tried again");
-            }
-        }
-        Ok(())
-    }
-
-    fn set_back(&mut self, id: RentalId, now: i64, (expiring, deferrable): (bool, bool)) {
-        let most = self.shared.pace.max_backoff;
-        let setback = self.setbacks.entry(id).or_insert(Setback { expiring, deferrable, failures: 0, not_before: 0 });
-        (setback.expiring, setback.deferrable) = (expiring, deferrable);
-        setback.failures = setback.failures.saturating_add(1);
-        setback.not_before = later(now, backoff(setback.failures, most));
-    }
-
-    fn forget(&mut self, id: RentalId) {
+    pub(super) fn forget(&mut self, id: RentalId) {
         self.live.remove(&id);
         self.setbacks.remove(&id);
         self.unsure.remove(&id);
@@ -632,11 +448,6 @@ impl Driver {
             }
         }
     }
-}
-
-/// Whether a rental's next action is bound to a time.
-fn is_due_by_the_clock(next: &Next) -> bool {
-    matches!(next, Next::Now(Action::Warn | Action::Notify | Action::End(_)))
 }
 
 fn complain(what: &str, error: &(dyn Error + 'static), most: Duration) -> Duration {

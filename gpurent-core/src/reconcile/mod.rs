@@ -2,8 +2,8 @@
 //!
 //! Level-triggered: what to do next for a rental is computed from what is stored and what is observed
 //! ([`Rental::next`](crate::rental::Rental::next)), never from a message. A crash anywhere is therefore
-//! repaired by starting again. `driver` decides what runs when, `step` carries one action out for one
-//! rental, `sight` tells what an observation means, `chores` are the host's own (taking it over, observing,
+//! repaired by starting again. `driver` decides what runs when, `underway` which rental's step, `step` carries one action out for one
+//! rental (`stamp` puts the engine's times on our clocks), `sight` tells what an observation means, `chores` are the host's own (taking it over, observing,
 //! publishing), `duty` is when they are due; `watch` is what is still done while nobody may act; `plan` tells
 //! an operator what would be done.
 
@@ -13,7 +13,9 @@ mod duty;
 mod pace;
 mod plan;
 mod sight;
+mod stamp;
 mod step;
+mod underway;
 mod watch;
 
 pub use pace::Pace;

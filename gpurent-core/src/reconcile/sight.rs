@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::chores::{Found, adopt, contained};
 use super::driver::{Done, Driver, Orphan};
 use super::duty::later;
-use super::step::ended_with_the_machine;
+use super::stamp::ended_with_the_machine;
 use crate::clock::Moment;
 use crate::id::LaunchId;
 use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, select_biased};
 use jiff::{SignedDuration, Timestamp};
 
+use super::stamp::{ended_with_the_machine, on_both_clocks, paid_from};
 use crate::access::{Credential, Secrets};
 use crate::clock::{Moment, Sleep};
 use crate::deadline::Deadline;
@@ -557,34 +558,6 @@ pub(super) fn adopted(launch: LaunchId, found: &Examined) -> Event {
         gpus_attached: found.gpus_attached,
         started_at: found.started_at.map(crate::clock::to_micros),
     }))
-}
-
-/// An instant of the engine's wall clock on both of ours. It lies as far back on the boot clock as on the
-/// wall's, but not before `not_before`: then the wall clock was set since. One from the future (another
-/// machine's clock) counts as now.
-fn on_both_clocks(stamp: Timestamp, now: &Moment, not_before: Option<&Moment>) -> Moment {
-    let mut ago = now.wall.duration_since(stamp).max(SignedDuration::ZERO);
-    if let Some(not_before) = not_before.filter(|earlier| earlier.boot.boot == now.boot.boot) {
-        ago = ago.min(now.since(not_before)).max(SignedDuration::ZERO);
-    }
-    Moment { wall: stamp, ..now.shifted(-ago) }
-}
-
-/// Whether the machine went down under a container: it was started in an earlier boot, and the end that the
-/// engine tells of lies in this one. An engine that was killed with the machine has no record, and makes
-/// one up when it is back.
-pub(super) fn ended_with_the_machine(rental: &Rental, exit: &Exit, now: &Moment) -> bool {
-    let booted_at = now.wall.saturating_sub(SignedDuration::from_micros(now.boot.micros)).unwrap_or(now.wall);
-    rental.paid_from().is_some_and(|from| from.boot.boot != now.boot.boot) && exit.finished_at >= booted_at
-}
-
-/// From when a rental is paid for that is found to be ready now: since its container's start.
-pub(super) fn paid_from(rental: &Rental, now: &Moment) -> Moment {
-    let started_at = rental.started_at().unwrap_or(now.wall);
-    match rental.started() {
-        Some(started) => Moment { wall: started_at, boot: started.boot.clone() },
-        None => on_both_clocks(started_at, now, rental.claimed_at()),
-    }
 }
 
 /// An error and its causes in one line: for the rental's own record, which has no room for a chain.

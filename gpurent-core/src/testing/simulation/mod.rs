@@ -18,6 +18,7 @@
 //! A policy of one's own ([`Simulation::allocator`], [`Simulation::timing`], [`Simulation::pace`]) is put
 //! to the same test.
 
+mod befall;
 mod chance;
 mod faulty;
 mod history;

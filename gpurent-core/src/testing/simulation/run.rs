@@ -1,4 +1,4 @@
-//! Lives one history through: processes, the order in which they go on, and what befalls them.
+//! Lives one history through: the processes, and the order in which they go on. What befalls them is in `befall`.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -9,36 +9,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use jiff::SignedDuration;
 use uuid::Uuid;
 
 use super::chance::{Chance, Purpose};
 use super::faulty::{FaultyBook, FaultyRuntime, FaultyStore, Line, at_once};
-use super::history::{Happening, LATEST, What};
+use super::history::Happening;
 use super::point::Coverage;
 use super::truth::Truth;
 use super::world::{Faults, HostNo, MachineClock, ProcessId, World};
 use super::{Simulation, Verdict};
-use crate::access::{CredentialRequest, Password};
 use crate::builder::HostBuilder;
 use crate::follow::Followed;
-use crate::gpu::{Gpu, GpuRequest};
-use crate::id::{HostId, LaunchId, Position, RentalId};
+use crate::gpu::Gpu;
+use crate::id::{HostId, Position, RentalId};
 use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore, SimulatedGpus, StoreSnapshot};
 use crate::money::{HourlyRate, MicroUnits, RateCard};
 use crate::port::PortPools;
 use crate::reconcile::Pace;
-use crate::rentals::{Extension, RentError, Rentals};
-use crate::runtime::Presence;
+use crate::rentals::Rentals;
 use crate::seal::SealKey;
-use crate::spec::{RentalRequest, RentalSpec, Term};
 
-const SECOND: i64 = 1_000_000;
+pub(super) const SECOND: i64 = 1_000_000;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-struct Woken(AtomicBool);
+pub(super) struct Woken(pub(super) AtomicBool);
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
@@ -46,54 +41,54 @@ impl Wake for Woken {
     }
 }
 
-struct Running {
-    process: ProcessId,
-    is_agent: bool,
-    woken: Arc<Woken>,
-    task: Task,
+pub(super) struct Running {
+    pub(super) process: ProcessId,
+    pub(super) is_agent: bool,
+    pub(super) woken: Arc<Woken>,
+    pub(super) task: Task,
 }
 
-struct Process {
-    host: HostNo,
-    alive: bool,
+pub(super) struct Process {
+    pub(super) host: HostNo,
+    pub(super) alive: bool,
     /// SIGSTOP, until then.
-    paused_until: i64,
+    pub(super) paused_until: i64,
     /// Started again when it ends by itself.
-    supervised: bool,
-    rentals: Rentals,
-    shutdown: Arc<AtomicBool>,
-    ended: Arc<AtomicBool>,
+    pub(super) supervised: bool,
+    pub(super) rentals: Rentals,
+    pub(super) shutdown: Arc<AtomicBool>,
+    pub(super) ended: Arc<AtomicBool>,
 }
 
-struct Host {
-    id: HostId,
-    gpus: Vec<Gpu>,
-    book: MemoryDeadlines,
+pub(super) struct Host {
+    pub(super) id: HostId,
+    pub(super) gpus: Vec<Gpu>,
+    pub(super) book: MemoryDeadlines,
     /// No agent is to be started before then.
-    down_until: i64,
-    down_since: Option<i64>,
+    pub(super) down_until: i64,
+    pub(super) down_since: Option<i64>,
 }
 
 /// One history under way.
 pub(super) struct Run {
-    world: World,
-    truth: Arc<Mutex<Truth>>,
-    store: Arc<MemoryStore>,
-    hosts: Vec<Host>,
-    processes: Vec<Process>,
-    tasks: Vec<Running>,
-    turns: u32,
-    ids: Arc<AtomicU64>,
-    number: u64,
-    policy: Simulation,
-    backup: Option<StoreSnapshot>,
+    pub(super) world: World,
+    pub(super) truth: Arc<Mutex<Truth>>,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) processes: Vec<Process>,
+    pub(super) tasks: Vec<Running>,
+    pub(super) turns: u32,
+    pub(super) ids: Arc<AtomicU64>,
+    pub(super) number: u64,
+    pub(super) policy: Simulation,
+    pub(super) backup: Option<StoreSnapshot>,
     /// Changes of rentals are not asked for before then: one that is made between a restoration and its
     /// being noticed can be lost with it.
-    deaf_until: i64,
-    sealer: Arc<SealKey>,
+    pub(super) deaf_until: i64,
+    pub(super) sealer: Arc<SealKey>,
 }
 
-fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+pub(super) fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("the simulation's own data is valid: {error:?}"))
 }
 
@@ -131,12 +126,12 @@ impl Run {
         }
     }
 
-    fn truth(&self) -> MutexGuard<'_, Truth> {
+    pub(super) fn truth(&self) -> MutexGuard<'_, Truth> {
         self.truth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts an agent of a host. A rival runs on a machine, and with a book, of its own.
-    fn start(&mut self, host: HostNo, supervised: bool, handover: bool) -> ProcessId {
+    pub(super) fn start(&mut self, host: HostNo, supervised: bool, handover: bool) -> ProcessId {
         let process = self.processes.len();
         let here = &mut self.hosts[host];
         if let Some(since) = here.down_since.take() {
@@ -224,7 +219,7 @@ impl Run {
         });
     }
 
-    fn spawn(&mut self, process: ProcessId, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&mut self, process: ProcessId, task: impl Future<Output = ()> + Send + 'static) {
         let is_agent = false;
         self.tasks.push(Running {
             process,
@@ -234,7 +229,7 @@ impl Run {
         });
     }
 
-    fn kill(&mut self, process: ProcessId, down: i64) {
+    pub(super) fn kill(&mut self, process: ProcessId, down: i64) {
         let now = self.world.now();
         if !std::mem::replace(&mut self.processes[process].alive, false) {
             return;
@@ -257,7 +252,7 @@ impl Run {
     }
 
     /// The agent that is there, and is not stopped.
-    fn agent(&self, host: HostNo) -> Option<ProcessId> {
+    pub(super) fn agent(&self, host: HostNo) -> Option<ProcessId> {
         let now = self.world.now();
         self.processes.iter().rposition(|process| process.alive && process.host == host && process.paused_until <= now)
     }
@@ -338,217 +333,6 @@ impl Run {
                 self.kill(process, SECOND);
             }
         }
-    }
-
-    fn launch(&self, nth: u64) -> Option<(HostNo, LaunchId)> {
-        let launches: Vec<_> = {
-            let truth = self.truth();
-            let each = truth.hosts.iter().enumerate();
-            each.flat_map(|(n, host)| {
-                let running = host.engine.glance().into_iter().filter(|seen| seen.presence == Presence::Running);
-                running.map(move |seen| (n, seen.launch)).collect::<Vec<_>>()
-            })
-            .collect()
-        };
-        launches.get(usize::try_from(nth).ok()?.checked_rem(launches.len())?).copied()
-    }
-
-    fn rental(&self, nth: u64) -> Option<(HostNo, RentalId)> {
-        let live: Vec<_> = self.store.all().into_iter().filter(crate::rental::Rental::is_live).collect();
-        let rental = match nth {
-            LATEST => live.iter().max_by_key(|rental| rental.created_at())?,
-            nth => live.get(usize::try_from(nth).ok()?.checked_rem(live.len())?)?,
-        };
-        let host = self.hosts.iter().position(|host| host.id == *rental.host())?;
-        Some((host, rental.id()))
-    }
-
-    fn befall(&mut self, what: &What) {
-        let now = self.world.now();
-        self.world.tell(|| format!("-- {what:?}"));
-        match *what {
-            What::Rent { host, gpus, term_secs, key, times } => {
-                for _ in 0..times {
-                    self.rent(host, gpus, term_secs, key);
-                }
-            }
-            What::Cancel { nth } => {
-                self.ask(nth, |rentals, id, _| async move { drop(rentals.cancel(id).await) }.boxed());
-            }
-            What::Extend { nth, secs } => self.ask(nth, move |rentals, id, truth| {
-                async move {
-                    let by = Extension::By(valid(Term::fixed(SignedDuration::from_secs(secs))));
-                    if let Ok(Some(rental)) = rentals.extend(id, by).await {
-                        let term = rental.spec().term;
-                        truth.lock().unwrap_or_else(PoisonError::into_inner).promises_term(id, term);
-                    }
-                }
-                .boxed()
-            }),
-            What::ChangeAccess { nth } => self.ask(nth, |rentals, id, _| {
-                let password = valid(Password::new("another-password".to_owned()));
-                async move { drop(rentals.change_access(id, CredentialRequest::Password(password)).await) }.boxed()
-            }),
-            What::Exit { nth, out_of_memory } => {
-                if let Some((host, launch)) = self.launch(nth) {
-                    self.truth().hosts[host].engine.exit(launch, 137, out_of_memory);
-                    self.truth().changed = true;
-                }
-            }
-            What::Lose { nth } => {
-                if let Some((host, launch)) = self.launch(nth) {
-                    self.truth().hosts[host].engine.lose(launch);
-                    self.truth().changed = true;
-                }
-            }
-            What::SetWallClock { host, secs } => self.world.set_wall(host, SignedDuration::from_secs(secs)),
-            What::Reboot { host, down } => self.reboot(host, down),
-            What::EngineAway { host, lasts } => {
-                self.truth().engine_is_away(host, now, lasts);
-                self.world.trouble_until(host, now + lasts);
-            }
-            What::EngineRestart { host, lasts } => {
-                self.truth().engine_is_away(host, now, lasts);
-                self.world.trouble_until(host, now + lasts);
-                self.end_containers(host);
-            }
-            What::StoreAway { lasts } => self.truth().store_is_away(now, lasts),
-            What::StoreHangs { lasts } => self.truth().store_hangs(now, lasts),
-            What::DiskFull { host, lasts } => {
-                self.truth().disk_is_full(host, now + lasts);
-                // What was not written down is not known when the store is away: not before the next life.
-                self.world.trouble_until(host, i64::MAX / 2);
-            }
-            What::Kill { host, down } => {
-                if let Some(process) = self.agent(host) {
-                    self.kill(process, down);
-                }
-            }
-            What::Terminate { host, down } => {
-                if let Some(process) = self.agent(host) {
-                    self.world.trouble_until(host, now + 20 * SECOND);
-                    self.hosts[host].down_until = now + down;
-                    self.processes[process].shutdown.store(true, Ordering::Relaxed);
-                    for task in self.tasks.iter().filter(|task| task.process == process) {
-                        task.woken.0.store(true, Ordering::Relaxed);
-                    }
-                }
-            }
-            What::Pause { host, lasts } => {
-                if let Some(process) = self.agent(host) {
-                    self.pause(process, now + lasts);
-                }
-            }
-            What::Rival { host, wakes } => {
-                let Some(former) = self.agent(host) else { return };
-                self.pause(former, now + wakes);
-                self.processes[former].supervised = false;
-                self.start(host, false, true);
-                self.world.trouble_until(host, now + wakes + 20 * SECOND);
-            }
-            What::Backup => self.backup = Some(self.store.snapshot()),
-            What::Restore => {
-                let Some(backup) = self.backup.clone() else { return };
-                self.store.restore(backup);
-                // It takes a while, in which nobody gets an answer; and two seconds later it is noticed.
-                self.truth().store_is_away(now, 3 * SECOND);
-                self.deaf_until = now + 7 * SECOND;
-                self.truth().set_back(now);
-            }
-        }
-    }
-
-    fn pause(&mut self, process: ProcessId, until: i64) {
-        let until = until.min(self.policy.chaos);
-        let host = self.processes[process].host;
-        self.processes[process].paused_until = until;
-        let lasts = until - self.world.now();
-        self.truth().hosts[host].unattended += lasts;
-        self.world.trouble_until(host, until);
-        // Something happens when it goes on.
-        self.world.at(until, || {});
-    }
-
-    fn end_containers(&self, host: HostNo) {
-        let mut truth = self.truth();
-        for seen in truth.hosts[host].engine.glance().into_iter().filter(|seen| seen.presence == Presence::Running) {
-            truth.hosts[host].engine.exit(seen.launch, 255, false);
-        }
-        truth.changed = true;
-    }
-
-    /// The engine comes back with the machine, and makes up an end for containers of which it has none.
-    fn reboot(&mut self, host: HostNo, down: i64) {
-        let now = self.world.now();
-        let processes: Vec<_> = (0..self.processes.len()).filter(|n| self.processes[*n].host == host).collect();
-        for process in processes {
-            self.kill(process, down);
-        }
-        let up = now + down;
-        self.hosts[host].down_until = self.hosts[host].down_until.max(up);
-        let mut truth = self.truth();
-        truth.engine_is_away(host, now, down);
-        truth.hosts[host].rebooted = true;
-        truth.machine_dies(&self.world, host);
-        drop(truth);
-        self.world.trouble_until(host, up);
-        let (world, truth) = (self.world.clone(), Arc::clone(&self.truth));
-        self.world.at(up, move || {
-            world.reboot(host);
-            let mut truth = truth.lock().unwrap_or_else(PoisonError::into_inner);
-            for seen in truth.hosts[host].engine.glance().into_iter().filter(|seen| seen.presence == Presence::Running)
-            {
-                truth.hosts[host].engine.exit(seen.launch, 255, false);
-            }
-            truth.changed = true;
-        });
-    }
-
-    /// A request for one of the live rentals, handled by the host's agent.
-    fn ask(
-        &mut self,
-        nth: u64,
-        how: impl FnOnce(Rentals, RentalId, Arc<Mutex<Truth>>) -> futures_util::future::BoxFuture<'static, ()>,
-    ) {
-        let Some((host, id)) = self.rental(nth).filter(|_| self.world.now() >= self.deaf_until) else { return };
-        let Some(process) = self.agent(host) else { return };
-        let rentals = self.processes[process].rentals.clone();
-        let asked = how(rentals, id, Arc::clone(&self.truth));
-        self.spawn(process, asked);
-    }
-
-    fn rent(&mut self, host: HostNo, gpus: u8, term_secs: i64, key: Option<u8>) {
-        let Some(process) = self.agent(host) else { return };
-        let rentals = self.processes[process].rentals.clone();
-        let truth = Arc::clone(&self.truth);
-        let gpu = valid(GpuRequest::new(valid("RTX 5090".parse()), gpus));
-        // The same key is always the same request.
-        let secs = key.map_or(term_secs, |key| 20 + i64::from(key));
-        let term = valid(Term::fixed(SignedDuration::from_secs(secs)));
-        let gpu = if key.is_some() { GpuRequest::one(valid("RTX 5090".parse())) } else { gpu };
-        let mut spec = RentalSpec::new(valid("renter".parse()), gpu, valid("image:1".parse()), term);
-        spec.pin_image = secs % 3 == 0;
-        let name = key.map(|key| format!("keyed-{host}-{key}"));
-        spec.name = name.as_deref().map(|name| valid(name.parse()));
-        let password = CredentialRequest::Password(valid(Password::new("first-password".to_owned())));
-        let request = RentalRequest::new(spec, password);
-        self.spawn(process, async move {
-            let claimed = match name {
-                Some(name) => rentals.rent_once(valid(name.parse()), request).await,
-                None => rentals.rent(request).await,
-            };
-            let mut truth = truth.lock().unwrap_or_else(PoisonError::into_inner);
-            match claimed {
-                Ok(claimed) => {
-                    let key = key.map(|key| key * 8 + u8::try_from(host).unwrap_or(0));
-                    truth.promises(claimed.rental().id(), key);
-                }
-                Err(RentError::KeyReused) if !truth.restored => {
-                    truth.accuse("I8: one request is taken for two".to_owned());
-                }
-                Err(_refused) => {}
-            }
-        });
     }
 
     /// Lives through everything, lets calm come, and ends what is left.
