@@ -31,6 +31,11 @@ impl Database {
 
 /// Opens it, once; an empty name is the file in the data directory.
 pub async fn open(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
+    open_as(name, data_dir, false).await
+}
+
+/// `acts`: for the agent itself.
+async fn open_as(name: &str, data_dir: &Path, acts: bool) -> Result<Database, StoreError> {
     if name == "memory" {
         tracing::warn!("rentals are kept in memory only: a restart of this program forgets them");
         return Ok(Database::of(MemoryStore::default()));
@@ -38,9 +43,8 @@ pub async fn open(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
     if name.starts_with("postgres://") || name.starts_with("postgresql://") {
         return Ok(Database::of(PostgresStore::connect(name).await?));
     }
-    let file = match name.strip_prefix("sqlite:") {
-        Some(path) => PathBuf::from(path),
-        None if name.is_empty() => data_dir.join("gpurent.db"),
+    let file = match file_of(name, data_dir) {
+        Some(file) => file,
         None => {
             let what = "must be sqlite:PATH, postgres://user:password@host/name, or memory";
             return Err(StoreError::Corrupt(gpurent_core::invalid::Invalid::new("database", what).into()));
@@ -50,13 +54,25 @@ pub async fn open(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
     if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
-    Ok(Database::of(SqliteStore::open(&file).await?))
+    let store = SqliteStore::open(&file).await?;
+    if acts {
+        store.keep_reserve().await;
+    }
+    Ok(Database::of(store))
+}
+
+/// The file that a name means, if it means one.
+pub fn file_of(name: &str, data_dir: &Path) -> Option<PathBuf> {
+    match name.strip_prefix("sqlite:") {
+        Some(path) => Some(PathBuf::from(path)),
+        None => name.is_empty().then(|| data_dir.join("gpurent.db")),
+    }
 }
 
 /// Opens it, and waits for one that does not answer: after a reboot it may come up later than we do.
 pub async fn wait_for(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
     loop {
-        match open(name, data_dir).await {
+        match open_as(name, data_dir, true).await {
             Err(StoreError::Unavailable(cause)) => {
                 tracing::warn!(error = &*cause as &dyn Error, "the database does not answer; waiting for it");
                 tokio::time::sleep(PAUSE).await;

@@ -66,7 +66,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let capacity = runtime.capacity().await?;
     let is_local = settings.engine.address().is_local();
     let engine_data = runtime.data_folder().await?.filter(|_| is_local);
-    let folders = engine_data.into_iter().chain([settings.data_dir.clone()]).collect();
+    let database_file = database::file_of(&settings.database, &settings.data_dir);
+    let database_folder = database_file.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+    let folders = [settings.data_dir.clone()].into_iter().chain(engine_data).chain(database_folder).collect();
     let disks = DiskReserve::new(folders, settings.disk_reserve_mib.saturating_mul(1024 * 1024));
     let mut builder = HostBuilder::new(host, database.store.clone(), Arc::new(runtime), Arc::new(sealer), gpus, pools)
         .public_host(settings.public_host.clone())

@@ -205,7 +205,7 @@ async fn of_two_agents_only_the_one_that_holds_the_host_acts() {
     let mut one = first.start().await;
     let mut refused = first.start_at_once();
     assert!(!refused.ended(SOON).await.success(), "one lock, one agent");
-    let (id, container, _) = ready(&first, "20s").await;
+    let (id, container, rental) = ready(&first, "20s").await;
 
     // Another lock folder: a mistake that only the epoch can catch. The first one hangs meanwhile.
     one.signal("STOP").await;
@@ -217,7 +217,9 @@ async fn of_two_agents_only_the_one_that_holds_the_host_acts() {
     let _two = second.start().await;
     let extended = second.post(&format!("/v1/rentals/{id}/extend"), &json!({"by": "1h"})).await;
     assert_eq!(extended.0, 200, "{}", extended.1);
-    tokio::time::sleep(Duration::from_secs(17)).await;
+    // The end that the first one knows of, and a second.
+    let known = time(&rental["expires_at"]).duration_since(Timestamp::now()).as_millis();
+    tokio::time::sleep(Duration::from_millis(u64::try_from(known).unwrap_or(0) + 1000)).await;
     // It wakes up after the end that it knew of, and past its lease.
     one.signal("CONT").await;
     assert!(!one.ended(SOON).await.success(), "it finds the host taken over");
@@ -312,13 +314,13 @@ async fn a_wall_clock_that_jumps_a_day_either_way_ends_nothing_early_and_gives_n
         let offset = format!("{}/offset", machine.data_dir);
         std::fs::write(&offset, "+0").unwrap();
         machine.environment = vec![
-            ("LD_PRELOAD".to_owned(), "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1".to_owned()),
+            ("LD_PRELOAD".to_owned(), libfaketime()),
             ("FAKETIME_TIMESTAMP_FILE".to_owned(), offset.clone()),
             ("FAKETIME_NO_CACHE".to_owned(), "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC".to_owned(), "1".to_owned()),
         ];
         let _host = machine.start().await;
-        let (id, container, rental) = ready(&machine, "12s").await;
+        let (id, _, rental) = ready(&machine, "12s").await;
         std::fs::write(&offset, jump).unwrap();
         let begun = Instant::now();
         let ended = machine.until(&id, &["expired"], SOON).await;
@@ -326,9 +328,19 @@ async fn a_wall_clock_that_jumps_a_day_either_way_ends_nothing_early_and_gives_n
         let end = time(&ended["exit"]["finished_at"]).duration_since(time(&rental["started_at"]));
         assert!(end.as_millis() >= 12_000 && end.as_millis() < 13_000, "{jump}: ran {end:#}");
         assert_eq!(used(&ended).0, 12_000_000, "{jump}: {ended}");
-        drop(container);
+        // The agent really saw another time.
+        let events = machine.get(&format!("/v1/events?rental={id}&limit=500")).await;
+        let last = time(&events["events"].as_array().unwrap().last().unwrap()["at"]);
+        let seen = last.duration_since(Timestamp::now()).as_secs();
+        assert!((seen.abs() - 86_400).abs() < 60, "{jump}: {seen}");
         machine.assert_clean().await;
     }
+}
+
+fn libfaketime() -> String {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let found = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|path| path.exists());
+    found.expect("scripts/services installs it").to_string_lossy().into_owned()
 }
 
 #[tokio::test]
@@ -416,10 +428,14 @@ async fn on_a_full_disk_what_runs_is_still_stopped_and_billed() {
     std::fs::create_dir(&data_dir).unwrap();
     let disk = SmallDisk::at(&data_dir).await;
     machine.data_dir = data_dir;
-    let _host = machine.start().await;
+    let mut host = machine.start().await;
     let (one, _, _) = ready(&machine, "1h").await;
     let (two, ends, rental) = ready(&machine, "12s").await;
     disk.fill();
+    // It is started anew just then.
+    host.kill().await;
+    drop(host);
+    let _host = machine.start().await;
     ends_on_time_and_goes(&ends, &rental).await;
     assert_eq!(used(&machine.until(&two, &["expired"], SOON).await), (12_000_000, 1));
     machine.cancel(&one).await;

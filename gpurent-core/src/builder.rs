@@ -139,9 +139,10 @@ impl HostBuilder {
         self
     }
 
-    /// Where the host itself keeps until when its containers are paid for. In memory by default, which is of
-    /// no use to the next process: a host that is to end rentals on time while its store is away, whatever
-    /// happens to the agent, needs a book on disk, such as `gpurent_docker::DeadlineFile`.
+    /// Where the host itself keeps until when its containers are paid for, and when they were last seen. In
+    /// memory by default, which is of no use to the next process: what vanishes between the two is billed the
+    /// minimum, and with the store away nobody ends what is over before it is back. A host that is to do better
+    /// needs a book on disk, such as `gpurent_docker::DeadlineFile`.
     #[must_use]
     pub fn deadlines(mut self, book: Arc<dyn DeadlineBook>) -> Self {
         self.deadlines = book;

@@ -56,14 +56,15 @@ pub trait DeadlineBook: Send + Sync + 'static {
     /// What was written last; nothing where nothing was.
     ///
     /// # Errors
-    /// [`DeadlineError`]
+    /// [`DeadlineError`]. A book that cannot be understood is put aside, so that another can be begun.
     async fn read(&self) -> Result<Vec<Deadline>, DeadlineError>;
 
     /// Replaces all of it, and returns only once it would survive a power cut. A crash in between leaves the
-    /// old or the new book, never a part.
+    /// old or the new book, never a part. Writes take effect in the order in which they were asked for, also one
+    /// whose caller has gone.
     ///
     /// # Errors
-    /// [`DeadlineError`]: the old book is as it was.
+    /// [`DeadlineError`]: the old book is there, or the new one, of which it is not sure that it would survive.
     async fn write(&self, deadlines: &[Deadline]) -> Result<(), DeadlineError>;
 }
 
@@ -90,24 +91,27 @@ impl Deadlines {
         Self { book, pages: Mutex::new(None) }
     }
 
-    pub(crate) fn book(&self) -> &dyn DeadlineBook {
-        &*self.book
-    }
-
     /// Reads the book anew, as somebody else may have written it meanwhile.
     pub(crate) async fn read(&self) -> Result<Vec<Deadline>, DeadlineError> {
         let mut pages = self.pages.lock().await;
         let found = self.book.read().await?;
-        *pages = Some(Pages {
-            entries: found.iter().map(|entry| (entry.launch, entry.clone())).collect(),
-            unwritten: false,
-        });
-        Ok(found)
+        let mut entries: BTreeMap<_, _> = found.into_iter().map(|entry| (entry.launch, entry)).collect();
+        // What could not be written counts all the same.
+        let before = pages.take().filter(|pages| pages.unwritten);
+        let unwritten = before.is_some();
+        entries.extend(before.map(|pages| pages.entries).unwrap_or_default());
+        let all = entries.values().cloned().collect();
+        *pages = Some(Pages { entries, unwritten });
+        Ok(all)
     }
 
     /// Changes what the book says, and writes it if that is something else. Where it cannot be written, what
-    /// is known counts in this process, and is written with the next change.
-    async fn change(&self, how: impl FnOnce(&mut BTreeMap<LaunchId, Deadline>) -> bool) -> Result<(), DeadlineError> {
+    /// is `known` counts in this process, and is written with the next change; a promise is not made then.
+    async fn change(
+        &self,
+        known: bool,
+        how: impl FnOnce(&mut BTreeMap<LaunchId, Deadline>) -> bool,
+    ) -> Result<(), DeadlineError> {
         let mut guard = self.pages.lock().await;
         if guard.is_none() {
             let found = self.book.read().await?;
@@ -115,25 +119,38 @@ impl Deadlines {
             *guard = Some(Pages { entries, unwritten: false });
         }
         let Some(pages) = guard.as_mut() else { return Ok(()) };
-        if !how(&mut pages.entries) && !pages.unwritten {
+        let mut entries = pages.entries.clone();
+        if !how(&mut entries) && !pages.unwritten {
             return Ok(());
         }
-        let all: Vec<_> = pages.entries.values().cloned().collect();
+        let all: Vec<_> = entries.values().cloned().collect();
         // Until the write has returned, and if this future is dropped, nobody knows which one there is.
         pages.unwritten = true;
+        if known {
+            pages.entries.clone_from(&entries);
+        }
         self.book.write(&all).await?;
-        pages.unwritten = false;
+        *pages = Pages { entries, unwritten: false };
         Ok(())
     }
 
     /// A launch is about to be recorded as ready, or was found to be.
     pub(crate) async fn keep(&self, deadline: Deadline) -> Result<(), DeadlineError> {
-        self.change(|entries| entries.insert(deadline.launch, deadline.clone()).as_ref() != Some(&deadline)).await
+        self.change(true, |entries| {
+            let mut deadline = deadline;
+            if let Some(known) = entries.get(&deadline.launch).filter(|known| deadline.term.is_shorter_than(known.term))
+            {
+                // What was promised once is kept, whatever a store says that was set back.
+                deadline.term = known.term;
+            }
+            entries.insert(deadline.launch, deadline.clone()).as_ref() != Some(&deadline)
+        })
+        .await
     }
 
     /// A launch's time gets longer; it never gets shorter.
     pub(crate) async fn extend(&self, launch: LaunchId, term: Term) -> Result<(), DeadlineError> {
-        self.change(|entries| match entries.get_mut(&launch) {
+        self.change(false, |entries| match entries.get_mut(&launch) {
             Some(entry) if entry.term.is_shorter_than(term) => {
                 entry.term = term;
                 true
@@ -150,7 +167,7 @@ impl Deadlines {
         seen: &[(LaunchId, Moment)],
         is_needed: impl Fn(LaunchId) -> bool,
     ) -> Result<(), DeadlineError> {
-        self.change(|entries| {
+        self.change(true, |entries| {
             let before = entries.len();
             entries.retain(|launch, _| is_needed(*launch));
             let mut changed = entries.len() != before;
@@ -161,8 +178,12 @@ impl Deadlines {
                     changed = true;
                     Deadline { launch, paid_from: paid_from.clone(), term, last_seen: paid_from.clone() }
                 });
-                if entry.term.is_shorter_than(term) || entry.paid_from != *paid_from {
-                    (entry.term, entry.paid_from) = (term, paid_from.clone());
+                if entry.term.is_shorter_than(term) {
+                    entry.term = term;
+                    changed = true;
+                }
+                if entry.paid_from != *paid_from {
+                    entry.paid_from = paid_from.clone();
                     changed = true;
                 }
             }
@@ -180,7 +201,7 @@ impl Deadlines {
 
     /// The container of a rental is gone for good.
     pub(crate) async fn forget(&self, rental: RentalId) -> Result<(), DeadlineError> {
-        self.change(|entries| {
+        self.change(true, |entries| {
             let before = entries.len();
             entries.retain(|launch, _| launch.rental != rental);
             entries.len() != before

@@ -1,8 +1,8 @@
 //! For how long a process may act for its host without asking again.
 //!
 //! Whoever takes a host over begins a new epoch, and the former holder finds out when it next asks. In
-//! between it must not touch the engine: it may have been stopped for minutes (SIGSTOP, a frozen virtual
-//! machine), and go on in the middle of something that others have long done. So every change of the engine
+//! between it must not touch the engine: it may have been stopped for minutes (SIGSTOP), and go on in the middle of
+//! something that others have long done. So every change of the engine
 //! needs a confirmation that is not older than the lease.
 
 use std::sync::Arc;
@@ -63,6 +63,11 @@ impl Lease {
         if self.held.used.swap(used, Ordering::SeqCst) && !used {
             self.held.bell.notify(usize::MAX);
         }
+    }
+
+    /// Whether somebody acts on it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.left().is_some() && self.held.used.load(Ordering::SeqCst)
     }
 
     /// Ends as soon as nobody acts for the host: with a lapse, or when the holder says so.

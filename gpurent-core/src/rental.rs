@@ -79,7 +79,7 @@ pub enum Outcome {
 }
 
 /// From how much on two clocks differ because one was set.
-const SET: SignedDuration = SignedDuration::from_secs(1);
+const SET: SignedDuration = SignedDuration::from_millis(100);
 
 impl Rental {
     /// The rental that a claim makes.
@@ -172,7 +172,8 @@ impl Rental {
                 self.access_outdated = false;
             }
             (Event::Adopted(found), State::Provisioning)
-                if found.attempt > self.attempt || (found.attempt == self.attempt && self.container.is_none()) =>
+                if found.attempt > self.attempt
+                    || (found.attempt == self.attempt && (self.container.is_none() || found.started_at.is_some())) =>
             {
                 self.attempt = found.attempt;
                 self.ports = found.ports;

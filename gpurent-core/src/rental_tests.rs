@@ -129,7 +129,7 @@ fn what_is_due_follows_from_the_state_alone() {
     assert!(matches!(next(&[], 600), Next::Now(Action::End(EndReason::Failed(_)))));
     assert_eq!(next(&up[..1], 1), Next::Now(Action::Start));
     assert_eq!(next(&up[..2], 20), Next::Now(Action::Verify { within: Duration::from_secs(80) }));
-    assert_eq!(next(&up[..2], 9000), Next::Now(Action::Verify { within: Duration::from_secs(2) }));
+    assert_eq!(next(&up[..2], 9000), Next::Now(Action::Verify { within: Duration::from_secs(30) }));
     // An hour from second 10: warned at 3310, told to finish at 3600, ended at 3610.
     assert_eq!(next(&up, 10), Next::After(SignedDuration::from_secs(3300)));
     assert_eq!(next(&up, 3310), Next::Now(Action::Warn));

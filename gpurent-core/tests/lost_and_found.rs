@@ -13,6 +13,7 @@ use futures_util::task::LocalSpawnExt;
 use gpurent_core::access::CredentialRequest;
 use gpurent_core::allocator::BestFit;
 use gpurent_core::builder::HostBuilder;
+use gpurent_core::event::Event;
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{Attempt, EngineId, HostId, LaunchId, RentalId};
 use gpurent_core::lifecycle::Phase;
@@ -24,10 +25,10 @@ use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::reconcile::ReconcileError;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{Extension, RentError, Rentals};
-use gpurent_core::runtime::{ContainerRuntime, Presence, RuntimeError};
+use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Presence, RuntimeError};
 use gpurent_core::seal::SealKey;
 use gpurent_core::spec::{RentalRequest, RentalSpec};
-use gpurent_core::store::Store;
+use gpurent_core::store::{Change, Store};
 use gpurent_core::testing::simulation::Simulation;
 use jiff::SignedDuration;
 
@@ -194,8 +195,11 @@ fn an_agent_that_stood_still_does_nothing_before_it_has_asked() {
     // It stands still past the end that it knows of, and somebody else takes the host over and extends it.
     let engine: EngineId = machine.runtime.engine().now_or_never().unwrap().unwrap();
     store.take_over(&machine.host, &engine).now_or_never().unwrap().unwrap();
-    let by = Extension::By("1h".parse().unwrap());
-    agent.rentals.extend(rental.id(), by).now_or_never().unwrap().unwrap();
+    let found = store.get(rental.id()).now_or_never().unwrap().unwrap().unwrap();
+    let mut change = Change::intent(found);
+    let at = change.rental().created_at();
+    change.apply(Event::Extended { term: "2h".parse().unwrap() }, at).unwrap();
+    store.commit(&change).now_or_never().unwrap().unwrap();
     machine.clock.advance(SignedDuration::from_mins(11));
     agent.pool.run_until_stalled();
     assert!(matches!(*agent.ended.borrow(), Some(Err(ReconcileError::TakenOver))), "{:?}", agent.ended);
@@ -268,6 +272,21 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
     assert!(matches!(place(), Err(NoPlace::NoPort(_))), "somebody else was found to have it");
     placement.quarantine.observed([].into(), 11);
     assert!(place().is_ok(), "but not for ever");
+}
+
+#[test]
+fn what_a_container_carries_holds_no_variable_of_the_renter() {
+    let machine = Machine::new();
+    let mut agent = machine.agent(&Arc::default());
+    let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
+    let mut spec = RentalSpec::new("me".parse().unwrap(), gpu, "a:1".parse().unwrap(), "1h".parse().unwrap());
+    let variables = [("TOKEN".to_owned(), "canary".to_owned())];
+    spec.environment = std::collections::BTreeMap::from(variables).try_into().unwrap();
+    let request = RentalRequest::new(spec, CredentialRequest::Generate);
+    let rental = agent.pool.run_until(agent.rentals.rent(request)).unwrap().rental().clone();
+    assert_eq!(rental.spec().environment.get("TOKEN"), Some("canary"));
+    let claim = LaunchSpec::of(&rental).claim.expect("it carries its claim");
+    assert!(!serde_json::to_string(&claim).unwrap().contains("canary"), "{claim:?}");
 }
 
 /// Histories that once broke an invariant, each by a mistake of its own: a container beside the books ran past

@@ -44,11 +44,15 @@ impl DeadlineFile {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(DeadlineError::Io(error)),
         };
-        let book: Book = serde_json::from_slice(&text).map_err(|error| DeadlineError::Corrupt(error.into()))?;
-        if book.version != VERSION {
-            return Err(DeadlineError::Corrupt("another version of this program wrote it".into()));
-        }
-        Ok(book.deadlines)
+        let unreadable = match serde_json::from_slice::<Book>(&text) {
+            Ok(book) if book.version == VERSION => return Ok(book.deadlines),
+            Ok(_) => "another version of this program wrote it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        // Kept for somebody to look at; the next book is made from what the store knows.
+        let aside = self.path.with_extension("unreadable");
+        std::fs::rename(&self.path, &aside).map_err(DeadlineError::Io)?;
+        Err(DeadlineError::Corrupt(format!("{}, now {}: {unreadable}", self.path.display(), aside.display()).into()))
     }
 
     fn write_now(&self, number: u64, text: &[u8]) -> std::io::Result<()> {
@@ -151,5 +155,6 @@ mod tests {
         assert_eq!(book.read().await.unwrap().len(), 1);
         std::fs::write(&book.path, "{").unwrap();
         assert!(matches!(book.read().await, Err(DeadlineError::Corrupt(_))));
+        assert_eq!(book.read().await.unwrap(), Vec::new(), "it was put aside");
     }
 }

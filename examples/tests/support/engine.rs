@@ -90,6 +90,10 @@ impl Engine {
         let containerd = std::fs::read_to_string(self.path("exec/containerd/containerd.pid")).unwrap();
         self.dockerd.take().expect("it runs").kill().await.unwrap();
         assert!(Command::new("kill").args(["-9", containerd.trim()]).status().await.unwrap().success());
+        // Their numbers may be somebody else's soon.
+        for file in ["pid", "exec/containerd/containerd.pid"] {
+            drop(std::fs::remove_file(self.path(file)));
+        }
     }
 }
 

@@ -103,6 +103,12 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
+        // A test may have failed while it was halted.
+        let pid_file = std::fs::read_to_string(Path::new(&self.data()).join("postmaster.pid")).unwrap_or_default();
+        if let Some(postmaster) = pid_file.lines().next() {
+            drop(std::process::Command::new("pkill").args(["-CONT", "-P", postmaster]).output());
+            drop(std::process::Command::new("kill").args(["-CONT", postmaster]).output());
+        }
         let pg_ctl = programs().join("pg_ctl");
         let mut stop = std::process::Command::new("setpriv");
         stop.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]).arg(pg_ctl);

@@ -8,9 +8,8 @@ use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
 use super::duty::backoff;
-use super::stamp::paid_from;
 use super::step::adopted;
-use super::watch::watch;
+use super::watch::watch_until_taken_over;
 use crate::clock::Sleep;
 use crate::deadline::DeadlineError;
 use crate::event::{Event, JournalEntry, Recorded};
@@ -29,7 +28,7 @@ pub(super) async fn take_over(
     sleep: &dyn Sleep,
     mut shutdown: &mut Fuse<BoxFuture<'_, ()>>,
 ) -> Result<Option<Taken>, ReconcileError> {
-    let watch = watch(shared.deadlines.book(), &*shared.runtime, &*shared.clock, sleep).fuse();
+    let watch = watch_until_taken_over(shared, sleep).fuse();
     let mut watch = std::pin::pin!(watch);
     let mut failures = 0;
     let taken = loop {
@@ -98,8 +97,9 @@ pub(super) enum Found {
     LeftAlone,
 }
 
-/// Makes a rental again from what its container carries. What the renter pays for begins where it began:
-/// the host's own book tells, and for one that runs longer than access may take to be verified, its start.
+/// Makes a rental again from what its container carries. What the renter pays for begins where it began, by
+/// the host's own book; one that the book does not have was never ready, or lost its book too, and its access is
+/// verified now.
 pub(super) async fn adopt(shared: &Shared, epoch: Epoch, launch: LaunchId) -> Result<Found, NotYet> {
     let Some(found) = shared.runtime.examine(launch).await? else { return Ok(Found::LeftAlone) };
     if found.claim.id != launch.rental || found.claim.host != shared.host {
@@ -115,11 +115,10 @@ pub(super) async fn adopt(shared: &Shared, epoch: Epoch, launch: LaunchId) -> Re
     };
     let Some(mut rental) = add(adopted(launch, &found)) else { return Ok(Found::LeftAlone) };
     let kept = shared.deadlines.of(launch).await;
-    let runs_long = |started_at| now.wall.duration_since(started_at) > shared.timing.access;
-    let was_ready = kept.is_some() || rental.started_at().is_some_and(runs_long);
-    if was_ready && rental.started_at().is_some() {
-        let paid_from = kept.as_ref().map_or_else(|| paid_from(&rental, &now), |kept| kept.paid_from.clone());
-        let Some(ready) = add(Event::Verified { paid_from }) else { return Ok(Found::LeftAlone) };
+    if let Some(kept) = kept.as_ref().filter(|_| rental.started_at().is_some()) {
+        let Some(ready) = add(Event::Verified { paid_from: kept.paid_from.clone() }) else {
+            return Ok(Found::LeftAlone);
+        };
         rental = ready;
     }
     if let Some(kept) = kept.filter(|kept| rental.spec().term.is_shorter_than(kept.term)) {

@@ -191,6 +191,7 @@ impl Driver {
             }
             self.start_duties(now);
             let pause = self.pause(now);
+            let before = self.shared.clock.now();
             let mut timer = self.sleep.sleep(pause).fuse();
             select_biased! {
                 () = shutdown => break,
@@ -199,8 +200,11 @@ impl Driver {
                 () = timer => {}
                 () = watch => {}
             }
-            // The process stood still: whatever it believes may be long over.
-            if self.now() > later(later(now, pause), self.shared.pace.lease / 2) {
+            // The process stood still, or (by the wall clock) the machine did: whatever is believed may be long over.
+            let after = self.shared.clock.now();
+            let frozen = after.wall.duration_since(before.wall) - after.since(&before);
+            let too_long = self.shared.pace.lease / 2;
+            if after.boot.micros > later(later(now, pause), too_long) || frozen.unsigned_abs() > too_long {
                 self.lease.end();
             }
         }
@@ -338,7 +342,10 @@ impl Driver {
             }
             Done::Read(generation, Ok(rentals)) => {
                 self.adopt(rentals);
-                self.read_in = Some(generation);
+                // Of a host that may be somebody else's it says nothing yet.
+                if self.lease.check().is_ok() {
+                    self.read_in = Some(generation);
+                }
                 if !self.moved_during_read.is_empty() {
                     self.read.ask();
                 }
@@ -359,6 +366,7 @@ impl Driver {
             }
             // Without the store or the engine, nothing is concluded: everything stays as it is.
             Done::Confirmed(_, Err(error)) => {
+                self.shared.standing.stuck();
                 self.confirm.failed(now, complain("confirming the host", &error, CONFIRM_BACKOFF));
             }
             Done::Published(Err(error)) => self.publish.failed(now, complain("publishing events", &error, most)),
@@ -408,6 +416,13 @@ impl Driver {
                 self.observe.ask();
             }
             self.forget(id);
+        }
+        let lower =
+            |rental: &Rental| self.live.get(&rental.id()).is_some_and(|known| known.revision() > rental.revision());
+        if news.iter().any(lower) {
+            // The store was set back: the engine may be further than it is.
+            self.observed_in = None;
+            self.observe.ask();
         }
         for rental in news {
             // A changed rental is looked at at once, whatever held it up before.

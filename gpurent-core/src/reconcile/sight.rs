@@ -15,7 +15,7 @@ use crate::id::LaunchId;
 use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
 use crate::placement::Held;
 use crate::rental::Rental;
-use crate::runtime::{Observation, Presence};
+use crate::runtime::{Observation, Presence, Seen};
 
 /// How long a container that could not be adopted is left alone before that is tried again.
 const ADOPT_AGAIN: Duration = Duration::from_secs(10);
@@ -48,25 +48,26 @@ impl Driver {
     fn look_for_orphans(&mut self, observation: &Observation, now: &Moment) {
         let mut beside_the_books: BTreeMap<LaunchId, Held> = BTreeMap::new();
         let mut orphans = BTreeSet::new();
+        self.later_launches.clear();
         for seen in &observation.containers {
             let launch = seen.launch;
             if self.in_flight.contains_key(&launch.rental) || self.acted_during_observation.contains(&launch.rental) {
                 continue;
             }
-            let ports = || seen.ports.iter().copied().collect();
+            let held = self.held_by(seen);
             match self.live.get(&launch.rental) {
-                Some(rental) if rental.attempt() == launch.attempt => continue,
+                Some(rental) if is_further(rental, seen, now) => {
+                    self.later_launches.insert(launch.rental, launch);
+                    beside_the_books.insert(launch, held);
+                }
+                Some(rental) if rental.attempt() == launch.attempt => {}
                 Some(rental) if rental.attempt() < launch.attempt => {
-                    if matches!(rental.state(), State::Provisioning) {
-                        self.later_launches.insert(launch.rental, launch);
-                    }
-                    beside_the_books.insert(launch, Held { ports: ports(), ..Held::default() });
+                    beside_the_books.insert(launch, held);
                 }
                 // Of an earlier launch, or of no live rental at all.
                 Some(_) | None => {
                     orphans.insert(launch);
-                    let gpus = seen.gpus.iter().cloned().collect();
-                    beside_the_books.insert(launch, Held { gpus, ports: ports() });
+                    beside_the_books.insert(launch, held);
                 }
             }
         }
@@ -84,6 +85,15 @@ impl Driver {
                 self.settle(launch, past_grace);
             }
         }
+    }
+
+    /// What a container has, beside the books. One that does not say may have everything.
+    fn held_by(&self, seen: &Seen) -> Held {
+        if seen.gpus.is_empty() && seen.ports.is_empty() {
+            let all = self.shared.placement.gpus.iter().map(|gpu| gpu.uuid.clone());
+            return Held { gpus: all.collect(), ..Held::default() };
+        }
+        Held { gpus: seen.gpus.iter().cloned().collect(), ports: seen.ports.iter().copied().collect() }
     }
 
     /// Removes a container that its own rental has no use for any more. A missing row proves nothing: the
@@ -152,13 +162,22 @@ impl Driver {
     }
 }
 
+/// Whether a container is further than its rental, by a store that was set back to before it was launched, or so
+/// far back that the rental seems to have taken too long to start.
+fn is_further(rental: &Rental, seen: &Seen, now: &Moment) -> bool {
+    let later = rental.attempt() < seen.launch.attempt;
+    let too_late = rental.time_to_end(now).is_some_and(|left| !left.is_positive());
+    let started = rental.attempt() == seen.launch.attempt && seen.presence != Presence::Created;
+    matches!(rental.state(), State::Provisioning) && (later || (started && too_late))
+}
+
 fn ended_by_itself(rental: &Rental, exit: Option<&Exit>, last_seen: Option<&Moment>, now: &Moment) -> EndReason {
     let lost = || {
         let seen = last_seen.map(|seen| seen.wall).or(rental.started_at());
         EndReason::Lost { last_seen: seen.unwrap_or(now.wall) }
     };
     match (rental.state(), exit) {
-        (State::Ready, Some(exit)) if ended_with_the_machine(rental, exit, now) => lost(),
+        (State::Ready, Some(exit)) if ended_with_the_machine(rental, exit, last_seen, now) => lost(),
         (State::Ready, Some(exit)) => EndReason::Exited { code: exit.code, out_of_memory: exit.out_of_memory },
         (State::Ready, None) => lost(),
         (_, exit) => EndReason::Failed(Failure {

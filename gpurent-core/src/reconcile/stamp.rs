@@ -20,7 +20,11 @@ pub(super) fn on_both_clocks(stamp: Timestamp, now: &Moment, not_before: Option<
 /// Whether the machine went down under a container: it was started in an earlier boot, and the end that the
 /// engine tells of lies in this one. An engine that was killed with the machine has no record, and makes
 /// one up when it is back.
-pub(super) fn ended_with_the_machine(rental: &Rental, exit: &Exit, now: &Moment) -> bool {
+pub(super) fn ended_with_the_machine(rental: &Rental, exit: &Exit, last_seen: Option<&Moment>, now: &Moment) -> bool {
+    // It lives on another machine than the agent, which alone was started anew.
+    if last_seen.is_some_and(|seen| seen.boot.boot == now.boot.boot) {
+        return false;
+    }
     let booted_at = now.wall.saturating_sub(SignedDuration::from_micros(now.boot.micros)).unwrap_or(now.wall);
     rental.paid_from().is_some_and(|from| from.boot.boot != now.boot.boot) && exit.finished_at >= booted_at
 }

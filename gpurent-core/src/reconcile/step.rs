@@ -163,8 +163,17 @@ impl Step {
         match self.shared.runtime.examine(launch).await {
             Ok(Some(found)) => {
                 let event = adopted(launch, &found);
-                tracing::warn!(%launch, "a later launch than the store knows of was found, and is gone on with");
-                Ok(Stepped::Moved(Box::new(self.record(event).await?)))
+                tracing::warn!(%launch, "a launch is further than the store knows, and is gone on with");
+                let rental = self.record(event).await?;
+                match self.shared.deadlines.of(launch).await.filter(|_| rental.started_at().is_some()) {
+                    // It was ready before, and paid for since then.
+                    Some(kept) => {
+                        let step = Self { rental, ..self };
+                        let ready = step.record(Event::Verified { paid_from: kept.paid_from }).await?;
+                        Ok(Stepped::Moved(Box::new(ready)))
+                    }
+                    None => Ok(Stepped::Moved(Box::new(rental))),
+                }
             }
             Ok(None) => Err(StepError::Stale),
             Err(error) => Err(StepError::Later(Box::new(error))),
@@ -426,7 +435,7 @@ impl Step {
             // Gone without a record: it is paid for as long as it was seen.
             return Some(last_seen.unwrap_or(paid_from).clone());
         };
-        if ended_with_the_machine(&self.rental, exit, now) {
+        if ended_with_the_machine(&self.rental, exit, last_seen, now) {
             return Some(last_seen.unwrap_or(paid_from).clone());
         }
         if paid_from.boot.boot != now.boot.boot {

@@ -69,7 +69,8 @@ impl Driver {
             if self.setbacks.get(id).is_some_and(held_up) {
                 continue;
             }
-            if let Some(launch) = self.later_launches.remove(id) {
+            let further = self.later_launches.get(id).copied();
+            if let Some(launch) = further.filter(|_| matches!(rental.state(), State::Provisioning)) {
                 taken_up.push((*id, launch));
                 continue;
             }

@@ -115,9 +115,9 @@ impl Rental {
                         }))
                     });
                 }
-                // Never less than a moment, so that a restart after a long absence still asks once, and
+                // Never less than a third of it, so that it is asked in earnest after a long absence of ours, and
                 // never more than the whole time, whatever the wall clock did in between.
-                let within = left.max(SignedDuration::from_secs(2)).min(timing.access).unsigned_abs();
+                let within = left.max(timing.access / 3).min(timing.access).unsigned_abs();
                 Next::Now(Action::Verify { within })
             }
             State::Ready => match self.next_by_the_clock(now, timing) {

@@ -44,7 +44,12 @@ fn data(event: &Event) -> Value {
         }
         Event::AccessChanged { credential } => json!({"auth": credential}),
         Event::EndBegan { reason } => json!(view::end(reason)),
-        Event::Adopted(found) => json!({"container": found.container, "started_at": found.started_at}),
+        Event::Adopted(found) => json!({
+            "container_id": found.container,
+            "gpus_attached": found.gpus_attached,
+            "ports": found.ports,
+            "started_at": found.started_at,
+        }),
         Event::Stopped { exit, .. } => json!({"exit": exit}),
         _ => json!({}),
     }

@@ -67,8 +67,13 @@ impl SqliteStore {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));
         let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(5));
-        let store = Self::from_pool(pool.connect_lazy_with(options)).await?;
-        Ok(Self { reserve: Some(Reserve::beside(file).await), ..store })
+        let pool = pool.connect_lazy_with(options);
+        let reserve = Reserve::beside(file);
+        let store = match Self::from_pool(pool.clone()).await {
+            Err(error) if is_full(&error) && reserve.give_up().await => Self::from_pool(pool).await?,
+            result => result?,
+        };
+        Ok(Self { reserve: Some(reserve), ..store })
     }
 
     /// Uses an application's own pool, and brings the tables up to date. The pool decides how durable a
@@ -94,6 +99,15 @@ impl SqliteStore {
         Ok(Self { pool, writing: Mutex::new(()), reserve: None })
     }
 
+    /// Keeps some space on the disk, which is given up when the disk is full, so that what runs can still be
+    /// stopped and billed: for the program that acts for a host, not for others that open the same file. Kept
+    /// again when there is room again. Does nothing for a pool of an application's own.
+    pub async fn keep_reserve(&self) {
+        if let Some(reserve) = &self.reserve {
+            reserve.keep().await;
+        }
+    }
+
     /// Whether a write that failed is worth another try: the disk was full, and space was kept for that.
     async fn made_room(&self, error: &StoreError) -> bool {
         let (true, Some(reserve)) = (is_full(error), &self.reserve) else { return false };
@@ -102,6 +116,43 @@ impl SqliteStore {
             tracing::error!("the disk is full: the space that was kept for that is in use now");
         }
         gave_up
+    }
+
+    async fn take_over_once(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
+        let mut writing = self.write().await?;
+        let query = sqlx::query_as(
+            "INSERT INTO gpurent_host AS host (id, engine, epoch) VALUES (?1, ?2, 1)
+             ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1, engine = excluded.engine
+             WHERE host.engine = excluded.engine
+                OR NOT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase <> 'ended')
+             RETURNING epoch, last_position",
+        );
+        let query = query.bind(host.as_str()).bind(engine.as_str());
+        let taken: Option<(i64, i64)> = bounded(query.fetch_optional(&mut *writing.transaction)).await?;
+        if let Some((epoch, last)) = taken {
+            writing.commit().await?;
+            return Ok(Tenure { epoch: Epoch::new(unsigned(epoch)), last_position: Position::new(unsigned(last)) });
+        }
+        let query = sqlx::query_scalar("SELECT engine FROM gpurent_host WHERE id = ?").bind(host.as_str());
+        let pinned: String = bounded(query.fetch_one(&mut *writing.transaction)).await?;
+        Err(StoreError::HostPinned(EngineId::try_from(pinned).map_err(|error| StoreError::Corrupt(error.into()))?))
+    }
+
+    async fn adopt_once(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        write::adopt(&mut writing.transaction, found, epoch).await?;
+        writing.commit().await
+    }
+
+    async fn publish_once(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        // Asked after every change, and mostly for nothing: then no writer has to wait.
+        if has_epoch(&self.pool, host, epoch).await? && !journal::has_news(&self.pool, host).await? {
+            return Ok(Vec::new());
+        }
+        let mut writing = self.write().await?;
+        let published = journal::publish(&mut writing.transaction, host, epoch, limit).await?;
+        writing.commit().await?;
+        Ok(published)
     }
 
     async fn commit_once(&self, change: &Change) -> Result<(), StoreError> {
@@ -177,23 +228,10 @@ async fn held(connection: impl SqliteExecutor<'_>, host: &HostId) -> Result<Held
 #[async_trait]
 impl Store for SqliteStore {
     async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
-        let mut writing = self.write().await?;
-        let query = sqlx::query_as(
-            "INSERT INTO gpurent_host AS host (id, engine, epoch) VALUES (?1, ?2, 1)
-             ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1, engine = excluded.engine
-             WHERE host.engine = excluded.engine
-                OR NOT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase <> 'ended')
-             RETURNING epoch, last_position",
-        );
-        let query = query.bind(host.as_str()).bind(engine.as_str());
-        let taken: Option<(i64, i64)> = bounded(query.fetch_optional(&mut *writing.transaction)).await?;
-        if let Some((epoch, last)) = taken {
-            writing.commit().await?;
-            return Ok(Tenure { epoch: Epoch::new(unsigned(epoch)), last_position: Position::new(unsigned(last)) });
+        match self.take_over_once(host, engine).await {
+            Err(error) if self.made_room(&error).await => self.take_over_once(host, engine).await,
+            result => result,
         }
-        let query = sqlx::query_scalar("SELECT engine FROM gpurent_host WHERE id = ?").bind(host.as_str());
-        let pinned: String = bounded(query.fetch_one(&mut *writing.transaction)).await?;
-        Err(StoreError::HostPinned(EngineId::try_from(pinned).map_err(|error| StoreError::Corrupt(error.into()))?))
     }
 
     async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
@@ -208,14 +246,21 @@ impl Store for SqliteStore {
     }
 
     async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
-        let mut writing = self.write().await?;
-        write::adopt(&mut writing.transaction, found, epoch).await?;
-        writing.commit().await
+        match self.adopt_once(found, epoch).await {
+            Err(error) if self.made_room(&error).await => self.adopt_once(found, epoch).await,
+            result => result,
+        }
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
         match self.commit_once(change).await {
             Err(error) if self.made_room(&error).await => self.commit_once(change).await,
+            Ok(()) => {
+                if let Some(reserve) = &self.reserve {
+                    reserve.keep_again().await;
+                }
+                Ok(())
+            }
             result => result,
         }
     }
@@ -298,14 +343,10 @@ impl Store for SqliteStore {
     }
 
     async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        // Asked after every change, and mostly for nothing: then no writer has to wait.
-        if has_epoch(&self.pool, host, epoch).await? && !journal::has_news(&self.pool, host).await? {
-            return Ok(Vec::new());
+        match self.publish_once(host, epoch, limit).await {
+            Err(error) if self.made_room(&error).await => self.publish_once(host, epoch, limit).await,
+            result => result,
         }
-        let mut writing = self.write().await?;
-        let published = journal::publish(&mut writing.transaction, host, epoch, limit).await?;
-        writing.commit().await?;
-        Ok(published)
     }
 
     async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {

@@ -24,7 +24,8 @@ impl Run {
             let each = truth.hosts.iter().enumerate();
             each.flat_map(|(n, host)| {
                 let running = host.engine.glance().into_iter().filter(|seen| seen.presence == Presence::Running);
-                running.map(move |seen| (n, seen.launch)).collect::<Vec<_>>()
+                let there = running.filter(|seen| truth.lives(seen.launch));
+                there.map(move |seen| (n, seen.launch)).collect::<Vec<_>>()
             })
             .collect()
         };
@@ -150,7 +151,9 @@ impl Run {
     fn end_containers(&self, host: HostNo) {
         let mut truth = self.truth();
         for seen in truth.hosts[host].engine.glance().into_iter().filter(|seen| seen.presence == Presence::Running) {
-            truth.hosts[host].engine.exit(seen.launch, 255, false);
+            if truth.lives(seen.launch) {
+                truth.hosts[host].engine.exit(seen.launch, 255, false);
+            }
         }
         truth.changed = true;
     }
@@ -166,7 +169,7 @@ impl Run {
         self.hosts[host].down_until = self.hosts[host].down_until.max(up);
         let mut truth = self.truth();
         truth.engine_is_away(host, now, down);
-        truth.hosts[host].rebooted = true;
+        truth.hosts[host].reboots += 1;
         truth.machine_dies(&self.world, host);
         drop(truth);
         self.world.trouble_until(host, up);

@@ -2,6 +2,7 @@
 //! and anything can go wrong. A request that was sent arrives, whether or not its sender still waits.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -457,6 +458,9 @@ impl ContainerRuntime for FaultyRuntime {
 pub(super) struct FaultyBook {
     pub(super) line: Line,
     pub(super) book: MemoryDeadlines,
+    /// Writes that were asked for, and the last one that was carried out: a later one is never undone.
+    pub(super) asked: AtomicU64,
+    pub(super) written: Arc<AtomicU64>,
 }
 
 fn full(what: &'static str) -> DeadlineError {
@@ -473,7 +477,14 @@ impl DeadlineBook for FaultyBook {
 
     async fn write(&self, deadlines: &[Deadline]) -> Result<(), DeadlineError> {
         let (book, about, deadlines) = (self.book.clone(), self.line.about_host(), deadlines.to_vec());
-        let effect = move || at_once(book.write(&deadlines));
+        let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let written = Arc::clone(&self.written);
+        let effect = move || {
+            if written.fetch_max(number, Ordering::Relaxed) > number {
+                return Ok(());
+            }
+            at_once(book.write(&deadlines))
+        };
         self.line.call(Point::WriteBook, about, effect, |what| Err(full(what)), || Err(full("refused"))).await
     }
 }

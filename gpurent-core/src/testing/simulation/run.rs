@@ -130,7 +130,8 @@ impl Run {
         self.truth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts an agent of a host. A rival runs on a machine, and with a book, of its own.
+    /// Starts an agent of a host. All agents of one host have its machine's clock and its book, as those on one
+    /// machine with one data directory have.
     pub(super) fn start(&mut self, host: HostNo, supervised: bool, handover: bool) -> ProcessId {
         let process = self.processes.len();
         let here = &mut self.hosts[host];
@@ -166,7 +167,12 @@ impl Run {
         .timing(self.policy.timing.clone())
         .pace(pace)
         .prices(RateCard::new(valid("USD".to_owned().try_into())).with(valid("RTX 5090".parse()), rate))
-        .deadlines(Arc::new(FaultyBook { line, book: here.book.clone() }))
+        .deadlines(Arc::new(FaultyBook {
+            line,
+            book: here.book.clone(),
+            asked: AtomicU64::new(0),
+            written: Arc::default(),
+        }))
         .ids(Arc::new(move || {
             let n = ids.fetch_add(1, Ordering::Relaxed);
             let mut draw = Chance::of(number).draw(Purpose::Happening, u32::try_from(n + 1).unwrap_or(1));
@@ -352,7 +358,7 @@ impl Run {
         // What was sent before may still arrive, and what hangs, hang on.
         let last_fault = self.policy.chaos + self.policy.echoes;
         self.live_until(last_fault.max(self.hosts.iter().map(|host| host.down_until).max().unwrap_or(0)));
-        self.live_within(60 * SECOND, |truth| truth.disorder().is_none());
+        self.live_within(60 * SECOND, |truth, now| truth.disorder(now).is_none());
         if self.world.what_broke().is_none() {
             self.truth().check_calm(&self.world);
         }
@@ -362,7 +368,7 @@ impl Run {
             let rentals = self.processes[process].rentals.clone();
             self.spawn(process, async move { drop(rentals.cancel(rental.id()).await) });
         }
-        self.live_within(60 * SECOND, Truth::is_over);
+        self.live_within(60 * SECOND, |truth, _| truth.is_over());
         // Till the last event is published.
         self.live_until(self.world.now() + 3 * SECOND);
         if self.world.what_broke().is_none() {
@@ -373,9 +379,12 @@ impl Run {
     }
 
     /// Lives on until it is so, for at most so long.
-    fn live_within(&mut self, most: i64, is_so: impl Fn(&mut Truth) -> bool) {
+    fn live_within(&mut self, most: i64, is_so: impl Fn(&mut Truth, i64) -> bool) {
         let until = self.world.now() + most;
-        while self.world.now() < until && self.world.what_broke().is_none() && !is_so(&mut self.truth()) {
+        while self.world.now() < until
+            && self.world.what_broke().is_none()
+            && !is_so(&mut self.truth(), self.world.now())
+        {
             self.live_until((self.world.now() + 3 * SECOND).min(until));
         }
     }

@@ -39,7 +39,7 @@ pub(super) struct TrueHost {
     acted: Option<Epoch>,
     /// How long nobody could see what runs there, all in all.
     pub(super) unattended: i64,
-    pub(super) rebooted: bool,
+    pub(super) reboots: u32,
 }
 
 struct Run {
@@ -96,7 +96,7 @@ impl Truth {
             given: BTreeSet::new(),
             acted: None,
             unattended: 0,
-            rebooted: false,
+            reboots: 0,
         };
         Self {
             store,
@@ -278,6 +278,11 @@ impl Truth {
         }
     }
 
+    /// Whether a container's machine is up.
+    pub(super) fn lives(&self, launch: LaunchId) -> bool {
+        self.runs.get(&launch).is_none_or(|run| run.died.is_none())
+    }
+
     /// Somebody was told that this rental is theirs.
     pub(super) fn promises(&mut self, rental: RentalId, key: Option<u8>) {
         self.promised.entry(rental).or_default();
@@ -367,11 +372,12 @@ impl Truth {
             }
             let since = *self.known_since.entry(id).or_insert(world.now());
             let early = world.now() - since < self.provisioning - 1_000_000;
-            if early && gave_up(&row) && !self.restored && !self.hosts.iter().any(|host| host.rebooted) {
+            if early && gave_up(&row) && !self.restored && !self.hosts.iter().any(|host| host.reboots > 0) {
                 self.accuse(format!("{name} is given up as too slow after {} microseconds", world.now() - since));
             }
             if !row.is_live() && self.billed.insert(id) {
                 self.look_at_bill(world, &name, &row);
+                self.look_at_absence(&name, &row);
             }
             if row.paid_from().is_some() {
                 self.ready_since.entry(id).or_insert(world.now());
@@ -435,6 +441,16 @@ impl Truth {
         }
     }
 
+    /// What has ended has no container that ran. (One that never did may be made late, by a request that was lost on
+    /// its way; it is found and removed.)
+    fn look_at_absence(&mut self, name: &str, row: &Rental) {
+        let there = self.hosts.iter().flat_map(|host| host.engine.glance());
+        let left = there.into_iter().any(|seen| seen.launch == row.launch() && seen.started_at.is_some());
+        if left && !self.restored {
+            self.accuse(format!("I3: {name} has ended, and its container is there"));
+        }
+    }
+
     /// Nobody is said to be gone whose container runs.
     fn look_at_reason(&mut self, world: &World, name: &str, row: &Rental) {
         let gone = match row.state().end_reason() {
@@ -453,12 +469,10 @@ impl Truth {
         if bill.total != bill.lines.iter().map(BillLine::amount).sum() {
             self.accuse(format!("I6: the lines of {name} do not add up"));
         }
-        let Some(segment) = row.segments().first() else { return };
+        // A store that was set back may have let a launch be made twice.
+        let Some(segment) = row.segments().first().filter(|_| !self.restored) else { return };
         let Some(run) = self.runs.get(&row.launch()) else {
-            if !self.restored {
-                self.accuse(format!("I5: {name} is billed, and no container of it ever ran"));
-            }
-            return;
+            return self.accuse(format!("I5: {name} is billed, and no container of it ever ran"));
         };
         if segment.started_at != run.started_at {
             return self
@@ -469,16 +483,21 @@ impl Truth {
         let due = lived.min(term);
         let used = bill.used_micros;
         let host = &self.hosts[run.host];
-        let plain = !world.clock_was_set(run.host) && !host.rebooted && !self.restored;
+        let plain = !world.clock_was_set(run.host) && host.reboots == 0;
         let (least, most) = match (plain, row.exit()) {
             // The engine has the record of it.
             (true, Some(_)) => (due, due),
             // What was seen of it, and nothing more.
             (true, None) => (due - 40_000_000 - host.unattended, due),
             // A clock that is set while the machine is down leaves nothing to measure by.
-            (false, _) if host.rebooted && world.clock_was_set(run.host) => (0, term),
+            (false, _) if host.reboots > 0 && world.clock_was_set(run.host) => (0, term),
             // As near as it can be told.
-            (false, _) => (due - 60_000_000 - host.unattended, (due + 5_000_000 + host.unattended).min(term)),
+            // An end that was made up after one reboot looks real after the next.
+            (false, _) if world.clock_was_set(run.host) || host.reboots > 1 => {
+                (due - 60_000_000 - host.unattended, (due + 5_000_000 + host.unattended).min(term))
+            }
+            // After a reboot nobody pays for more than what was seen.
+            (false, _) => (due - 60_000_000 - host.unattended, due + 100_000),
         };
         if used < least || used > most {
             let exit = row.exit();
@@ -505,7 +524,7 @@ impl Truth {
     }
 
     /// What is not in order, if anything.
-    pub(super) fn disorder(&mut self) -> Option<String> {
+    pub(super) fn disorder(&mut self, now: i64) -> Option<String> {
         let rows = self.store.all();
         for row in &rows {
             let runs = self.hosts.iter().any(|host| {
@@ -514,6 +533,9 @@ impl Truth {
             match row.state() {
                 State::Ready if runs => {}
                 State::Ended { .. } => {}
+                // It just began to.
+                State::Ending { .. }
+                    if self.ending_since.get(&row.id()).is_some_and(|since| since + 20_000_000 > now) => {}
                 state => {
                     let name = self.name(row.id());
                     return Some(format!("liveness: {name} is {state:?} (runs: {runs}) a minute after the last fault"));
@@ -536,12 +558,8 @@ impl Truth {
 
     /// A minute after the last fault.
     pub(super) fn check_calm(&mut self, world: &World) {
-        if let Some(disorder) = self.disorder() {
-            // Something is always just ending.
-            let ends_now = |since: &i64| *since + 20_000_000 > world.now();
-            if !self.ending_since.values().any(ends_now) {
-                world.broken(disorder);
-            }
+        if let Some(disorder) = self.disorder(world.now()) {
+            world.broken(disorder);
         }
         let rows = self.store.all();
         if self.restored {

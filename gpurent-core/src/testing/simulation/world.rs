@@ -258,7 +258,9 @@ impl World {
                 planned.or_else(|| first.take_if(|(kind, _)| *kind == point).map(|(_, fault)| fault))
             }
             Faults::Drawn { per_mille, left_out } => {
-                let hits = !calm && draw.per_mille(*per_mille) && !left_out.contains(&call);
+                // Adoptions are rare, and so is a fault just then.
+                let rare = if matches!(point, Point::Adopt | Point::Examine) { 8 } else { 1 };
+                let hits = !calm && draw.per_mille(*per_mille * rare) && !left_out.contains(&call);
                 hits.then(|| drawn_fault(point, &mut draw))
             }
         };
