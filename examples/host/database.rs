@@ -43,12 +43,9 @@ async fn open_as(name: &str, data_dir: &Path, acts: bool) -> Result<Database, St
     if name.starts_with("postgres://") || name.starts_with("postgresql://") {
         return Ok(Database::of(PostgresStore::connect(name).await?));
     }
-    let file = match file_of(name, data_dir) {
-        Some(file) => file,
-        None => {
-            let what = "must be sqlite:PATH, postgres://user:password@host/name, or memory";
-            return Err(StoreError::Corrupt(gpurent_core::invalid::Invalid::new("database", what).into()));
-        }
+    let Some(file) = file_of(name, data_dir) else {
+        let what = "must be sqlite:PATH, postgres://user:password@host/name, or memory";
+        return Err(StoreError::Corrupt(gpurent_core::invalid::Invalid::new("database", what).into()));
     };
     let failed = |error: std::io::Error| StoreError::Unavailable(Box::new(error));
     if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
