@@ -2,10 +2,11 @@
 //!
 //! Level-triggered: what to do next for a rental is computed from what is stored and what is observed
 //! ([`Rental::next`](crate::rental::Rental::next)), never from a message. A crash anywhere is therefore
-//! repaired by starting again. `driver` decides what runs when, `underway` which rental's step, `step` carries one action out for one
-//! rental (`stamp` puts the engine's times on our clocks), `sight` tells what an observation means, `chores` are the host's own (taking it over, observing,
-//! publishing), `duty` is when they are due; `watch` is what is still done while nobody may act; `plan` tells
-//! an operator what would be done.
+//! repaired by starting again. `driver` decides what runs when, `underway` which rental's step; `step`
+//! carries one action out for one rental (`stamp` puts the engine's times on our clocks), `sight` tells what
+//! an observation means, `chores` are the host's own (taking it over, observing, publishing), `duty` is when
+//! they are due; `watch` is what is still done while nobody may act; `plan` tells an operator what would be
+//! done.
 
 mod chores;
 mod driver;
