@@ -48,7 +48,7 @@ async fn a_second_agent_for_the_same_engine_and_directory_is_refused() {
     let machine = Machine::new("simulated:1:RTX 5090");
     let _host = machine.start().await;
     let mut second = Machine::new("simulated:1:RTX 5090");
-    second.data_dir = machine.data_dir.clone();
+    second.lock_dir.clone_from(&machine.lock_dir);
     assert!(!second.run_to_end().await.success());
     assert!(second.log().contains("another agent already acts for this engine"), "{}", second.log());
 }
