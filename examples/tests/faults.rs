@@ -38,13 +38,19 @@ async fn finished(container: &str) -> Timestamp {
     docker(&["inspect", "--format", "{{.State.FinishedAt}}", container]).await.parse().expect("it is still there")
 }
 
-/// Waits for the end of the paid time, and checks that the container ended at it, and is still there.
-async fn ends_on_time(container: &str, rental: &Value) {
+/// Waits for the end of the paid time, and checks that the container runs until then.
+async fn runs_to_its_end(container: &str, rental: &Value) -> Timestamp {
     let end = time(&rental["expires_at"]);
     while Timestamp::now() < end {
         assert!(runs(container).await || Timestamp::now() >= end, "ended before its time");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    end
+}
+
+/// Waits for the end of the paid time, and checks that the container ended at it, and is still there.
+async fn ends_on_time(container: &str, rental: &Value) {
+    let end = runs_to_its_end(container, rental).await;
     tokio::time::sleep(Duration::from_millis(1000)).await;
     let late = finished(container).await.duration_since(end);
     assert!(!late.is_negative() && late.as_millis() < 1000, "ended {late:#} after the end of its paid time");
@@ -445,11 +451,7 @@ async fn on_a_full_disk_what_runs_is_still_stopped_and_billed() {
 
 /// As [`ends_on_time`], where the store is there to let it be removed.
 async fn ends_on_time_and_goes(container: &str, rental: &Value) {
-    let end = time(&rental["expires_at"]);
-    while Timestamp::now() < end {
-        assert!(runs(container).await || Timestamp::now() >= end, "ended before its time");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    runs_to_its_end(container, rental).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!runs(container).await);
 }

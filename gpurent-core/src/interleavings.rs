@@ -13,21 +13,24 @@ use crate::memory::ManualClock;
 use crate::runtime::Progress;
 use crate::sync::Nudge;
 
+/// Waits for a nudge as the reconciler does.
+async fn heard(nudge: &Nudge) {
+    loop {
+        let bell = nudge.listen();
+        if nudge.taken() {
+            break;
+        }
+        bell.await;
+    }
+}
+
 #[test]
 fn a_nudge_is_never_slept_through() {
     loom::model(|| {
         let nudge = Arc::new(Nudge::new());
         let rings = Arc::clone(&nudge);
         let other = thread::spawn(move || rings.ring());
-        block_on(async {
-            loop {
-                let bell = nudge.listen();
-                if nudge.taken() {
-                    break;
-                }
-                bell.await;
-            }
-        });
+        block_on(heard(&nudge));
         other.join().unwrap();
     });
 }
@@ -45,15 +48,7 @@ fn two_nudges_are_at_least_one() {
                 thread::spawn(move || nudge.ring())
             })
             .collect();
-        block_on(async {
-            loop {
-                let bell = nudge.listen();
-                if nudge.taken() {
-                    break;
-                }
-                bell.await;
-            }
-        });
+        block_on(heard(&nudge));
         rings.into_iter().for_each(|ring| ring.join().unwrap());
     });
 }
