@@ -123,6 +123,38 @@ async fn while_it_adopts(failpoint: &str, machine: Machine) {
     machine.assert_clean().await;
 }
 
+/// Dies while it suspends or resumes; after the restart that is done, and what is left of its time is kept.
+async fn while_it_pauses(failpoint: &str, machine: Machine) {
+    let mut host = machine.start_doomed(failpoint).await;
+    let id = machine.rent(&request("gpurent-test/busybox:1", "1h")).await;
+    let ready = machine.until(&id, &["ready"], SOON).await;
+    let (suspend, resume) = (format!("/v1/rentals/{id}/suspend"), format!("/v1/rentals/{id}/resume"));
+    machine.post(&suspend, &json!({})).await;
+    if failpoint == "resumed" {
+        machine.until(&id, &["suspended"], SOON).await;
+        // The answer is lost with the process.
+        drop(machine.client.post(machine.url(&resume)).send().await);
+    }
+    host.died().await;
+
+    let _host = machine.start().await;
+    if failpoint != "resumed" {
+        let suspended = machine.until(&id, &["suspended"], SOON).await;
+        assert_eq!(suspended["gpus"], json!([]), "its GPU is free");
+        machine.assert_clean().await;
+    }
+    let (status, rental) = machine.post(&resume, &json!({})).await;
+    assert!(status == 200 || status == 202, "{rental}");
+    let again = machine.until(&id, &["ready"], SOON).await;
+    assert_ne!(again["container_id"], ready["container_id"]);
+    assert_eq!(again["segments"].as_array().unwrap().len(), 2, "{again}");
+    assert_eq!(again["attempt"], 2);
+    assert_eq!(machine.containers().await.len(), 1);
+    machine.cancel(&id).await;
+    machine.until(&id, &["terminated"], SOON).await;
+    machine.assert_clean().await;
+}
+
 macro_rules! crashes {
     ($($way:ident: $($name:ident $failpoint:literal),*;)*) => {
         mod on_postgres {
@@ -166,6 +198,10 @@ crashes! {
         stopped "stopped",
         removed_unrecorded "removed-unrecorded",
         removed "removed";
+    while_it_pauses:
+        suspended_unrecorded "suspended-unrecorded",
+        suspended "suspended",
+        resumed "resumed";
     while_it_adopts:
         adopted_unrecorded "adopted-unrecorded",
         adopted "adopted";

@@ -18,9 +18,19 @@ pub struct Segment {
     pub started_at: Timestamp,
     /// When it ended; `None` while it runs.
     pub ended_at: Option<Timestamp>,
+    /// Its price, where that is not the rental's present one: a rental may cost something else once it is
+    /// resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote: Option<Quote>,
 }
 
 impl Segment {
+    /// Ends it so long after its start, never before it.
+    pub(crate) fn end_after(&mut self, length: SignedDuration) {
+        let end = self.started_at.checked_add(length.max(SignedDuration::ZERO));
+        self.ended_at = Some(end.unwrap_or(self.started_at));
+    }
+
     /// How long the segment is, up to `now` while it is open.
     #[must_use]
     pub fn length(&self, now: Timestamp) -> SignedDuration {
@@ -81,7 +91,7 @@ impl Bill {
             lines.extend(segments.iter().map(|segment| BillLine::Usage {
                 started_at: segment.started_at,
                 ended_at: segment.ended_at.unwrap_or(now),
-                amount: quote.rate.charge(segment.length(now)),
+                amount: segment.quote.as_ref().unwrap_or(quote).rate.charge(segment.length(now)),
             }));
             if used < MINIMUM_CHARGE {
                 lines.push(BillLine::Minimum { amount: quote.rate.charge(MINIMUM_CHARGE - used) });
@@ -121,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_short_rental_costs_a_minute() {
-        let segments = [Segment { started_at: at(0), ended_at: Some(at(10)) }];
+        let segments = [Segment { started_at: at(0), ended_at: Some(at(10)), quote: None }];
         let bill = Bill::of(&segments, Some(&quote(3_600_000)), at(99));
         assert_eq!((bill.total, bill.lines.len()), (MicroUnits::new(60_000), 2));
     }
@@ -131,7 +141,7 @@ mod tests {
         fn lines_add_up(rate in 0i64..10_000_000, lengths in proptest::collection::vec(0i64..100_000, 0..5)) {
             let mut start = 0;
             let segments: Vec<_> = lengths.iter().map(|length| {
-                let segment = Segment { started_at: at(start), ended_at: Some(at(start + length)) };
+                let segment = Segment { started_at: at(start), ended_at: Some(at(start + length)), quote: None };
                 start += length + 1;
                 segment
             }).collect();

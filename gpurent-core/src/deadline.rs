@@ -24,8 +24,11 @@ pub struct Deadline {
     pub launch: LaunchId,
     /// From when its paid time counts.
     pub paid_from: Moment,
-    /// How long it is.
+    /// How long it is, all launches of the rental together.
     pub term: Term,
+    /// How much of it was used before this launch.
+    #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
+    pub used: SignedDuration,
     /// When its container was last seen running, as far as that was written down.
     pub last_seen: Moment,
 }
@@ -34,7 +37,7 @@ impl Deadline {
     /// How much paid time is left; negative past the end, `None` where the term is open.
     #[must_use]
     pub fn time_left(&self, now: &Moment) -> Option<SignedDuration> {
-        Some(self.term.duration()? - now.since(&self.paid_from))
+        Some(self.term.duration()? - self.used - now.since(&self.paid_from))
     }
 }
 
@@ -173,10 +176,10 @@ impl Deadlines {
             let mut changed = entries.len() != before;
             for rental in ready {
                 let Some(paid_from) = rental.paid_from() else { continue };
-                let (launch, term) = (rental.launch(), rental.spec().term);
+                let (launch, term, used) = (rental.launch(), rental.spec().term, rental.used_before());
                 let entry = entries.entry(launch).or_insert_with(|| {
                     changed = true;
-                    Deadline { launch, paid_from: paid_from.clone(), term, last_seen: paid_from.clone() }
+                    Deadline { launch, paid_from: paid_from.clone(), term, used, last_seen: paid_from.clone() }
                 });
                 if entry.term.is_shorter_than(term) {
                     entry.term = term;

@@ -3,14 +3,14 @@
 //! Events are numbered from 1 within a rental, stored with the change they make, and folding them gives
 //! the rental again. They hold no secret: whoever may see one adds it when sending.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::access::CredentialKind;
 use crate::clock::Moment;
 use crate::gpu::Gpu;
 use crate::id::{Attempt, ContainerId, HostId, InstanceName, Position, RentalId, Seq};
-use crate::lifecycle::{EndReason, Exit};
+use crate::lifecycle::{EndReason, Exit, SuspendCause};
 use crate::money::Quote;
 use crate::port::PortBinding;
 use crate::spec::{ImageDigest, RentalSpec, Term};
@@ -39,6 +39,9 @@ pub struct Claim {
     /// When it was made, on both clocks.
     #[serde(default)]
     pub at: Option<Moment>,
+    /// How much of its term was used up by earlier launches.
+    #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
+    pub used: SignedDuration,
 }
 
 /// A container that was found running for a rental that the store had lost, or knew less of.
@@ -54,6 +57,27 @@ pub struct Adoption {
     pub gpus_attached: bool,
     /// When it started, by the engine's own record; `None` where it has not.
     pub started_at: Option<Timestamp>,
+    /// The GPUs it has; `None` where an older version wrote it, and then those of the claim.
+    #[serde(default)]
+    pub gpus: Option<Vec<Gpu>>,
+    /// How much of the term was used up when it was made.
+    #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
+    pub used: SignedDuration,
+}
+
+/// What a rental was given when it was resumed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumption {
+    /// Its GPUs.
+    pub gpus: Vec<Gpu>,
+    /// Its ports.
+    pub ports: Vec<PortBinding>,
+    /// Its price from now on, where prices are on.
+    pub quote: Option<Quote>,
+    /// Until when it has to have started.
+    pub due: Timestamp,
+    /// When it was resumed, on both clocks.
+    pub at: Moment,
 }
 
 /// Something that happened to a rental.
@@ -113,6 +137,18 @@ pub enum Event {
     WarningWithdrawn,
     /// The renter's program was told to finish (SIGTERM); the container lives on until the end.
     Notified,
+    /// It began to be suspended.
+    SuspendBegan {
+        /// Why.
+        cause: SuspendCause,
+    },
+    /// Its container is gone, its GPUs and ports are free, and its paid time stands still.
+    Suspended {
+        /// Since when.
+        since: Moment,
+    },
+    /// GPUs and ports were claimed for it again.
+    Resumed(Box<Resumption>),
     /// It began to end.
     EndBegan {
         /// Why.
@@ -149,6 +185,9 @@ impl Event {
             Self::Warned => "warned",
             Self::WarningWithdrawn => "warning_withdrawn",
             Self::Notified => "notified",
+            Self::SuspendBegan { .. } => "suspend_began",
+            Self::Suspended { .. } => "suspended",
+            Self::Resumed(_) => "resumed",
             Self::EndBegan { .. } => "end_began",
             Self::Stopped { .. } => "stopped",
             Self::Ended => "ended",

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub type FailpointHook = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The boundaries, in the order of a life.
-pub const FAILPOINTS: [&str; 17] = [
+pub const FAILPOINTS: [&str; 20] = [
     "claimed",
     "created-unrecorded",
     "created",
@@ -24,6 +24,9 @@ pub const FAILPOINTS: [&str; 17] = [
     "warned",
     "stopped-unrecorded",
     "stopped",
+    "suspended-unrecorded",
+    "suspended",
+    "resumed",
     "removed-unrecorded",
     "removed",
     "adopted-unrecorded",

@@ -210,6 +210,12 @@ pub struct LaunchId {
 }
 
 impl LaunchId {
+    /// The rental's next launch.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self { attempt: self.attempt.next(), ..self }
+    }
+
     /// The container's deterministic name, `gpurent-<rental>-<attempt>`: a crash between creating a
     /// container and recording it is repaired by finding it again under this name.
     #[must_use]

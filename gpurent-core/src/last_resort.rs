@@ -38,9 +38,9 @@ pub async fn force_end(
     if !rental.is_live() {
         return Ok(Some(rental));
     }
-    let stopped = matches!(rental.state(), State::Ending { stopped: true, .. });
     let mut change = Change::intent(rental);
     change.apply(Event::EndBegan { reason: EndReason::Lost { last_seen } }, now)?;
+    let stopped = matches!(change.rental().state(), State::Ending { stopped: true, .. });
     if !stopped {
         change.apply(Event::Stopped { exit: None, ended: None }, last_seen.min(now))?;
     }

@@ -3,17 +3,25 @@
 //! ```text
 //!     claim              started              access verified
 //!  ──────────▶ Provisioning ────▶ Running ─────────────────▶ Ready
-//!                  │  ▲             │                           │  cancelled · expired · exited · lost · failed
-//!                  │  └─ relaunch   │                           │
-//!                  └────────────────┴─────────────┬─────────────┘
+//!               ▲  │  ▲             │                           │  cancelled · expired · exited · lost · failed
+//!        resume │  │  └─ relaunch   │                           │
+//!               │  ├────────────────┼───────────────────────────┤
+//!               │  │ suspend        │                           │
+//!               │  └──▶ Suspending{cause} ── stopped ── absent  │
+//!               │                       │            │          │
+//!            Suspended{cause} ◀─────────┼────────────┘          │
+//!                  └────────────────────┴─────────┬─────────────┘
 //!                                                 ▼
 //!                               Ending{reason} ── stopped ── absence confirmed ──▶ Ended{reason}
 //! ```
 //!
-//! Failure is a reason, not a state: every rental leaves by the same door, so nothing skips the clean-up.
+//! Failure is a reason, not a state: every rental leaves by the same door, so nothing skips the clean-up. A
+//! launch that fails after its rental was ready once suspends it instead: what was paid for is not lost.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::clock::Moment;
 
 /// Where a rental is in its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +33,20 @@ pub enum State {
     Running,
     /// Its renter can log in, and pays.
     Ready,
+    /// Its container is being taken down; the rental goes on later.
+    Suspending {
+        /// Why.
+        cause: SuspendCause,
+        /// Whether the container is known to have stopped, and the usage is closed.
+        stopped: bool,
+    },
+    /// It has no container, no GPU and no port; its paid time stands still.
+    Suspended {
+        /// Why.
+        cause: SuspendCause,
+        /// Since when.
+        since: Moment,
+    },
     /// It is being taken down.
     Ending {
         /// Why.
@@ -51,6 +73,10 @@ pub enum Phase {
     Running,
     /// [`State::Ready`]
     Ready,
+    /// [`State::Suspending`]
+    Suspending,
+    /// [`State::Suspended`]
+    Suspended,
     /// [`State::Ending`]
     Ending,
     /// [`State::Ended`]
@@ -59,7 +85,8 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in the order of a life.
-    pub const ALL: [Self; 5] = [Self::Provisioning, Self::Running, Self::Ready, Self::Ending, Self::Ended];
+    pub const ALL: [Self; 7] =
+        [Self::Provisioning, Self::Running, Self::Ready, Self::Suspending, Self::Suspended, Self::Ending, Self::Ended];
 
     /// The name in lower case.
     #[must_use]
@@ -68,6 +95,8 @@ impl Phase {
             Self::Provisioning => "provisioning",
             Self::Running => "running",
             Self::Ready => "ready",
+            Self::Suspending => "suspending",
+            Self::Suspended => "suspended",
             Self::Ending => "ending",
             Self::Ended => "ended",
         }
@@ -82,6 +111,8 @@ impl State {
             Self::Provisioning => Phase::Provisioning,
             Self::Running => Phase::Running,
             Self::Ready => Phase::Ready,
+            Self::Suspending { .. } => Phase::Suspending,
+            Self::Suspended { .. } => Phase::Suspended,
             Self::Ending { .. } => Phase::Ending,
             Self::Ended { .. } => Phase::Ended,
         }
@@ -95,6 +126,38 @@ impl State {
             _ => None,
         }
     }
+
+    /// Why it is or is being suspended.
+    #[must_use]
+    pub fn suspend_cause(&self) -> Option<&SuspendCause> {
+        match self {
+            Self::Suspending { cause, .. } | Self::Suspended { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// Whether its container is being taken down.
+    #[must_use]
+    pub fn is_going_down(&self) -> bool {
+        matches!(self, Self::Suspending { .. } | Self::Ending { .. })
+    }
+
+    /// Whether it should have a container that runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Running | Self::Ready)
+    }
+}
+
+/// Why a rental is suspended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SuspendCause {
+    /// Its renter or the platform asked for it.
+    Requested,
+    /// It was to be resumed, and did not become ready again.
+    Failed(Failure),
 }
 
 /// Why a rental ends.
@@ -120,6 +183,8 @@ pub enum EndReason {
     },
     /// It never became ready.
     Failed(Failure),
+    /// It was suspended for longer than the host keeps it.
+    Abandoned,
 }
 
 /// The outcomes that everybody distinguishes, for filters and words.
@@ -130,7 +195,7 @@ pub enum EndKind {
     Expired,
     /// It never became ready.
     Failed,
-    /// Anything else: cancelled, exited, lost.
+    /// Anything else: cancelled, exited, lost, abandoned.
     Terminated,
 }
 
@@ -153,7 +218,7 @@ impl EndReason {
         match self {
             Self::Expired => EndKind::Expired,
             Self::Failed(_) => EndKind::Failed,
-            Self::Cancelled | Self::Exited { .. } | Self::Lost { .. } => EndKind::Terminated,
+            Self::Cancelled | Self::Exited { .. } | Self::Lost { .. } | Self::Abandoned => EndKind::Terminated,
         }
     }
 }
@@ -175,7 +240,7 @@ impl EndReason {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Expired | Self::Cancelled => Fault::Nobody,
+            Self::Expired | Self::Cancelled | Self::Abandoned => Fault::Nobody,
             Self::Exited { .. } => Fault::Renter,
             Self::Lost { .. } => Fault::Host,
             Self::Failed(failure) => failure.kind.fault(),
@@ -200,6 +265,7 @@ impl EndReason {
             Self::Exited { code, .. } => format!("The container's program ended with exit code {code}"),
             Self::Lost { .. } => "The container disappeared from the host".to_owned(),
             Self::Failed(failure) => failure.detail.clone(),
+            Self::Abandoned => "It was suspended for too long".to_owned(),
         }
     }
 }

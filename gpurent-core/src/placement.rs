@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::allocator::Allocator;
 use crate::gpu::{Gpu, GpuModel, GpuSelector, GpuUuid};
-use crate::id::{Attempt, LaunchId, RentalId};
+use crate::id::LaunchId;
 use crate::invalid::Invalid;
 use crate::money::{Quote, RateCard};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
@@ -138,7 +138,7 @@ impl Placement {
     ///
     /// # Errors
     /// [`NoPlace`], naming what is missing.
-    pub fn place(&self, rental: RentalId, spec: &RentalSpec, held: &Held) -> Result<Placed, NoPlace> {
+    pub fn place(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Placed, NoPlace> {
         if let Some(capacity) = &self.capacity {
             capacity.check(&spec.limits).map_err(NoPlace::TooMuch)?;
         }
@@ -159,7 +159,7 @@ impl Placement {
         }
         Ok(Placed {
             quote: self.quote(&chosen)?,
-            ports: self.ports(rental, Attempt::new(1), spec, held)?,
+            ports: self.ports(launch, spec, held)?,
             gpus: chosen.into_iter().cloned().collect(),
         })
     }
@@ -182,14 +182,7 @@ impl Placement {
     ///
     /// # Errors
     /// [`NoPort`], naming what is missing.
-    pub fn ports(
-        &self,
-        rental: RentalId,
-        attempt: Attempt,
-        spec: &RentalSpec,
-        held: &Held,
-    ) -> Result<Vec<PortBinding>, NoPort> {
-        let launch = LaunchId { rental, attempt };
+    pub fn ports(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Vec<PortBinding>, NoPort> {
         let held = self.quarantine.add_to(held);
         self.pools.assign(&spec.ports, launch, &held.ports, self.port_probe.as_ref())
     }

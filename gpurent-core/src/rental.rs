@@ -8,12 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::access::CredentialKind;
-use crate::billing::{Bill, Segment};
+use crate::billing::Segment;
 use crate::clock::Moment;
-use crate::event::{Claim, Event, Recorded};
+use crate::event::{Adoption, Claim, Event, Recorded};
 use crate::gpu::Gpu;
 use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, Revision, Seq};
-use crate::lifecycle::{EndReason, Exit, State};
+use crate::lifecycle::{EndReason, Exit, Failure, State, SuspendCause};
 use crate::money::Quote;
 use crate::port::{HostPort, PortBinding, SSH};
 use crate::spec::{Environment, ImageDigest, RentalSpec};
@@ -57,6 +57,16 @@ pub struct Rental {
     claimed: Option<Moment>,
     #[serde(default)]
     started: Option<Moment>,
+    /// Paid time of earlier launches that no segment tells of: the store lost them.
+    #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
+    lost_use: SignedDuration,
+    /// The first launch since it was claimed or resumed.
+    #[serde(default = "first")]
+    brought_up_as: Attempt,
+}
+
+fn first() -> Attempt {
+    Attempt::new(1)
 }
 
 /// An event that cannot happen in the state the rental is in: late, doubled or out of order.
@@ -77,9 +87,6 @@ pub enum Outcome {
     /// It is already so (a second cancel, a stop seen twice); nothing is to be stored.
     Unchanged,
 }
-
-/// From how much on two clocks differ because one was set.
-const SET: SignedDuration = SignedDuration::from_millis(100);
 
 impl Rental {
     /// The rental that a claim makes.
@@ -114,6 +121,8 @@ impl Rental {
             pinned: None,
             claimed: claim.at,
             started: None,
+            lost_use: claim.used,
+            brought_up_as: Attempt::new(1),
         };
         (rental, recorded)
     }
@@ -167,36 +176,33 @@ impl Rental {
             }
             (Event::Relaunched { ports }, State::Provisioning) => {
                 self.ports = ports;
-                self.attempt = self.attempt.next();
-                self.container = None;
-                self.access_outdated = false;
+                self.begin_launch(self.attempt.next());
             }
-            (Event::Adopted(found), State::Provisioning)
-                if found.attempt > self.attempt
-                    || (found.attempt == self.attempt && (self.container.is_none() || found.started_at.is_some())) =>
-            {
-                self.attempt = found.attempt;
+            (Event::Adopted(found), state) if is_news(&found, self.attempt, self.container.is_some(), state) => {
+                if let Some(gpus) = found.gpus {
+                    self.gpus = gpus;
+                }
+                if found.attempt > self.attempt {
+                    self.catch_up_with(found.used);
+                    self.begin_launch(found.attempt);
+                    self.brought_up_as = found.attempt;
+                }
                 self.ports = found.ports;
                 self.container = Some(found.container);
                 self.gpus_attached = found.gpus_attached;
                 self.access_outdated = false;
                 self.started_at = found.started_at;
-                self.started = None;
                 self.state = if found.started_at.is_some() { State::Running } else { State::Provisioning };
             }
-            (Event::Verified { paid_from }, State::Running) => {
-                self.segments.push(Segment { started_at: paid_from.wall, ended_at: None });
-                self.paid_from = Some(paid_from);
-                self.state = State::Ready;
-            }
-            (Event::Extended { term }, State::Provisioning | State::Running | State::Ready)
-                if self.spec.term.is_shorter_than(term) =>
+            (Event::Verified { paid_from }, State::Running) => self.begin_segment(paid_from),
+            (Event::Extended { term }, state)
+                if state.end_reason().is_none() && self.spec.term.is_shorter_than(term) =>
             {
                 self.spec.term = term;
                 self.warning_outdated |= std::mem::take(&mut self.warned);
                 self.notified = false;
             }
-            (Event::AccessChanged { credential }, State::Provisioning | State::Running | State::Ready) => {
+            (Event::AccessChanged { credential }, state) if state.end_reason().is_none() => {
                 self.credential = credential;
                 // A container that is still to be made is made with the stored credential.
                 self.access_outdated = self.container.is_some();
@@ -210,14 +216,53 @@ impl Rental {
             }
             (Event::WarningWithdrawn, State::Ready) if self.warning_outdated => self.warning_outdated = false,
             (Event::Notified, State::Ready) if !self.notified => self.notified = true,
+            (Event::SuspendBegan { cause }, State::Provisioning | State::Running | State::Ready) => {
+                self.state = State::Suspending { cause, stopped: false };
+            }
+            (Event::SuspendBegan { .. }, State::Suspending { .. } | State::Suspended { .. }) => {
+                return Ok(Outcome::Unchanged);
+            }
+            (Event::Stopped { exit, ended }, State::Suspending { cause, stopped: false }) => {
+                let cause = cause.clone();
+                self.close_segment(exit.as_ref(), ended.as_ref(), None, at);
+                self.exit = exit;
+                self.state = State::Suspending { cause, stopped: true };
+            }
+            (Event::Stopped { .. }, State::Suspending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
+            (Event::Suspended { since }, State::Suspending { cause, stopped: true }) => {
+                let cause = cause.clone();
+                self.paid_from = None;
+                self.container = None;
+                self.access_outdated = false;
+                self.gpus.clear();
+                self.ports.clear();
+                self.state = State::Suspended { cause, since };
+            }
+            (Event::Suspended { .. }, State::Suspended { .. }) => return Ok(Outcome::Unchanged),
+            (Event::Resumed(resumption), State::Suspended { .. }) => {
+                self.requote(resumption.quote);
+                self.gpus = resumption.gpus;
+                self.ports = resumption.ports;
+                self.due = resumption.due;
+                self.claimed = Some(resumption.at);
+                self.begin_launch(self.attempt.next());
+                self.brought_up_as = self.attempt;
+                self.state = State::Provisioning;
+            }
             (Event::EndBegan { reason }, State::Provisioning | State::Running | State::Ready) => {
                 self.state = State::Ending { reason, stopped: false };
+            }
+            (Event::EndBegan { reason }, State::Suspending { stopped, .. }) => {
+                self.state = State::Ending { reason, stopped: *stopped };
+            }
+            (Event::EndBegan { reason }, State::Suspended { .. }) => {
+                self.state = State::Ending { reason, stopped: true };
             }
             // The first reason stays: a cancel of what already ends changes nothing.
             (Event::EndBegan { .. }, State::Ending { .. } | State::Ended { .. }) => return Ok(Outcome::Unchanged),
             (Event::Stopped { exit, ended }, State::Ending { reason, stopped: false }) => {
                 let reason = reason.clone();
-                self.close_segment(exit.as_ref(), ended.as_ref(), &reason, at);
+                self.close_segment(exit.as_ref(), ended.as_ref(), Some(&reason), at);
                 self.exit = exit;
                 self.state = State::Ending { reason, stopped: true };
             }
@@ -232,56 +277,26 @@ impl Rental {
         Ok(Outcome::Changed)
     }
 
-    /// Ends the open segment at the earliest of when the container ended, when it was last seen, and the end
-    /// of the paid time; never before its start. The length is that of the boot clock where both ends were
-    /// read in one boot: a wall clock that is set in between neither gives time away nor sells it twice.
-    fn close_segment(&mut self, exit: Option<&Exit>, ended: Option<&Moment>, reason: &EndReason, at: Timestamp) {
-        let paid_until = self.expires_at();
-        let paid_from = self.paid_from.as_ref();
-        let Some(segment) = self.segments.last_mut().filter(|segment| segment.ended_at.is_none()) else { return };
-        let by_both_clocks = paid_from.zip(ended).and_then(|(from, to)| from.wall.checked_add(to.since(from)).ok());
-        let seen = match (by_both_clocks, exit, reason) {
-            // Two clocks that were not set differ by what it takes to read them.
-            (Some(ended), Some(exit), _) if ended.duration_since(exit.finished_at).abs() < SET => exit.finished_at,
-            (Some(ended), _, _) => ended,
-            (None, Some(exit), _) => exit.finished_at,
-            (None, None, EndReason::Lost { last_seen }) => *last_seen,
-            (None, None, _) => at,
-        };
-        let ended_at = paid_until.map_or(seen, |paid_until| seen.min(paid_until));
-        segment.ended_at = Some(ended_at.max(segment.started_at));
+    /// Forgets everything that belonged to the container of the launch before.
+    fn begin_launch(&mut self, attempt: Attempt) {
+        self.attempt = attempt;
+        self.container = None;
+        self.access_outdated = false;
+        self.started_at = None;
+        self.started = None;
+        self.paid_from = None;
+        self.exit = None;
+        (self.warned, self.notified, self.warning_outdated) = (false, false, false);
     }
 
-    /// How much paid time is left; negative past the end, `None` before the rental is ready or where its
-    /// term is open.
+    /// What a launch that failed comes to: a rental that was ready once waits to be resumed, with what is left of
+    /// its time; one that never was, ends.
     #[must_use]
-    pub fn time_left(&self, now: &Moment) -> Option<SignedDuration> {
-        let term = self.spec.term.duration()?;
-        Some(term - now.since(self.paid_from.as_ref()?))
-    }
-
-    /// When the paid time ends; `None` before the rental is ready or where its term is open.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        let from = self.paid_from.as_ref()?.wall;
-        from.checked_add(self.spec.term.duration()?).ok()
-    }
-
-    /// How long it may go on as it is: until it has to have started, or until its paid time is over.
-    #[must_use]
-    pub fn time_to_end(&self, now: &Moment) -> Option<SignedDuration> {
-        match self.state {
-            State::Provisioning => Some(self.time_to_start(now)),
-            State::Ready => self.time_left(now),
-            _ => None,
-        }
-    }
-
-    /// How long it may still take to start.
-    fn time_to_start(&self, now: &Moment) -> SignedDuration {
-        match &self.claimed {
-            Some(claimed) => self.due.duration_since(claimed.wall) - now.since(claimed),
-            None => self.due.duration_since(now.wall),
+    pub fn giving_up(&self, failure: Failure) -> Event {
+        if self.has_been_ready() {
+            Event::SuspendBegan { cause: SuspendCause::Failed(failure) }
+        } else {
+            Event::EndBegan { reason: EndReason::Failed(failure) }
         }
     }
 
@@ -300,13 +315,8 @@ impl Rental {
             quote: self.quote.clone(),
             due: self.due,
             at: self.claimed.clone(),
+            used: self.used_before(),
         }
-    }
-
-    /// The bill as it stands.
-    #[must_use]
-    pub fn bill(&self, now: Timestamp) -> Bill {
-        Bill::of(&self.segments, self.quote.as_ref(), now)
     }
 
     /// The revision that the next write makes; for stores and for [`Change`](crate::store::Change).
@@ -344,13 +354,13 @@ impl Rental {
         self.credential
     }
 
-    /// Its GPUs. Held until it has ended.
+    /// Its GPUs. Held until it has ended, or is suspended: then it has none.
     #[must_use]
     pub fn gpus(&self) -> &[Gpu] {
         &self.gpus
     }
 
-    /// Its ports. Held until it has ended.
+    /// Its ports. Held until it has ended, or is suspended: then it has none.
     #[must_use]
     pub fn ports(&self) -> &[PortBinding] {
         &self.ports
@@ -396,6 +406,12 @@ impl Rental {
     #[must_use]
     pub fn attempt(&self) -> Attempt {
         self.attempt
+    }
+
+    /// How often it was launched again since it was claimed or resumed.
+    #[must_use]
+    pub fn relaunches(&self) -> u64 {
+        self.attempt.get().saturating_sub(self.brought_up_as.get()).into()
     }
 
     /// Its current launch.
@@ -477,7 +493,18 @@ impl Rental {
     }
 }
 
+/// Whether a container that was found is further than what is known of its rental, whose own end it would not
+/// undo.
+fn is_news(found: &Adoption, attempt: Attempt, has_container: bool, state: &State) -> bool {
+    match state {
+        State::Provisioning if found.attempt == attempt => !has_container || found.started_at.is_some(),
+        State::Ending { .. } | State::Ended { .. } => false,
+        _ => found.attempt > attempt,
+    }
+}
+
 mod next;
+mod paid;
 
 pub use next::{Action, Next, Timing};
 

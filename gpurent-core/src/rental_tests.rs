@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::{BootId, BootTime};
+use crate::event::Resumption;
 use crate::gpu::GpuRequest;
 use crate::lifecycle::Phase;
 use crate::money::{HourlyRate, MicroUnits};
@@ -36,6 +37,7 @@ fn claimed() -> (Rental, Recorded) {
         }),
         due: at(600),
         at: Some(moment(0)),
+        used: SignedDuration::ZERO,
     };
     Rental::claimed(claim, at(0))
 }
@@ -70,7 +72,17 @@ fn all_events() -> Vec<Event> {
     let mut all = way_up();
     all.extend([Event::Relaunched { ports: Vec::new() }, Event::Warned, Event::Notified]);
     all.extend([cancelled(), stopped(99), Event::Ended]);
+    all.extend([suspended_on_request(), Event::Suspended { since: moment(99) }, resumed()]);
     all
+}
+
+fn suspended_on_request() -> Event {
+    Event::SuspendBegan { cause: SuspendCause::Requested }
+}
+
+fn resumed() -> Event {
+    let (gpus, ports) = (Vec::new(), Vec::new());
+    Event::Resumed(Box::new(Resumption { gpus, ports, quote: None, due: at(9999), at: moment(200) }))
 }
 
 #[test]
@@ -78,14 +90,22 @@ fn every_state_takes_its_events_and_no_other() {
     let up = way_up();
     let ending: Vec<_> = up.iter().cloned().chain([cancelled()]).collect();
     let stopping: Vec<_> = ending.iter().cloned().chain([stopped(99)]).collect();
+    let suspending: Vec<_> = up.iter().cloned().chain([suspended_on_request()]).collect();
+    let going: Vec<_> = suspending.iter().cloned().chain([stopped(99)]).collect();
+    let suspended: Vec<_> = going.iter().cloned().chain([Event::Suspended { since: moment(99) }]).collect();
+    let again: Vec<_> = suspended.iter().cloned().chain([resumed()]).collect();
     let ended: Vec<_> = stopping.iter().cloned().chain([Event::Ended]).collect();
     /// State, how it is reached, what changes it, what it already knows. Everything else is illegal.
     type Row<'a> = (&'a str, &'a [Event], &'a [&'a str], &'a [&'a str]);
-    let table: [Row<'_>; 8] = [
-        ("claimed", &[], &["created", "relaunched", "end_began"], &[]),
-        ("created", &up[..1], &["started", "relaunched", "end_began"], &[]),
-        ("running", &up[..2], &["verified", "end_began"], &[]),
-        ("ready", &up[..3], &["warned", "notified", "end_began"], &[]),
+    let table: [Row<'_>; 12] = [
+        ("claimed", &[], &["created", "relaunched", "suspend_began", "end_began"], &[]),
+        ("created", &up[..1], &["started", "relaunched", "suspend_began", "end_began"], &[]),
+        ("running", &up[..2], &["verified", "suspend_began", "end_began"], &[]),
+        ("ready", &up[..3], &["warned", "notified", "suspend_began", "end_began"], &[]),
+        ("suspending", &suspending, &["stopped", "end_began"], &["suspend_began"]),
+        ("suspending, stopped", &going, &["suspended", "end_began"], &["suspend_began", "stopped"]),
+        ("suspended", &suspended, &["resumed", "end_began"], &["suspend_began", "suspended"]),
+        ("resumed", &again, &["created", "relaunched", "suspend_began", "end_began"], &[]),
         ("ending from ready", &ending, &["stopped"], &["end_began"]),
         ("ending, stopped", &stopping, &["ended"], &["end_began", "stopped"]),
         ("ended", &ended, &[], &["end_began", "ended"]),
@@ -202,7 +222,7 @@ proptest! {
     /// Whatever is tried in whatever order: only legal transitions occur, events are numbered without a
     /// gap, folding them gives the rental, and usage is disjoint with at most one open segment.
     #[test]
-    fn any_history_folds_to_its_rental(choices in proptest::collection::vec(0usize..9, 0..40)) {
+    fn any_history_folds_to_its_rental(choices in proptest::collection::vec(0usize..12, 0..60)) {
         let (mut rental, first) = claimed();
         let mut events = vec![first];
         let all = all_events();

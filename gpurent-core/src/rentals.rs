@@ -1,7 +1,10 @@
-//! What an embedder holds: rent, get, list, cancel, subscribe.
+//! What an embedder holds: rent, get, list, extend, suspend, resume, cancel, subscribe.
 //!
 //! None of it touches the engine. A request is validated by its types, placed and written by the store,
 //! and the [`Reconciler`](crate::reconcile::Reconciler) is nudged; everything else happens there.
+
+mod pause;
+mod refused;
 
 use std::sync::Arc;
 
@@ -19,66 +22,21 @@ use crate::host::{Shared, Stage};
 use crate::id::{HostId, IdempotencyKey, InstanceName, Position, RentalId, Seq};
 use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
-use crate::placement::{Held, NoPlace};
+use crate::placement::Held;
 use crate::port::HostPort;
 use crate::rental::{Outcome, Rental};
-use crate::runtime::{Cause, Isolation, RuntimeError};
-use crate::seal::SealError;
+use crate::runtime::{Cause, Isolation};
 use crate::spec::{RentalRequest, RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, StoreError};
 
-/// Why a rental was not made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RentError {
-    /// There is no place for it: the host has no such GPU, or all are rented, or a port is taken.
-    #[error(transparent)]
-    NoPlace(NoPlace),
-    /// A live rental has this name, and was asked for in another way.
-    #[error("the name {0} belongs to another rental that still runs")]
-    NameTaken(InstanceName),
-    /// The renter used the idempotency key for another request.
-    #[error("the idempotency key was used for another request")]
-    KeyReused,
-    /// Nobody runs the host's reconciler, so nothing would ever happen.
-    #[error("no reconciler runs for this host: spawn the one that came with these rentals")]
-    NotReconciled,
-    /// The host does not know yet what runs on it, since its store or its engine does not answer: what seems
-    /// free may not be. Later.
-    #[error("the host cannot tell yet what is free on it")]
-    TakingStock,
-    /// The credential could not be sealed.
-    #[error("the credential could not be sealed")]
-    Seal(#[source] SealError),
-    /// The store failed; nothing was done.
-    #[error(transparent)]
-    Store(StoreError),
-    /// The store does not answer, and so does not tell whether the rental was made: ask for it later, or
-    /// rent again under the same name, which makes no second one.
-    #[error("the store does not answer; rental {id} may or may not have been made")]
-    Unconfirmed {
-        /// The id that it has if it was made.
-        id: RentalId,
-        /// Why the store did not answer.
-        #[source]
-        cause: Cause,
-    },
-}
-
-impl From<ClaimError> for RentError {
-    fn from(error: ClaimError) -> Self {
-        match error {
-            ClaimError::NoPlace(why) => Self::NoPlace(why),
-            ClaimError::NameTaken(name) => Self::NameTaken(name),
-            ClaimError::KeyReused => Self::KeyReused,
-            ClaimError::Store(error) => Self::Store(error),
-        }
-    }
-}
+pub use refused::{ChangeAccessError, ExtendError, LogsError, RentError, ResumeError, SuspendError};
 
 /// What is asked for later than this before the end comes too late: the container may be stopped already by
 /// the time that it is recorded.
 const LAST_MOMENT: SignedDuration = SignedDuration::from_secs(1);
+
+/// How often a change is tried while others write in between: a rental moves on a bounded number of times.
+const TRIES: usize = 16;
 
 /// By how much a rental is to be extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,54 +45,6 @@ pub enum Extension {
     By(Term),
     /// To so much in all. May be sent again and changes nothing then.
     To(Term),
-}
-
-/// Why a rental was not extended.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExtendError {
-    /// It ends or has ended, or its paid time is over but for a moment.
-    #[error("the rental is over")]
-    Over,
-    /// It has no end that could be moved.
-    #[error("the rental has no fixed term")]
-    OpenEnded,
-    /// The new term is longer than any may be, or shorter than the present one.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The new end could not be written down on the host, so that it might not hold; nothing was changed.
-    #[error("the new end could not be kept")]
-    Unkept(#[from] DeadlineError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why a rental's credential was not changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ChangeAccessError {
-    /// It ends or has ended.
-    #[error("the rental is over")]
-    Over,
-    /// The stored secrets cannot be opened, or the new ones not be sealed.
-    #[error("the credential could not be sealed")]
-    Seal(#[source] SealError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why a rental's output could not be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LogsError {
-    /// The engine does not give it.
-    #[error("the container's output cannot be read")]
-    Runtime(#[from] RuntimeError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// A rental's last lines of output.
@@ -355,8 +265,7 @@ impl Rentals {
         id: RentalId,
         decide: impl Fn(Rental) -> Result<Wish<E>, E> + Send + Sync,
     ) -> Result<Option<Rental>, E> {
-        // A conflict means that the rental moved on in between; it moves a bounded number of times.
-        for _ in 0..16 {
+        for _ in 0..TRIES {
             let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
             let change = match decide(rental)? {
                 Wish::Granted(rental) => return Ok(Some(rental)),

@@ -13,7 +13,10 @@ use jiff::Timestamp;
 use crate::access::CredentialKind;
 use crate::clock::Moment;
 use crate::event::{Claim, Event, JournalEntry, Recorded};
-use crate::id::{EngineId, Epoch, HostId, IdempotencyKey, InstanceName, Position, RentalId, RenterId, Revision, Seq};
+use crate::id::{
+    Attempt, EngineId, Epoch, HostId, IdempotencyKey, InstanceName, LaunchId, Position, RentalId, RenterId, Revision,
+    Seq,
+};
 use crate::lifecycle::{EndKind, Phase, State};
 use crate::placement::{Held, NoPlace, Placed, Placement};
 use crate::rental::{IllegalTransition, Outcome, Rental};
@@ -71,6 +74,12 @@ pub struct NewRental {
 }
 
 impl NewRental {
+    /// Its first launch.
+    #[must_use]
+    pub fn launch(&self) -> LaunchId {
+        LaunchId { rental: self.id, attempt: Attempt::new(1) }
+    }
+
     /// The rental and its first event, once it has a place.
     #[must_use]
     pub fn settle(&self, placed: Placed) -> (Rental, Recorded) {
@@ -85,6 +94,7 @@ impl NewRental {
             quote: placed.quote,
             due: self.due,
             at: Some(self.at.clone()),
+            used: jiff::SignedDuration::ZERO,
         };
         Rental::claimed(claim, self.at.wall)
     }

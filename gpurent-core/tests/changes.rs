@@ -3,131 +3,24 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 
-use std::sync::Arc;
+mod world;
 
-use futures_executor::LocalPool;
-use futures_util::task::LocalSpawnExt;
-use gpurent_core::access::{Credential, CredentialRequest, Password};
-use gpurent_core::builder::HostBuilder;
+use gpurent_core::access::{Credential, CredentialRequest};
 use gpurent_core::clock::Clock;
 use gpurent_core::event::Event;
-use gpurent_core::gpu::GpuRequest;
-use gpurent_core::id::{HostId, Position, RentalId, Seq};
+use gpurent_core::id::{HostId, Position};
 use gpurent_core::last_resort::force_end;
 use gpurent_core::lifecycle::{EndReason, Phase};
-use gpurent_core::memory::{Fault, ManualClock, MemoryRuntime, MemoryStore, RuntimeStep, SimulatedGpus};
-use gpurent_core::port::PortPools;
+use gpurent_core::memory::{Fault, RuntimeStep};
 use gpurent_core::reconcile::{Planned, plan};
 use gpurent_core::rental::{Rental, Timing};
-use gpurent_core::rentals::{ExtendError, Extension, Rentals};
+use gpurent_core::rentals::{ExtendError, Extension};
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
-use gpurent_core::seal::SealKey;
-use gpurent_core::spec::{RentalRequest, RentalSpec, Term};
+use gpurent_core::spec::Term;
 use gpurent_core::store::Store;
 use jiff::SignedDuration;
 
-struct World {
-    clock: ManualClock,
-    runtime: MemoryRuntime,
-    store: Arc<MemoryStore>,
-    rentals: Rentals,
-    pool: LocalPool,
-}
-
-fn password(text: &str) -> Password {
-    Password::new(text.to_owned()).unwrap()
-}
-
-fn mins(minutes: i64) -> SignedDuration {
-    SignedDuration::from_mins(minutes)
-}
-
-fn term(text: &str) -> Term {
-    text.parse().unwrap()
-}
-
-impl World {
-    fn new() -> Self {
-        let host: HostId = "host".parse().unwrap();
-        let clock = ManualClock::new();
-        let (runtime, store) = (MemoryRuntime::new(clock.clone()), Arc::new(MemoryStore::default()));
-        let (rentals, reconciler) = HostBuilder::new(
-            host.clone(),
-            store.clone(),
-            Arc::new(runtime.clone()),
-            Arc::new(SealKey::generate().0),
-            SimulatedGpus::new(&host, 1, "RTX 5090".parse().unwrap()).gpus().to_vec(),
-            PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
-        )
-        .clock(Arc::new(clock.clone()))
-        .build();
-        let mut pool = LocalPool::new();
-        let sleeper = clock.clone();
-        pool.spawner()
-            .spawn_local(async move {
-                reconciler.run(move |time| sleeper.sleep(time), std::future::pending()).await.unwrap();
-            })
-            .unwrap();
-        pool.run_until_stalled();
-        Self { clock, runtime, store, rentals, pool }
-    }
-
-    fn request(&self) -> RentalRequest {
-        let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
-        let spec = RentalSpec::new("me".parse().unwrap(), gpu, "ubuntu:22.04".parse().unwrap(), term("1h"));
-        RentalRequest::new(spec, CredentialRequest::Password(password("first-password")))
-    }
-
-    fn rent(&mut self) -> RentalId {
-        let request = self.request();
-        self.rent_so(request)
-    }
-
-    fn rent_so(&mut self, request: RentalRequest) -> RentalId {
-        let id = self.pool.run_until(self.rentals.rent(request)).unwrap().rental().id();
-        self.pool.run_until_stalled();
-        id
-    }
-
-    fn get(&mut self, id: RentalId) -> Rental {
-        self.pool.run_until(self.rentals.get(id)).unwrap().unwrap()
-    }
-
-    fn advance(&mut self, by: SignedDuration) {
-        self.clock.advance(by);
-        self.pool.run_until_stalled();
-    }
-
-    fn extend(&mut self, id: RentalId, extension: Extension) -> Result<Rental, ExtendError> {
-        let extended = self.pool.run_until(self.rentals.extend(id, extension)).map(Option::unwrap);
-        self.pool.run_until_stalled();
-        extended
-    }
-
-    fn change_access(&mut self, id: RentalId, to: &str) -> Credential {
-        let wanted = password(to);
-        let changed = self.rentals.change_access(id, CredentialRequest::Password(wanted.clone()));
-        self.pool.run_until(changed).unwrap().unwrap();
-        self.pool.run_until_stalled();
-        Credential::Password(wanted)
-    }
-
-    fn lets_in(&mut self, id: RentalId, credential: &Credential) -> bool {
-        let launch = self.get(id).launch();
-        self.runtime.lets_in(launch, credential)
-    }
-
-    fn announced(&mut self, id: RentalId) -> Vec<String> {
-        let launch = self.get(id).launch();
-        self.runtime.announced(launch)
-    }
-
-    fn told(&mut self, id: RentalId) -> Vec<&'static str> {
-        let events = self.pool.run_until(self.rentals.events(id, Seq::ZERO, 100)).unwrap();
-        assert_eq!(Rental::folded(&events).as_ref().map(Rental::state), Some(self.get(id).state()));
-        events.iter().map(|event| event.event.name()).collect()
-    }
-}
+use world::{World, mins, password, term};
 
 #[test]
 fn an_extension_moves_the_end_and_is_billed() {

@@ -117,6 +117,7 @@ mod tests {
             launch: LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) },
             paid_from: at.clone(),
             term: "1h".parse().unwrap(),
+            used: jiff::SignedDuration::ZERO,
             last_seen: at,
         }
     }

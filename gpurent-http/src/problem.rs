@@ -8,7 +8,9 @@ use gpurent_core::id::{Position, RentalId};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::placement::NoPlace;
 use gpurent_core::port::NoPort;
-use gpurent_core::rentals::{AccessError, ChangeAccessError, ExtendError, LogsError, RentError};
+use gpurent_core::rentals::{
+    AccessError, ChangeAccessError, ExtendError, LogsError, RentError, ResumeError, SuspendError,
+};
 use gpurent_core::store::StoreError;
 use serde::Serialize;
 
@@ -226,6 +228,63 @@ impl From<LogsError> for Problem {
     }
 }
 
+impl From<NoPlace> for Problem {
+    fn from(no_place: NoPlace) -> Self {
+        let detail = no_place.to_string();
+        let conflict = |kind, title| Self::new(StatusCode::CONFLICT, kind, title, detail.clone());
+        let invalid = |kind, title, field: &str| {
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail.clone()).about(field)
+        };
+        match no_place {
+            NoPlace::UnknownGpu(_) => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
+            NoPlace::NoGpuFree(_) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
+            NoPlace::TooMuch(invalid) => invalid.into(),
+            NoPlace::DiskFull => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/disk-full", "Disk almost full", detail).later(60)
+            }
+            NoPlace::NoRate(_) => invalid("/problems/no-rate", "No price for this GPU", "gpu"),
+            NoPlace::NoPort(NoPort::NotAllowed(_)) => {
+                invalid("/problems/port-not-allowed", "Port not allowed", "ports")
+            }
+            NoPlace::NoPort(_) => conflict("/problems/port-taken", "Port taken").about("ports"),
+            other => {
+                tracing::error!(error = &other as &dyn std::error::Error, "no place");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)
+            }
+        }
+    }
+}
+
+impl From<SuspendError> for Problem {
+    fn from(error: SuspendError) -> Self {
+        match error {
+            SuspendError::Store(error) => error.into(),
+            over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", over.to_string()),
+        }
+    }
+}
+
+impl From<ResumeError> for Problem {
+    fn from(error: ResumeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ResumeError::Over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", detail),
+            ResumeError::StillSuspending => {
+                Self::new(StatusCode::CONFLICT, "/problems/still-suspending", "Not suspended yet", detail).later(2)
+            }
+            ResumeError::NoPlace(no_place) => no_place.into(),
+            ResumeError::Store(error) => error.into(),
+            ResumeError::TakingStock => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(2)
+            }
+            other => {
+                tracing::error!(error = &other as &dyn std::error::Error, "rental not resumed");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)
+            }
+        }
+    }
+}
+
 impl From<RentError> for Problem {
     fn from(error: RentError) -> Self {
         let detail = error.to_string();
@@ -234,17 +293,7 @@ impl From<RentError> for Problem {
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail.clone()).about(field)
         };
         match error {
-            RentError::NoPlace(NoPlace::UnknownGpu(_)) => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
-            RentError::NoPlace(NoPlace::NoGpuFree(_)) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
-            RentError::NoPlace(NoPlace::TooMuch(invalid)) => invalid.into(),
-            RentError::NoPlace(NoPlace::DiskFull) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/disk-full", "Disk almost full", detail).later(60)
-            }
-            RentError::NoPlace(NoPlace::NoRate(_)) => invalid("/problems/no-rate", "No price for this GPU", "gpu"),
-            RentError::NoPlace(NoPlace::NoPort(NoPort::NotAllowed(_))) => {
-                invalid("/problems/port-not-allowed", "Port not allowed", "ports")
-            }
-            RentError::NoPlace(NoPlace::NoPort(_)) => conflict("/problems/port-taken", "Port taken").about("ports"),
+            RentError::NoPlace(no_place) => no_place.into(),
             RentError::NameTaken(_) => conflict("/problems/name-taken", "Name taken").about("name"),
             RentError::KeyReused => {
                 invalid("/problems/idempotency-key-reused", "Key used for another request", "Idempotency-Key")

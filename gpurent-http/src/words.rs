@@ -5,6 +5,8 @@
 //! | provisioning | `provisioning` | `creating` |
 //! | running | `running` | `running` |
 //! | ready | `ready` | `ready` |
+//! | suspending | `suspending` | (nothing) |
+//! | suspended | `suspended` | `live_update` |
 //! | ending | `stopping` | (nothing) |
 //! | ended, expired | `expired` | `expired` |
 //! | ended, failed | `failed` | `error` |
@@ -20,6 +22,8 @@ pub(crate) fn v1(state: &State) -> &'static str {
         State::Provisioning => "provisioning",
         State::Running => "running",
         State::Ready => "ready",
+        State::Suspending { .. } => "suspending",
+        State::Suspended { .. } => "suspended",
         State::Ending { .. } => "stopping",
         State::Ended { reason, .. } => reason.kind().as_str(),
     }

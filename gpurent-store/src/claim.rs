@@ -38,5 +38,5 @@ pub(crate) fn decide(look: Look, new: &NewRental, placement: &Placement) -> Resu
             Err(ClaimError::NameTaken(new.name.clone()))
         };
     }
-    Ok(Decision::Write(placement.place(new.id, &new.spec, &look.held)?))
+    Ok(Decision::Write(placement.place(new.launch(), &new.spec, &look.held)?))
 }

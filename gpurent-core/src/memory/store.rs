@@ -174,11 +174,13 @@ impl Tables {
         if let Some(epoch) = change.fence() {
             self.check(rental.host(), epoch)?;
         }
-        let port_taken = self.live(rental.host()).filter(|row| row.rental.id() != rental.id()).any(|row| {
-            row.rental.ports().iter().any(|held| rental.ports().iter().any(|wanted| wanted.host == held.host))
+        let wanted = Held::of(rental);
+        let taken = self.live(rental.host()).filter(|row| row.rental.id() != rental.id()).any(|row| {
+            let held = Held::of(&row.rental);
+            !held.ports.is_disjoint(&wanted.ports) || !held.gpus.is_disjoint(&wanted.gpus)
         });
         let Some(row) = self.rentals.get_mut(&rental.id()) else { return Err(StoreError::Conflict) };
-        if row.rental.revision() != change.expected() || (port_taken && rental.is_live()) {
+        if row.rental.revision() != change.expected() || (taken && rental.is_live()) {
             return Err(StoreError::Conflict);
         }
         self.writes += 1;
@@ -267,7 +269,11 @@ impl Store for MemoryStore {
                 Err(ClaimError::NameTaken(new.name.clone()))
             };
         }
-        let placed = placement.place(new.id, &new.spec, &tables.held(&new.host))?;
+        // The same request, arriving once more when its rental has ended already.
+        if tables.rentals.contains_key(&new.id) {
+            return Err(StoreError::Conflict.into());
+        }
+        let placed = placement.place(new.launch(), &new.spec, &tables.held(&new.host))?;
         let (rental, event) = new.settle(placed);
         let row = RentalRow {
             rental: rental.clone(),

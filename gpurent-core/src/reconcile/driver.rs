@@ -292,8 +292,8 @@ impl Driver {
         }
         if self.may_observe() && self.observe.begin(now) {
             self.acted_during_observation = self.in_flight.keys().copied().collect();
-            let runs = |rental: &&Rental| matches!(rental.state(), State::Ready | State::Running);
-            let expected: Vec<_> = self.live.values().filter(runs).map(Rental::launch).collect();
+            let expected: Vec<_> =
+                self.live.values().filter(|rental| rental.state().is_up()).map(Rental::launch).collect();
             let asked_at = self.shared.clock.now();
             let (engine, generation, shared) = (self.engine.clone(), self.generation, Arc::clone(&shared));
             self.spawn(async move {

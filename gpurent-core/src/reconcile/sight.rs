@@ -11,7 +11,7 @@ use super::driver::{Done, Driver, Orphan};
 use super::duty::later;
 use super::stamp::ended_with_the_machine;
 use crate::clock::Moment;
-use crate::id::LaunchId;
+use crate::id::{LaunchId, RentalId};
 use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
 use crate::placement::Held;
 use crate::rental::Rental;
@@ -25,7 +25,7 @@ impl Driver {
     pub(super) fn compare(&mut self, observation: &Observation, asked_at: &Moment) {
         let now = self.shared.clock.now();
         for (id, rental) in &self.live {
-            if self.acted_during_observation.contains(id) || !matches!(rental.state(), State::Ready | State::Running) {
+            if self.acted_during_observation.contains(id) || !rental.state().is_up() {
                 continue;
             }
             let launch = rental.launch();
@@ -41,23 +41,46 @@ impl Driver {
             self.ended_by_themselves.insert(*id, reason);
         }
         self.shown = observation.containers.iter().map(|seen| seen.launch).collect();
-        self.last_seen.retain(|launch, _| self.shown.contains(launch) || self.live.contains_key(&launch.rental));
+        let is_current = |launch: &LaunchId| self.live.get(&launch.rental).is_some_and(|r| r.launch() == *launch);
+        self.last_seen.retain(|launch, _| self.shown.contains(launch) || is_current(launch));
         self.look_for_orphans(observation, &now);
+        // It did not end, but was launched again.
+        let further: Vec<_> =
+            self.later_launches.keys().copied().filter(|id| self.later_launch(*id).is_some()).collect();
+        self.ended_by_themselves.retain(|id, _| !further.contains(id));
+    }
+
+    /// A later launch of a rental than the store knows of.
+    pub(super) fn later_launch(&self, id: RentalId) -> Option<LaunchId> {
+        let rental = self.live.get(&id).filter(|rental| may_be_further(rental.state()))?;
+        let further = |launch: &LaunchId| match rental.state() {
+            State::Provisioning => launch.attempt >= rental.attempt(),
+            _ => launch.attempt > rental.attempt(),
+        };
+        self.later_launches.get(&id).copied().filter(further)
     }
 
     fn look_for_orphans(&mut self, observation: &Observation, now: &Moment) {
         let mut beside_the_books: BTreeMap<LaunchId, Held> = BTreeMap::new();
         let mut orphans = BTreeSet::new();
-        self.later_launches.clear();
+        // Of those that were worked on meanwhile this observation says nothing.
+        let is_worked_on =
+            |id: &RentalId| self.in_flight.contains_key(id) || self.acted_during_observation.contains(id);
+        self.later_launches.retain(|id, _| is_worked_on(id));
         for seen in &observation.containers {
             let launch = seen.launch;
-            if self.in_flight.contains_key(&launch.rental) || self.acted_during_observation.contains(&launch.rental) {
+            if is_worked_on(&launch.rental) {
                 continue;
             }
             let held = self.held_by(seen);
             match self.live.get(&launch.rental) {
                 Some(rental) if is_further(rental, seen, now) => {
                     self.later_launches.insert(launch.rental, launch);
+                    beside_the_books.insert(launch, held);
+                }
+                // Made after all, by a request that was late, for a rental that needs no container.
+                Some(rental) if needs_none(rental) && rental.attempt() == launch.attempt => {
+                    orphans.insert(launch);
                     beside_the_books.insert(launch, held);
                 }
                 Some(rental) if rental.attempt() == launch.attempt => {}
@@ -77,7 +100,7 @@ impl Driver {
         self.left_alone.retain(|launch, _| orphans.contains(launch));
         for launch in orphans {
             let since = *self.orphans.entry(launch).or_insert(now.boot.micros);
-            // Where a later launch is known, nobody can still be about to use the earlier one.
+            // Where a later launch or a suspension is known, nobody can still be about to use it.
             let is_earlier = self.live.contains_key(&launch.rental);
             let past_grace = is_earlier || later(since, self.shared.pace.orphan_grace) <= now.boot.micros;
             let waits = self.left_alone.get(&launch).is_some_and(|not_before| *not_before > now.boot.micros);
@@ -103,7 +126,11 @@ impl Driver {
         self.spawn(async move {
             let tried: Result<Orphan, Box<dyn Error + Send + Sync>> = contained(async {
                 match shared.store.get(launch.rental).await? {
-                    Some(rental) if !rental.is_live() || rental.attempt() > launch.attempt => {
+                    Some(rental)
+                        if !rental.is_live()
+                            || rental.attempt() > launch.attempt
+                            || (needs_none(&rental) && rental.attempt() == launch.attempt) =>
+                    {
                         if !past_grace {
                             return Ok(Orphan::Kept);
                         }
@@ -168,7 +195,20 @@ fn is_further(rental: &Rental, seen: &Seen, now: &Moment) -> bool {
     let later = rental.attempt() < seen.launch.attempt;
     let too_late = rental.time_to_end(now).is_some_and(|left| !left.is_positive());
     let started = rental.attempt() == seen.launch.attempt && seen.presence != Presence::Created;
-    matches!(rental.state(), State::Provisioning) && (later || (started && too_late))
+    match rental.state() {
+        State::Provisioning => later || (started && too_late),
+        state => later && may_be_further(state),
+    }
+}
+
+/// Whether a rental that was read in this state may have been launched again since, by a store that was set back.
+fn may_be_further(state: &State) -> bool {
+    state.end_reason().is_none()
+}
+
+/// Whether a rental has no use for any container of its present launch.
+fn needs_none(rental: &Rental) -> bool {
+    matches!(rental.state(), State::Suspended { .. })
 }
 
 fn ended_by_itself(rental: &Rental, exit: Option<&Exit>, last_seen: Option<&Moment>, now: &Moment) -> EndReason {

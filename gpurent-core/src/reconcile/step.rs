@@ -19,7 +19,7 @@ use crate::feed::Update;
 use crate::host::{AccessError, Shared};
 use crate::id::{Epoch, LaunchId, RentalId};
 use crate::lease::{Lapsed, Lease};
-use crate::lifecycle::{EndReason, Exit, Failure, FailureKind};
+use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
 use crate::placement::Held;
 use crate::port::HostPort;
 use crate::rental::{Action, Next, Outcome, Rental};
@@ -164,7 +164,14 @@ impl Step {
             Ok(Some(found)) => {
                 let event = adopted(launch, &found);
                 tracing::warn!(%launch, "a launch is further than the store knows, and is gone on with");
-                let rental = self.record(event).await?;
+                let rental = match self.record(event).await {
+                    Err(StepError::Stale) => {
+                        // Somebody else has its place by now. Until that is settled it has its time, and no more.
+                        self.stop_if_overdue(launch).await?;
+                        return Err(StepError::Stale);
+                    }
+                    other => other?,
+                };
                 match self.shared.deadlines.of(launch).await.filter(|_| rental.started_at().is_some()) {
                     // It was ready before, and paid for since then.
                     Some(kept) => {
@@ -178,6 +185,17 @@ impl Step {
             Ok(None) => Err(StepError::Stale),
             Err(error) => Err(StepError::Later(Box::new(error))),
         }
+    }
+
+    /// Stops a container that is not recorded, once its time is over by the host's own book.
+    async fn stop_if_overdue(&self, launch: LaunchId) -> Result<(), StepError> {
+        let left = self.shared.deadlines.of(launch).await.and_then(|kept| kept.time_left(&self.shared.clock.now()));
+        if left.is_some_and(|left| !left.is_positive()) {
+            self.lease.check()?;
+            let stopped = self.shared.runtime.stop(launch, std::time::Duration::ZERO).await;
+            stopped.map_err(|error| StepError::Later(Box::new(error)))?;
+        }
+        Ok(())
     }
 
     /// Carries out `action` and records it.
@@ -301,7 +319,7 @@ impl Step {
     /// the renter did not ask for that very one and it was not tried too often.
     async fn relaunch(&self, port: HostPort, source: crate::runtime::Cause) -> Result<Rental, Trouble> {
         let asked_for = self.rental.spec().ports.as_slice().iter().any(|wanted| wanted.host == Some(port));
-        if asked_for || self.rental.attempt().get() > self.shared.timing.relaunches {
+        if asked_for || self.rental.relaunches() >= u64::from(self.shared.timing.relaunches) {
             return Err(RuntimeError::PortTaken { port, source }.into());
         }
         tracing::warn!(rental = %self.rental.id(), %port, "port is taken by another program; launching again");
@@ -312,9 +330,7 @@ impl Step {
         held.ports.insert(port);
         let until = self.shared.clock.now().boot.micros.saturating_add(PORT_QUARANTINE_MICROS);
         self.shared.placement.quarantine.port(port, until);
-        let (id, next) = (self.rental.id(), self.rental.attempt().next());
-        let placement = &self.shared.placement;
-        let ports = placement.ports(id, next, self.rental.spec(), &held);
+        let ports = self.shared.placement.ports(self.rental.launch().next(), self.rental.spec(), &held);
         let ports = ports.map_err(|why| RuntimeError::Refused(Box::new(why)))?;
         let rental = self.record(Event::Relaunched { ports }).await?;
         // It never ran. A crash before this line, or a failure of it, leaves it to the next observation.
@@ -332,6 +348,8 @@ impl Step {
     async fn verify(&self, within: std::time::Duration) -> Result<Rental, Trouble> {
         // A runtime bounds its own time; a rental that is neither ready nor given up would cost its GPU.
         let launch = LaunchSpec::of(&self.rental);
+        // Whatever it was found to be, it was so then or later.
+        let asked = self.shared.clock.now();
         let mut verify = self.shared.runtime.verify(&launch, within).fuse();
         let mut too_late = self.sleep.sleep(within + VERIFY_SLACK).fuse();
         select_biased! {
@@ -339,7 +357,7 @@ impl Step {
             () = too_late => return Err(RuntimeError::AccessTimeout(within).into()),
         }
         let paid_from = paid_from(&self.rental, &self.shared.clock.now());
-        self.keep_deadline(&paid_from).await;
+        self.keep_deadline(&paid_from, asked).await;
         self.shared.failpoints.pass("ready-unrecorded");
         let rental = self.record(Event::Verified { paid_from }).await?;
         self.shared.failpoints.pass("ready");
@@ -347,12 +365,13 @@ impl Step {
     }
 
     /// The host itself has to know the end, in case the store is away by then.
-    async fn keep_deadline(&self, paid_from: &Moment) {
+    async fn keep_deadline(&self, paid_from: &Moment, last_seen: Moment) {
         let deadline = Deadline {
             launch: self.rental.launch(),
             paid_from: paid_from.clone(),
             term: self.rental.spec().term,
-            last_seen: self.shared.clock.now(),
+            used: self.rental.used_before(),
+            last_seen,
         };
         if let Err(error) = self.shared.deadlines.keep(deadline).await {
             // The store has it too. A host whose disk is full serves its tenants all the same.
@@ -372,9 +391,11 @@ impl Step {
     }
 
     async fn end(&self, reason: EndReason) -> Result<Rental, Trouble> {
-        if reason != EndReason::Expired {
-            return Ok(self.record(Event::EndBegan { reason }).await?);
-        }
+        let reason = match reason {
+            EndReason::Expired => reason,
+            EndReason::Failed(failure) => return Ok(self.record(self.rental.giving_up(failure)).await?),
+            other => return Ok(self.record(Event::EndBegan { reason: other }).await?),
+        };
         // The paid time is over whether or not the store answers: it gets a moment to say that the rental
         // was changed, no more. The engine's own record of the end is committed once it answers.
         let mut record = std::pin::pin!(self.record(Event::EndBegan { reason }).fuse());
@@ -443,7 +464,10 @@ impl Step {
         }
         let seen = last_seen.unwrap_or(paid_from);
         let clock_was_set = now.wall.duration_since(exit.finished_at) > now.since(seen);
-        let ended_by_us = matches!(self.rental.state().end_reason(), Some(EndReason::Expired | EndReason::Cancelled));
+        let ended_by_us = match self.rental.state().end_reason() {
+            Some(reason) => matches!(reason, EndReason::Expired | EndReason::Cancelled),
+            None => true,
+        };
         // Then the engine's stamp says nothing. It was running a moment ago, and so ran until we stopped it.
         if clock_was_set && ended_by_us && now.since(seen) < A_MOMENT {
             return Some(asked);
@@ -457,6 +481,12 @@ impl Step {
         if let Err(error) = self.shared.deadlines.forget(self.rental.id()).await {
             // Of no harm: what is not there cannot be stopped again.
             tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "a deadline was not struck out");
+        }
+        if self.rental.state().suspend_cause().is_some() {
+            self.shared.failpoints.pass("suspended-unrecorded");
+            let rental = self.record(Event::Suspended { since: self.shared.clock.now() }).await?;
+            self.shared.failpoints.pass("suspended");
+            return Ok(rental);
         }
         self.shared.failpoints.pass("removed-unrecorded");
         let rental = self.record(Event::Ended).await?;
@@ -513,6 +543,9 @@ impl Step {
                     next == Next::Now(Action::End(EndReason::Expired))
                 }
                 Event::EndBegan { .. } => true,
+                Event::SuspendBegan { .. } => found.state().end_reason().is_none(),
+                // It was wanted in between that it ends instead.
+                Event::Suspended { .. } => found.state().suspend_cause().is_some(),
                 // Made with, or told of, what may be another by now.
                 _ => false,
             }
@@ -520,14 +553,14 @@ impl Step {
 
     /// A rental on its way up that cannot get there ends with the reason; everything else is tried again.
     async fn give_up_or_retry(&self, error: RuntimeError) -> Result<Stepped, StepError> {
-        let on_its_way_up = self.rental.is_live() && self.rental.state().end_reason().is_none();
+        let on_its_way_up = matches!(self.rental.state(), State::Provisioning | State::Running);
         let Some(kind) = error.failure().filter(|_| on_its_way_up) else {
             return Err(StepError::Later(Box::new(error)));
         };
         let log_tail = self.log_tail(kind).await;
         tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "rental failed");
-        let reason = EndReason::Failed(Failure { kind, detail: with_causes(&error), log_tail });
-        let rental = self.record(Event::EndBegan { reason }).await?;
+        let failure = Failure { kind, detail: with_causes(&error), log_tail };
+        let rental = self.record(self.rental.giving_up(failure)).await?;
         Ok(Stepped::Moved(Box::new(rental)))
     }
 
@@ -566,6 +599,8 @@ pub(super) fn adopted(launch: LaunchId, found: &Examined) -> Event {
         ports: found.claim.ports.clone(),
         gpus_attached: found.gpus_attached,
         started_at: found.started_at.map(crate::clock::to_micros),
+        gpus: Some(found.claim.gpus.clone()),
+        used: found.claim.used,
     }))
 }
 

@@ -12,7 +12,7 @@ use super::driver::{Done, Driver};
 use super::duty::{backoff, later};
 use super::step::{Step, StepError, Stepped};
 use crate::id::RentalId;
-use crate::lifecycle::{EndReason, State};
+use crate::lifecycle::EndReason;
 use crate::rental::{Action, Next};
 
 /// How a step came to its end.
@@ -50,7 +50,7 @@ impl Driver {
         for (id, rental) in &self.live {
             if let Some(step) = self.in_flight.get(id) {
                 let next = rental.next(&moment, &self.shared.timing);
-                let ends = matches!(rental.state(), State::Ending { .. })
+                let ends = rental.state().is_going_down()
                     || matches!(next, Next::Now(Action::End(_)))
                     || (step.deferrable && is_due_by_the_clock(&next));
                 if let Some(abort) = step.abort.as_ref().filter(|_| ends) {
@@ -69,12 +69,11 @@ impl Driver {
             if self.setbacks.get(id).is_some_and(held_up) {
                 continue;
             }
-            let further = self.later_launches.get(id).copied();
-            if let Some(launch) = further.filter(|_| matches!(rental.state(), State::Provisioning)) {
+            if let Some(launch) = self.later_launch(*id) {
                 taken_up.push((*id, launch));
                 continue;
             }
-            let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().end_reason().is_none());
+            let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().is_up());
             match (by_itself, next) {
                 // Otherwise we may have stopped it ourselves, when its time was over and the store away.
                 (Some(reason), _) if !expires => due.push((*id, Action::End(reason))),

@@ -25,6 +25,8 @@ pub struct Timing {
     pub relaunches: u32,
     /// How long the last lines of a rental's output are kept after its container is gone.
     pub keep_logs: SignedDuration,
+    /// How long a suspended rental is kept for its renter to resume it.
+    pub keep_suspended: SignedDuration,
 }
 
 impl Default for Timing {
@@ -37,6 +39,7 @@ impl Default for Timing {
             stop_grace: Duration::from_secs(10),
             relaunches: 3,
             keep_logs: SignedDuration::from_hours(7 * 24),
+            keep_suspended: SignedDuration::from_hours(30 * 24),
         }
     }
 }
@@ -68,7 +71,7 @@ pub enum Action {
         /// Between SIGTERM and SIGKILL.
         grace: Duration,
     },
-    /// Remove the container and free what the rental holds.
+    /// Remove the container and free what the rental holds: it has ended then, or is suspended.
     Remove,
 }
 
@@ -127,18 +130,34 @@ impl Rental {
                 _ if self.warning_outdated => Next::Now(Action::WithdrawWarning),
                 later => later,
             },
-            State::Ending { stopped: true, .. } => Next::Now(Action::Remove),
+            State::Suspending { stopped: true, .. } | State::Ending { stopped: true, .. } => Next::Now(Action::Remove),
+            State::Suspending { .. } => Next::Now(Action::Stop { grace: self.grace(now, timing) }),
+            State::Suspended { since, .. } => {
+                let kept = timing.keep_suspended - now.since(since);
+                if self.time_left(now).is_some_and(|left| !left.is_positive()) {
+                    Next::Now(Action::End(EndReason::Expired))
+                } else if kept.is_positive() {
+                    Next::After(kept)
+                } else {
+                    Next::Now(Action::End(EndReason::Abandoned))
+                }
+            }
             State::Ending { reason, .. } => {
-                let grace = match (reason, self.time_left(now)) {
-                    (EndReason::Cancelled, Some(left)) => {
-                        timing.stop_grace.min(left.max(SignedDuration::ZERO).unsigned_abs())
-                    }
-                    (EndReason::Cancelled, None) => timing.stop_grace,
+                let grace = match reason {
+                    EndReason::Cancelled => self.grace(now, timing),
                     _ => Duration::ZERO,
                 };
                 Next::Now(Action::Stop { grace })
             }
             State::Ended { .. } => Next::Idle,
+        }
+    }
+
+    /// How long the program may take to stop before the end of its time.
+    fn grace(&self, now: &Moment, timing: &Timing) -> Duration {
+        match self.time_left(now) {
+            Some(left) => timing.stop_grace.min(left.max(SignedDuration::ZERO).unsigned_abs()),
+            None => timing.stop_grace,
         }
     }
 

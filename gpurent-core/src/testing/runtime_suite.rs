@@ -218,6 +218,7 @@ pub async fn a_container_carries_its_claim<R: ContainerRuntime>(fixture: Fixture
         quote: None,
         due: Timestamp::UNIX_EPOCH,
         at: None,
+        used: jiff::SignedDuration::ZERO,
     };
     launch.claim = Some(Box::new(claim.clone()));
     valid(fixture.runtime.prepare(&launch, None, &Silent).await);

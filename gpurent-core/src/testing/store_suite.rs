@@ -24,6 +24,10 @@ use crate::seal::{Fingerprint, Sealed};
 use crate::spec::{RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, LogTail, NewRental, Store, StoreError};
 
+mod pause;
+
+pub use pause::{a_resumed_rental_takes_nothing_from_others, what_is_suspended_holds_nothing_but_its_name};
+
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
 /// executor; `MAKE` is called for each test and gives a future of a [`Store`](crate::store::Store).
 #[macro_export]
@@ -46,6 +50,8 @@ macro_rules! store_suite {
             a_lost_rental_is_adopted_once_and_holds_what_it_has,
             a_foundling_takes_nothing_from_others,
             new_ports_replace_the_old_ones,
+            what_is_suspended_holds_nothing_but_its_name,
+            a_resumed_rental_takes_nothing_from_others,
             new_secrets_replace_the_old_ones,
             last_lines_outlive_the_container_for_their_time,
             events_fold_to_the_rental,
@@ -417,6 +423,8 @@ fn lost(rental: &Rental, name: &str) -> Foundling {
         ports: claim.ports.clone(),
         gpus_attached: true,
         started_at: Some(at(5)),
+        gpus: None,
+        used: jiff::SignedDuration::ZERO,
     };
     let tells =
         [Event::Claimed(Box::new(claim)), Event::Adopted(Box::new(found)), Event::Verified { paid_from: moment(5) }];

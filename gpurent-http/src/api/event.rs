@@ -43,6 +43,13 @@ fn data(event: &Event) -> Value {
             json!({"duration_seconds": term.duration().map(|duration| duration.as_secs())})
         }
         Event::AccessChanged { credential } => json!({"auth": credential}),
+        Event::SuspendBegan { cause } => json!(view::suspension(cause)),
+        Event::Suspended { since } => json!({"since": since.wall}),
+        Event::Resumed(given) => json!({
+            "gpus": given.gpus.iter().map(view::gpu).collect::<Vec<_>>(),
+            "ports": given.ports,
+            "due": given.due,
+        }),
         Event::EndBegan { reason } => json!(view::end(reason)),
         Event::Adopted(found) => json!({
             "container_id": found.container,

@@ -7,6 +7,8 @@
 //! | `GET /v1/rentals/{id}` | one rental, with its bill |
 //! | `DELETE /v1/rentals/{id}` | end it |
 //! | `POST /v1/rentals/{id}/extend` | make its paid time longer, `by` or `to` a duration |
+//! | `POST /v1/rentals/{id}/suspend` | stop paying: its container goes, its GPU is free for others |
+//! | `POST /v1/rentals/{id}/resume` | go on, where there is a GPU |
 //! | `GET /v1/rentals/{id}/access` | how to log in |
 //! | `PUT /v1/rentals/{id}/access` | log in another way from now on |
 //! | `GET /v1/rentals/{id}/logs` | its program's last lines: `?tail=` |
@@ -38,6 +40,8 @@ pub(crate) fn router() -> Router<Surfaces> {
         .route("/v1/rentals", post(rentals::create).get(rentals::list))
         .route("/v1/rentals/{id}", get(rentals::show).delete(rentals::end))
         .route("/v1/rentals/{id}/extend", post(rentals::extend))
+        .route("/v1/rentals/{id}/suspend", post(rentals::suspend))
+        .route("/v1/rentals/{id}/resume", post(rentals::resume))
         .route("/v1/rentals/{id}/access", get(access::show).put(access::change))
         .route("/v1/rentals/{id}/logs", get(rentals::logs))
         .route("/v1/events", get(events::events))

@@ -74,6 +74,8 @@ impl ListQuery {
                 "provisioning" => filter.phases.push(Phase::Provisioning),
                 "running" => filter.phases.push(Phase::Running),
                 "ready" => filter.phases.push(Phase::Ready),
+                "suspending" => filter.phases.push(Phase::Suspending),
+                "suspended" => filter.phases.push(Phase::Suspended),
                 "stopping" => filter.phases.push(Phase::Ending),
                 "expired" => filter.ends.push(EndKind::Expired),
                 "failed" => filter.ends.push(EndKind::Failed),
@@ -165,6 +167,30 @@ pub(super) async fn logs(
     let rental = find(&rentals, &caller, &id).await?;
     let logs = rentals.logs(&rental, tail).await?;
     Ok(Json(json!({"lines": logs.lines, "live": logs.live})).into_response())
+}
+
+pub(super) async fn suspend(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = find(&rentals, &caller, &id).await?.id();
+    let rental = rentals.suspend(id).await?.ok_or_else(Problem::not_found)?;
+    let is_done = rental.state().phase() == Phase::Suspended;
+    let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(view::rental(&rentals, &rental))).into_response())
+}
+
+pub(super) async fn resume(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = find(&rentals, &caller, &id).await?.id();
+    let rental = rentals.resume(id).await?.ok_or_else(Problem::not_found)?;
+    let is_done = rental.state().phase() == Phase::Ready;
+    let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(view::rental(&rentals, &rental))).into_response())
 }
 
 pub(super) async fn end(

@@ -4,7 +4,7 @@ use gpurent_core::access::{CredentialKind, LoginUser};
 use gpurent_core::billing::{Bill, Segment};
 use gpurent_core::gpu::{Gpu, GpuModel, GpuUuid};
 use gpurent_core::id::{Attempt, ContainerId, InstanceName, RentalId, RenterId, Revision};
-use gpurent_core::lifecycle::{EndReason, Exit, FailureKind, Fault, State};
+use gpurent_core::lifecycle::{EndReason, Exit, FailureKind, Fault, State, SuspendCause};
 use gpurent_core::port::PortBinding;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
@@ -22,6 +22,7 @@ pub(crate) struct RentalView<'a> {
     renter: &'a RenterId,
     state: &'static str,
     end: Option<EndView<'a>>,
+    suspension: Option<SuspensionView<'a>>,
     gpus: Vec<GpuView<'a>>,
     gpus_attached: bool,
     image: &'a ImageRef,
@@ -52,6 +53,13 @@ pub(crate) struct EndView<'a> {
     failure: Option<FailureView<'a>>,
 }
 
+/// Why a rental is suspended.
+#[derive(Serialize)]
+pub(crate) struct SuspensionView<'a> {
+    message: &'a str,
+    failure: Option<FailureView<'a>>,
+}
+
 #[derive(Serialize)]
 struct FailureView<'a> {
     kind: FailureKind,
@@ -76,6 +84,7 @@ pub(crate) fn rental<'a>(rentals: &Rentals, rental: &'a Rental) -> RentalView<'a
         renter: &spec.renter,
         state: words::v1(rental.state()),
         end: rental.state().end_reason().map(end),
+        suspension: rental.state().suspend_cause().map(suspension),
         gpus: rental.gpus().iter().map(gpu).collect(),
         gpus_attached: rental.gpus_attached(),
         image: &spec.image,
@@ -107,6 +116,16 @@ pub(crate) fn end(reason: &EndReason) -> EndView<'_> {
         _ => None,
     };
     EndView { message: reason.describe(), fault: reason.fault(), retryable: reason.retryable(), failure }
+}
+
+pub(crate) fn suspension(cause: &SuspendCause) -> SuspensionView<'_> {
+    match cause {
+        SuspendCause::Failed(failure) => SuspensionView {
+            message: &failure.detail,
+            failure: Some(FailureView { kind: failure.kind, log_tail: &failure.log_tail }),
+        },
+        _ => SuspensionView { message: "Suspended on request", failure: None },
+    }
 }
 
 pub(crate) fn gpu(gpu: &Gpu) -> GpuView<'_> {

@@ -38,7 +38,7 @@ pub(super) async fn claim(
 ) -> Result<Claimed, ClaimError> {
     let (version, believed) = beliefs.of(&new.host);
     if let Some(held) = believed
-        && let Ok(placed) = placement.place(new.id, &new.spec, &held)
+        && let Ok(placed) = placement.place(new.launch(), &new.spec, &held)
     {
         match write(pool, new, placed).await {
             Ok(rental) => {

@@ -29,6 +29,12 @@ const COMMIT: &str = "
     ), freed_gpus AS (
         DELETE FROM gpurent.gpu_hold AS hold USING written
         WHERE hold.rental_id = written.id AND NOT hold.gpu_uuid = ANY ($15::text[])
+    ), new_gpus AS (
+        INSERT INTO gpurent.gpu_hold (host_id, gpu_uuid, rental_id)
+        SELECT $1, wanted.uuid, written.id FROM written, unnest($15::text[]) AS wanted (uuid)
+        WHERE NOT EXISTS (
+            SELECT 1 FROM gpurent.gpu_hold AS own WHERE own.rental_id = written.id AND own.gpu_uuid = wanted.uuid
+        )
     ), freed_ports AS (
         DELETE FROM gpurent.port_hold AS hold USING written
         WHERE hold.rental_id = written.id AND NOT hold.port = ANY ($16::int[])
@@ -86,7 +92,9 @@ pub(super) async fn commit(pool: &PgPool, change: &Change) -> Result<(), StoreEr
         Ok((true, _)) => Ok(()),
         Ok((false, false)) => Err(StoreError::Fenced),
         Ok((false, true)) => Err(StoreError::Conflict),
-        Err(error) if broken_constraint(&error) == Some("port_hold_once") => Err(StoreError::Conflict),
+        Err(error) if matches!(broken_constraint(&error), Some("gpu_hold_once" | "port_hold_once")) => {
+            Err(StoreError::Conflict)
+        }
         Err(error) => Err(error),
     }
 }

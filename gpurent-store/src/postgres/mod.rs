@@ -127,6 +127,11 @@ struct AmongOurTables;
 
 type EventColumns = (i64, i64, Json<Event>);
 
+/// Whether an event frees something that the rental held.
+fn moves_holds(event: &Event) -> bool {
+    matches!(event, Event::Relaunched { .. } | Event::Adopted(_) | Event::Suspended { .. } | Event::Resumed(_))
+}
+
 #[async_trait]
 impl Store for PostgresStore {
     async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
@@ -174,8 +179,7 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
-        let frees = !change.rental().is_live()
-            || change.events().iter().any(|e| matches!(e.event, Event::Relaunched { .. } | Event::Adopted(_)));
+        let frees = !change.rental().is_live() || change.events().iter().any(|e| moves_holds(&e.event));
         let committed = commit::commit(&self.pool, change).await;
         if frees {
             // Also where it failed: then it may have happened all the same.

@@ -44,7 +44,8 @@ impl CompatibilityViews {
                    id::text::varchar(255) AS rental_id,
                    host_id::varchar(255) AS host_id,
                    coalesce(body ->> 'container', '')::varchar(255) AS container_id,
-                   (body #>> '{{gpus,0,model}}')::varchar(255) AS gpu_type,
+                   coalesce(body #>> '{{gpus,0,model}}', body #>> '{{spec,gpu,selector,model}}',
+                       body #>> '{{spec,gpu,selector,uuid}}')::varchar(255) AS gpu_type,
                    (body #>> '{{spec,image}}')::varchar(255) AS os_image,
                    ceil((body #>> '{{spec,term}}')::numeric / 3600000000)::integer AS duration_hours,
                    CASE body ->> 'credential' WHEN 'password' THEN 'password' ELSE 'ssh_key' END::varchar(50)

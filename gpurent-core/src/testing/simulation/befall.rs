@@ -13,6 +13,8 @@ use super::world::{HostNo, ProcessId};
 use crate::access::{CredentialRequest, Password};
 use crate::gpu::GpuRequest;
 use crate::id::{LaunchId, RentalId};
+use crate::lifecycle::State;
+use crate::rental::Rental;
 use crate::rentals::{Extension, RentError, Rentals};
 use crate::runtime::Presence;
 use crate::spec::{RentalRequest, RentalSpec, Term};
@@ -32,8 +34,8 @@ impl Run {
         launches.get(usize::try_from(nth).ok()?.checked_rem(launches.len())?).copied()
     }
 
-    fn rental(&self, nth: u64) -> Option<(HostNo, RentalId)> {
-        let live: Vec<_> = self.store.all().into_iter().filter(crate::rental::Rental::is_live).collect();
+    fn one_of(&self, nth: u64, which: impl Fn(&Rental) -> bool) -> Option<(HostNo, RentalId)> {
+        let live: Vec<_> = self.store.all().into_iter().filter(which).collect();
         let rental = match nth {
             LATEST => live.iter().max_by_key(|rental| rental.created_at())?,
             nth => live.get(usize::try_from(nth).ok()?.checked_rem(live.len())?)?,
@@ -68,6 +70,13 @@ impl Run {
                 let password = valid(Password::new("another-password".to_owned()));
                 async move { drop(rentals.change_access(id, CredentialRequest::Password(password)).await) }.boxed()
             }),
+            What::Suspend { nth } => {
+                self.ask(nth, |rentals, id, _| async move { drop(rentals.suspend(id).await) }.boxed());
+            }
+            What::Resume { nth } => {
+                let suspended = self.one_of(nth, |rental| matches!(rental.state(), State::Suspended { .. }));
+                self.ask_for(suspended, |rentals, id, _| async move { drop(rentals.resume(id).await) }.boxed());
+            }
             What::Exit { nth, out_of_memory } => {
                 if let Some((host, launch)) = self.launch(nth) {
                     self.truth().hosts[host].engine.exit(launch, 137, out_of_memory);
@@ -191,7 +200,15 @@ impl Run {
         nth: u64,
         how: impl FnOnce(Rentals, RentalId, Arc<Mutex<Truth>>) -> futures_util::future::BoxFuture<'static, ()>,
     ) {
-        let Some((host, id)) = self.rental(nth).filter(|_| self.world.now() >= self.deaf_until) else { return };
+        self.ask_for(self.one_of(nth, Rental::is_live), how);
+    }
+
+    fn ask_for(
+        &mut self,
+        whom: Option<(HostNo, RentalId)>,
+        how: impl FnOnce(Rentals, RentalId, Arc<Mutex<Truth>>) -> futures_util::future::BoxFuture<'static, ()>,
+    ) {
+        let Some((host, id)) = whom.filter(|_| self.world.now() >= self.deaf_until) else { return };
         let Some(process) = self.agent(host) else { return };
         let rentals = self.processes[process].rentals.clone();
         let asked = how(rentals, id, Arc::clone(&self.truth));

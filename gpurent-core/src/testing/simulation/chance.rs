@@ -16,6 +16,8 @@ pub(super) enum Purpose {
     Latency,
     /// Who goes on next.
     Turn,
+    /// Who suspends and resumes, and when.
+    Pause,
 }
 
 impl Chance {

@@ -33,6 +33,13 @@ pub(super) enum What {
     ChangeAccess {
         nth: u64,
     },
+    Suspend {
+        nth: u64,
+    },
+    /// One of those that are suspended.
+    Resume {
+        nth: u64,
+    },
     /// A container's program ends.
     Exit {
         nth: u64,
@@ -104,7 +111,7 @@ const SECOND: i64 = 1_000_000;
 pub(super) const CHAOS: i64 = 75 * SECOND;
 
 /// Draws a history.
-pub(super) fn drawn(chance: Chance, hosts: usize, left_out: &BTreeSet<u32>) -> Vec<Happening> {
+pub(super) fn drawn(chance: Chance, hosts: usize, pauses: bool, left_out: &BTreeSet<u32>) -> Vec<Happening> {
     let mut draw = chance.draw(Purpose::Happening, 0);
     let hosts = hosts as u64;
     let rents = 2 + draw.below(5);
@@ -170,9 +177,28 @@ pub(super) fn drawn(chance: Chance, hosts: usize, left_out: &BTreeSet<u32>) -> V
     if restores {
         happenings.push(Happening { at: draw.between(0, CHAOS / 2), what: What::Backup });
     }
+    if pauses {
+        happenings.extend(drawn_pauses(chance));
+    }
     let kept =
         happenings.into_iter().zip(0u32..).filter(|(_, n)| !left_out.contains(n)).map(|(happening, _)| happening);
     let mut kept: Vec<_> = kept.collect();
     kept.sort_by_key(|happening| happening.at);
     kept
+}
+
+/// Who suspends and resumes: in every other history, drawn apart, so that the rest is the same without it.
+fn drawn_pauses(chance: Chance) -> Vec<Happening> {
+    let mut draw = chance.draw(Purpose::Pause, 0);
+    let mut happenings = Vec::new();
+    let pauses = if draw.per_mille(500) { 1 + draw.below(4) } else { 0 };
+    for _ in 0..pauses {
+        let at = draw.between(SECOND / 2, CHAOS - 12 * SECOND);
+        happenings.push(Happening { at, what: What::Suspend { nth: draw.below(64) } });
+        for _ in 0..draw.below(3) {
+            let later = at + draw.between(SECOND / 10, 12 * SECOND);
+            happenings.push(Happening { at: later, what: What::Resume { nth: draw.below(64) } });
+        }
+    }
+    happenings
 }

@@ -29,11 +29,13 @@ pub enum Life {
     Lost,
     /// The store is set back to before it was made, and it is adopted.
     Adopted,
+    /// It is suspended, resumed, and its time runs out.
+    Suspended,
 }
 
 impl Life {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Whole, Self::Cancelled, Self::Exited, Self::Lost, Self::Adopted];
+    pub const ALL: [Self; 6] = [Self::Whole, Self::Cancelled, Self::Exited, Self::Lost, Self::Adopted, Self::Suspended];
 
     fn happenings(self) -> Vec<Happening> {
         let rent = || What::Rent { host: 0, gpus: 1, term_secs: 0, key: Some(0), times: 1 };
@@ -51,6 +53,13 @@ impl Life {
                 life.insert(0, (SECOND / 2, What::Backup));
                 life.push((6 * SECOND, What::Restore));
             }
+            // Whoever heard nothing asks again.
+            Self::Suspended => life.extend([
+                (6 * SECOND, What::Suspend { nth: LATEST }),
+                (7 * SECOND, What::Suspend { nth: LATEST }),
+                (9 * SECOND, What::Resume { nth: 0 }),
+                (11 * SECOND, What::Resume { nth: 0 }),
+            ]),
         }
         life.into_iter().map(|(at, what)| Happening { at, what }).collect()
     }

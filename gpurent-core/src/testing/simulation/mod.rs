@@ -51,6 +51,7 @@ pub struct Simulation {
     pub(self) hosts: usize,
     pub(self) gpus: u8,
     pub(self) fault_rate: u64,
+    pub(self) pauses: bool,
     pub(self) allocator: Arc<dyn Allocator>,
     pub(self) timing: Timing,
     pub(self) pace: Pace,
@@ -66,6 +67,7 @@ impl Default for Simulation {
             hosts: 2,
             gpus: 2,
             fault_rate: 12,
+            pauses: true,
             allocator: Arc::new(BestFit),
             timing: Timing {
                 provisioning: SignedDuration::from_secs(40),
@@ -105,6 +107,12 @@ impl Simulation {
         Self { fault_rate, ..self }
     }
 
+    /// Histories in which nobody suspends a rental.
+    #[must_use]
+    pub fn without_pauses(self) -> Self {
+        Self { pauses: false, ..self }
+    }
+
     /// Lives through one history.
     #[must_use]
     pub fn history(&self, number: u64) -> Verdict {
@@ -116,7 +124,7 @@ impl Simulation {
         let per_mille =
             [0, self.fault_rate / 4, self.fault_rate, self.fault_rate * 3][usize::try_from(number % 4).unwrap_or(0)];
         let faults = Faults::Drawn { per_mille, left_out: without.faults.clone() };
-        let happenings = history::drawn(Chance::of(number), self.hosts, &without.happenings);
+        let happenings = history::drawn(Chance::of(number), self.hosts, self.pauses, &without.happenings);
         Run::new(number, self, faults, traced).live(&happenings)
     }
 
@@ -165,7 +173,7 @@ impl Simulation {
             }
         }
         let verdict = self.with_out(number, &without, true);
-        let happenings = history::drawn(Chance::of(number), self.hosts, &without.happenings).len();
+        let happenings = history::drawn(Chance::of(number), self.hosts, self.pauses, &without.happenings).len();
         Broken {
             number,
             what: verdict.broken.unwrap_or_default(),

@@ -78,8 +78,8 @@ impl Point {
 
     /// The states in which a rental can be when this call is made for it or for its whole host.
     fn reachable(self) -> &'static [Phase] {
-        use Phase::{Ended, Ending, Provisioning, Ready, Running};
-        const ALL_LIVE: &[Phase] = &[Provisioning, Running, Ready, Ending];
+        use Phase::{Ended, Ending, Provisioning, Ready, Running, Suspended, Suspending};
+        const ALL_LIVE: &[Phase] = &[Provisioning, Running, Ready, Suspending, Suspended, Ending];
         match self {
             Self::Claim | Self::Adopt | Self::Examine => &[],
             Self::Prepare | Self::Create | Self::Start => &[Provisioning],
@@ -87,12 +87,12 @@ impl Point {
             Self::ReplaceAccess => &[Running, Ready],
             Self::Announce | Self::Notify => &[Ready],
             // Of a rental that ends, and of one whose time is over while the store does not answer.
-            Self::Stop => &[Ready, Ending],
-            // Of a rental that ends; of an earlier launch; of one that has ended, as an orphan.
-            Self::Remove => &[Provisioning, Ending, Ended],
+            Self::Stop => &[Ready, Suspending, Ending],
+            // Of a rental that ends or is suspended; of an earlier launch; of one that has ended, as an orphan.
+            Self::Remove => &[Provisioning, Suspending, Ending, Ended],
             Self::Sealed => &[Provisioning, Running, Ready],
             // The lines of one that failed on its way up, and of one that has stopped.
-            Self::Logs => &[Running, Ending],
+            Self::Logs => &[Running, Suspending, Ending],
             Self::Commit | Self::Get => ALL_LIVE,
             Self::TakeOver | Self::Confirm | Self::Live | Self::Publish | Self::Journal => ALL_LIVE,
             Self::Engine | Self::Observe | Self::ReadBook | Self::WriteBook => ALL_LIVE,

@@ -12,9 +12,10 @@ use super::faulty::at_once;
 use super::point::{Fault, Point};
 use super::world::{HostNo, ProcessId, World};
 use crate::billing::BillLine;
+use crate::event::{Event, Recorded};
 use crate::gpu::GpuUuid;
 use crate::id::{Epoch, HostId, LaunchId, RentalId, Seq};
-use crate::lifecycle::{EndReason, Failure, FailureKind, State};
+use crate::lifecycle::{EndReason, Failure, FailureKind, State, SuspendCause};
 use crate::memory::{Glance, MemoryRuntime, MemoryStore};
 use crate::port::HostPort;
 use crate::rental::Rental;
@@ -55,6 +56,14 @@ fn gave_up(row: &Rental) -> bool {
     matches!(row.state().end_reason(), Some(EndReason::Failed(why)) if failure(why))
 }
 
+fn needs_container(row: &Rental) -> bool {
+    row.is_live() && !matches!(row.state(), State::Suspended { .. })
+}
+
+fn is_gone(why: &Failure) -> bool {
+    matches!(why.kind, FailureKind::Vanished | FailureKind::ExitedEarly)
+}
+
 /// See the module.
 pub(super) struct Truth {
     pub(super) store: Arc<MemoryStore>,
@@ -68,7 +77,8 @@ pub(super) struct Truth {
     /// The rentals as they were last seen in the store.
     rows: BTreeMap<RentalId, Rental>,
     /// Since when the store knows that a rental is ready.
-    ready_since: BTreeMap<RentalId, i64>,
+    ready_since: BTreeMap<LaunchId, i64>,
+    suspending_since: BTreeMap<LaunchId, i64>,
     ending_since: BTreeMap<RentalId, i64>,
     /// Since when the store knows of a rental.
     known_since: BTreeMap<RentalId, i64>,
@@ -108,6 +118,7 @@ impl Truth {
             runs: BTreeMap::new(),
             rows: BTreeMap::new(),
             ready_since: BTreeMap::new(),
+            suspending_since: BTreeMap::new(),
             ending_since: BTreeMap::new(),
             known_since: BTreeMap::new(),
             provisioning,
@@ -230,7 +241,7 @@ impl Truth {
         let name = self.name(launch.rental);
         let stored = at_once(self.store.get(launch.rental)).unwrap_or_default();
         let Some(row) = stored.or_else(|| self.rows.get(&launch.rental).cloned()) else { return };
-        if row.attempt() != launch.attempt {
+        if row.attempt() != launch.attempt || row.state().suspend_cause().is_some() {
             return;
         }
         let by_the_clock = matches!(row.state().end_reason(), None | Some(EndReason::Expired));
@@ -238,7 +249,9 @@ impl Truth {
         let promised = self.promised.get(&launch.rental).copied().flatten();
         let known = self.rows.get(&launch.rental).map(|known| known.spec().term);
         let terms = [Some(row.spec().term), promised, known].into_iter().flatten();
-        let term = terms.filter_map(Term::duration).max();
+        // What earlier launches used is over.
+        let used = self.rows.get(&launch.rental).map(Rental::used_before).max(Some(row.used_before()));
+        let term = terms.filter_map(Term::duration).max().map(|term| term - used.unwrap_or_default());
         let lived = world.now() - run.started;
         match (row.paid_from().or(self.rows.get(&launch.rental).and_then(Rental::paid_from)), term) {
             (Some(_), Some(term)) if i128::from(lived) >= term.as_micros() => {}
@@ -260,6 +273,7 @@ impl Truth {
         match at_once(self.store.get(launch.rental)).unwrap_or_default() {
             None => self.accuse(format!("the container of {name} is removed, and the store knows no such rental")),
             Some(row) if row.attempt() == launch.attempt => match row.state() {
+                State::Suspending { stopped: true, .. } | State::Suspended { .. } => {}
                 State::Ending { stopped: true, .. } | State::Ended { .. } => {}
                 state => self.accuse(format!("the container of {name} is removed while it is {state:?}")),
             },
@@ -367,7 +381,9 @@ impl Truth {
                 continue;
             }
             self.look_at_row(&name, &row);
-            if !self.known_since.contains_key(&id) {
+            let was_suspended =
+                self.rows.get(&id).is_some_and(|before| matches!(before.state(), State::Suspended { .. }));
+            if !self.known_since.contains_key(&id) || (was_suspended && !row.gpus().is_empty()) {
                 self.look_at_place(world, &name, &row);
             }
             let since = *self.known_since.entry(id).or_insert(world.now());
@@ -379,8 +395,15 @@ impl Truth {
                 self.look_at_bill(world, &name, &row);
                 self.look_at_absence(&name, &row);
             }
+            if row.state().suspend_cause().is_some() && !self.suspending_since.contains_key(&row.launch()) {
+                self.suspending_since.insert(row.launch(), world.now());
+                self.look_at_reason(world, &name, &row);
+            }
+            if matches!(row.state(), State::Suspended { .. }) {
+                self.look_at_absence(&name, &row);
+            }
             if row.paid_from().is_some() {
-                self.ready_since.entry(id).or_insert(world.now());
+                self.ready_since.entry(row.launch()).or_insert(world.now());
             }
             if row.state().end_reason().is_some() && !self.ending_since.contains_key(&id) {
                 self.ending_since.insert(id, world.now());
@@ -418,7 +441,10 @@ impl Truth {
             Some(_) => {}
         }
         let open = row.segments().iter().filter(|segment| segment.ended_at.is_none()).count();
-        let billable = matches!(row.state(), State::Ready | State::Ending { stopped: false, .. });
+        let billable = matches!(
+            row.state(),
+            State::Ready | State::Suspending { stopped: false, .. } | State::Ending { stopped: false, .. }
+        );
         if open > usize::from(billable) {
             self.accuse(format!("I5: {name} has {open} open segments while it is {:?}", row.state()));
         }
@@ -441,13 +467,13 @@ impl Truth {
         }
     }
 
-    /// What has ended has no container that ran. (One that never did may be made late, by a request that was lost on
+    /// What has ended or is suspended has no container that ran. (One that never did may be made late, by a request that was lost on
     /// its way; it is found and removed.)
     fn look_at_absence(&mut self, name: &str, row: &Rental) {
         let there = self.hosts.iter().flat_map(|host| host.engine.glance());
         let left = there.into_iter().any(|seen| seen.launch == row.launch() && seen.started_at.is_some());
         if left && !self.restored {
-            self.accuse(format!("I3: {name} has ended, and its container is there"));
+            self.accuse(format!("I3: {name} is {:?}, and its container is there", row.state()));
         }
     }
 
@@ -455,8 +481,8 @@ impl Truth {
     fn look_at_reason(&mut self, world: &World, name: &str, row: &Rental) {
         let gone = match row.state().end_reason() {
             Some(EndReason::Lost { .. } | EndReason::Exited { .. }) => true,
-            Some(EndReason::Failed(why)) => matches!(why.kind, FailureKind::Vanished | FailureKind::ExitedEarly),
-            _ => false,
+            Some(EndReason::Failed(why)) => is_gone(why),
+            _ => matches!(row.state().suspend_cause(), Some(SuspendCause::Failed(why)) if is_gone(why)),
         };
         let runs = self.runs.get(&row.launch()).is_some_and(|run| run.died.is_none());
         if gone && runs && world.now() >= self.echoes_until {
@@ -470,21 +496,32 @@ impl Truth {
             self.accuse(format!("I6: the lines of {name} do not add up"));
         }
         // A store that was set back may have let a launch be made twice.
-        let Some(segment) = row.segments().first().filter(|_| !self.restored) else { return };
-        let Some(run) = self.runs.get(&row.launch()) else {
-            return self.accuse(format!("I5: {name} is billed, and no container of it ever ran"));
-        };
-        if segment.started_at != run.started_at {
-            return self
-                .accuse(format!("I5: {name} is billed from {}, started {}", segment.started_at, run.started_at));
+        if self.restored {
+            return;
         }
-        let lived = run.died.unwrap_or(world.now()) - run.started;
+        let paid: Vec<LaunchId> = self.ready_since.keys().filter(|l| l.rental == row.id()).copied().collect();
+        let runs: Vec<&Run> = paid.iter().filter_map(|launch| self.runs.get(launch)).collect();
+        if runs.len() != row.segments().len() {
+            let (billed, ran) = (row.segments().len(), runs.len());
+            return self.accuse(format!("I5: {name} is billed for {billed} containers, and {ran} of it were ready"));
+        }
+        for (segment, run) in row.segments().iter().zip(&runs) {
+            let (billed, started) = (segment.started_at, run.started_at);
+            // Of two containers the second one is not billed from before the first one's end.
+            if billed != started && !(world.clock_was_set(run.host) && billed > started) {
+                return self.accuse(format!("I5: {name} is billed from {billed}, started {started}"));
+            }
+        }
+        let Some(run) = runs.last() else { return };
+        let lived: i64 = runs.iter().map(|run| run.died.unwrap_or(world.now()) - run.started).sum();
         let term = row.spec().term.duration().map_or(i64::MAX, |term| i64::try_from(term.as_micros()).unwrap_or(0));
         let due = lived.min(term);
         let used = bill.used_micros;
         let host = &self.hosts[run.host];
         let plain = !world.clock_was_set(run.host) && host.reboots == 0;
-        let (least, most) = match (plain, row.exit()) {
+        let events = at_once(self.store.events(row.id(), Seq::ZERO, 500)).unwrap_or_default();
+        let untold = |recorded: &Recorded| matches!(recorded.event, Event::Stopped { exit: None, .. });
+        let (least, most) = match (plain, row.exit().filter(|_| !events.iter().any(untold))) {
             // The engine has the record of it.
             (true, Some(_)) => (due, due),
             // What was seen of it, and nothing more.
@@ -513,8 +550,9 @@ impl Truth {
         for (launch, run) in self.runs.iter().filter(|(_, run)| run.died.is_none()) {
             let Some(row) = self.rows.get(&launch.rental) else { continue };
             let (Some(_), Some(term)) = (row.paid_from(), row.spec().term.duration()) else { continue };
-            let end = run.started + i64::try_from(term.as_micros()).unwrap_or(0);
-            let late = now - self.ready_since.get(&launch.rental).map_or(end, |since| end.max(*since));
+            let left = term - row.used_before();
+            let end = run.started + i64::try_from(left.as_micros()).unwrap_or(0);
+            let late = now - self.ready_since.get(launch).map_or(end, |since| end.max(*since));
             let blameless = world.last_trouble(run.host).is_some_and(|trouble| now < trouble + RECOVERY);
             if late > LATE && row.attempt() == launch.attempt && !blameless && !self.restored && attended(run.host) {
                 world.broken(format!("I10: {launch} runs {late} microseconds past its end"));
@@ -532,7 +570,10 @@ impl Truth {
             });
             match row.state() {
                 State::Ready if runs => {}
+                State::Suspended { .. } if !runs => {}
                 State::Ended { .. } => {}
+                State::Suspending { .. }
+                    if self.suspending_since.get(&row.launch()).is_some_and(|since| since + 20_000_000 > now) => {}
                 // It just began to.
                 State::Ending { .. }
                     if self.ending_since.get(&row.id()).is_some_and(|since| since + 20_000_000 > now) => {}
@@ -543,7 +584,7 @@ impl Truth {
             }
         }
         for seen in self.hosts.iter().flat_map(|host| host.engine.glance()) {
-            if !rows.iter().any(|row| row.launch() == seen.launch && row.is_live()) {
+            if !rows.iter().any(|row| row.launch() == seen.launch && needs_container(row)) {
                 return Some(format!("I2, I3: container {} has no live rental", seen.launch));
             }
         }

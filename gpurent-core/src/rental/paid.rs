@@ -1,0 +1,144 @@
+//! A rental's paid time: what was used, what is left, what it costs.
+//!
+//! It counts from the start of each container that became ready to that container's end, on the boot clock
+//! where that can be told, and stands still while the rental is suspended.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Rental;
+use crate::billing::{Bill, Segment};
+use crate::clock::Moment;
+use crate::lifecycle::{EndReason, Exit, State};
+use crate::money::Quote;
+
+/// From how much on two clocks differ because one was set.
+const SET: SignedDuration = SignedDuration::from_millis(100);
+
+impl Rental {
+    /// The rental is ready: it is paid for from its container's start.
+    pub(super) fn begin_segment(&mut self, paid_from: Moment) {
+        // A wall clock that was set back while the rental was suspended must not make it pay twice.
+        let earliest = self.segments.last().and_then(|before| before.ended_at);
+        let started_at = earliest.map_or(paid_from.wall, |earliest| earliest.max(paid_from.wall));
+        self.segments.push(Segment { started_at, ended_at: None, quote: None });
+        self.paid_from = Some(paid_from);
+        self.state = State::Ready;
+    }
+
+    /// Ends the open segment at the earliest of when the container ended, when it was last seen, and the end
+    /// of the paid time; never before its start. The length is that of the boot clock where both ends were
+    /// read in one boot: a wall clock that is set in between neither gives time away nor sells it twice.
+    pub(super) fn close_segment(
+        &mut self,
+        exit: Option<&Exit>,
+        ended: Option<&Moment>,
+        reason: Option<&EndReason>,
+        at: Timestamp,
+    ) {
+        let paid_until = self.expires_at();
+        let paid_from = self.paid_from.clone();
+        let Some(segment) = self.segments.last_mut().filter(|segment| segment.ended_at.is_none()) else { return };
+        let by_both_clocks =
+            paid_from.as_ref().zip(ended).and_then(|(from, to)| from.wall.checked_add(to.since(from)).ok());
+        let seen = match (by_both_clocks, exit, reason) {
+            // Two clocks that were not set differ by what it takes to read them.
+            (Some(ended), Some(exit), _) if ended.duration_since(exit.finished_at).abs() < SET => exit.finished_at,
+            (Some(ended), _, _) => ended,
+            (None, Some(exit), _) => exit.finished_at,
+            (None, None, Some(EndReason::Lost { last_seen })) => *last_seen,
+            (None, None, _) => at,
+        };
+        let ended_at = paid_until.map_or(seen, |paid_until| seen.min(paid_until));
+        let counted_from = paid_from.map_or(segment.started_at, |from| from.wall);
+        segment.end_after(ended_at.duration_since(counted_from));
+    }
+
+    /// A later launch than the known one was found, and says how much was used before it: the store was set back
+    /// to a time before some of that.
+    pub(super) fn catch_up_with(&mut self, used: SignedDuration) {
+        let before = self.used_before();
+        if let Some(open) = self.segments.last_mut().filter(|segment| segment.ended_at.is_none()) {
+            open.end_after(used - before);
+        }
+        self.lost_use += (used - self.used_before()).max(SignedDuration::ZERO);
+    }
+
+    /// From now on it costs something else; what was used before keeps its price. A price in another currency is
+    /// not taken, since a bill has one.
+    pub(super) fn requote(&mut self, quote: Option<Quote>) {
+        let same_currency = |old: &Quote, new: &Quote| old.currency == new.currency;
+        match (&self.quote, quote) {
+            (Some(old), Some(new)) if *old != new && same_currency(old, &new) => {
+                for segment in &mut self.segments {
+                    segment.quote.get_or_insert_with(|| old.clone());
+                }
+                self.quote = Some(new);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it was ready at any time.
+    #[must_use]
+    pub fn has_been_ready(&self) -> bool {
+        !self.segments.is_empty() || self.lost_use.is_positive()
+    }
+
+    /// How much paid time was used by launches that are over.
+    #[must_use]
+    pub fn used_before(&self) -> SignedDuration {
+        let closed = self.segments.iter().filter_map(|s| Some(s.ended_at?.duration_since(s.started_at)));
+        closed.fold(self.lost_use, |sum, length| sum + length)
+    }
+
+    /// How much paid time is left; negative past the end, `None` before the rental is ready or where its
+    /// term is open. Stands still while it is suspended.
+    #[must_use]
+    pub fn time_left(&self, now: &Moment) -> Option<SignedDuration> {
+        let left = self.spec.term.duration()? - self.used_before();
+        match &self.paid_from {
+            // Its segment is closed, and counted already.
+            Some(_) if self.segments.last().is_some_and(|segment| segment.ended_at.is_some()) => Some(left),
+            Some(from) => Some(left - now.since(from)),
+            None => self.has_been_ready().then_some(left),
+        }
+    }
+
+    /// When the paid time ends; `None` before the rental is ready or where its term is open. Of one that is
+    /// suspended, when it would have ended.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let left = self.spec.term.duration()? - self.used_before();
+        let open = self.segments.last().is_some_and(|segment| segment.ended_at.is_none());
+        let from = match (&self.paid_from, &self.state) {
+            (Some(from), _) if open => from.wall,
+            (_, State::Suspended { since, .. }) => since.wall,
+            _ => self.segments.last()?.ended_at?,
+        };
+        from.checked_add(left).ok()
+    }
+
+    /// How long it may go on as it is: until it has to have started, or until its paid time is over.
+    #[must_use]
+    pub fn time_to_end(&self, now: &Moment) -> Option<SignedDuration> {
+        match self.state {
+            State::Provisioning => Some(self.time_to_start(now)),
+            State::Ready => self.time_left(now),
+            _ => None,
+        }
+    }
+
+    /// How long it may still take to start.
+    pub(super) fn time_to_start(&self, now: &Moment) -> SignedDuration {
+        match &self.claimed {
+            Some(claimed) => self.due.duration_since(claimed.wall) - now.since(claimed),
+            None => self.due.duration_since(now.wall),
+        }
+    }
+
+    /// The bill as it stands.
+    #[must_use]
+    pub fn bill(&self, now: Timestamp) -> Bill {
+        Bill::of(&self.segments, self.quote.as_ref(), now)
+    }
+}

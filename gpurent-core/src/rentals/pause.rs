@@ -1,0 +1,84 @@
+//! Suspend and resume: a rental without a container, whose paid time stands still.
+
+use super::{LAST_MOMENT, Rentals, ResumeError, SuspendError, TRIES, Wish};
+use crate::event::{Event, Resumption};
+use crate::host::Stage;
+use crate::id::RentalId;
+use crate::lifecycle::{State, SuspendCause};
+use crate::rental::{Outcome, Rental};
+use crate::store::{Change, StoreError};
+
+impl Rentals {
+    /// Takes a rental's container down, and frees its GPUs and ports, until it is resumed. What is left of its
+    /// paid time is kept; what the container wrote outside of a workspace is not. Suspending what is suspended
+    /// changes nothing. `None` where there is no such rental.
+    ///
+    /// # Errors
+    /// [`SuspendError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn suspend(&self, id: RentalId) -> Result<Option<Rental>, SuspendError> {
+        self.change(id, |rental| {
+            let now = self.shared.clock.now();
+            let running_out = rental.time_left(&now).is_some_and(|left| left < LAST_MOMENT);
+            if running_out && rental.state().suspend_cause().is_none() {
+                return Err(SuspendError::Over);
+            }
+            let mut change = Change::intent(rental);
+            match change.apply(Event::SuspendBegan { cause: SuspendCause::Requested }, now.wall) {
+                Ok(Outcome::Changed) => Ok(Wish::Write(change)),
+                Ok(Outcome::Unchanged) => Ok(Wish::Granted(change.into_rental())),
+                Err(_over) => Err(SuspendError::Over),
+            }
+        })
+        .await
+    }
+
+    /// Claims GPUs and ports for a suspended rental again; its container follows. The GPUs, ports and price may
+    /// be others than before. Resuming what is not suspended changes nothing. `None` where there is no such rental.
+    ///
+    /// # Errors
+    /// [`ResumeError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn resume(&self, id: RentalId) -> Result<Option<Rental>, ResumeError> {
+        match self.shared.standing.settled().await {
+            Stage::Acting => {}
+            Stage::Absent => return Err(ResumeError::NotReconciled),
+            Stage::TakingStock | Stage::Stuck => return Err(ResumeError::TakingStock),
+        }
+        // Others may take the same place at the same time: the store lets one of them, and the rest look again.
+        for _ in 0..TRIES {
+            let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            match rental.state() {
+                State::Suspended { .. } => {}
+                State::Suspending { .. } => return Err(ResumeError::StillSuspending),
+                State::Provisioning | State::Running | State::Ready => return Ok(Some(rental)),
+                State::Ending { .. } | State::Ended { .. } => return Err(ResumeError::Over),
+            }
+            let at = self.shared.clock.now();
+            if rental.time_left(&at).is_some_and(|left| left < LAST_MOMENT) {
+                return Err(ResumeError::Over);
+            }
+            let held = self.shared.store.held(&self.shared.host).await?;
+            let placed = self.shared.placement.place(rental.launch().next(), rental.spec(), &held)?;
+            let resumption = Resumption {
+                gpus: placed.gpus,
+                ports: placed.ports,
+                quote: placed.quote,
+                due: at.wall.saturating_add(self.shared.timing.provisioning).unwrap_or(at.wall),
+                at: at.clone(),
+            };
+            let mut change = Change::intent(rental);
+            let Ok(_) = change.apply(Event::Resumed(Box::new(resumption)), at.wall) else {
+                return Err(ResumeError::Over);
+            };
+            match self.shared.store.commit(&change).await {
+                Ok(()) => {
+                    self.shared.failpoints.pass("resumed");
+                    self.shared.nudge();
+                    return Ok(Some(change.into_rental()));
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+}

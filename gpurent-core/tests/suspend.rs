@@ -1,0 +1,199 @@
+//! Suspended and resumed: what is kept, what is given up, what it costs, and what goes wrong on the way back.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+
+mod world;
+
+use gpurent_core::access::Credential;
+use gpurent_core::clock::Clock;
+use gpurent_core::id::RentalId;
+use gpurent_core::lifecycle::{EndReason, FailureKind, Phase, SuspendCause};
+use gpurent_core::memory::{Fault, RuntimeStep};
+use gpurent_core::placement::NoPlace;
+use gpurent_core::rental::Rental;
+use gpurent_core::rentals::{Extension, ResumeError, SuspendError};
+use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, RuntimeError};
+use gpurent_core::spec::Term;
+use gpurent_core::store::Store;
+use world::{World, mins, password, term};
+
+impl World {
+    fn suspend(&mut self, id: RentalId) -> Result<Rental, SuspendError> {
+        let suspended = self.pool.run_until(self.rentals.suspend(id)).map(Option::unwrap);
+        self.pool.run_until_stalled();
+        suspended
+    }
+
+    fn resume(&mut self, id: RentalId) -> Result<Rental, ResumeError> {
+        let resumed = self.pool.run_until(self.rentals.resume(id)).map(Option::unwrap);
+        self.pool.run_until_stalled();
+        resumed
+    }
+
+    fn phase(&mut self, id: RentalId) -> Phase {
+        self.get(id).state().phase()
+    }
+}
+
+#[test]
+fn paid_time_stands_still_while_it_is_suspended() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.advance(mins(20));
+    world.suspend(id).unwrap();
+    assert_eq!(world.phase(id), Phase::Suspended);
+    assert!(world.runtime.containers().is_empty());
+    world.advance(mins(600));
+    let suspended = world.get(id);
+    assert_eq!(suspended.time_left(&world.clock.now()), Some(mins(40)));
+    assert_eq!(suspended.bill(world.clock.now().wall).used_micros, 20 * 60 * 1_000_000);
+    world.resume(id).unwrap();
+    assert_eq!(world.phase(id), Phase::Ready);
+    world.advance(mins(39));
+    assert_eq!(world.phase(id), Phase::Ready);
+    world.advance(mins(1));
+    let ended = world.get(id);
+    assert_eq!(ended.state().end_reason(), Some(&EndReason::Expired));
+    assert_eq!(ended.segments().len(), 2);
+    assert_eq!(ended.bill(world.clock.now().wall).used_micros, 60 * 60 * 1_000_000);
+    let told = world.told(id);
+    let pause = ["suspend_began", "stopped", "suspended", "resumed", "created"];
+    assert!(told.windows(5).any(|part| part == pause), "{told:?}");
+}
+
+#[test]
+fn its_gpu_is_another_s_meanwhile_and_may_be_gone() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.suspend(id).unwrap();
+    let other = world.rent();
+    assert_eq!(world.phase(other), Phase::Ready);
+    assert!(matches!(world.resume(id), Err(ResumeError::NoPlace(NoPlace::NoGpuFree(_)))));
+    assert_eq!(world.phase(id), Phase::Suspended);
+    world.pool.run_until(world.rentals.cancel(other)).unwrap();
+    world.pool.run_until_stalled();
+    world.resume(id).unwrap();
+    assert_eq!(world.phase(id), Phase::Ready);
+}
+
+#[test]
+fn asking_twice_changes_nothing() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.suspend(id).unwrap();
+    let (revision, attempt) = (world.get(id).revision(), world.get(id).attempt());
+    assert_eq!(world.suspend(id).unwrap().revision(), revision);
+    world.resume(id).unwrap();
+    let revision = world.get(id).revision();
+    assert_eq!(world.resume(id).unwrap().revision(), revision);
+    assert_eq!(world.get(id).attempt(), attempt.next());
+}
+
+#[test]
+fn while_it_is_going_down_it_cannot_be_resumed() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.runtime.fail_next(RuntimeStep::Remove, Fault::Before(RuntimeError::Unavailable("away".into())));
+    world.suspend(id).unwrap();
+    assert_eq!(world.phase(id), Phase::Suspending);
+    assert!(matches!(world.resume(id), Err(ResumeError::StillSuspending)));
+    world.advance(mins(1));
+    assert_eq!(world.phase(id), Phase::Suspended);
+}
+
+#[test]
+fn its_credential_and_its_term_may_be_changed_meanwhile() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.suspend(id).unwrap();
+    world.extend(id, Extension::By(term("1h"))).unwrap();
+    let new = world.change_access(id, "another-password");
+    world.resume(id).unwrap();
+    assert!(world.lets_in(id, &new));
+    assert!(!world.lets_in(id, &Credential::Password(password("first-password"))));
+    assert_eq!(world.get(id).time_left(&world.clock.now()), Some(mins(120)));
+}
+
+#[test]
+fn a_launch_that_fails_suspends_what_was_ready_before() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.advance(mins(10));
+    world.suspend(id).unwrap();
+    let gone = RuntimeError::ImageUnavailable { image: world.get(id).spec().image.clone(), source: "gone".into() };
+    world.runtime.fail_next(RuntimeStep::Prepare, Fault::Before(gone));
+    world.resume(id).unwrap();
+    let rental = world.get(id);
+    assert_eq!(rental.state().phase(), Phase::Suspended);
+    let Some(SuspendCause::Failed(failure)) = rental.state().suspend_cause() else { panic!("{:?}", rental.state()) };
+    assert_eq!(failure.kind, FailureKind::ImageUnavailable);
+    assert_eq!(rental.time_left(&world.clock.now()), Some(mins(50)), "what failed costs nothing");
+    world.resume(id).unwrap();
+    assert_eq!(world.phase(id), Phase::Ready);
+}
+
+#[test]
+fn it_is_warned_again_before_the_new_end() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.advance(mins(56));
+    assert_eq!(world.announced(id).len(), 1);
+    world.suspend(id).unwrap();
+    world.advance(mins(60));
+    world.resume(id).unwrap();
+    world.pool.run_until_stalled();
+    assert_eq!(world.announced(id).len(), 1, "of the new container, with four minutes left");
+}
+
+#[test]
+fn it_ends_on_request_and_when_nobody_comes_back_for_it() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.suspend(id).unwrap();
+    world.pool.run_until(world.rentals.cancel(id)).unwrap();
+    world.pool.run_until_stalled();
+    assert_eq!(world.get(id).state().end_reason(), Some(&EndReason::Cancelled));
+    assert_eq!(world.phase(id), Phase::Ended);
+    let id = world.rent();
+    world.suspend(id).unwrap();
+    world.advance(mins(30 * 24 * 60 - 1));
+    assert_eq!(world.phase(id), Phase::Suspended);
+    world.advance(mins(1));
+    assert_eq!(world.get(id).state().end_reason(), Some(&EndReason::Abandoned));
+    assert!(matches!(world.resume(id), Err(ResumeError::Over)));
+    assert!(matches!(world.suspend(id), Err(SuspendError::Over)));
+    let sealed = world.pool.run_until(world.store.sealed(id)).unwrap();
+    assert!(sealed.is_none(), "its credential went with it");
+}
+
+#[test]
+fn an_open_ended_rental_is_suspended_too() {
+    let mut world = World::new();
+    let mut request = world.request();
+    request.spec.term = Term::OpenEnded;
+    let id = world.rent_so(request);
+    world.advance(mins(10));
+    world.suspend(id).unwrap();
+    world.advance(mins(100));
+    world.resume(id).unwrap();
+    world.advance(mins(5));
+    let rental = world.get(id);
+    assert_eq!(rental.state().phase(), Phase::Ready);
+    assert_eq!(rental.expires_at(), None);
+    assert_eq!(rental.bill(world.clock.now().wall).used_micros, 15 * 60 * 1_000_000);
+}
+
+/// A container that is made by a request that was late, after its rental was suspended, is removed.
+#[test]
+fn a_container_that_comes_late_is_removed() {
+    let mut world = World::new();
+    let id = world.rent();
+    let launch = LaunchSpec::of(&world.get(id));
+    world.suspend(id).unwrap();
+    let credential = Credential::Password(password("first-password"));
+    world.pool.run_until(world.runtime.create(&launch, &credential)).unwrap();
+    assert_eq!(world.runtime.containers().len(), 1);
+    world.advance(mins(2));
+    assert!(world.runtime.containers().is_empty());
+    assert_eq!(world.phase(id), Phase::Suspended);
+}
