@@ -54,6 +54,8 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
+        workspaces: false,
+        without_gpu: false,
         disks: Arc::new(AlwaysRoom),
     }
 }

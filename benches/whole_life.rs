@@ -100,6 +100,8 @@ fn by_hand(key: &SealKey) {
             capacity: None,
             prices: None,
             quarantine: Arc::default(),
+            workspaces: false,
+            without_gpu: false,
             disks: Arc::new(AlwaysRoom),
         };
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();

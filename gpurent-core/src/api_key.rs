@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+pub use ipnet::IpNet;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,10 @@ use crate::store::StoreError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Sees and ends every rental.
+    /// Sees and changes every rental.
     Platform,
+    /// As a platform; and sees and changes what belongs to the machine: its images, renters' ports, who did what.
+    Operator,
     /// Sees and ends their own rentals.
     Renter,
 }
@@ -32,6 +35,7 @@ impl Role {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Platform => "platform",
+            Self::Operator => "operator",
             Self::Renter => "renter",
         }
     }
@@ -43,8 +47,9 @@ impl FromStr for Role {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         match text {
             "platform" => Ok(Self::Platform),
+            "operator" => Ok(Self::Operator),
             "renter" => Ok(Self::Renter),
-            _ => Err(Invalid::new("role", "must be platform or renter")),
+            _ => Err(Invalid::new("role", "must be platform, operator or renter")),
         }
     }
 }
@@ -74,6 +79,8 @@ pub struct KeyRecord {
     pub digest: KeyDigest,
     /// When it was made.
     pub created_at: Timestamp,
+    /// From where its owner may call; from anywhere where there are none.
+    pub allowed_ips: Vec<IpNet>,
 }
 
 /// A new key, to be shown once. Never printed by `Debug`.
@@ -92,8 +99,16 @@ impl NewKey {
         let key = format!("gpurent_{}", hex(&secret));
         let id = format!("key-{}", hex(&rand::random::<[u8; 8]>()));
         let id = id.parse().unwrap_or_else(|_| unreachable!("{id} is a valid id"));
-        let record = KeyRecord { id, renter, role, digest: KeyDigest::of(&key), created_at: at };
+        let record =
+            KeyRecord { id, renter, role, digest: KeyDigest::of(&key), created_at: at, allowed_ips: Vec::new() };
         Self { record, key: key.into() }
+    }
+
+    /// A key that is good only for calls from these networks.
+    #[must_use]
+    pub fn allowed_from(mut self, networks: Vec<IpNet>) -> Self {
+        self.record.allowed_ips = networks;
+        self
     }
 
     /// The key in clear, for its owner.

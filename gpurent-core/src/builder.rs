@@ -10,6 +10,7 @@ use crate::feed::Feed;
 use crate::gpu::Gpu;
 use crate::host::{Shared, Standing};
 use crate::id::{HostId, RentalId};
+use crate::inside::Inside;
 use crate::memory::MemoryDeadlines;
 use crate::money::RateCard;
 use crate::placement::{AlwaysRoom, Capacity, DiskProbe, Placement};
@@ -36,6 +37,7 @@ pub struct HostBuilder {
     pace: Pace,
     failpoints: Failpoints,
     deadlines: Arc<dyn DeadlineBook>,
+    inside: Option<Arc<dyn Inside>>,
     new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }
 
@@ -58,6 +60,8 @@ impl HostBuilder {
             capacity: None,
             prices: None,
             quarantine: Arc::new(Quarantine::default()),
+            workspaces: false,
+            without_gpu: false,
             disks: Arc::new(AlwaysRoom),
         };
         Self {
@@ -72,6 +76,7 @@ impl HostBuilder {
             pace: Pace::default(),
             failpoints: Failpoints::default(),
             deadlines: Arc::new(MemoryDeadlines::default()),
+            inside: None,
             new_id: Arc::new(RentalId::generate),
         }
     }
@@ -108,6 +113,20 @@ impl HostBuilder {
     #[must_use]
     pub fn disks(mut self, probe: Arc<dyn DiskProbe>) -> Self {
         self.placement.disks = probe;
+        self
+    }
+
+    /// Gives workspaces to those who ask for one: the runtime has a place for them.
+    #[must_use]
+    pub fn offer_workspaces(mut self) -> Self {
+        self.placement.workspaces = true;
+        self
+    }
+
+    /// Rents containers without a GPU too, to those who ask for none.
+    #[must_use]
+    pub fn rent_without_gpu(mut self) -> Self {
+        self.placement.without_gpu = true;
         self
     }
 
@@ -149,6 +168,13 @@ impl HostBuilder {
         self
     }
 
+    /// A way into running containers, for terminals, output as it comes, and usage; none by default.
+    #[must_use]
+    pub fn inside(mut self, inside: Arc<dyn Inside>) -> Self {
+        self.inside = Some(inside);
+        self
+    }
+
     /// Ids that can be told beforehand.
     #[cfg(feature = "testing")]
     #[must_use]
@@ -182,6 +208,7 @@ impl HostBuilder {
             intents: Nudge::new(),
             standing: Standing::new(),
             deadlines: Deadlines::new(self.deadlines),
+            inside: self.inside,
             new_id: self.new_id,
         });
         (Rentals::new(Arc::clone(&shared)), Reconciler::new(shared))

@@ -10,6 +10,7 @@ use crate::deadline::Deadlines;
 use crate::failpoint::Failpoints;
 use crate::feed::Feed;
 use crate::id::{HostId, RentalId};
+use crate::inside::Inside;
 use crate::placement::Placement;
 use crate::reconcile::Pace;
 use crate::rental::Timing;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) intents: Nudge,
     pub(crate) standing: Standing,
     pub(crate) deadlines: Deadlines,
+    pub(crate) inside: Option<Arc<dyn Inside>>,
     /// Names new rentals; only simulations want to know them beforehand.
     pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }

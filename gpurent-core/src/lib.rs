@@ -56,6 +56,7 @@
 pub mod access;
 pub mod allocator;
 pub mod api_key;
+pub mod audit;
 pub mod billing;
 pub mod builder;
 pub mod clock;
@@ -67,12 +68,14 @@ pub mod follow;
 pub mod gpu;
 mod host;
 pub mod id;
+pub mod inside;
 #[cfg(all(test, loom))]
 mod interleavings;
 pub mod invalid;
 pub mod last_resort;
 mod lease;
 pub mod lifecycle;
+pub mod machine;
 pub mod memory;
 pub mod money;
 pub mod placement;

@@ -136,13 +136,15 @@ impl fmt::Display for Currency {
 pub struct RateCard {
     currency: Currency,
     rates: BTreeMap<GpuModel, HourlyRate>,
+    #[serde(default)]
+    without_gpu: Option<HourlyRate>,
 }
 
 impl RateCard {
     /// An empty card in one currency.
     #[must_use]
     pub fn new(currency: Currency) -> Self {
-        Self { currency, rates: BTreeMap::new() }
+        Self { currency, rates: BTreeMap::new(), without_gpu: None }
     }
 
     /// The same card with a price for GPUs that answer to `model`.
@@ -150,6 +152,19 @@ impl RateCard {
     pub fn with(mut self, model: GpuModel, rate: HourlyRate) -> Self {
         self.rates.insert(model, rate);
         self
+    }
+
+    /// The same card with a price for containers without a GPU.
+    #[must_use]
+    pub fn with_price_without_gpu(mut self, rate: HourlyRate) -> Self {
+        self.without_gpu = Some(rate);
+        self
+    }
+
+    /// The price of a container without a GPU; `None` where the card has none.
+    #[must_use]
+    pub fn quote_without_gpu(&self) -> Option<Quote> {
+        self.without_gpu.map(|rate| Quote { rate, currency: self.currency.clone() })
     }
 
     /// The price of one GPU of `model`; `None` where the card has none.

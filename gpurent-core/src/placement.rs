@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::allocator::Allocator;
-use crate::gpu::{Gpu, GpuModel, GpuSelector, GpuUuid};
+use crate::gpu::{Gpu, GpuModel, GpuRequest, GpuSelector, GpuUuid};
 use crate::id::LaunchId;
 use crate::invalid::Invalid;
 use crate::money::{Quote, RateCard};
@@ -84,6 +84,15 @@ pub enum NoPlace {
     /// Prices are on, and the rate card has none for this model.
     #[error("no price is set for {0}")]
     NoRate(GpuModel),
+    /// A workspace is asked for, and the operator has set none up.
+    #[error("this host has no place for workspaces")]
+    NoWorkspaces,
+    /// No GPU is asked for, and the operator rents GPUs only.
+    #[error("this host rents nothing without a GPU")]
+    GpuNeeded,
+    /// Prices are on, and the rate card has none for a container without a GPU.
+    #[error("no price is set for a container without a GPU")]
+    NoRateWithoutGpu,
     /// More of the machine is asked for than it has.
     #[error(transparent)]
     TooMuch(Invalid),
@@ -112,6 +121,10 @@ pub struct Placement {
     pub prices: Option<Arc<RateCard>>,
     /// What must not be given out, though the books say that it is free.
     pub quarantine: Arc<Quarantine>,
+    /// Whether there is a place for workspaces.
+    pub workspaces: bool,
+    /// Whether containers without a GPU are rented.
+    pub without_gpu: bool,
     /// Who knows whether the host's disks have room for another rental.
     pub disks: Arc<dyn DiskProbe>,
 }
@@ -142,26 +155,45 @@ impl Placement {
         if let Some(capacity) = &self.capacity {
             capacity.check(&spec.limits).map_err(NoPlace::TooMuch)?;
         }
-        let selector = &spec.gpu.selector;
-        let known = self.gpus.iter().filter(|gpu| selector.matches(gpu)).count();
-        if known < usize::from(spec.gpu.count.get()) {
-            return Err(NoPlace::UnknownGpu(selector.clone()));
+        if spec.workspace.is_some() && !self.workspaces {
+            return Err(NoPlace::NoWorkspaces);
+        }
+        if let Some(wanted) = &spec.gpu {
+            let known = self.gpus.iter().filter(|gpu| wanted.selector.matches(gpu)).count();
+            if known < usize::from(wanted.count.get()) {
+                return Err(NoPlace::UnknownGpu(wanted.selector.clone()));
+            }
         }
         if !self.disks.has_room() {
             return Err(NoPlace::DiskFull);
         }
         let held = &self.quarantine.add_to(held);
+        let (chosen, quote) = match &spec.gpu {
+            Some(wanted) => {
+                let chosen = self.choose(wanted, held)?;
+                let quote = self.quote(&chosen)?;
+                (chosen, quote)
+            }
+            None if !self.without_gpu => return Err(NoPlace::GpuNeeded),
+            None => (Vec::new(), self.quote_without_gpu()?),
+        };
+        let ports = self.ports(launch, spec, held)?;
+        Ok(Placed { quote, ports, gpus: chosen.into_iter().cloned().collect() })
+    }
+
+    fn choose(&self, wanted: &GpuRequest, held: &Held) -> Result<Vec<&Gpu>, NoPlace> {
         let free: Vec<&Gpu> = self.gpus.iter().filter(|gpu| !held.gpus.contains(&gpu.uuid)).collect();
-        let chosen = self.allocator.choose(&spec.gpu, &free).unwrap_or_default();
+        let chosen = self.allocator.choose(wanted, &free).unwrap_or_default();
         let distinct: BTreeSet<_> = chosen.iter().map(|gpu| &gpu.uuid).collect();
-        if distinct.len() != usize::from(spec.gpu.count.get()) {
-            return Err(NoPlace::NoGpuFree(selector.clone()));
+        if distinct.len() != usize::from(wanted.count.get()) {
+            return Err(NoPlace::NoGpuFree(wanted.selector.clone()));
         }
-        Ok(Placed {
-            quote: self.quote(&chosen)?,
-            ports: self.ports(launch, spec, held)?,
-            gpus: chosen.into_iter().cloned().collect(),
-        })
+        Ok(chosen)
+    }
+
+    fn quote_without_gpu(&self) -> Result<Option<Quote>, NoPlace> {
+        let quote = |prices: &Arc<RateCard>| prices.quote_without_gpu().ok_or(NoPlace::NoRateWithoutGpu);
+        self.prices.as_ref().map(quote).transpose()
     }
 
     /// The price of all chosen GPUs together; cards that answer to one name may have several prices.
@@ -184,6 +216,6 @@ impl Placement {
     /// [`NoPort`], naming what is missing.
     pub fn ports(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Vec<PortBinding>, NoPort> {
         let held = self.quarantine.add_to(held);
-        self.pools.assign(&spec.ports, launch, &held.ports, self.port_probe.as_ref())
+        self.pools.assign(&spec.ports, spec.sticky_ports.as_ref(), launch, &held.ports, self.port_probe.as_ref())
     }
 }

@@ -3,6 +3,7 @@
 //! None of it touches the engine. A request is validated by its types, placed and written by the store,
 //! and the [`Reconciler`](crate::reconcile::Reconciler) is nudged; everything else happens there.
 
+mod inside;
 mod pause;
 mod refused;
 
@@ -29,7 +30,7 @@ use crate::runtime::{Cause, Isolation};
 use crate::spec::{RentalRequest, RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, StoreError};
 
-pub use refused::{ChangeAccessError, ExtendError, LogsError, RentError, ResumeError, SuspendError};
+pub use refused::{ChangeAccessError, ExtendError, InsideError, LogsError, RentError, ResumeError, SuspendError};
 
 /// What is asked for later than this before the end comes too late: the container may be stopped already by
 /// the time that it is recorded.

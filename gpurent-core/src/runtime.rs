@@ -17,7 +17,7 @@ use crate::id::{ContainerId, EngineId, HostId, LaunchId};
 use crate::lifecycle::{Exit, FailureKind};
 use crate::port::{HostPort, PortBinding, SSH};
 use crate::rental::Rental;
-use crate::spec::{Environment, ImageDigest, ImageRef, Labels, Limits};
+use crate::spec::{Environment, ImageDigest, ImageRef, Labels, Limits, Workspace};
 
 /// Everything a container is made of, except secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct LaunchSpec {
     pub login: LoginUser,
     /// The renter's labels.
     pub labels: Labels,
+    /// The folder that outlives the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
     /// What the container carries besides, for a store that loses its rental. Not a part of what tells one
     /// container from another: it may change during a rental.
     #[serde(skip)]
@@ -61,6 +64,7 @@ impl LaunchSpec {
             limits: spec.limits.clone(),
             login: spec.login.clone(),
             labels: spec.labels.clone(),
+            workspace: spec.workspace.clone(),
             claim: Some(Box::new(rental.claim())),
         }
     }
@@ -283,7 +287,8 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         progress: &dyn PullProgress,
     ) -> Result<Prepared, RuntimeError>;
 
-    /// Makes the container under the launch's name, or finds it made of the same spec.
+    /// Makes the container under the launch's name, or finds it made of the same spec. Its workspace is made
+    /// where it is not there yet, whole or not at all, and is never made anew.
     async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError>;
 
     /// Starts the container, or finds it started; gives the engine's own record of when.

@@ -7,6 +7,8 @@ mod store {
 
     gpurent_core::store_suite!(futures_executor::block_on, || async { MemoryStore::default() });
     gpurent_core::key_suite!(futures_executor::block_on, || async { MemoryStore::default() });
+    gpurent_core::range_suite!(futures_executor::block_on, || async { MemoryStore::default() });
+    gpurent_core::audit_suite!(futures_executor::block_on, || async { MemoryStore::default() });
 }
 
 mod runtime {

@@ -254,6 +254,8 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
+        workspaces: false,
+        without_gpu: false,
         disks: Arc::new(AlwaysRoom),
     };
     let gpu = GpuRequest::one("RTX 5090".parse().unwrap());

@@ -67,14 +67,15 @@ fn text(value: &str) -> String {
     value.to_owned()
 }
 
-/// The whole request. `access` is where the credentials come from, unless they are uploaded later.
+/// The whole request. `host` is what it sees of the host: its workspace, and where its credentials come from unless
+/// they are uploaded later.
 pub(crate) fn body(
     launch: &LaunchSpec,
     image: &ImageConfig,
     kit: &AccessKit,
     share: Share,
     attach_gpus: bool,
-    access: Option<Mount>,
+    host: Vec<Mount>,
 ) -> ContainerCreateBody {
     let program = [image.entrypoint.clone().unwrap_or_default(), image.cmd.clone().unwrap_or_default()].concat();
     let port_key = |binding: &gpurent_core::port::PortBinding| format!("{}/tcp", binding.container);
@@ -103,7 +104,7 @@ pub(crate) fn body(
                     .collect(),
             ),
             device_requests: attach_gpus.then(|| device_requests(launch)),
-            mounts: Some([kit_mount(kit, true)].into_iter().chain(access).collect()),
+            mounts: Some([kit_mount(kit, true)].into_iter().chain(host).collect()),
             ..hardened(launch, share)
         }),
         ..ContainerCreateBody::default()

@@ -49,7 +49,7 @@ fn repository(image: &ImageRef) -> String {
 }
 
 /// Names of our own marks; nobody rents them.
-const MARKS: &str = "gpurent-private";
+pub(crate) const MARKS: &str = "gpurent-private";
 
 /// An empty image on the engine whose name says: images of that repository are not for everybody, ask the
 /// registry. It is where the images are, and so outlives this program.

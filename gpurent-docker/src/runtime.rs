@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
+use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, Mount};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
     StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
@@ -38,6 +38,7 @@ use crate::image::{self, PullPatience, full_name};
 use crate::kit::volume::KitVolume;
 use crate::kit::{ACCESS, ANNOUNCE, AccessKit, HashedCredential, LET_IN, access_archive, access_files};
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
+use crate::workspace::WorkspaceRoot;
 use crate::{access_dir, client, devices, exec, kit, network, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
@@ -58,6 +59,7 @@ pub struct DockerRuntime {
     kit: KitVolume,
     firewall: Firewall,
     access_dir: Option<AccessDir>,
+    workspaces: Option<WorkspaceRoot>,
     /// Whether the engine sees the access folder, once that was tried.
     binds_access: OnceCell<bool>,
     share: Share,
@@ -87,6 +89,7 @@ impl DockerRuntime {
             // Another machine's rules are not ours to set.
             firewall: if address.is_local() { Firewall::new() } else { Firewall::elsewhere() },
             access_dir: None,
+            workspaces: None,
             binds_access: OnceCell::new(),
             patience: PullPatience::default(),
             reach: address.host().to_owned(),
@@ -144,6 +147,35 @@ impl DockerRuntime {
     pub fn with_access_dir(mut self, directory: &Path) -> std::io::Result<Self> {
         self.access_dir = Some(AccessDir::new(directory)?);
         Ok(self)
+    }
+
+    /// Gives containers that ask for one a folder that outlives them. The engine has to see the root under the same
+    /// path.
+    #[must_use]
+    pub fn with_workspaces(mut self, root: WorkspaceRoot) -> Self {
+        self.workspaces = Some(root);
+        self
+    }
+
+    /// Makes a launch's workspace, and tells what its container sees of the host.
+    async fn workspace_mounts(&self, launch: &LaunchSpec) -> Result<Vec<Mount>, RuntimeError> {
+        let Some(workspace) = &launch.workspace else { return Ok(Vec::new()) };
+        let root = self.workspaces.as_ref();
+        let root = root.ok_or_else(|| RuntimeError::Refused("this host has no place for workspaces".into()))?;
+        root.ensure(workspace).await.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
+        Ok(root.mounts(workspace))
+    }
+
+    pub(crate) fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    pub(crate) fn pulls(&self) -> &Semaphore {
+        &self.pulls
+    }
+
+    pub(crate) fn pull_patience(&self) -> PullPatience {
+        self.patience
     }
 
     /// Sets no firewall rules: tenants then reach the host's own services and the metadata address.
@@ -339,6 +371,8 @@ impl ContainerRuntime for DockerRuntime {
         self.kit.ensure(docker, &full_name(image)).await?;
         self.attaching.attaches(docker, &self.kit.kit, launch).await?;
         self.access_dir(image).await;
+        // Here it may take its time.
+        self.workspace_mounts(launch).await?;
         Ok(prepared)
     }
 
@@ -359,8 +393,9 @@ impl ContainerRuntime for DockerRuntime {
         }
         let name = launch.id.container_name();
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let mount = directory.map(|directory| directory.mount(launch.id));
-        let body = body(launch, &config, &self.kit.kit, self.share, attach, mount);
+        let mut mounts = self.workspace_mounts(launch).await?;
+        mounts.extend(directory.map(|directory| directory.mount(launch.id)));
+        let body = body(launch, &config, &self.kit.kit, self.share, attach, mounts);
         let (created, sees) = match self.docker.create_container(Some(options), body).await {
             Ok(made) => {
                 self.never_started().insert(launch.id);

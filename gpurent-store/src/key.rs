@@ -6,10 +6,17 @@ use gpurent_core::store::StoreError;
 
 use crate::row::time;
 
-/// id, renter, role, digest, created_at
-pub(crate) type KeyColumns = (String, String, String, Vec<u8>, i64);
+/// id, renter, role, digest, created_at, allowed_ips
+pub(crate) type KeyColumns = (String, String, String, Vec<u8>, i64, String);
 
-pub(crate) fn record((id, renter, role, digest, created_at): KeyColumns) -> Result<KeyRecord, StoreError> {
+/// The networks that a key is good from, as one column.
+pub(crate) fn networks(key: &KeyRecord) -> String {
+    key.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+pub(crate) fn record((id, renter, role, digest, created_at, allowed_ips): KeyColumns) -> Result<KeyRecord, StoreError> {
+    let networks = allowed_ips.split(',').filter(|text| !text.is_empty()).map(str::parse);
+    let networks: Result<Vec<_>, _> = networks.collect();
     let corrupt = |error: Invalid| StoreError::Corrupt(error.into());
     let digest = digest.try_into().map_err(|_| corrupt(Invalid::new("digest", "must be 32 bytes")))?;
     Ok(KeyRecord {
@@ -18,5 +25,7 @@ pub(crate) fn record((id, renter, role, digest, created_at): KeyColumns) -> Resu
         role: role.parse().map_err(corrupt)?,
         digest: KeyDigest(digest),
         created_at: time(created_at)?,
+        // A key whose networks cannot be read must not be good from everywhere.
+        allowed_ips: networks.map_err(|_| corrupt(Invalid::new("allowed_ips", "must be networks")))?,
     })
 }

@@ -33,6 +33,7 @@
 //! # }
 //! ```
 
+mod beside;
 mod claim;
 mod error;
 mod key;

@@ -33,6 +33,8 @@ fn block_on(test: impl Future<Output = ()>) {
 
 gpurent_core::store_suite!(block_on, store);
 gpurent_core::key_suite!(block_on, store);
+gpurent_core::range_suite!(block_on, store);
+gpurent_core::audit_suite!(block_on, store);
 
 #[tokio::test]
 async fn the_schema_is_brought_up_to_date_by_many_at_once() {
@@ -74,6 +76,8 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
+        workspaces: false,
+        without_gpu: false,
         disks: Arc::new(AlwaysRoom),
     };
     // Each store is a process of its own: no lock in memory between them.

@@ -17,6 +17,8 @@ fn block_on(test: impl Future<Output = ()>) {
 
 gpurent_core::store_suite!(block_on, store);
 gpurent_core::key_suite!(block_on, store);
+gpurent_core::range_suite!(block_on, store);
+gpurent_core::audit_suite!(block_on, store);
 
 #[tokio::test]
 async fn an_applications_own_file_may_be_used() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use gpurent_core::api_key::{NewKey, Role};
+use gpurent_core::api_key::{IpNet, KeyRecord, NewKey, Role};
 use gpurent_core::id::{ApiKeyId, RenterId};
 use gpurent_core::store::StoreError;
 use serde_json::json;
@@ -41,13 +41,20 @@ pub fn stored(error: StoreError) -> Failed {
 #[derive(Subcommand)]
 pub enum Keys {
     /// Makes a key and shows it, this once.
+    #[command(group(clap::ArgGroup::new("whose").args(["renter", "platform", "operator"]).required(true)))]
     Create {
         /// For a renter, who sees and ends their own rentals only.
-        #[arg(long, required_unless_present = "platform", conflicts_with = "platform")]
+        #[arg(long)]
         renter: Option<RenterId>,
-        /// For a platform, which sees and ends every rental.
+        /// For a platform, which sees and changes every rental.
         #[arg(long)]
         platform: Option<RenterId>,
+        /// For an operator: as a platform, and with the machine's images, renters' ports, and who did what.
+        #[arg(long)]
+        operator: Option<RenterId>,
+        /// From where alone it is good: an address or a network such as 10.0.0.0/8. May be repeated.
+        #[arg(long, value_name = "NETWORK", value_parser = network)]
+        allowed_ip: Vec<IpNet>,
     },
     /// Lists keys, without the keys themselves.
     List,
@@ -62,12 +69,14 @@ pub enum Keys {
 pub async fn keys(place: &Where, as_json: bool, command: Keys) -> Result<(), Failed> {
     let keys = place.open().await?.keys;
     match command {
-        Keys::Create { renter, platform } => {
-            let role = if platform.is_some() { Role::Platform } else { Role::Renter };
-            let Some(owner) = platform.or(renter) else {
-                return Err(Failed::Invalid("name a --renter or a --platform".to_owned()));
+        Keys::Create { renter, platform, operator, allowed_ip } => {
+            let (owner, role) = match (platform, operator, renter) {
+                (Some(owner), ..) => (owner, Role::Platform),
+                (_, Some(owner), _) => (owner, Role::Operator),
+                (.., Some(owner)) => (owner, Role::Renter),
+                _ => return Err(Failed::Invalid("name a --renter, a --platform or an --operator".to_owned())),
             };
-            let new = NewKey::generate(owner, role, jiff::Timestamp::now());
+            let new = NewKey::generate(owner, role, jiff::Timestamp::now()).allowed_from(allowed_ip);
             keys.add_key(&new.record).await.map_err(stored)?;
             if as_json {
                 show::json(&json!({"id": new.record.id, "key": new.expose()}));
@@ -79,7 +88,7 @@ pub async fn keys(place: &Where, as_json: bool, command: Keys) -> Result<(), Fai
         Keys::List => {
             let listed = keys.keys().await.map_err(stored)?;
             if as_json {
-                let view = |key: &gpurent_core::api_key::KeyRecord| json!({"id": key.id, "owner": key.renter, "role": key.role, "created_at": key.created_at});
+                let view = |key: &KeyRecord| json!({"id": key.id, "owner": key.renter, "role": key.role, "created_at": key.created_at, "allowed_ips": networks(key)});
                 show::json(&json!({"keys": listed.iter().map(view).collect::<Vec<_>>()}));
             } else {
                 let rows = listed.iter().map(|key| {
@@ -88,9 +97,10 @@ pub async fn keys(place: &Where, as_json: bool, command: Keys) -> Result<(), Fai
                         key.renter.to_string(),
                         key.role.as_str().to_owned(),
                         key.created_at.to_string(),
+                        networks(key).join(" "),
                     ]
                 });
-                show::table(&["ID", "OWNER", "ROLE", "CREATED"], rows.collect());
+                show::table(&["ID", "OWNER", "ROLE", "CREATED", "ALLOWED FROM"], rows.collect());
             }
         }
         Keys::Revoke { id } => {
@@ -103,4 +113,14 @@ pub async fn keys(place: &Where, as_json: bool, command: Keys) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+fn networks(key: &KeyRecord) -> Vec<String> {
+    key.allowed_ips.iter().map(ToString::to_string).collect()
+}
+
+/// A network, or an address that stands for itself.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let alone = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| alone()).map_err(|_| "must be an address or a network such as 10.0.0.0/8".to_owned())
 }

@@ -2,9 +2,11 @@
 //!
 //! They pass the same conformance suites as the real ones, and can be told to fail.
 
+mod beside;
 mod clock;
 mod deadlines;
 mod gpus;
+mod inside;
 mod runtime;
 mod store;
 

@@ -17,7 +17,7 @@ use crate::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
     PullProgress, RuntimeError, Seen,
 };
-use crate::spec::ImageDigest;
+use crate::spec::{ImageDigest, WorkspaceFolder};
 
 /// A step of a [`MemoryRuntime`] that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,35 +64,38 @@ pub struct MemoryRuntime {
 }
 
 #[derive(Default)]
-struct Engine {
+pub(super) struct Engine {
     away: bool,
     replaced: bool,
-    containers: BTreeMap<LaunchId, Container>,
+    pub(super) containers: BTreeMap<LaunchId, Container>,
     faults: BTreeMap<RuntimeStep, VecDeque<Fault>>,
     made: u64,
+    /// Folders that outlive containers, and as how manieth thing each was made.
+    workspaces: BTreeMap<WorkspaceFolder, u64>,
 }
 
-struct Container {
+pub(super) struct Container {
     spec: LaunchSpec,
     id: ContainerId,
     started_at: Option<Timestamp>,
     exit: Option<Exit>,
     lets_in: Vec<u8>,
     announced: Vec<String>,
-    output: Vec<String>,
+    pub(super) output: Vec<String>,
 }
 
 /// See [`MemoryRuntime::glance`].
 #[cfg(feature = "testing")]
 pub(crate) struct Glance {
     pub(crate) launch: LaunchId,
+    pub(crate) workspace: Option<WorkspaceFolder>,
     pub(crate) presence: Presence,
     pub(crate) gpus: Vec<GpuUuid>,
     pub(crate) started_at: Option<Timestamp>,
 }
 
 impl Container {
-    fn presence(&self) -> Presence {
+    pub(super) fn presence(&self) -> Presence {
         match (&self.exit, self.started_at) {
             (Some(exit), _) => Presence::Exited(exit.clone()),
             (None, Some(_)) => Presence::Running,
@@ -114,7 +117,7 @@ impl MemoryRuntime {
         Self { clock, engine: Arc::default() }
     }
 
-    fn engine(&self) -> MutexGuard<'_, Engine> {
+    pub(super) fn engine(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -182,11 +185,18 @@ impl MemoryRuntime {
         let engine = self.engine();
         let glance = |(launch, container): (&LaunchId, &Container)| Glance {
             launch: *launch,
+            workspace: container.spec.workspace.as_ref().map(|workspace| workspace.folder.clone()),
             presence: container.presence(),
             gpus: container.spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
             started_at: container.started_at,
         };
         engine.containers.iter().map(glance).collect()
+    }
+
+    /// The folders that outlive containers, each with a number that it keeps as long as it is the same.
+    #[must_use]
+    pub fn workspaces(&self) -> BTreeMap<WorkspaceFolder, u64> {
+        self.engine().workspaces.clone()
     }
 
     /// All containers.
@@ -252,6 +262,10 @@ impl ContainerRuntime for MemoryRuntime {
                 }
                 found.lets_in = lets_in;
                 return Ok(Created { container: found.id.clone(), gpus_attached: true });
+            }
+            if let Some(workspace) = &spec.workspace {
+                let next = engine.workspaces.len() as u64 + 1;
+                engine.workspaces.entry(workspace.folder.clone()).or_insert(next);
             }
             engine.made += 1;
             let id: ContainerId =

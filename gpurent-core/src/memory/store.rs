@@ -1,14 +1,16 @@
 //! A store in memory. Holds the rules, loses everything with the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::api_key::{KeyDigest, KeyRecord, KeyStore};
+use crate::api_key::KeyRecord;
+use crate::audit::NumberedEntry;
 use crate::event::{Event, JournalEntry, Recorded};
-use crate::id::{ApiKeyId, EngineId, Epoch, HostId, IdempotencyKey, Position, RentalId, RenterId, Seq};
+use crate::id::{EngineId, Epoch, HostId, IdempotencyKey, Position, RentalId, RenterId, Seq};
 use crate::placement::{Held, Placement};
+use crate::port::PortRange;
 use crate::rental::Rental;
 use crate::seal::{Fingerprint, Sealed};
 use crate::store::{
@@ -27,7 +29,7 @@ pub struct MemoryStore {
 type Interference = Box<dyn Fn(Rental) -> Option<Change> + Send>;
 
 #[derive(Default)]
-struct Tables {
+pub(super) struct Tables {
     away: bool,
     hangs: bool,
     answers_to_lose: u32,
@@ -41,7 +43,10 @@ struct Tables {
     claimed: Vec<RentalId>,
     unpublished: Vec<(HostId, RentalId, Recorded)>,
     keys: BTreeMap<(HostId, RenterId, IdempotencyKey), (Fingerprint, RentalId)>,
-    api_keys: Vec<KeyRecord>,
+    pub(super) api_keys: Vec<KeyRecord>,
+    pub(super) ranges: BTreeMap<(HostId, RenterId), PortRange>,
+    pub(super) audit: VecDeque<NumberedEntry>,
+    pub(super) audited: u64,
 }
 
 #[derive(Clone)]
@@ -141,7 +146,7 @@ impl MemoryStore {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+    pub(super) async fn open(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
         loop {
             // Listened to before the look, so that no change falls in between.
             let goes_on = self.goes_on.listen();
@@ -218,7 +223,7 @@ impl Tables {
         self.rentals.values().filter(move |row| row.rental.is_live() && row.rental.host() == host)
     }
 
-    fn held(&self, host: &HostId) -> Held {
+    pub(super) fn held(&self, host: &HostId) -> Held {
         let mut held = Held::default();
         for row in self.live(host) {
             held.gpus.extend(row.rental.gpus().iter().map(|gpu| gpu.uuid.clone()));
@@ -400,28 +405,5 @@ impl Store for MemoryStore {
         let tables = self.open().await?;
         let journal = tables.hosts.get(host).map(|row| row.journal.as_slice()).unwrap_or_default();
         Ok(journal.iter().filter(|entry| entry.position > after).take(limit.min(MAX_PAGE)).cloned().collect())
-    }
-}
-
-#[async_trait]
-impl KeyStore for MemoryStore {
-    async fn add_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
-        self.open().await?.api_keys.push(key.clone());
-        Ok(())
-    }
-
-    async fn find_key(&self, digest: &KeyDigest) -> Result<Option<KeyRecord>, StoreError> {
-        Ok(self.open().await?.api_keys.iter().find(|key| key.digest == *digest).cloned())
-    }
-
-    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
-        Ok(self.open().await?.api_keys.iter().take(MAX_PAGE).cloned().collect())
-    }
-
-    async fn revoke_key(&self, id: &ApiKeyId) -> Result<bool, StoreError> {
-        let mut tables = self.open().await?;
-        let before = tables.api_keys.len();
-        tables.api_keys.retain(|key| key.id != *id);
-        Ok(tables.api_keys.len() < before)
     }
 }

@@ -1,6 +1,7 @@
 //! Ports: what a renter publishes, and which ports of the host they get.
 
 mod pools;
+pub mod ranges;
 
 pub use pools::{NoPort, PortPools, PortProbe, PortRange, TrustBooks};
 

@@ -6,22 +6,67 @@ use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{HostPort, PortBinding, PublishedPorts, SSH};
 use crate::id::LaunchId;
 use crate::invalid::Invalid;
 
 /// A range of the host's ports, `first-last`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PortRange(RangeInclusive<u16>);
 
+impl TryFrom<String> for PortRange {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
+impl From<PortRange> for String {
+    fn from(range: PortRange) -> Self {
+        range.to_string()
+    }
+}
+
 impl PortRange {
+    /// The first port.
+    #[must_use]
+    pub fn first(&self) -> u16 {
+        *self.0.start()
+    }
+
+    /// The last port.
+    #[must_use]
+    pub fn last(&self) -> u16 {
+        *self.0.end()
+    }
+
+    /// The port at this distance from the first; `None` beyond the last.
+    #[must_use]
+    pub fn port(&self, offset: u16) -> Option<HostPort> {
+        let number = self.first().checked_add(offset).filter(|number| *number <= self.last())?;
+        NonZeroU16::new(number).map(HostPort)
+    }
+
+    /// The ranges of `size` ports that fit in, one after the other.
+    pub fn parts(&self, size: u16) -> impl Iterator<Item = Self> + use<> {
+        let (first, last, size) = (u32::from(self.first()), u32::from(self.last()), u32::from(size.max(1)));
+        (0..(last - first + 1) / size).filter_map(move |n| {
+            let begin = first + n * size;
+            Some(Self(u16::try_from(begin).ok()?..=u16::try_from(begin + size - 1).ok()?))
+        })
+    }
+
     /// Whether `port` lies in the range.
     #[must_use]
     pub fn contains(&self, port: HostPort) -> bool {
         self.0.contains(&port.get())
     }
 
-    fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.0.start() <= other.0.end() && other.0.start() <= self.0.end()
     }
 
@@ -94,6 +139,7 @@ pub struct PortPools {
     ssh: PortRange,
     web: PortRange,
     requestable: Option<PortRange>,
+    sticky: Option<PortRange>,
     reserved: BTreeSet<HostPort>,
 }
 
@@ -106,7 +152,7 @@ impl PortPools {
         if ssh.overlaps(&web) {
             return Err(Invalid::new("port pools", format!("must not overlap ({ssh} and {web} do)")));
         }
-        Ok(Self { ssh, web, requestable: None, reserved: BTreeSet::new() })
+        Ok(Self { ssh, web, requestable: None, sticky: None, reserved: BTreeSet::new() })
     }
 
     /// Lets renters ask for a certain host port within `range`.
@@ -114,6 +160,25 @@ impl PortPools {
     pub fn allow_requests(mut self, range: PortRange) -> Self {
         self.requestable = Some(range);
         self
+    }
+
+    /// Sets `range` aside for renters who have ports of their own there (see [`ranges`](super::ranges)); nobody
+    /// else gets one of them.
+    ///
+    /// # Errors
+    /// Refuses a range that overlaps a pool.
+    pub fn set_aside(mut self, range: PortRange) -> Result<Self, Invalid> {
+        if let Some(pool) = [&self.ssh, &self.web].into_iter().find(|pool| pool.overlaps(&range)) {
+            return Err(Invalid::new("port pools", format!("must not overlap ({range} and {pool} do)")));
+        }
+        self.sticky = Some(range);
+        Ok(self)
+    }
+
+    /// What is set aside for renters with ports of their own.
+    #[must_use]
+    pub fn sticky(&self) -> Option<&PortRange> {
+        self.sticky.as_ref()
     }
 
     /// Never hands out `port`: we listen on it ourselves.
@@ -130,6 +195,7 @@ impl PortPools {
     pub fn assign(
         &self,
         wanted: &PublishedPorts,
+        own: Option<&PortRange>,
         launch: LaunchId,
         held: &BTreeSet<HostPort>,
         probe: &dyn PortProbe,
@@ -142,7 +208,9 @@ impl PortPools {
         for port in wanted.as_slice() {
             let host = match port.host {
                 Some(host) => {
-                    let allowed = self.requestable.as_ref().is_some_and(|range| range.contains(host));
+                    let lies_in = |range: Option<&PortRange>| range.is_some_and(|range| range.contains(host));
+                    let (sticky, requestable) = (lies_in(self.sticky.as_ref()), lies_in(self.requestable.as_ref()));
+                    let allowed = if sticky { lies_in(own) } else { requestable };
                     if !allowed || self.reserved.contains(&host) {
                         return Err(NoPort::NotAllowed(host));
                     }
@@ -216,15 +284,15 @@ mod tests {
         let id = launch(7);
         let port = |n| HostPort::try_from(n).unwrap();
         let wanted = published(&[(8080, Some(8080))]).unwrap();
-        let got = pools().assign(&wanted, id, &BTreeSet::new(), &TrustBooks).unwrap();
+        let got = pools().assign(&wanted, None, id, &BTreeSet::new(), &TrustBooks).unwrap();
         assert!(got.iter().any(|b| b.host == port(8080) && b.container == WEB));
         assert_eq!(
-            pools().assign(&wanted, id, &BTreeSet::from([port(8080)]), &TrustBooks),
+            pools().assign(&wanted, None, id, &BTreeSet::from([port(8080)]), &TrustBooks),
             Err(NoPort::Taken(port(8080)))
         );
         for (host, why) in [(22, "low"), (8000, "ours")] {
             let wanted = published(&[(8080, Some(host))]).unwrap();
-            let refused = pools().assign(&wanted, id, &BTreeSet::new(), &TrustBooks);
+            let refused = pools().assign(&wanted, None, id, &BTreeSet::new(), &TrustBooks);
             assert_eq!(refused, Err(NoPort::NotAllowed(port(host))), "{why}");
         }
     }
@@ -235,10 +303,10 @@ mod tests {
             let id = launch(uuid);
             let mut held = BTreeSet::new();
             for _ in 0..10 {
-                let got = pools().assign(&PublishedPorts::default(), id, &held, &TrustBooks).unwrap();
+                let got = pools().assign(&PublishedPorts::default(), None, id, &held, &TrustBooks).unwrap();
                 prop_assert!(got.iter().all(|binding| held.insert(binding.host)));
             }
-            let empty = pools().assign(&PublishedPorts::default(), id, &held, &TrustBooks);
+            let empty = pools().assign(&PublishedPorts::default(), None, id, &held, &TrustBooks);
             prop_assert!(matches!(empty, Err(NoPort::Exhausted(_))));
         }
     }

@@ -141,3 +141,18 @@ pub enum ResumeError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// Why nobody was let into a container.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InsideError {
+    /// The host was built without a way into its containers.
+    #[error("this host offers no way into its containers")]
+    NoWayIn,
+    /// There is no container that could be entered now.
+    #[error("the rental is not ready")]
+    NotRunning,
+    /// The engine did not do it.
+    #[error("the container cannot be entered")]
+    Runtime(#[from] RuntimeError),
+}

@@ -4,26 +4,28 @@ mod environment;
 mod image;
 mod limits;
 mod term;
+mod workspace;
 
 pub use environment::Environment;
 pub use image::{ImageDigest, ImageRef};
 pub use limits::{Labels, Limits};
 pub use term::{MAX_TERM, Term};
+pub use workspace::{MountPath, Workspace, WorkspaceFolder};
 
 use serde::{Deserialize, Serialize};
 
 use crate::access::{CredentialRequest, LoginUser, RegistryLogin};
 use crate::gpu::GpuRequest;
 use crate::id::{InstanceName, RenterId};
-use crate::port::PublishedPorts;
+use crate::port::{PortRange, PublishedPorts};
 
 /// Everything about a rental that its renter decides, except secrets.
 ///
 /// Every field's type checks itself, so the core never checks again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RentalSpec {
-    /// Which GPUs.
-    pub gpu: GpuRequest,
+    /// Which GPUs; `None` for a container without any, which the operator has to allow.
+    pub gpu: Option<GpuRequest>,
     /// Which image.
     pub image: ImageRef,
     /// For how long.
@@ -47,14 +49,20 @@ pub struct RentalSpec {
     // Left out where it is not set, so that requests of before are still the same requests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pin_image: bool,
+    /// A folder that outlives the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
+    /// Host ports that were set aside for this renter: those of [`ports`](Self::ports) may lie there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky_ports: Option<PortRange>,
 }
 
 impl RentalSpec {
     /// A spec with nothing but the necessary; the other fields are set directly.
     #[must_use]
-    pub fn new(renter: RenterId, gpu: GpuRequest, image: ImageRef, term: Term) -> Self {
+    pub fn new(renter: RenterId, gpu: impl Into<Option<GpuRequest>>, image: ImageRef, term: Term) -> Self {
         Self {
-            gpu,
+            gpu: gpu.into(),
             image,
             term,
             renter,
@@ -65,6 +73,8 @@ impl RentalSpec {
             limits: Limits::default(),
             labels: Labels::default(),
             pin_image: false,
+            workspace: None,
+            sticky_ports: None,
         }
     }
 }

@@ -88,6 +88,7 @@ impl<R: ContainerRuntime> Fixture<R> {
             limits: Default::default(),
             login: LoginUser::default(),
             labels: Default::default(),
+            workspace: None,
             claim: None,
         }
     }

@@ -24,8 +24,13 @@ use crate::seal::{Fingerprint, Sealed};
 use crate::spec::{RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, LogTail, NewRental, Store, StoreError};
 
+mod beside;
 mod pause;
 
+pub use beside::{
+    a_range_in_use_is_not_given_back, a_range_stays_its_renters_until_it_is_given_back,
+    many_renters_at_once_get_ranges_of_their_own, who_did_what_is_read_newest_first_and_bounded,
+};
 pub use pause::{a_resumed_rental_takes_nothing_from_others, what_is_suspended_holds_nothing_but_its_name};
 
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
@@ -85,6 +90,28 @@ macro_rules! key_suite {
     };
 }
 
+/// Makes the tests of a [`RangeStore`](crate::port::ranges::RangeStore) that is a [`Store`] too:
+/// `range_suite!(BLOCK_ON, MAKE)`, as [`store_suite!`](crate::store_suite).
+#[macro_export]
+macro_rules! range_suite {
+    ($block_on:expr, $make:expr) => {
+        $crate::store_suite!(@clauses $block_on, $make;
+            a_range_stays_its_renters_until_it_is_given_back,
+            many_renters_at_once_get_ranges_of_their_own,
+            a_range_in_use_is_not_given_back,
+        );
+    };
+}
+
+/// Makes the one test of an [`AuditLog`](crate::audit::AuditLog): `audit_suite!(BLOCK_ON, MAKE)`, as
+/// [`store_suite!`](crate::store_suite).
+#[macro_export]
+macro_rules! audit_suite {
+    ($block_on:expr, $make:expr) => {
+        $crate::store_suite!(@clauses $block_on, $make; who_did_what_is_read_newest_first_and_bounded);
+    };
+}
+
 /// One host of a store, with two GPUs.
 struct Bench<S> {
     store: Arc<S>,
@@ -125,6 +152,8 @@ impl<S: Store> Bench<S> {
                 capacity: None,
                 prices: None,
                 quarantine: Arc::default(),
+                workspaces: false,
+                without_gpu: false,
                 disks: Arc::new(AlwaysRoom),
             },
             host,
@@ -236,7 +265,7 @@ pub async fn gpus_are_never_held_twice<S: Store>(store: Arc<S>) {
     let third = bench.claim(&bench.request("three")).await;
     assert!(matches!(third, Err(ClaimError::NoPlace(NoPlace::NoGpuFree(_)))), "{third:?}");
     let mut unknown = bench.request("four");
-    unknown.spec.gpu = GpuRequest::one(valid("H200".parse()));
+    unknown.spec.gpu = Some(GpuRequest::one(valid("H200".parse())));
     let unknown = bench.claim(&unknown).await;
     assert!(matches!(unknown, Err(ClaimError::NoPlace(NoPlace::UnknownGpu(_)))), "{unknown:?}");
 }
@@ -680,7 +709,8 @@ pub async fn lists_are_filtered_by_name_label_and_outcome<S: Store>(store: Arc<S
 
 /// A key is known by its digest alone, until it is revoked.
 pub async fn keys_are_found_by_their_digest_until_revoked<S: KeyStore>(store: Arc<S>) {
-    let key = NewKey::generate(valid("renter".parse()), Role::Renter, at(1));
+    let networks = vec![valid("10.0.0.0/8".parse()), valid("2001:db8::1/128".parse())];
+    let key = NewKey::generate(valid("renter".parse()), Role::Renter, at(1)).allowed_from(networks);
     let other = NewKey::generate(valid("platform".parse()), Role::Platform, at(2));
     assert_ne!(key.expose(), other.expose());
     valid(store.add_key(&key.record).await);

@@ -2,7 +2,7 @@
 //!
 //! A read-only volume with a static shell, dropbear with its own loader and libraries, and our scripts:
 //! `init` is every container's entry point, `session` every login's, `let-in` puts the credential in
-//! place, `announce` tells the renter something. It is put together once from
+//! place, `announce` tells the renter something, `enter` and `hang-up` are the two ends of a terminal without SSH. It is put together once from
 //! programs of the host (Debian: `dropbear-bin`, `busybox-static`, `openssh-sftp-server`) and lies in a
 //! volume named after its content, so that an upgrade never changes the kit under a running tenant.
 
@@ -29,14 +29,20 @@ pub(crate) const INIT: &str = "/.gpurent/kit/init";
 pub(crate) const LET_IN: &str = "/.gpurent/kit/let-in";
 /// Tells the renter something.
 pub(crate) const ANNOUNCE: &str = "/.gpurent/kit/announce";
+/// Runs something as the rental's user.
+pub(crate) const ENTER: &str = "/.gpurent/kit/enter";
+/// Ends what that began.
+pub(crate) const HANG_UP: &str = "/.gpurent/kit/hang-up";
 /// Where a container finds whom to let in, and how.
 pub(crate) const ACCESS: &str = "/.gpurent/access";
 
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 6] = [
     ("init", include_str!("init")),
     ("let-in", include_str!("let-in")),
     ("session", include_str!("session")),
     ("announce", include_str!("announce")),
+    ("enter", include_str!("enter")),
+    ("hang-up", include_str!("hang-up")),
 ];
 
 /// The applets of the static shell that the scripts use, and a shell for images without one.

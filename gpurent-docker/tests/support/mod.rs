@@ -53,6 +53,7 @@ pub fn launch(image: &str) -> LaunchSpec {
         login: LoginUser::default(),
         claim: None,
         labels: Default::default(),
+        workspace: None,
     }
 }
 
@@ -84,6 +85,10 @@ impl Tenant {
         if bind {
             runtime = runtime.with_access_dir(&access_dir()).unwrap();
         }
+        Self::up_on(runtime, launch, credential).await
+    }
+
+    pub async fn up_on(runtime: DockerRuntime, launch: LaunchSpec, credential: &Credential) -> Self {
         runtime.prepare(&launch, None, &Silent).await.unwrap();
         let created = runtime.create(&launch, credential).await.unwrap();
         runtime.start(&launch).await.unwrap();

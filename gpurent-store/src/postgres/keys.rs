@@ -7,32 +7,34 @@ use gpurent_core::store::{MAX_PAGE, StoreError};
 
 use super::PostgresStore;
 use crate::error::bounded;
-use crate::key::{KeyColumns, record};
+use crate::key::{KeyColumns, networks, record};
 
 #[async_trait]
 impl KeyStore for PostgresStore {
     async fn add_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
         let query = sqlx::query(
-            "INSERT INTO gpurent.api_key (id, renter, role, digest, created_at) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO gpurent.api_key (id, renter, role, digest, created_at, allowed_ips) VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(key.id.as_str())
         .bind(key.renter.as_str())
         .bind(key.role.as_str())
         .bind(key.digest.0.as_slice())
-        .bind(key.created_at.as_microsecond());
+        .bind(key.created_at.as_microsecond())
+.bind(networks(key));
         bounded(query.execute(&self.pool)).await.map(|_| ())
     }
 
     async fn find_key(&self, digest: &KeyDigest) -> Result<Option<KeyRecord>, StoreError> {
-        let query =
-            sqlx::query_as("SELECT id, renter, role, digest, created_at FROM gpurent.api_key WHERE digest = $1");
+        let query = sqlx::query_as(
+            "SELECT id, renter, role, digest, created_at, allowed_ips FROM gpurent.api_key WHERE digest = $1",
+        );
         let found: Option<KeyColumns> = bounded(query.bind(digest.0.as_slice()).fetch_optional(&self.pool)).await?;
         found.map(record).transpose()
     }
 
     async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
         let query = sqlx::query_as(
-            "SELECT id, renter, role, digest, created_at FROM gpurent.api_key ORDER BY created_at, id LIMIT $1",
+            "SELECT id, renter, role, digest, created_at, allowed_ips FROM gpurent.api_key ORDER BY created_at, id LIMIT $1",
         );
         let found: Vec<KeyColumns> = bounded(query.bind(MAX_PAGE as i64).fetch_all(&self.pool)).await?;
         found.into_iter().map(record).collect()

@@ -5,6 +5,7 @@
 //! them, [`journal`] publishes what happened, [`views`] shows rentals to tools of other platforms; reading
 //! is here.
 
+mod beside;
 mod claim;
 mod commit;
 mod held;

@@ -15,6 +15,7 @@ use crate::error::bounded;
 /// | view | shows |
 /// |---|---|
 /// | `rentals` | the table of the `rent` protocol; `status` is `active`, `expired` or `terminated` |
+/// | `port_allocations` | the table of the `dashboard` protocol: each renter's own ports |
 #[derive(Clone, Debug)]
 pub struct CompatibilityViews {
     schema: String,
@@ -65,7 +66,10 @@ impl CompatibilityViews {
                     WHERE port ->> 'container' = '22') AS ssh_port,
                    (SELECT (port ->> 'host')::integer FROM jsonb_array_elements(body -> 'ports') AS port
                     WHERE port ->> 'container' = '8080') AS web_port
-            FROM gpurent.rental"#
+            FROM gpurent.rental;
+            CREATE OR REPLACE VIEW "{schema}".port_allocations AS
+            SELECT renter::varchar(255) AS username, first_port AS start_port, last_port AS end_port, allocated_at
+            FROM gpurent.port_range"#
         )
     }
 }

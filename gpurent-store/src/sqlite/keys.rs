@@ -7,32 +7,36 @@ use gpurent_core::store::{MAX_PAGE, StoreError};
 
 use super::SqliteStore;
 use crate::error::bounded;
-use crate::key::{KeyColumns, record};
+use crate::key::{KeyColumns, networks, record};
 
 #[async_trait]
 impl KeyStore for SqliteStore {
     async fn add_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
         let mut writing = self.write().await?;
-        let query =
-            sqlx::query("INSERT INTO gpurent_api_key (id, renter, role, digest, created_at) VALUES (?, ?, ?, ?, ?)")
-                .bind(key.id.as_str())
-                .bind(key.renter.as_str())
-                .bind(key.role.as_str())
-                .bind(key.digest.0.as_slice())
-                .bind(key.created_at.as_microsecond());
+        let query = sqlx::query(
+            "INSERT INTO gpurent_api_key (id, renter, role, digest, created_at, allowed_ips) VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(key.id.as_str())
+        .bind(key.renter.as_str())
+        .bind(key.role.as_str())
+        .bind(key.digest.0.as_slice())
+        .bind(key.created_at.as_microsecond())
+        .bind(networks(key));
         bounded(query.execute(&mut *writing.transaction)).await?;
         writing.commit().await
     }
 
     async fn find_key(&self, digest: &KeyDigest) -> Result<Option<KeyRecord>, StoreError> {
-        let query = sqlx::query_as("SELECT id, renter, role, digest, created_at FROM gpurent_api_key WHERE digest = ?");
+        let query = sqlx::query_as(
+            "SELECT id, renter, role, digest, created_at, allowed_ips FROM gpurent_api_key WHERE digest = ?",
+        );
         let found: Option<KeyColumns> = bounded(query.bind(digest.0.as_slice()).fetch_optional(&self.pool)).await?;
         found.map(record).transpose()
     }
 
     async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
         let query = sqlx::query_as(
-            "SELECT id, renter, role, digest, created_at FROM gpurent_api_key ORDER BY created_at, id LIMIT ?",
+            "SELECT id, renter, role, digest, created_at, allowed_ips FROM gpurent_api_key ORDER BY created_at, id LIMIT ?",
         );
         let found: Vec<KeyColumns> = bounded(query.bind(MAX_PAGE as i64).fetch_all(&self.pool)).await?;
         found.into_iter().map(record).collect()

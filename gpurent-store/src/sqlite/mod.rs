@@ -5,6 +5,7 @@
 //! of other processes (the command line) instead of failing half-way. [`write`](self::write) makes and
 //! changes rentals, [`journal`] publishes, reading is here.
 
+mod beside;
 mod journal;
 mod keys;
 mod reserve;

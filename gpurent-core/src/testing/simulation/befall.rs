@@ -17,7 +17,7 @@ use crate::lifecycle::State;
 use crate::rental::Rental;
 use crate::rentals::{Extension, RentError, Rentals};
 use crate::runtime::Presence;
-use crate::spec::{RentalRequest, RentalSpec, Term};
+use crate::spec::{MountPath, RentalRequest, RentalSpec, Term, Workspace, WorkspaceFolder};
 
 impl Run {
     fn launch(&self, nth: u64) -> Option<(HostNo, LaunchId)> {
@@ -226,6 +226,9 @@ impl Run {
         let gpu = if key.is_some() { GpuRequest::one(valid("RTX 5090".parse())) } else { gpu };
         let mut spec = RentalSpec::new(valid("renter".parse()), gpu, valid("image:1".parse()), term);
         spec.pin_image = secs % 3 == 0;
+        // Two rentals of one renter share a folder.
+        spec.workspace = (secs % 2 == 0)
+            .then(|| Workspace { folder: WorkspaceFolder::of(&spec.renter), mount: MountPath::default() });
         let name = key.map(|key| format!("keyed-{host}-{key}"));
         spec.name = name.as_deref().map(|name| valid(name.parse()));
         let password = CredentialRequest::Password(valid(Password::new("first-password".to_owned())));

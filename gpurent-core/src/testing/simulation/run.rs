@@ -167,6 +167,7 @@ impl Run {
         .timing(self.policy.timing.clone())
         .pace(pace)
         .prices(RateCard::new(valid("USD".to_owned().try_into())).with(valid("RTX 5090".parse()), rate))
+        .offer_workspaces()
         .deadlines(Arc::new(FaultyBook {
             line,
             book: here.book.clone(),

@@ -20,7 +20,7 @@ use crate::memory::{Glance, MemoryRuntime, MemoryStore};
 use crate::port::HostPort;
 use crate::rental::Rental;
 use crate::runtime::Presence;
-use crate::spec::Term;
+use crate::spec::{Term, WorkspaceFolder};
 use crate::store::Store;
 
 /// How long after the end of its paid time a container may still run: a second, and what our own calls take.
@@ -85,6 +85,8 @@ pub(super) struct Truth {
     /// How long a rental may take to start.
     provisioning: i64,
     billed: BTreeSet<RentalId>,
+    /// The folders that outlive containers: none is ever lost or made anew.
+    workspaces: BTreeMap<(HostNo, WorkspaceFolder), Option<u64>>,
     /// What somebody was told, and may rely on.
     promised: BTreeMap<RentalId, Option<Term>>,
     keys: BTreeMap<u8, RentalId>,
@@ -123,6 +125,7 @@ impl Truth {
             known_since: BTreeMap::new(),
             provisioning,
             billed: BTreeSet::new(),
+            workspaces: BTreeMap::new(),
             promised: BTreeMap::new(),
             keys: BTreeMap::new(),
             store_away_until: 0,
@@ -357,6 +360,14 @@ impl Truth {
                     if let Some(other) = on.insert(gpu.clone(), seen.launch) {
                         accusations.push(format!("I4: {other} and {} run on one GPU", seen.launch));
                     }
+                }
+            }
+            let workspaces = host.engine.workspaces();
+            for folder in seen.iter().filter_map(|seen| seen.workspace.as_ref()) {
+                let found = workspaces.get(folder).copied();
+                let known = *self.workspaces.entry((number, folder.clone())).or_insert(found);
+                if found.is_none() || found != known {
+                    accusations.push(format!("the workspace {folder} is not what it was"));
                 }
             }
             let there = |launch: &LaunchId| seen.iter().any(|seen| seen.launch == *launch);

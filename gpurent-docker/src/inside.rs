@@ -1,0 +1,207 @@
+//! [`Inside`] on Docker Engine: output as it comes, terminals, usage.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use bollard::exec::{ResizeExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::{ContainerStatsResponse, ExecConfig};
+use bollard::query_parameters::{LogsOptionsBuilder, StatsOptionsBuilder};
+use futures_util::{FutureExt, StreamExt};
+use gpurent_core::id::{LaunchId, RentalId};
+use gpurent_core::inside::{Bytes, Input, Inside, Program, Session, TerminalSize, Usage};
+use gpurent_core::runtime::RuntimeError;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use crate::error::{classify, is_missing, unavailable};
+use crate::exec;
+use crate::kit::{ENTER, HANG_UP};
+use crate::runtime::DockerRuntime;
+
+/// How long an engine may take to answer, beside what a program takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a program may read nothing before whoever types is told.
+const TYPING_PATIENCE: Duration = Duration::from_secs(30);
+
+async fn in_time<T>(work: impl Future<Output = Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
+    tokio::time::timeout(PATIENCE, work).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))?
+}
+
+/// Ends the program when nobody has its input or output any more. Docker itself would let it run on, behind a
+/// terminal that nobody sees.
+struct HangUp {
+    docker: Docker,
+    container: String,
+    session: String,
+}
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        let Self { docker, container, session } = self;
+        let (docker, container, session) = (docker.clone(), std::mem::take(container), std::mem::take(session));
+        // Without an executor the process ends, and its containers' terminals with the next one's.
+        let Ok(executor) = tokio::runtime::Handle::try_current() else { return };
+        executor.spawn(async move {
+            let command = vec![HANG_UP.to_owned(), session];
+            match exec::run(&docker, &container, command).await {
+                Ok(_) | Err(RuntimeError::Missing) => {}
+                // The container ended meanwhile, as a rule; else its renter sees the program.
+                Err(error) => {
+                    tracing::debug!(container, error = &error as &dyn std::error::Error, "a program was not ended");
+                }
+            }
+        });
+    }
+}
+
+struct TypedInput {
+    docker: Docker,
+    exec: String,
+    pipe: Pin<Box<dyn AsyncWrite + Send>>,
+    _ends_with: Arc<HangUp>,
+}
+
+#[async_trait]
+impl Input for TypedInput {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), RuntimeError> {
+        let typed = async {
+            self.pipe.write_all(bytes).await?;
+            self.pipe.flush().await
+        };
+        let typed = tokio::time::timeout(TYPING_PATIENCE, typed).await;
+        let lost = |error: std::io::Error| RuntimeError::Unavailable(Box::new(error));
+        typed.map_err(|late| RuntimeError::Unavailable(Box::new(late)))?.map_err(lost)
+    }
+
+    async fn resize(&mut self, size: TerminalSize) -> Result<(), RuntimeError> {
+        in_time(resize(&self.docker, &self.exec, size)).await
+    }
+}
+
+async fn resize(docker: &Docker, exec: &str, size: TerminalSize) -> Result<(), RuntimeError> {
+    let options = ResizeExecOptions { height: size.rows(), width: size.columns() };
+    docker.resize_exec(exec, options).await.map_err(|error| classify(error, &[]))
+}
+
+fn bytes(chunk: Result<LogOutput, Error>) -> Result<Vec<u8>, RuntimeError> {
+    chunk.map(|chunk| chunk.into_bytes().to_vec()).map_err(unavailable)
+}
+
+#[async_trait]
+impl Inside for DockerRuntime {
+    async fn follow(&self, launch: LaunchId, lines: usize) -> Result<Bytes, RuntimeError> {
+        let name = launch.container_name();
+        // Asked first: the stream itself tells of a missing container only when it is read.
+        match self.docker().inspect_container(&name, None).await {
+            Ok(_) => {}
+            Err(error) if is_missing(&error) => return Err(RuntimeError::Missing),
+            Err(error) => return Err(unavailable(error)),
+        }
+        let options =
+            LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).tail(&lines.to_string()).build();
+        Ok(self.docker().logs(&name, Some(options)).map(bytes).boxed())
+    }
+
+    async fn run(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError> {
+        let (docker, container) = (self.docker().clone(), launch.container_name());
+        let session = RentalId::generate().to_string();
+        let command = [ENTER.to_owned(), session.clone()];
+        let terminal = program.terminal.is_some();
+        let config = ExecConfig {
+            cmd: Some(command.into_iter().chain(program.command().unwrap_or_default().iter().cloned()).collect()),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            tty: Some(terminal),
+            env: terminal.then(|| vec!["TERM=xterm-256color".to_owned()]),
+            user: Some("0:0".to_owned()),
+            ..ExecConfig::default()
+        };
+        let attached = in_time(async {
+            let exec = docker.create_exec(&container, config).await.map_err(|error| match error {
+                // 409: it does not run (any more).
+                Error::DockerResponseServerError { status_code: 409, .. } => RuntimeError::Missing,
+                error => classify(error, &[]),
+            })?;
+            let options = StartExecOptions { tty: terminal, ..StartExecOptions::default() };
+            let started = docker.start_exec(&exec.id, Some(options)).await;
+            match started.map_err(|error| classify(error, &[]))? {
+                StartExecResults::Attached { output, input } => Ok((exec.id, output, input)),
+                StartExecResults::Detached => Err(RuntimeError::Unavailable("the engine did not attach".into())),
+            }
+        });
+        let (exec, output, pipe) = attached.await?;
+        if let Some(size) = program.terminal {
+            // A program that ended at once has no terminal left; its output tells.
+            if let Err(error) = in_time(resize(&docker, &exec, size)).await {
+                tracing::debug!(container, error = &error as &dyn std::error::Error, "terminal has its own size");
+            }
+        }
+        let ends_with = Arc::new(HangUp { docker: docker.clone(), container, session });
+        let kept = Arc::clone(&ends_with);
+        let output = output.map(move |chunk| {
+            let _kept = &kept;
+            bytes(chunk)
+        });
+        let (asked, id) = (docker.clone(), exec.clone());
+        let exit = async move {
+            // The engine has the code a moment after the output has ended.
+            for _ in 0..20 {
+                let found = asked.inspect_exec(&id).await.ok()?;
+                if found.running != Some(true) {
+                    return found.exit_code;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            None
+        };
+        Ok(Session {
+            input: Box::new(TypedInput { docker, exec, pipe, _ends_with: ends_with }),
+            output: output.boxed(),
+            exit: exit.boxed(),
+        })
+    }
+
+    async fn usage(&self, launch: LaunchId) -> Result<Usage, RuntimeError> {
+        let options = StatsOptionsBuilder::default().stream(false).build();
+        in_time(async {
+            let mut samples = self.docker().stats(&launch.container_name(), Some(options)).boxed();
+            match samples.next().await {
+                Some(Ok(sample)) => Ok(usage(&sample)),
+                Some(Err(error)) => Err(classify(error, &[])),
+                None => Err(RuntimeError::Missing),
+            }
+        })
+        .await
+    }
+}
+
+/// As `docker stats` counts: <https://docs.docker.com/reference/api/engine/version/v1.41/#operation/ContainerStats>.
+fn usage(sample: &ContainerStatsResponse) -> Usage {
+    let total = |stats: Option<&bollard::models::ContainerCpuStats>| {
+        let stats = stats?;
+        let used = stats.cpu_usage.as_ref()?.total_usage?;
+        Some((used, stats.system_cpu_usage?, stats.online_cpus.unwrap_or(1)))
+    };
+    let cpu_percent = match (total(sample.cpu_stats.as_ref()), total(sample.precpu_stats.as_ref())) {
+        (Some((used, system, cpus)), Some((used_before, system_before, _))) if system > system_before => {
+            used.saturating_sub(used_before) as f64 / (system - system_before) as f64 * f64::from(cpus) * 100.0
+        }
+        _ => 0.0,
+    };
+    let memory = sample.memory_stats.as_ref();
+    let used = memory.and_then(|memory| memory.usage).unwrap_or(0);
+    let cache = memory.and_then(|memory| {
+        let stats = memory.stats.as_ref()?;
+        stats.get("inactive_file").or_else(|| stats.get("total_inactive_file")).copied()
+    });
+    Usage {
+        cpu_percent,
+        memory_used: used.saturating_sub(cache.unwrap_or(0)),
+        memory_limit: memory.and_then(|memory| memory.limit).unwrap_or(0),
+    }
+}

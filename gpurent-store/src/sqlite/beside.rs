@@ -1,0 +1,118 @@
+//! Renters' port ranges, and who did what, in SQLite.
+
+use async_trait::async_trait;
+use gpurent_core::audit::{AuditEntry, AuditLog, NumberedEntry};
+use gpurent_core::id::{HostId, RenterId};
+use gpurent_core::port::PortRange;
+use gpurent_core::port::ranges::{GivenBack, OwnRange, RangeStore};
+use gpurent_core::store::{MAX_PAGE, StoreError};
+
+use super::SqliteStore;
+use crate::beside::{AuditColumns, entry, own_range, range};
+use crate::error::bounded;
+use crate::row::signed;
+
+#[async_trait]
+impl RangeStore for SqliteStore {
+    async fn own_range(
+        &self,
+        host: &HostId,
+        renter: &RenterId,
+        pool: &PortRange,
+        size: u16,
+    ) -> Result<Option<PortRange>, StoreError> {
+        if let Some(own) = self.range_of(host, renter).await? {
+            return Ok(Some(own));
+        }
+        // Nobody else writes beside this.
+        let mut writing = self.write().await?;
+        let query = sqlx::query(
+            "WITH RECURSIVE part (first) AS (
+                 SELECT ?3 WHERE ?3 + ?5 - 1 <= ?4
+                 UNION ALL SELECT first + ?5 FROM part WHERE first + 2 * ?5 - 1 <= ?4
+             )
+             INSERT INTO gpurent_port_range (host_id, renter, first_port, last_port)
+             SELECT ?1, ?2, first, first + ?5 - 1 FROM part
+             WHERE NOT EXISTS (SELECT 1 FROM gpurent_port_range AS taken WHERE taken.host_id = ?1
+                               AND taken.first_port < first + ?5 AND taken.last_port >= first)
+             ORDER BY first LIMIT 1
+             ON CONFLICT (host_id, renter) DO NOTHING",
+        )
+        .bind(host.as_str())
+        .bind(renter.as_str())
+        .bind(i64::from(pool.first()))
+        .bind(i64::from(pool.last()))
+        .bind(i64::from(size.max(1)));
+        bounded(query.execute(&mut *writing.transaction)).await?;
+        writing.commit().await?;
+        self.range_of(host, renter).await
+    }
+
+    async fn range_of(&self, host: &HostId, renter: &RenterId) -> Result<Option<PortRange>, StoreError> {
+        let query =
+            sqlx::query_as("SELECT first_port, last_port FROM gpurent_port_range WHERE host_id = ? AND renter = ?");
+        let query = query.bind(host.as_str()).bind(renter.as_str());
+        bounded(query.fetch_optional(&self.pool)).await?.map(range).transpose()
+    }
+
+    async fn ranges(&self, host: &HostId) -> Result<Vec<OwnRange>, StoreError> {
+        let query = sqlx::query_as(
+            "SELECT renter, first_port, last_port FROM gpurent_port_range
+             WHERE host_id = ? ORDER BY first_port LIMIT ?",
+        );
+        let found: Vec<_> = bounded(query.bind(host.as_str()).bind(MAX_PAGE as i64).fetch_all(&self.pool)).await?;
+        found.into_iter().map(own_range).collect()
+    }
+
+    async fn give_back(&self, host: &HostId, renter: &RenterId) -> Result<GivenBack, StoreError> {
+        let mut writing = self.write().await?;
+        let query = sqlx::query(
+            "DELETE FROM gpurent_port_range AS own WHERE host_id = ?1 AND renter = ?2
+               AND NOT EXISTS (SELECT 1 FROM gpurent_port_hold AS hold WHERE hold.host_id = ?1
+                               AND hold.port BETWEEN own.first_port AND own.last_port)",
+        );
+        let query = query.bind(host.as_str()).bind(renter.as_str());
+        let gone = bounded(query.execute(&mut *writing.transaction)).await?.rows_affected() > 0;
+        writing.commit().await?;
+        Ok(match gone {
+            true => GivenBack::Yes,
+            false if self.range_of(host, renter).await?.is_some() => GivenBack::InUse,
+            false => GivenBack::NothingThere,
+        })
+    }
+}
+
+#[async_trait]
+impl AuditLog for SqliteStore {
+    async fn append(&self, entries: &[AuditEntry], most: u64) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        for entry in entries {
+            let query = sqlx::query(
+                "INSERT INTO gpurent_audit (at, renter, role, key_id, address, action, status)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(entry.at.as_microsecond())
+            .bind(entry.renter.as_str())
+            .bind(entry.role.as_str())
+            .bind(entry.key.as_ref().map(|key| key.as_str()))
+            .bind(entry.address.map(|address| address.to_string()))
+            .bind(entry.action.as_str())
+            .bind(i64::from(entry.status));
+            bounded(query.execute(&mut *writing.transaction)).await?;
+        }
+        let query =
+            sqlx::query("DELETE FROM gpurent_audit WHERE number <= (SELECT max(number) FROM gpurent_audit) - ?");
+        bounded(query.bind(signed(most)).execute(&mut *writing.transaction)).await?;
+        writing.commit().await
+    }
+
+    async fn entries(&self, before: Option<u64>, limit: usize) -> Result<Vec<NumberedEntry>, StoreError> {
+        let query = sqlx::query_as(
+            "SELECT number, at, renter, role, key_id, address, action, status FROM gpurent_audit
+             WHERE ?1 IS NULL OR number < ?1 ORDER BY number DESC LIMIT ?2",
+        );
+        let query = query.bind(before.map(signed)).bind(limit.min(MAX_PAGE) as i64);
+        let found: Vec<AuditColumns> = bounded(query.fetch_all(&self.pool)).await?;
+        found.into_iter().map(entry).collect()
+    }
+}
