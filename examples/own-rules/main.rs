@@ -40,7 +40,7 @@ impl Authenticator for Sessions {
         match session {
             "ada" | "grace" => {
                 let renter = session.parse().map_err(|_| Denied::Unauthenticated)?;
-                Ok(Caller { renter, role: Role::Renter })
+                Ok(Caller::new(renter, Role::Renter))
             }
             _ => Err(Denied::Unauthenticated),
         }

@@ -172,6 +172,8 @@ pub enum GpuSelector {
     Model(GpuModel),
     /// This very GPU.
     Uuid(GpuUuid),
+    /// Any GPU at all.
+    Any,
 }
 
 impl GpuSelector {
@@ -181,6 +183,7 @@ impl GpuSelector {
         match self {
             Self::Model(model) => gpu.model.answers_to(model),
             Self::Uuid(uuid) => gpu.uuid == *uuid,
+            Self::Any => true,
         }
     }
 }
@@ -203,6 +206,7 @@ impl fmt::Display for GpuSelector {
         match self {
             Self::Model(model) => model.fmt(f),
             Self::Uuid(uuid) => uuid.fmt(f),
+            Self::Any => f.write_str("NVIDIA"),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::follow::Follower;
 use crate::gpu::Gpu;
 pub use crate::host::AccessError;
 use crate::host::{Shared, Stage};
-use crate::id::{HostId, IdempotencyKey, InstanceName, Position, RentalId, Seq};
+use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, RentalId, Revision, Seq};
 use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::Held;
@@ -84,11 +84,28 @@ impl Access {
 #[derive(Clone)]
 pub struct Rentals {
     shared: Arc<Shared>,
+    /// Changes are made to a rental of this revision alone.
+    only_at: Option<Revision>,
 }
 
 impl Rentals {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, only_at: None }
+    }
+
+    /// The same, for somebody who changes a rental only if it is as they saw it: changes of one that has another
+    /// revision by now fail with [`StoreError::Conflict`].
+    #[must_use]
+    pub fn only_at(&self, revision: Revision) -> Self {
+        Self { shared: Arc::clone(&self.shared), only_at: Some(revision) }
+    }
+
+    /// Whether a rental is as the caller saw it, if that matters to them.
+    fn expect_as_seen(&self, rental: &Rental) -> Result<(), StoreError> {
+        match self.only_at {
+            Some(revision) if revision != rental.revision() => Err(StoreError::Conflict),
+            _ => Ok(()),
+        }
     }
 
     /// Claims GPUs and ports for a request. Returns as soon as that is written; the container follows.
@@ -163,6 +180,17 @@ impl Rentals {
     /// [`StoreError`]
     pub async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
         self.shared.store.get(id).await
+    }
+
+    /// The rental that has or had this container; see [`Store::of_container`](crate::store::Store::of_container).
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn of_container(&self, container: &ContainerId) -> Result<Option<Rental>, StoreError> {
+        match self.shared.store.of_container(&self.shared.host, container).await? {
+            Some(id) => self.shared.store.get(id).await,
+            None => Ok(None),
+        }
     }
 
     /// Rentals, newest first, at most `limit` of those after `after`.
@@ -268,6 +296,7 @@ impl Rentals {
     ) -> Result<Option<Rental>, E> {
         for _ in 0..TRIES {
             let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            self.expect_as_seen(&rental)?;
             let change = match decide(rental)? {
                 Wish::Granted(rental) => return Ok(Some(rental)),
                 Wish::Write(change) => change,

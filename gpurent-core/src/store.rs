@@ -14,8 +14,8 @@ use crate::access::CredentialKind;
 use crate::clock::Moment;
 use crate::event::{Claim, Event, JournalEntry, Recorded};
 use crate::id::{
-    Attempt, EngineId, Epoch, HostId, IdempotencyKey, InstanceName, LaunchId, Position, RentalId, RenterId, Revision,
-    Seq,
+    Attempt, ContainerId, EngineId, Epoch, HostId, IdempotencyKey, InstanceName, LaunchId, Position, RentalId,
+    RenterId, Revision, Seq,
 };
 use crate::lifecycle::{EndKind, Phase, State};
 use crate::placement::{Held, NoPlace, Placed, Placement};
@@ -344,6 +344,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// One rental, live or ended.
     async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError>;
+
+    /// Whose container this is or was, by the engine's id of it or at least the first 12 characters: ids that were
+    /// given out stay good when a rental gets another container. The latest, should several begin alike.
+    async fn of_container(&self, host: &HostId, container: &ContainerId) -> Result<Option<RentalId>, StoreError>;
 
     /// The host's rentals that have not ended.
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError>;

@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::FromRequest;
 use axum::extract::Request;
 use axum::extract::rejection::BytesRejection;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 
 /// The largest body that is read.
@@ -45,18 +45,58 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
                 })
             })
         });
-        if !is_json {
+        if !is_json || is_encoded(&request) {
             return Ok(Self(Err(Malformed::NotJson)));
         }
-        Ok(Self(match Bytes::from_request(request, state).await {
+        Ok(Self(read(request, state).await.and_then(|bytes| parse(&bytes))))
+    }
+}
+
+/// A request's JSON body, whatever it is said to be: clients of older protocols send it under any type, or none at
+/// all where nothing has to be said. Only for routes that a browser cannot reach from another page.
+pub(crate) struct LooseJson<T>(pub(crate) Result<T, Malformed>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for LooseJson<T> {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        if is_encoded(&request) {
+            return Ok(Self(Err(Malformed::NotJson)));
+        }
+        Ok(Self(match read(request, state).await {
+            Ok(bytes) if bytes.is_empty() => parse(b"{}"),
             Ok(bytes) => parse(&bytes),
-            Err(BytesRejection::FailedToBufferBody(error)) => {
-                use axum::response::IntoResponse;
-                let status = error.into_response().status();
-                Err(if status == 413 { Malformed::TooLarge } else { Malformed::Incomplete })
-            }
-            Err(_) => Err(Malformed::Incomplete),
+            Err(malformed) => Err(malformed),
         }))
+    }
+}
+
+/// Whether the body is compressed: none is taken, so none can grow while it is unpacked.
+fn is_encoded(request: &Request) -> bool {
+    request.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
+}
+
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Malformed> {
+    match Bytes::from_request(request, state).await {
+        Ok(bytes) => Ok(bytes),
+        Err(BytesRejection::FailedToBufferBody(error)) => {
+            use axum::response::IntoResponse;
+            let status = error.into_response().status();
+            Err(if status == 413 { Malformed::TooLarge } else { Malformed::Incomplete })
+        }
+        Err(_) => Err(Malformed::Incomplete),
+    }
+}
+
+impl Malformed {
+    /// What is wrong, in one sentence.
+    pub(crate) fn sentence(&self) -> String {
+        match self {
+            Self::TooLarge => "the body is larger than 256 KiB".to_owned(),
+            Self::Incomplete => "the body broke off".to_owned(),
+            Self::NotJson => "send uncompressed JSON".to_owned(),
+            Self::Wrong { field, reason, .. } => format!("{field} {reason}").trim().to_owned(),
+        }
     }
 }
 

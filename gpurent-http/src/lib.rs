@@ -20,15 +20,22 @@
 //! ```
 
 pub mod api;
+mod audit;
 mod auth;
 mod body;
 pub mod compat;
+mod connections;
+mod limits;
 mod listeners;
 mod problem;
+mod rate;
 mod server;
 mod surfaces;
+mod tls;
 mod words;
 
 pub use auth::{ApiKey, ApiKeys, Authenticator, Caller, Denied};
+pub use limits::Limits;
 pub use server::{ServeError, Server};
-pub use surfaces::Surfaces;
+pub use surfaces::{Surface, Surfaces};
+pub use tls::{Tls, TlsError};

@@ -8,14 +8,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::Rendered;
 use crate::auth::Caller;
+use crate::limits::Limits;
 use crate::problem::Problem;
 
-/// Listeners at once, WebSockets and event streams together.
-const MAX_LISTENERS: usize = 1024;
-/// Of these, one renter may have so many, and all renters together leave some.
-const MAX_LISTENERS_OF_A_RENTER: usize = 32;
-const KEPT_FOR_PLATFORMS: usize = 128;
+/// All renters together leave this part of the places to platforms.
+const KEPT_FOR_PLATFORMS: usize = 8;
 
 /// Those who stay to listen: how many there may be, and how they are told to go.
 #[derive(Clone)]
@@ -23,7 +22,13 @@ pub(crate) struct Listeners {
     pub(crate) stopping: CancellationToken,
     pub(crate) tracker: TaskTracker,
     free: Arc<Semaphore>,
+    most: usize,
+    most_of_a_renter: usize,
     renters: Renters,
+    /// Places for requests, one set for all surfaces.
+    pub(crate) requests: Arc<Semaphore>,
+    /// What they are told, written once.
+    pub(crate) rendered: Arc<Rendered>,
 }
 
 /// How many places each renter has taken.
@@ -49,12 +54,16 @@ impl Drop for Place {
 }
 
 impl Listeners {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
-            free: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            free: Arc::new(Semaphore::new(limits.listeners.min(Semaphore::MAX_PERMITS))),
+            most: limits.listeners,
+            most_of_a_renter: limits.listeners_of_a_renter,
             renters: Arc::default(),
+            rendered: Arc::default(),
+            requests: Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS))),
         }
     }
 
@@ -62,12 +71,12 @@ impl Listeners {
     pub(crate) fn enter(&self, caller: &Caller) -> Result<Place, Problem> {
         let one_of_all = Arc::clone(&self.free).try_acquire_owned().map_err(|_full| Problem::busy())?;
         let Some(renter) = caller.scope() else { return Ok(Place { _one_of_all: one_of_all, renter: None }) };
-        if self.free.available_permits() < KEPT_FOR_PLATFORMS {
+        if self.free.available_permits() < self.most / KEPT_FOR_PLATFORMS {
             return Err(Problem::busy());
         }
         let mut renters = self.renters.lock().unwrap_or_else(PoisonError::into_inner);
         let count = renters.entry(renter.clone()).or_default();
-        if *count >= MAX_LISTENERS_OF_A_RENTER {
+        if *count >= self.most_of_a_renter {
             return Err(Problem::busy());
         }
         *count += 1;

@@ -9,8 +9,9 @@ use gpurent_core::invalid::Invalid;
 use gpurent_core::placement::NoPlace;
 use gpurent_core::port::NoPort;
 use gpurent_core::rentals::{
-    AccessError, ChangeAccessError, ExtendError, LogsError, RentError, ResumeError, SuspendError,
+    AccessError, ChangeAccessError, ExtendError, InsideError, LogsError, RentError, ResumeError, SuspendError,
 };
+use gpurent_core::runtime::RuntimeError;
 use gpurent_core::store::StoreError;
 use serde::Serialize;
 
@@ -18,19 +19,21 @@ use crate::auth::Denied;
 use crate::body::Malformed;
 
 /// A refusal, in a form that programs can tell apart.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Problem {
     /// A relative reference that never changes: `/problems/<kind>`.
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'static str,
     #[serde(serialize_with = "as_number")]
+    #[schema(value_type = u16)]
     status: StatusCode,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     /// The rental that the problem is about, where it may exist.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     rental_id: Option<RentalId>,
     #[serde(skip)]
     retry_after: Option<u64>,
@@ -76,6 +79,11 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "/problems/method", title, "the route has other methods")
     }
 
+    pub(crate) fn changed() -> Self {
+        let detail = "the rental was changed since; look at it again";
+        Self::new(StatusCode::PRECONDITION_FAILED, "/problems/changed", "Changed meanwhile", detail).about("If-Match")
+    }
+
     pub(crate) fn unknown_cursor(last: Position) -> Self {
         let detail = format!("the journal ends at {last}: read everything again, then go on after that");
         Self::new(StatusCode::GONE, "/problems/unknown-cursor", "Unknown position", detail).about("after")
@@ -84,6 +92,21 @@ impl Problem {
     pub(crate) fn busy() -> Self {
         let detail = "the host did not get to it in time; ask whether it was done, or try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/busy", "Too much at once", detail).later(1)
+    }
+
+    /// What is wrong, in one sentence.
+    pub(crate) fn sentence(&self) -> String {
+        self.detail.clone()
+    }
+
+    pub(crate) fn socket_wanted() -> Self {
+        let detail = "this is a WebSocket: send Upgrade: websocket";
+        Self::new(StatusCode::UPGRADE_REQUIRED, "/problems/socket", "A WebSocket is wanted", detail)
+    }
+
+    pub(crate) fn too_often(seconds: u64) -> Self {
+        let detail = "this key calls too often; wait as long as Retry-After says";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "/problems/too-often", "Too many requests", detail).later(seconds)
     }
 
     pub(crate) fn internal() -> Self {
@@ -210,6 +233,25 @@ impl From<ChangeAccessError> for Problem {
             other => {
                 tracing::error!(error = &other as &dyn std::error::Error, "access cannot be changed");
                 Self::internal()
+            }
+        }
+    }
+}
+
+impl From<InsideError> for Problem {
+    fn from(error: InsideError) -> Self {
+        let detail = error.to_string();
+        match error {
+            InsideError::NotRunning | InsideError::Runtime(RuntimeError::Missing) => {
+                Self::new(StatusCode::CONFLICT, "/problems/not-ready", "Not ready", detail)
+            }
+            InsideError::NoWayIn => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, "/problems/no-way-in", "Not offered", detail)
+            }
+            other => {
+                tracing::warn!(error = &other as &dyn std::error::Error, "a container cannot be entered");
+                let detail = "the host's container engine does not answer; try again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)
             }
         }
     }

@@ -1,17 +1,41 @@
-//! The server: all surfaces on one listener.
+//! The server: all surfaces on one listener, with or without TLS, whatever is done to its connections.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use axum::response::Response;
 use gpurent_core::rentals::Rentals;
-use tokio::net::TcpListener;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutWriter;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use crate::auth::{Authenticator, DEFAULT_ADDRESS};
+use crate::connections::{Connection, Connections};
+use crate::limits::Limits;
 use crate::surfaces::Surfaces;
+use crate::tls::Tls;
 
 /// How long a shutdown waits for requests under way.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a client may take to agree on TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// After an error of the listener itself, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The largest head of a request, and how many headers it has at most; more is answered with 431.
+const HEAD: usize = 64 * 1024;
+const HEADERS: usize = 100;
 
 /// Why a server could not be started, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +63,8 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     surfaces: Surfaces,
+    router: Router,
+    tls: Option<Tls>,
 }
 
 impl Server {
@@ -48,7 +74,7 @@ impl Server {
         SocketAddr::new(DEFAULT_ADDRESS, 8000)
     }
 
-    /// Listens on `address`.
+    /// Listens on `address`, for `/v1`, the `rent` and the `instances` protocol.
     ///
     /// # Errors
     /// [`ServeError::KeylessOffLoopback`] where callers need not prove anything off loopback,
@@ -58,13 +84,36 @@ impl Server {
         rentals: Rentals,
         authenticator: impl Authenticator,
     ) -> Result<Self, ServeError> {
-        if !address.ip().is_loopback() && !authenticator.is_guarded().await {
+        Self::bind_surfaces(address, Surfaces::new(rentals, authenticator)).await
+    }
+
+    /// Listens on `address`, for all of these surfaces.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn bind_surfaces(address: SocketAddr, surfaces: Surfaces) -> Result<Self, ServeError> {
+        let router = surfaces.router();
+        Self::bind_router(address, surfaces, router).await
+    }
+
+    /// Listens on `address` for `router`, made of some of these surfaces: for one that has a listener of its own.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn bind_router(address: SocketAddr, surfaces: Surfaces, router: Router) -> Result<Self, ServeError> {
+        if !address.ip().is_loopback() && !surfaces.is_guarded().await {
             return Err(ServeError::KeylessOffLoopback(address));
         }
         let failed = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { address, listener, surfaces: Surfaces::new(rentals, authenticator) })
+        Ok(Self { address, listener, surfaces, router, tls: None })
+    }
+
+    /// Speaks TLS, and nothing else.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// The address it listens on.
@@ -80,23 +129,133 @@ impl Server {
     /// [`ServeError::Io`] where the listener broke.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
         let stop = self.surfaces.stopping();
-        let token = stop.clone();
-        tokio::spawn(async move {
-            shutdown.await;
-            token.cancel();
-        });
-        let router: Router = self.surfaces.router();
-        let router = router.into_make_service_with_connect_info::<SocketAddr>();
-        let serve = axum::serve(self.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let too_late = async {
-            stop.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
-        };
-        tokio::select! {
-            result = async { serve.await } => result.map_err(ServeError::Io)?,
-            () = too_late => tracing::warn!("requests were still under way when the server ended"),
+        let limits = self.surfaces.limits().clone();
+        let connections = Connections::new(limits.connections, limits.connections_of_an_address);
+        let tasks = TaskTracker::new();
+        let watch = self.tls.clone().map(|tls| tokio::spawn(tls.watch()));
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let (stream, peer) = tokio::select! {
+                () = &mut shutdown => break,
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "a connection was not accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            // Too many, and all of them in use: closed at once, as a full backlog would.
+            let Some(connection) = connections.open(peer.ip()) else { continue };
+            let serving =
+                Serving { router: self.router.clone(), peer, limits: limits.clone(), stop: stop.clone(), connection };
+            let tls = self.tls.clone();
+            tasks.spawn(async move {
+                // Answers are small and wanted at once. Where that cannot be set, they come a little later.
+                drop(stream.set_nodelay(true));
+                match tls {
+                    None => serving.serve(stream).await,
+                    Some(tls) => serving.agree_and_serve(&tls, stream).await,
+                }
+            });
+        }
+        drop(self.listener);
+        stop.cancel();
+        tasks.close();
+        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+            tracing::warn!("requests were still under way when the server ended");
+        }
+        if let Some(watch) = watch {
+            watch.abort();
         }
         drop(tokio::time::timeout(DRAIN, self.surfaces.stop()).await);
         Ok(())
+    }
+}
+
+/// What one connection is served with.
+struct Serving {
+    router: Router,
+    peer: SocketAddr,
+    limits: Limits,
+    stop: CancellationToken,
+    connection: Connection,
+}
+
+impl Serving {
+    async fn agree_and_serve(self, tls: &Tls, stream: TcpStream) {
+        let agreed = tokio::select! {
+            agreed = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)) => agreed,
+            () = self.connection.closed.cancelled() => return,
+        };
+        // Who does not agree speaks something else, or scans the internet.
+        if let Ok(Ok(stream)) = agreed {
+            self.serve(stream).await;
+        }
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
+        let Self { router, peer, limits, stop, connection } = self;
+        // A client that does not read holds nothing for long.
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(limits.write_time));
+        let connection = std::sync::Arc::new(connection);
+        let counted = std::sync::Arc::clone(&connection);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let (router, in_use) = (router.clone(), counted.in_use());
+            async move {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(ConnectInfo(peer));
+                let response: Result<Response, Infallible> = router.oneshot(request).await;
+                response.map(|response| {
+                    // In use until the answer is written. A WebSocket is no connection of HTTP any more: there is a limit
+                    // of their own for those who listen.
+                    response.map(|body| Body::new(Holding { body, _in_use: in_use }))
+                })
+            }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(limits.head_time).max_buf_size(HEAD).max_headers(HEADERS);
+        let mut served = pin!(http.serve_connection(TokioIo::new(Box::pin(stream)), service).with_upgrades());
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = connection.closed.cancelled() => return,
+            () = stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            // Clients go away, or speak something else; none of that is ours to mend.
+            tracing::trace!(%peer, error = &error as &dyn std::error::Error, "a connection broke");
+        }
+    }
+}
+
+/// A body that keeps its connection counted as used until it is written.
+struct Holding {
+    body: Body,
+    _in_use: crate::connections::InUse,
+}
+
+impl hyper::body::Body for Holding {
+    type Data = axum::body::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
     }
 }

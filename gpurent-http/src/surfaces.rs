@@ -1,14 +1,16 @@
-//! All surfaces as one router, with limits on everything that a client can pile up.
+//! All surfaces as routers, with limits on everything that a client can pile up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{DefaultBodyLimit, FromRef, State, WebSocketUpgrade};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router, middleware};
+use gpurent_core::audit::AuditLog;
 use gpurent_core::rentals::Rentals;
 use gpurent_core::runtime::Isolation;
 use gpurent_core::store::Filter;
@@ -19,69 +21,215 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 use tower::timeout::TimeoutLayer;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::api;
-use crate::auth::{Authenticator, Caller, Pass, authenticate};
+use crate::audit::{self, Audit};
+use crate::auth::{Authenticator, Entrance, Gate, authenticate, authenticate_socket};
 use crate::body::LIMIT;
+use crate::compat::cloud::{self, Cloud};
+use crate::compat::dashboard::{self, Dashboard};
+use crate::compat::instances::{self, Instances};
 use crate::compat::{rent, rent_ws};
+use crate::limits::Limits;
 use crate::listeners::Listeners;
 use crate::problem::Problem;
+use crate::rate::{self, Rates};
 
-/// Requests at once; more are told to come back.
-const MAX_REQUESTS: usize = 1024;
-/// The longest a request may take: `/rent` waits up to 25 s for a container.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// One of the protocols that a host speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Surface {
+    /// Our own API, `/v1`, with its documentation.
+    V1,
+    /// `/rent` and `/ws`.
+    Rent,
+    /// `/start_instance`, `/terminate_instance` and `/ws`.
+    Instances,
+    /// `/api/containers` and what belongs to it, where it is [configured](Surfaces::with_dashboard).
+    Dashboard,
+    /// `/api/gpu`, where it is [configured](Surfaces::with_cloud).
+    Cloud,
+}
 
 /// A host's surfaces, to be served by [`Server`](crate::Server) or mounted in an application's own.
 #[derive(Clone)]
 pub struct Surfaces {
     rentals: Rentals,
-    authenticator: Arc<dyn Authenticator>,
+    gate: Gate,
     listeners: Listeners,
+    limits: Limits,
+    audit: Option<Audit>,
+    cors: Option<CorsLayer>,
+    instances: Instances,
+    dashboard: Option<Arc<Dashboard>>,
+    cloud: Option<Arc<Cloud>>,
+    off: BTreeSet<Surface>,
 }
 
-impl FromRef<Surfaces> for Rentals {
-    fn from_ref(surfaces: &Surfaces) -> Self {
-        surfaces.rentals.clone()
-    }
+/// Lets handlers take a part of the surfaces as their state.
+macro_rules! part {
+    ($part:ty, $field:ident) => {
+        impl FromRef<Surfaces> for $part {
+            fn from_ref(surfaces: &Surfaces) -> Self {
+                surfaces.$field.clone()
+            }
+        }
+    };
 }
 
-impl FromRef<Surfaces> for Listeners {
-    fn from_ref(surfaces: &Surfaces) -> Self {
-        surfaces.listeners.clone()
-    }
-}
+part!(Rentals, rentals);
+part!(Listeners, listeners);
+part!(Option<Audit>, audit);
+part!(Instances, instances);
+part!(Option<Arc<Dashboard>>, dashboard);
+part!(Option<Arc<Cloud>>, cloud);
 
 impl Surfaces {
-    /// The surfaces of a host, for those whom `authenticator` knows. [`ApiKeys`](crate::ApiKeys) without any
-    /// key want to know where a connection comes from: serve them by
-    /// `into_make_service_with_connect_info::<SocketAddr>()`.
+    /// The surfaces of a host, for those whom `authenticator` knows: `/v1`, `rent` and `instances`. Without
+    /// [limits on rates](Limits::rate): an application may have its own. [`ApiKeys`](crate::ApiKeys) without any
+    /// key, and keys that are good from certain networks only, want to know where a connection comes from: serve
+    /// them by `into_make_service_with_connect_info::<SocketAddr>()`.
     #[must_use]
     pub fn new(rentals: Rentals, authenticator: impl Authenticator) -> Self {
-        Self { rentals, authenticator: Arc::new(authenticator), listeners: Listeners::new() }
+        let limits = Limits::default().rate(0);
+        Self {
+            rentals,
+            gate: Gate::new(Arc::new(authenticator)),
+            listeners: Listeners::new(&limits),
+            limits,
+            audit: None,
+            cors: None,
+            instances: Instances::default(),
+            dashboard: None,
+            cloud: None,
+            off: BTreeSet::new(),
+        }
     }
 
-    /// Everything: `/v1`, `/rent` and `/ws`, `/health`. May be nested below any path.
+    /// Other limits than the default ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.listeners = Listeners::new(&limits);
+        self.gate.rates = limits.rate.map(Rates::new);
+        self.limits = limits;
+        self
+    }
+
+    /// Writes down who did what. Has to be called within a tokio runtime.
+    #[must_use]
+    pub fn with_audit(mut self, log: Arc<dyn AuditLog>) -> Self {
+        self.audit = Some(Audit::begin(log, &self.listeners.tracker));
+        self
+    }
+
+    /// Lets pages of these origins call from a browser; none may by default.
+    #[must_use]
+    pub fn allow_origins(mut self, origins: Vec<HeaderValue>) -> Self {
+        let methods = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
+        let headers = ["authorization", "content-type", "x-api-key", "idempotency-key", "if-match", "last-event-id"];
+        let told = ["etag", "location", "retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
+        let name = |name: &'static str| axum::http::HeaderName::from_static(name);
+        let layer = CorsLayer::new().allow_origin(AllowOrigin::list(origins)).allow_methods(methods);
+        self.cors = Some(layer.allow_headers(headers.map(name)).expose_headers(told.map(name)));
+        self
+    }
+
+    /// How instances of the `instances` protocol are rented.
+    #[must_use]
+    pub fn with_instances(self, instances: Instances) -> Self {
+        Self { instances, ..self }
+    }
+
+    /// Speaks the `dashboard` protocol too.
+    #[must_use]
+    pub fn with_dashboard(self, dashboard: Dashboard) -> Self {
+        Self { dashboard: Some(Arc::new(dashboard)), ..self }
+    }
+
+    /// Speaks the `cloud` protocol too.
+    #[must_use]
+    pub fn with_cloud(self, cloud: Cloud) -> Self {
+        Self { cloud: Some(Arc::new(cloud)), ..self }
+    }
+
+    /// Leaves a surface out of [`router`](Self::router).
+    #[must_use]
+    pub fn without(mut self, surface: Surface) -> Self {
+        self.off.insert(surface);
+        self
+    }
+
+    fn has(&self, surface: Surface) -> bool {
+        !self.off.contains(&surface)
+    }
+
+    /// Everything that is on, and `/health`. May be nested below any path.
     pub fn router(&self) -> Router {
-        // Health is asked by machines that have no key, and answers when nothing else does.
-        let health = Router::new().route("/health", get(health)).with_state(self.rentals.clone());
-        self.guard(api::router().merge(rent_router())).merge(health)
+        let (mut routes, mut sockets) = (Router::new(), Router::new());
+        if self.has(Surface::V1) {
+            let (v1, v1_sockets) = api::routes();
+            (routes, sockets) = (routes.merge(v1), sockets.merge(v1_sockets));
+        }
+        if self.has(Surface::Rent) {
+            routes = routes.merge(rent::router());
+        }
+        if self.has(Surface::Instances) {
+            routes = routes.merge(instances::router());
+        }
+        if self.has(Surface::Rent) || self.has(Surface::Instances) {
+            sockets = sockets.merge(updates());
+        }
+        if self.has(Surface::Dashboard) && self.dashboard.is_some() {
+            routes = routes.merge(dashboard::router());
+        }
+        if self.has(Surface::Cloud) && self.cloud.is_some() {
+            routes = routes.merge(cloud::router());
+        }
+        let open = if self.has(Surface::V1) { api::open_routes() } else { Router::new() };
+        self.guard(routes, sockets).merge(self.unguarded(open))
     }
 
-    /// Our own API alone, `/v1/...`.
+    /// Our own API alone, `/v1/...`, with its documentation.
     pub fn v1(&self) -> Router {
-        self.guard(api::router())
+        let (routes, sockets) = api::routes();
+        self.guard(routes, sockets).merge(api::open_routes().with_state(self.clone()))
     }
 
     /// The `rent` protocol alone: `/rent` and `/ws`.
     pub fn rent(&self) -> Router {
-        self.guard(rent_router())
+        self.guard(rent::router(), updates())
+    }
+
+    /// The `instances` protocol alone: `/start_instance`, `/terminate_instance` and `/ws`.
+    pub fn instances(&self) -> Router {
+        self.guard(instances::router(), updates())
+    }
+
+    /// The `dashboard` protocol alone, with `/health`; only that where it is not [configured](Self::with_dashboard).
+    pub fn dashboard(&self) -> Router {
+        let routes = if self.dashboard.is_some() { dashboard::router() } else { Router::new() };
+        self.guard(routes, Router::new()).merge(self.unguarded(Router::new()))
+    }
+
+    /// The `cloud` protocol alone, `/api/gpu/...`; nothing where it is not [configured](Self::with_cloud).
+    pub fn cloud(&self) -> Router {
+        let routes = if self.cloud.is_some() { cloud::router() } else { Router::new() };
+        self.guard(routes, Router::new())
     }
 
     /// Routes of the application's own behind the same limits and the same authentication. Handlers find
     /// who calls as `Extension<Caller>`.
     pub fn protect(&self, routes: Router) -> Router {
-        self.guard(Router::new().merge(routes.with_state(())))
+        self.guard(Router::new().merge(routes.with_state(())), Router::new())
+    }
+
+    /// Whether callers have to prove anything.
+    pub(crate) async fn is_guarded(&self) -> bool {
+        self.gate.authenticator.is_guarded().await
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Cancelled when listeners are to go.
@@ -91,36 +239,81 @@ impl Surfaces {
 
     /// Tells all listeners goodbye, and waits for them to go. axum's own graceful shutdown forgets
     /// WebSockets (<https://github.com/tokio-rs/axum/issues/3003>).
-    pub async fn stop(&self) {
-        self.listeners.stopping.cancel();
-        self.listeners.tracker.close();
-        self.listeners.tracker.wait().await;
+    pub async fn stop(self) {
+        let listeners = self.listeners.clone();
+        // With the last copy of it goes whoever writes down what was done.
+        drop(self);
+        listeners.stopping.cancel();
+        listeners.tracker.close();
+        listeners.tracker.wait().await;
     }
 
-    fn guard(&self, routes: Router<Surfaces>) -> Router {
-        let limits = ServiceBuilder::new()
-            .layer(HandleErrorLayer::new(busy))
-            .layer(TimeoutLayer::new(REQUEST_TIMEOUT))
-            .layer(LoadShedLayer::new())
-            .layer(GlobalConcurrencyLimitLayer::new(MAX_REQUESTS))
-            .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
-            .layer(DefaultBodyLimit::max(LIMIT));
-        routes
-            .with_state(self.clone())
+    /// What is asked by machines and people that have no key.
+    fn unguarded(&self, routes: Router<Surfaces>) -> Router {
+        routes.route("/health", get(health)).layer(self.bounds()).with_state(self.clone())
+    }
+
+    fn guard(&self, routes: Router<Surfaces>, sockets: Router<Surfaces>) -> Router {
+        let known = |routes: Router<Surfaces>| {
+            routes
+                .layer(middleware::from_fn_with_state(self.audit.clone(), audit::note))
+                .layer(middleware::from_fn_with_state(self.gate.rates.clone(), rate::limit))
+        };
+        let routes = routes
             .fallback(async || Problem::not_found())
-            .method_not_allowed_fallback(async || Problem::method_not_allowed())
-            .layer(middleware::from_fn_with_state(Arc::clone(&self.authenticator), authenticate))
-            .layer(limits)
+            .method_not_allowed_fallback(async || Problem::method_not_allowed());
+        let routes = known(routes).layer(middleware::from_fn_with_state(self.gate.clone(), authenticate));
+        let sockets = known(sockets).layer(middleware::from_fn_with_state(self.gate.clone(), authenticate_socket));
+        let all = routes.merge(sockets).layer(self.bounds()).with_state(self.clone());
+        match &self.cors {
+            Some(cors) => all.layer(cors.clone()),
+            None => all,
+        }
+    }
+
+    fn bounds(
+        &self,
+    ) -> impl tower::Layer<
+        axum::routing::Route,
+        Service: tower::Service<
+            axum::extract::Request,
+            Response: IntoResponse,
+            Error: Into<std::convert::Infallible>,
+            Future: Send,
+        > + Clone
+                     + Send
+                     + Sync
+                     + 'static,
+    >
+    + Clone
+    + Send
+    + Sync
+    + 'static
+    + use<> {
+        ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(busy))
+            .layer(TimeoutLayer::new(self.limits.request_time))
+            .layer(LoadShedLayer::new())
+            .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&self.listeners.requests)))
+            .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+            .layer(DefaultBodyLimit::max(LIMIT))
     }
 }
 
-fn rent_router() -> Router<Surfaces> {
-    Router::new().merge(rent::router()).route("/ws", get(upgrade))
+/// The WebSocket of the `rent` and the `instances` protocol.
+fn updates() -> Router<Surfaces> {
+    Router::new().route("/ws", get(upgrade))
 }
 
 /// The answer to what is too much at once, in the form of each surface.
 async fn busy(uri: Uri, _error: axum::BoxError) -> Response {
-    if uri.path() == "/rent" { rent::busy() } else { Problem::busy().into_response() }
+    match uri.path() {
+        "/rent" => rent::busy(),
+        "/start_instance" | "/terminate_instance" => instances::busy(),
+        path if path.starts_with("/api/containers") || path.starts_with("/api/ports") => dashboard::busy(),
+        path if path.starts_with("/api/gpu") => cloud::busy(),
+        _ => Problem::busy().into_response(),
+    }
 }
 
 async fn health(State(rentals): State<Rentals>) -> Response {
@@ -147,14 +340,17 @@ async fn health(State(rentals): State<Rentals>) -> Response {
 async fn upgrade(
     State(rentals): State<Rentals>,
     State(listeners): State<Listeners>,
-    Extension(caller): Extension<Caller>,
-    Extension(pass): Extension<Pass>,
+    Extension(entrance): Extension<Entrance>,
     upgrade: WebSocketUpgrade,
-) -> Result<Response, Problem> {
-    let place = listeners.enter(&caller)?;
-    Ok(upgrade.max_message_size(64 * 1024).on_upgrade(move |socket| async move {
+) -> Response {
+    upgrade.max_message_size(64 * 1024).on_upgrade(move |mut socket| async move {
+        let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
+        let Ok(place) = listeners.enter(&caller) else {
+            rent_ws::turn_away(socket).await;
+            return;
+        };
         let session = rent_ws::serve(socket, rentals, caller, pass, listeners.stopping);
         listeners.tracker.track_future(session).await;
         drop(place);
-    }))
+    })
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::api_key::KeyRecord;
 use crate::audit::NumberedEntry;
 use crate::event::{Event, JournalEntry, Recorded};
-use crate::id::{EngineId, Epoch, HostId, IdempotencyKey, Position, RentalId, RenterId, Seq};
+use crate::id::{ContainerId, EngineId, Epoch, HostId, IdempotencyKey, Position, RentalId, RenterId, Seq};
 use crate::placement::{Held, Placement};
 use crate::port::PortRange;
 use crate::rental::Rental;
@@ -17,6 +17,9 @@ use crate::store::{
     Change, ClaimError, Claimed, Filter, Foundling, LogTail, MAX_PAGE, NewRental, Store, StoreError, Tenure,
 };
 use jiff::Timestamp;
+
+/// The shortest part of a container's id that is taken for it, as Docker shows it.
+const SHORT_ID: usize = 12;
 
 /// A store for tests and for trying things out.
 #[derive(Default)]
@@ -339,6 +342,24 @@ impl Store for MemoryStore {
 
     async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
         Ok(self.open().await?.rentals.get(&id).map(|row| row.rental.clone()))
+    }
+
+    async fn of_container(&self, host: &HostId, container: &ContainerId) -> Result<Option<RentalId>, StoreError> {
+        let tables = self.open().await?;
+        let is_it = |id: &ContainerId| {
+            let (id, asked) = (id.as_str(), container.as_str());
+            id == asked || (asked.len() >= SHORT_ID && id.starts_with(asked))
+        };
+        let has_it = |row: &&RentalRow| {
+            row.rental.host() == host
+                && row.events.iter().any(|recorded| match &recorded.event {
+                    Event::Created { container, .. } => is_it(container),
+                    Event::Adopted(found) => is_it(&found.container),
+                    _ => false,
+                })
+        };
+        let latest = tables.claimed.iter().rev().filter_map(|id| tables.rentals.get(id)).find(has_it);
+        Ok(latest.map(|row| row.rental.id()))
     }
 
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {

@@ -31,7 +31,10 @@ pub use beside::{
     a_range_in_use_is_not_given_back, a_range_stays_its_renters_until_it_is_given_back,
     many_renters_at_once_get_ranges_of_their_own, who_did_what_is_read_newest_first_and_bounded,
 };
-pub use pause::{a_resumed_rental_takes_nothing_from_others, what_is_suspended_holds_nothing_but_its_name};
+pub use pause::{
+    a_container_leads_to_its_rental_for_ever, a_resumed_rental_takes_nothing_from_others,
+    what_is_suspended_holds_nothing_but_its_name,
+};
 
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
 /// executor; `MAKE` is called for each test and gives a future of a [`Store`](crate::store::Store).
@@ -57,6 +60,7 @@ macro_rules! store_suite {
             new_ports_replace_the_old_ones,
             what_is_suspended_holds_nothing_but_its_name,
             a_resumed_rental_takes_nothing_from_others,
+            a_container_leads_to_its_rental_for_ever,
             new_secrets_replace_the_old_ones,
             last_lines_outlive_the_container_for_their_time,
             events_fold_to_the_rental,

@@ -74,3 +74,21 @@ pub(super) fn progress(rental: RentalId, progress: &Progress) -> Value {
         },
     })
 }
+
+/// An event.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "describes what is put together above")]
+pub(crate) struct EventSchema {
+    /// Where it is in the host's journal.
+    position: u64,
+    #[schema(format = Uuid)]
+    rental_id: String,
+    /// Its number within the rental.
+    seq: u64,
+    #[schema(format = DateTime)]
+    at: String,
+    /// `claimed`, `started`, `verified`, `ended` and so on.
+    r#type: String,
+    /// What more there is to say; depends on the type.
+    data: serde_json::Map<String, Value>,
+}

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
@@ -23,13 +24,14 @@ use gpurent_core::id::{Position, RentalId};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::rentals::Rentals;
 use gpurent_core::store::StoreError;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{event, find};
-use crate::auth::{Caller, Pass};
+use super::rendered::Rendered;
+use super::{Refusals, event, find};
+use crate::auth::{Caller, Entrance, Pass};
 use crate::listeners::Listeners;
 use crate::problem::Problem;
 
@@ -44,19 +46,44 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How many rentals a reader's rights to are remembered.
 const MOST_KNOWN: usize = 4096;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
+    /// The last position that the reader has.
     after: Option<u64>,
+    /// Only of this rental.
     rental: Option<String>,
+    /// Of a page; 100 by default.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
 }
 
+/// A page of the journal.
+#[derive(Serialize, utoipa::ToSchema)]
+struct EventPage {
+    #[schema(value_type = Vec<event::EventSchema>)]
+    events: Vec<Value>,
+    /// What to ask for `after` next.
+    #[schema(value_type = u64)]
+    next: Position,
+}
+
+/// Tells what happens
+///
+/// A WebSocket (a browser sends `{"api_key":"..."}` first), server-sent events (`Accept: text/event-stream`), or a page of
+/// the journal. A subscriber who reads too slowly is dropped, and resumes after the last position that they have.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events", params(EventsQuery),
+    responses(
+        (status = 200, content((EventPage = "application/json"), (String = "text/event-stream"))),
+        (status = 101, description = "A WebSocket: each message is an event"),
+        Refusals,
+    )
+)]
 pub(super) async fn events(
     State(rentals): State<Rentals>,
     State(listeners): State<Listeners>,
-    Extension(caller): Extension<Caller>,
-    Extension(pass): Extension<Pass>,
+    Extension(entrance): Extension<Entrance>,
     headers: HeaderMap,
     query: Result<Query<EventsQuery>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -67,6 +94,14 @@ pub(super) async fn events(
     if let Some(after) = after {
         expect_known(&rentals, after).await?;
     }
+    let (caller, pass) = match entrance {
+        Entrance::Open(caller, pass) => (caller, pass),
+        // Only a WebSocket is let in before it has shown a key.
+        late => {
+            let upgrade = upgrade.map_err(|_| Problem::unauthorized())?;
+            return Ok(admit_late(upgrade, late, Late { rentals, listeners, after, only: query.rental }));
+        }
+    };
     let only = match &query.rental {
         Some(id) => Some(find(&rentals, &caller, id).await?.id()),
         None => None,
@@ -87,13 +122,7 @@ pub(super) async fn events(
     };
     let place = listeners.enter(&caller)?;
     let stopping = listeners.stopping.clone();
-    let reader = Reader {
-        follower: rentals.follow(from),
-        pending: None,
-        told: from,
-        pass,
-        visible: Visible { rentals, caller, only, known: BTreeMap::new() },
-    };
+    let reader = Reader::new(rentals, caller, pass, only, from, Arc::clone(&listeners.rendered));
     Ok(match upgrade {
         Ok(upgrade) => upgrade.max_message_size(64 * 1024).on_upgrade(move |socket| async move {
             listeners.tracker.track_future(tell(socket, reader, stopping)).await;
@@ -111,6 +140,45 @@ pub(super) async fn events(
             Sse::new(sent).keep_alive(KeepAlive::default()).into_response()
         }
     })
+}
+
+/// What somebody wants to hear who has yet to show who they are.
+struct Late {
+    rentals: Rentals,
+    listeners: Listeners,
+    after: Option<Position>,
+    only: Option<String>,
+}
+
+fn admit_late(upgrade: WebSocketUpgrade, entrance: Entrance, late: Late) -> Response {
+    upgrade.max_message_size(64 * 1024).on_upgrade(move |mut socket| async move {
+        let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
+        let Late { rentals, listeners, after, only } = late;
+        let begun = async {
+            let only = match &only {
+                Some(id) => Some(find(&rentals, &caller, id).await?.id()),
+                None => None,
+            };
+            let from = after.or(rentals.last_position()).ok_or_else(Problem::busy)?;
+            let place = listeners.enter(&caller)?;
+            Ok::<_, Problem>((only, from, place))
+        };
+        match begun.await {
+            Ok((only, from, place)) => {
+                let stopping = listeners.stopping.clone();
+                let reader = Reader::new(rentals, caller, pass, only, from, Arc::clone(&listeners.rendered));
+                listeners.tracker.track_future(tell(socket, reader, stopping)).await;
+                drop(place);
+            }
+            Err(problem) => goodbye(&mut socket, close_code::POLICY, problem.sentence()).await,
+        }
+    })
+}
+
+async fn goodbye(socket: &mut WebSocket, code: u16, reason: String) {
+    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+    // A farewell that does not arrive changes nothing.
+    drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
 }
 
 /// A position that the journal does not have (after a restored backup, say) would be waited for in vain.
@@ -146,7 +214,7 @@ async fn page(
             events.push(event::entry(&entry));
         }
     }
-    Ok(Json(json!({"events": events, "next": next})).into_response())
+    Ok(Json(EventPage { events, next }).into_response())
 }
 
 /// What somebody may see of the journal.
@@ -181,13 +249,13 @@ impl Visible {
 /// One message.
 struct Told {
     position: Option<Position>,
-    body: Value,
+    kind: &'static str,
+    text: Utf8Bytes,
 }
 
 impl Told {
     fn into_sent(self) -> Sent {
-        let kind = self.body["type"].as_str().unwrap_or_default();
-        let sent = Sent::default().event(kind).data(self.body.to_string());
+        let sent = Sent::default().event(self.kind).data(self.text.as_str());
         match self.position {
             Some(position) => sent.id(position.to_string()),
             None => sent,
@@ -203,9 +271,23 @@ struct Reader {
     /// Taken from the follower, and not told yet.
     pending: Option<Followed>,
     visible: Visible,
+    rendered: Arc<Rendered>,
 }
 
 impl Reader {
+    fn new(
+        rentals: Rentals,
+        caller: Caller,
+        pass: Pass,
+        only: Option<RentalId>,
+        from: Position,
+        rendered: Arc<Rendered>,
+    ) -> Self {
+        let follower = rentals.follow(from);
+        let visible = Visible { rentals, caller, only, known: BTreeMap::new() };
+        Self { follower, pending: None, told: from, pass, visible, rendered }
+    }
+
     /// The next message for this reader. A store that does not answer is waited for: what it holds is not
     /// lost, only late.
     async fn next(&mut self) -> Told {
@@ -228,18 +310,23 @@ impl Reader {
             Some(pending) => pending.clone(),
             None => self.pending.insert(self.follower.next().await?).clone(),
         };
-        let (rental, told) = match &next {
-            Followed::Entry(entry) => {
-                (entry.rental, Told { position: Some(entry.position), body: event::entry(entry) })
-            }
-            Followed::Progress { rental, progress } => {
-                (*rental, Told { position: None, body: event::progress(*rental, progress) })
-            }
+        let (rental, position) = match &next {
+            Followed::Entry(entry) => (entry.rental, Some(entry.position)),
+            Followed::Progress { rental, .. } => (*rental, None),
         };
         let visible = self.visible.is(rental).await?;
         self.pending = None;
-        self.told = told.position.unwrap_or(self.told);
-        Ok(visible.then_some(told))
+        self.told = position.unwrap_or(self.told);
+        if !visible {
+            return Ok(None);
+        }
+        let (kind, text) = match &next {
+            Followed::Entry(entry) => (entry.recorded.event.name(), self.rendered.of(entry)),
+            Followed::Progress { rental, progress } => {
+                ("progress", event::progress(*rental, progress).to_string().into())
+            }
+        };
+        Ok(Some(Told { position, kind, text }))
     }
 }
 
@@ -273,7 +360,7 @@ async fn tell(mut socket: WebSocket, mut reader: Reader, stopping: CancellationT
         let message = tokio::select! {
             biased;
             () = stopping.cancelled() => break,
-            told = reader.next() => Message::Text(told.body.to_string().into()),
+            told = reader.next() => Message::Text(told.text),
             heard = socket.recv() => match heard {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => continue,
@@ -287,12 +374,13 @@ async fn tell(mut socket: WebSocket, mut reader: Reader, stopping: CancellationT
         };
         match tokio::time::timeout(PATIENCE, socket.send(message)).await {
             Ok(Ok(())) => {}
-            // Gone, or not reading: nobody is left to tell why.
-            Ok(Err(_)) | Err(_) => return,
+            Ok(Err(_gone)) => return,
+            // Does not read: told where to resume, should they read after all.
+            Err(_late) => {
+                goodbye(&mut socket, close_code::POLICY, format!("too slow; resume after {}", reader.told)).await;
+                return;
+            }
         }
     }
-    let reason = format!("the host shuts down; resume after {}", reader.told);
-    let close = Message::Close(Some(CloseFrame { code: close_code::AWAY, reason: reason.into() }));
-    // A farewell that does not arrive changes nothing.
-    drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+    goodbye(&mut socket, close_code::AWAY, format!("the host shuts down; resume after {}", reader.told)).await;
 }

@@ -8,22 +8,33 @@ use axum::{Extension, Json};
 use gpurent_core::id::RentalId;
 use gpurent_core::rentals::Rentals;
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
+use super::Refusals;
 use super::view::{self, GpuView};
 use crate::auth::Caller;
 use crate::problem::Problem;
 
 /// A GPU and who has it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct OnHost<'a> {
     #[serde(flatten)]
     gpu: GpuView<'a>,
+    /// `free` or `rented`
     state: &'static str,
     /// For those who may see the rental.
+    #[schema(value_type = Option<String>, format = Uuid)]
     rental_id: Option<RentalId>,
 }
 
+/// What this host has.
+#[derive(Serialize, ToSchema)]
+struct GpuList<'a> {
+    gpus: Vec<OnHost<'a>>,
+}
+
+/// Lists this host's GPUs, and which are free
+#[utoipa::path(get, path = "/v1/gpus", tag = "host", responses((status = 200, body = GpuList<'static>), Refusals))]
 pub(super) async fn list(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
@@ -39,6 +50,5 @@ pub(super) async fn list(
             rental_id: holder.filter(|rental| caller.may_see(rental)).map(|rental| rental.id()),
         }
     });
-    let gpus: Vec<_> = gpus.collect();
-    Ok(Json(json!({"gpus": gpus})).into_response())
+    Ok(Json(GpuList { gpus: gpus.collect() }).into_response())
 }

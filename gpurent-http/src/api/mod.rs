@@ -11,41 +11,85 @@
 //! | `POST /v1/rentals/{id}/resume` | go on, where there is a GPU |
 //! | `GET /v1/rentals/{id}/access` | how to log in |
 //! | `PUT /v1/rentals/{id}/access` | log in another way from now on |
-//! | `GET /v1/rentals/{id}/logs` | its program's last lines: `?tail=` |
+//! | `GET /v1/rentals/{id}/logs` | its program's last lines: `?tail=`; with `?follow=true`, then whatever comes |
+//! | `GET /v1/rentals/{id}/terminal` | a shell on a WebSocket |
 //! | `GET /v1/events` | what happens: WebSocket, server-sent events, or pages; `?after=&rental=` |
 //! | `GET /v1/gpus` | this host's GPUs, and which are free |
+//! | `GET /v1/audit` | who did what, for operators |
+//! | `GET /v1/openapi.json`, `/v1/docs` | all of this, for programs and for people |
 //!
-//! Errors are problem details (RFC 9457) with stable types.
+//! Errors are problem details (RFC 9457) with stable types. What shows a rental has its revision as `ETag`; changes with
+//! `If-Match` are made of that revision alone.
 
 mod access;
+mod audit;
+mod docs;
 mod event;
 mod events;
 mod gpus;
+mod precondition;
+mod rendered;
 mod rentals;
 mod request;
+mod stream;
+mod terminal;
 mod view;
 
 use axum::Router;
-use axum::routing::{get, post};
 use gpurent_core::id::RentalId;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::auth::Caller;
 use crate::problem::Problem;
 use crate::surfaces::Surfaces;
 
-pub(crate) fn router() -> Router<Surfaces> {
-    Router::new()
-        .route("/v1/rentals", post(rentals::create).get(rentals::list))
-        .route("/v1/rentals/{id}", get(rentals::show).delete(rentals::end))
-        .route("/v1/rentals/{id}/extend", post(rentals::extend))
-        .route("/v1/rentals/{id}/suspend", post(rentals::suspend))
-        .route("/v1/rentals/{id}/resume", post(rentals::resume))
-        .route("/v1/rentals/{id}/access", get(access::show).put(access::change))
-        .route("/v1/rentals/{id}/logs", get(rentals::logs))
-        .route("/v1/events", get(events::events))
-        .route("/v1/gpus", get(gpus::list))
+use docs::Refusals;
+pub(crate) use rendered::Rendered;
+
+/// The routes, those that are or may be WebSockets, and the description of both.
+fn described_routes() -> (Router<Surfaces>, Router<Surfaces>, OpenApi) {
+    let (routes, mut document) = OpenApiRouter::with_openapi(docs::skeleton())
+        .routes(routes!(rentals::create, rentals::list))
+        .routes(routes!(rentals::show, rentals::end))
+        .routes(routes!(rentals::extend))
+        .routes(routes!(rentals::suspend))
+        .routes(routes!(rentals::resume))
+        .routes(routes!(access::show, access::change))
+        .routes(routes!(gpus::list))
+        .routes(routes!(audit::list))
+        .split_for_parts();
+    let (sockets, more) = OpenApiRouter::new()
+        .routes(routes!(rentals::logs))
+        .routes(routes!(terminal::terminal))
+        .routes(routes!(events::events))
+        .split_for_parts();
+    document.merge(more);
+    (routes, sockets, document)
+}
+
+/// The routes, and those that are or may be WebSockets or streams.
+pub(crate) fn routes() -> (Router<Surfaces>, Router<Surfaces>) {
+    let (routes, sockets, _) = described_routes();
+    (routes, sockets)
+}
+
+/// What is open to everybody: the description.
+pub(crate) fn open_routes() -> Router<Surfaces> {
+    docs::router()
+}
+
+fn described() -> OpenApi {
+    described_routes().2
+}
+
+/// The description of `/v1` as OpenAPI 3.1, in JSON.
+#[must_use]
+pub fn openapi() -> &'static str {
+    docs::document()
 }
 
 /// A rental that the caller may see; any other does not exist for them.

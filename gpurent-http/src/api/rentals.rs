@@ -1,4 +1,4 @@
-//! `/v1/rentals`: rent, list, look, extend, end.
+//! `/v1/rentals`: rent, list, look, extend, suspend, resume, end.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{OriginalUri, Path, Query, State};
@@ -10,17 +10,31 @@ use gpurent_core::id::{IdempotencyKey, RentalId};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::lifecycle::{EndKind, Phase};
 use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{Extension as ByOrTo, Rentals};
+use gpurent_core::rentals::{ExtendError, Extension as ByOrTo, Rentals, ResumeError, SuspendError};
 use gpurent_core::store::{Claimed, Filter};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
+use super::precondition::{etag, precondition};
 use super::request::CreateRental;
-use super::{find, view};
-use crate::auth::Caller;
+use super::view::RentalView;
+use super::{Refusals, find, stream, view};
+use crate::auth::{Caller, Entrance};
 use crate::body::JsonBody;
+use crate::listeners::Listeners;
 use crate::problem::Problem;
 
+/// Rents
+///
+/// With an `Idempotency-Key`, at most once however often it is sent: 201 the first time, 200 then.
+#[utoipa::path(
+    post, path = "/v1/rentals", tag = "rentals", request_body = CreateRental,
+    params(("Idempotency-Key" = Option<String>, Header, max_length = 255)),
+    responses(
+        (status = 201, body = RentalView<'static>, headers(("location" = String), ("etag" = String))),
+        (status = 200, description = "It was asked for before", body = RentalView<'static>, headers(("etag" = String))),
+        Refusals,
+    )
+)]
 pub(super) async fn create(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
@@ -41,7 +55,7 @@ pub(super) async fn create(
     let rental = claimed.rental();
     // Below whatever path the surfaces are mounted.
     let location = [(LOCATION, format!("{}/{}", asked.path().trim_end_matches('/'), rental.id()))];
-    Ok((status, location, Json(view::rental(&rentals, rental))).into_response())
+    Ok((status, location, etag(rental), Json(view::rental(&rentals, rental))).into_response())
 }
 
 /// The header of the IETF's draft "The Idempotency-Key HTTP Header Field", whose value is quoted; most
@@ -53,10 +67,13 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Invali
     text.parse().map(Some).map_err(|error: Invalid| error.named("Idempotency-Key"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    /// 50 by default.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
+    /// The last rental of the page before.
     after: Option<String>,
     /// One or more of the words that rentals show as their `state`, separated by commas.
     state: Option<String>,
@@ -97,6 +114,11 @@ impl ListQuery {
     }
 }
 
+/// Lists rentals, newest first
+#[utoipa::path(
+    get, path = "/v1/rentals", tag = "rentals", params(ListQuery),
+    responses((status = 200, body = RentalPage<'static>), Refusals)
+)]
 pub(super) async fn list(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
@@ -111,30 +133,45 @@ pub(super) async fn list(
     let after = after.map_err(|error| error.named("after"))?;
     let page = rentals.list(&query.filter(&caller)?, after, limit).await?;
     let next = (page.len() == limit).then(|| page.last().map(Rental::id)).flatten();
-    let views: Vec<_> = page.iter().map(|rental| view::rental(&rentals, rental)).collect();
-    Ok(Json(json!({"rentals": views, "next": next})).into_response())
+    let views = page.iter().map(|rental| view::rental(&rentals, rental)).collect();
+    Ok(Json(RentalPage { rentals: views, next }).into_response())
 }
 
+/// Shows a rental, with its bill as it stands
+#[utoipa::path(
+    get, path = "/v1/rentals/{id}", tag = "rentals", params(("id" = String, Path)),
+    responses((status = 200, body = RentalView<'static>, headers(("etag" = String))), Refusals)
+)]
 pub(super) async fn show(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let rental = find(&rentals, &caller, &id).await?;
-    Ok(Json(view::rental(&rentals, &rental)).into_response())
+    Ok((etag(&rental), Json(view::rental(&rentals, &rental))).into_response())
 }
 
-#[derive(Deserialize)]
+/// One of the two.
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Extend {
+    /// So much longer than now; sent twice, it extends twice. Such as `1h`.
     by: Option<String>,
+    /// So long in all; may be sent again. Such as `3h`.
     to: Option<String>,
 }
 
+/// Makes a rental's paid time longer
+#[utoipa::path(
+    post, path = "/v1/rentals/{id}/extend", tag = "rentals", request_body = Extend,
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses((status = 200, body = RentalView<'static>, headers(("etag" = String))), Refusals)
+)]
 pub(super) async fn extend(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<Extend>,
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
@@ -143,63 +180,149 @@ pub(super) async fn extend(
         Extend { by: None, to: Some(to) } => ByOrTo::To(to.parse().map_err(|error: Invalid| error.named("to"))?),
         _ => return Err(Invalid::new("by", "must be given, or else to, and not both").into()),
     };
-    let rental = rentals.extend(id, extension).await?.ok_or_else(Problem::not_found)?;
-    Ok(Json(view::rental(&rentals, &rental)).into_response())
+    let at = precondition(&rentals, &headers)?;
+    let rental = at.judge(at.rentals.extend(id, extension).await, |error| match error {
+        ExtendError::Store(error) => Some(error),
+        _ => None,
+    })?;
+    Ok((etag(&rental), Json(view::rental(&rentals, &rental))).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogsQuery {
+    /// How many lines; 100 by default.
+    #[param(minimum = 1, maximum = 1000)]
     tail: Option<usize>,
+    /// Whether to stay, and be told whatever comes: as plain text then.
+    follow: Option<bool>,
 }
 
+/// Shows a rental's output
+///
+/// Its program's last lines; with `follow`, then whatever comes, until the container ends.
+#[utoipa::path(
+    get, path = "/v1/rentals/{id}/logs", tag = "rentals", params(("id" = String, Path), LogsQuery),
+    responses(
+        (status = 200, content((LogsView = "application/json"), (String = "text/plain"))),
+        Refusals,
+    )
+)]
 pub(super) async fn logs(
     State(rentals): State<Rentals>,
+    State(listeners): State<Listeners>,
     Extension(caller): Extension<Caller>,
+    Extension(entrance): Extension<Entrance>,
     Path(id): Path<String>,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|_| Invalid::new("query", "takes tail"))?;
+    let Query(query) = query.map_err(|_| Invalid::new("query", "takes tail and follow"))?;
     let tail = query.tail.unwrap_or(100);
     if !(1..=1000).contains(&tail) {
         return Err(Invalid::new("tail", "must be 1 to 1000").into());
     }
     let rental = find(&rentals, &caller, &id).await?;
+    if let (Some(true), Entrance::Open(_, pass)) = (query.follow, entrance) {
+        let place = listeners.enter(&caller)?;
+        let output = rentals.follow_output(&rental, tail).await?;
+        return Ok(stream::answer(output, pass, listeners.stopping, place));
+    }
     let logs = rentals.logs(&rental, tail).await?;
-    Ok(Json(json!({"lines": logs.lines, "live": logs.live})).into_response())
+    Ok(Json(LogsView { lines: logs.lines, live: logs.live }).into_response())
 }
 
+/// A page of rentals.
+#[derive(Serialize, utoipa::ToSchema)]
+struct RentalPage<'a> {
+    rentals: Vec<RentalView<'a>>,
+    /// What to ask for `after`; null on the last page.
+    #[schema(value_type = Option<String>, format = Uuid)]
+    next: Option<RentalId>,
+}
+
+/// A container's last lines.
+#[derive(Serialize, utoipa::ToSchema)]
+struct LogsView {
+    lines: Vec<String>,
+    /// Whether they come from the container itself, or are what was kept of it.
+    live: bool,
+}
+
+/// Suspends a rental
+///
+/// Its container goes, its GPU is free for others, its paid time stands still.
+#[utoipa::path(
+    post, path = "/v1/rentals/{id}/suspend", tag = "rentals",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses(
+        (status = 202, description = "It is being suspended", body = RentalView<'static>, headers(("etag" = String))),
+        (status = 200, description = "It is suspended", body = RentalView<'static>, headers(("etag" = String))),
+        Refusals,
+    )
+)]
 pub(super) async fn suspend(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
-    let rental = rentals.suspend(id).await?.ok_or_else(Problem::not_found)?;
+    let at = precondition(&rentals, &headers)?;
+    let rental = at.judge(at.rentals.suspend(id).await, |error| match error {
+        SuspendError::Store(error) => Some(error),
+        _ => None,
+    })?;
     let is_done = rental.state().phase() == Phase::Suspended;
     let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(view::rental(&rentals, &rental))).into_response())
+    Ok((status, etag(&rental), Json(view::rental(&rentals, &rental))).into_response())
 }
 
+/// Resumes a suspended rental, where there is a GPU for it
+#[utoipa::path(
+    post, path = "/v1/rentals/{id}/resume", tag = "rentals",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses(
+        (status = 202, description = "It is on its way up", body = RentalView<'static>, headers(("etag" = String))),
+        (status = 200, description = "It is ready", body = RentalView<'static>, headers(("etag" = String))),
+        Refusals,
+    )
+)]
 pub(super) async fn resume(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
-    let rental = rentals.resume(id).await?.ok_or_else(Problem::not_found)?;
+    let at = precondition(&rentals, &headers)?;
+    let rental = at.judge(at.rentals.resume(id).await, |error| match error {
+        ResumeError::Store(error) => Some(error),
+        _ => None,
+    })?;
     let is_done = rental.state().phase() == Phase::Ready;
     let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(view::rental(&rentals, &rental))).into_response())
+    Ok((status, etag(&rental), Json(view::rental(&rentals, &rental))).into_response())
 }
 
+/// Ends a rental
+#[utoipa::path(
+    delete, path = "/v1/rentals/{id}", tag = "rentals",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses(
+        (status = 202, description = "It is ending", body = RentalView<'static>, headers(("etag" = String))),
+        (status = 200, description = "It has ended", body = RentalView<'static>, headers(("etag" = String))),
+        Refusals,
+    )
+)]
 pub(super) async fn end(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
-    let rental = rentals.cancel(id).await?.ok_or_else(Problem::not_found)?;
+    let at = precondition(&rentals, &headers)?;
+    let rental = at.judge(at.rentals.cancel(id).await, |error| Some(error))?;
     let status = if rental.is_live() { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, Json(view::rental(&rentals, &rental))).into_response())
+    Ok((status, etag(&rental), Json(view::rental(&rentals, &rental))).into_response())
 }

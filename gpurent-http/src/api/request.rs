@@ -7,19 +7,22 @@ use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::RenterId;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::port::{ContainerPort, HostPort, PublishedPort};
-use gpurent_core::spec::{Limits, RentalRequest, RentalSpec};
+use gpurent_core::spec::{Limits, RentalRequest, RentalSpec, Workspace, WorkspaceFolder};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 /// What a renter may ask for. Unknown fields are refused: a misspelt limit must not be no limit.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateRental {
-    /// A model, or a GPU's UUID.
-    gpu: String,
+    /// A model, or a GPU's UUID. Left out for a container without a GPU, where the host rents those.
+    gpu: Option<String>,
     #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 16)]
     gpu_count: u8,
     image: String,
-    /// "90s", "2h", or an ISO 8601 duration.
+    /// "90s", "2h", or an ISO 8601 duration; at most 366 days.
+    #[schema(max_length = 64)]
     duration: String,
     auth: Option<Auth>,
     user: Option<String>,
@@ -37,9 +40,21 @@ pub(crate) struct CreateRental {
     /// Whether the image's digest is looked up once and kept.
     #[serde(default)]
     pin_image: bool,
+    /// A folder that outlives the container, where the host has a place for those.
+    workspace: Option<WorkspaceBody>,
 }
 
-#[derive(Deserialize)]
+/// Which folder; the renter's one where no name is given.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct WorkspaceBody {
+    /// One of several folders of the renter.
+    name: Option<String>,
+    /// Where the container sees it: /workspace by default.
+    mount: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Registry {
     username: String,
@@ -51,7 +66,7 @@ fn one() -> u8 {
 }
 
 /// At most one of the two; with neither, a password is made up.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Auth {
     password: Option<String>,
@@ -59,14 +74,14 @@ pub(super) struct Auth {
 }
 
 /// A container port, or one with the host port it is to have.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(untagged, deny_unknown_fields)]
 enum Port {
     Any(u16),
     Certain { container: u16, host: Option<u16> },
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LimitsBody {
     milli_cpus: Option<u32>,
@@ -77,7 +92,10 @@ struct LimitsBody {
 
 impl CreateRental {
     pub(crate) fn into_request(self, renter: RenterId) -> Result<RentalRequest, Invalid> {
-        let gpu = GpuRequest::new(self.gpu.parse()?, self.gpu_count)?;
+        let gpu = match &self.gpu {
+            Some(gpu) => Some(GpuRequest::new(gpu.parse()?, self.gpu_count)?),
+            None => None,
+        };
         let mut spec = RentalSpec::new(renter, gpu, self.image.parse()?, self.duration.parse()?);
         spec.login = self.user.map(LoginUser::try_from).transpose()?.unwrap_or_default();
         spec.name = self.name.map(|name| name.parse()).transpose().map_err(|error: Invalid| error.named("name"))?;
@@ -86,9 +104,21 @@ impl CreateRental {
         spec.limits = limits(&self.limits)?;
         spec.labels = self.labels.try_into()?;
         spec.pin_image = self.pin_image;
+        spec.workspace = self.workspace.map(|body| workspace(&spec.renter, body)).transpose()?;
         let registry = self.registry.map(|login| RegistryLogin::new(login.username, login.password)).transpose()?;
         Ok(RentalRequest { spec, credential: credential(self.auth.unwrap_or_default())?, registry })
     }
+}
+
+fn workspace(renter: &RenterId, body: WorkspaceBody) -> Result<Workspace, Invalid> {
+    let named = |error: Invalid| error.named("workspace.name");
+    let folder = match body.name {
+        Some(name) => WorkspaceFolder::named(renter, &name.parse().map_err(named)?),
+        None => WorkspaceFolder::of(renter),
+    };
+    let mount = body.mount.map(|mount| mount.parse()).transpose();
+    let mount = mount.map_err(|error: Invalid| error.named("workspace.mount"))?;
+    Ok(Workspace { folder, mount: mount.unwrap_or_default() })
 }
 
 fn published(port: Port) -> Result<PublishedPort, Invalid> {

@@ -11,66 +11,90 @@ use gpurent_core::rentals::Rentals;
 use gpurent_core::spec::{ImageDigest, ImageRef, Labels};
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::words;
 
 /// A rental, with its bill as it stands.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct RentalView<'a> {
+    #[schema(value_type = String, format = Uuid)]
     id: RentalId,
+    #[schema(value_type = String)]
     name: &'a InstanceName,
+    #[schema(value_type = String)]
     renter: &'a RenterId,
     state: &'static str,
     end: Option<EndView<'a>>,
     suspension: Option<SuspensionView<'a>>,
     gpus: Vec<GpuView<'a>>,
     gpus_attached: bool,
+    #[schema(value_type = String)]
     image: &'a ImageRef,
+    #[schema(value_type = Option<String>)]
     image_digest: Option<&'a ImageDigest>,
     duration_seconds: Option<i64>,
+    #[schema(value_type = String)]
     user: &'a LoginUser,
+    #[schema(value_type = CredentialSchema)]
     auth: CredentialKind,
+    #[schema(value_type = Vec<PortSchema>)]
     ports: &'a [PortBinding],
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     labels: &'a Labels,
+    #[schema(value_type = Option<String>)]
     container_id: Option<&'a ContainerId>,
+    #[schema(value_type = u64)]
     attempt: Attempt,
+    #[schema(value_type = u64)]
     revision: Revision,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
     started_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     ended_at: Option<Timestamp>,
+    #[schema(value_type = Option<ExitSchema>)]
     exit: Option<&'a Exit>,
+    #[schema(value_type = Vec<SegmentSchema>)]
     segments: &'a [Segment],
+    #[schema(value_type = BillSchema)]
     bill: Bill,
 }
 
 /// Why a rental ends or ended.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct EndView<'a> {
     message: String,
+    #[schema(value_type = FaultSchema)]
     fault: Fault,
     retryable: bool,
     failure: Option<FailureView<'a>>,
 }
 
 /// Why a rental is suspended.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SuspensionView<'a> {
     message: &'a str,
     failure: Option<FailureView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct FailureView<'a> {
+    #[schema(value_type = String)]
     kind: FailureKind,
     log_tail: &'a [String],
 }
 
 /// A GPU.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct GpuView<'a> {
+    #[schema(value_type = String)]
     uuid: &'a GpuUuid,
     index: u32,
+    #[schema(value_type = String)]
     model: &'a GpuModel,
     memory_mib: u64,
     simulated: bool,
@@ -136,4 +160,79 @@ pub(crate) fn gpu(gpu: &Gpu) -> GpuView<'_> {
         memory_mib: gpu.memory_mib,
         simulated: gpu.simulated,
     }
+}
+
+// What the core's own types look like in JSON.
+
+/// How its renter logs in.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) enum CredentialSchema {
+    Password,
+    PublicKey,
+}
+
+/// Who has to do something about an end.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) enum FaultSchema {
+    Nobody,
+    Renter,
+    Host,
+}
+
+/// A port of the container, and the host's that leads to it.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) struct PortSchema {
+    container: u16,
+    host: u16,
+}
+
+/// How a container ended, by the engine's own record.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) struct ExitSchema {
+    #[schema(format = DateTime)]
+    finished_at: String,
+    code: i64,
+    out_of_memory: bool,
+}
+
+/// A stretch of paid time.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) struct SegmentSchema {
+    #[schema(format = DateTime)]
+    started_at: String,
+    /// Null while it lasts.
+    #[schema(format = DateTime, required)]
+    ended_at: Option<String>,
+}
+
+/// What a rental costs, in millionths of the currency's unit.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) struct BillSchema {
+    used_micros: i64,
+    lines: Vec<BillLineSchema>,
+    total: i64,
+    #[schema(required)]
+    currency: Option<String>,
+}
+
+/// One line of a bill.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) struct BillLineSchema {
+    /// `usage` or `minimum`
+    kind: String,
+    amount: i64,
+    #[schema(format = DateTime)]
+    started_at: Option<String>,
+    #[schema(format = DateTime)]
+    ended_at: Option<String>,
 }

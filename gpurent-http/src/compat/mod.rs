@@ -1,5 +1,9 @@
 //! The protocols of existing platforms, as they are spoken in the field.
 
+pub mod cloud;
+pub mod dashboard;
+pub mod instances;
 pub mod rent;
 pub(crate) mod rent_ws;
 mod services;
+mod waiting;

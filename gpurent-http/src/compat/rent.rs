@@ -2,11 +2,10 @@
 //!
 //! Whatever is refused, the database being down included, is answered with 200, `success: false` and all
 //! six keys; only a body that cannot be read is 422. The answer waits until the container has started,
-//! at most [`WAIT`]; after that it is `success: true` without a container id, and the rest is told on
+//! at most 25 seconds; after that it is `success: true` without a container id, and the rest is told on
 //! the WebSocket.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,8 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
 use gpurent_core::access::{CredentialRequest, Password};
-use gpurent_core::event::Event;
-use gpurent_core::feed::{Subscription, Update};
+use gpurent_core::feed::Subscription;
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{ContainerId, RentalId, RenterId};
 use gpurent_core::invalid::Invalid;
@@ -30,12 +28,10 @@ use serde_json::json;
 
 use tokio::time::Instant;
 
+use super::waiting::{WAIT, until};
 use crate::auth::Caller;
 use crate::body::{JsonBody, Malformed};
 use crate::surfaces::Surfaces;
-
-/// How long an answer waits for the container to start.
-pub const WAIT: Duration = Duration::from_secs(25);
 
 /// The route; the WebSocket is that of [`Surfaces`], which counts listeners.
 pub(crate) fn router() -> Router<Surfaces> {
@@ -189,20 +185,10 @@ fn explain(gpu_type: &str, error: &RentError) -> String {
 }
 
 /// Waits until the rental's container runs, or it ends, or the time is over.
-async fn started(rentals: &Rentals, rental: Rental, mut updates: Subscription, deadline: Instant) -> Answer {
+async fn started(rentals: &Rentals, rental: Rental, updates: Subscription, deadline: Instant) -> Answer {
+    let is_settled = |rental: &Rental| rental.started_at().is_some() || rental.state().end_reason().is_some();
+    let rental = until(rentals, rental, updates, deadline, is_settled).await;
     let id = rental.id();
-    let wait = async {
-        loop {
-            match rentals.get(id).await {
-                Ok(Some(rental)) if rental.started_at().is_some() || rental.state().end_reason().is_some() => {
-                    return rental;
-                }
-                // A store that does not answer now may do so before the time is over.
-                Ok(_) | Err(_) => next_of(id, &mut updates).await,
-            }
-        }
-    };
-    let rental = tokio::time::timeout_at(deadline, wait).await.unwrap_or(rental);
     match (rental.started_at(), rental.state().end_reason()) {
         (_, Some(reason)) => Answer { rental_id: Some(id), ..Answer::refused(reason.describe()) },
         (Some(_), None) => Answer::of(&rental, format!("Rental {id} started successfully")),
@@ -210,21 +196,8 @@ async fn started(rentals: &Rentals, rental: Rental, mut updates: Subscription, d
     }
 }
 
-/// Returns when something was told of the rental that may have changed it, or updates were missed.
-async fn next_of(id: RentalId, updates: &mut Subscription) {
-    loop {
-        match updates.next().await {
-            Ok(Update::Event(entry)) if entry.rental == id && !matches!(entry.recorded.event, Event::Claimed(_)) => {
-                return;
-            }
-            Ok(_) => {}
-            Err(_lagged) => return,
-        }
-    }
-}
-
 /// The form in which the original refuses a body (FastAPI's).
-fn unprocessable(malformed: Malformed) -> Response {
+pub(super) fn unprocessable(malformed: Malformed) -> Response {
     let (place, message) = match malformed {
         Malformed::TooLarge => (vec!["body".to_owned()], "body is larger than 256 KiB".to_owned()),
         Malformed::Incomplete => (vec!["body".to_owned()], "body broke off".to_owned()),

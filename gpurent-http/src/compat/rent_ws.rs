@@ -74,6 +74,13 @@ pub(crate) async fn serve(
     drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
 }
 
+/// Tells somebody that there is no place for them now.
+pub(crate) async fn turn_away(mut socket: WebSocket) {
+    let close = CloseFrame { code: close_code::AGAIN, reason: "too many listen already".into() };
+    // A farewell that does not arrive changes nothing.
+    drop(tokio::time::timeout(PATIENCE, socket.send(Message::Close(Some(close)))).await);
+}
+
 /// The message for an update; `None` where there is nothing to tell this client.
 async fn render(rentals: &Rentals, caller: &Caller, update: &Update) -> Option<Value> {
     let id = match update {
@@ -89,7 +96,8 @@ async fn render(rentals: &Rentals, caller: &Caller, update: &Update) -> Option<V
 }
 
 fn is_told(event: &Event) -> bool {
-    matches!(event, Event::Claimed(_) | Event::Started { .. } | Event::Verified { .. } | Event::Warned | Event::Ended)
+    use Event::{Claimed, Ended, Resumed, Started, Suspended, Verified, Warned};
+    matches!(event, Claimed(_) | Started { .. } | Verified { .. } | Warned | Suspended { .. } | Resumed(_) | Ended)
 }
 
 /// Reads the rental that an update is about; a store that does not answer gets a few more chances, since
@@ -109,12 +117,11 @@ async fn read(rentals: &Rentals, id: RentalId) -> Option<Rental> {
 
 fn pulling(rentals: &Rentals, rental: RentalId, progress: &Progress) -> Value {
     let (current, total) = (progress.current_bytes, progress.total_bytes);
-    json!({
-        "status": "live_update",
-        "agent_id": rentals.host(),
-        "instance_uuid": rental,
-        "message": format!("Pulling image: {current} of {total} bytes"),
-    })
+    live_update(rentals, rental, &format!("Pulling image: {current} of {total} bytes"))
+}
+
+fn live_update(rentals: &Rentals, rental: RentalId, message: &str) -> Value {
+    json!({"status": "live_update", "agent_id": rentals.host(), "instance_uuid": rental, "message": message})
 }
 
 async fn render_event(rentals: &Rentals, entry: &JournalEntry, rental: &Rental) -> Option<Value> {
@@ -128,12 +135,9 @@ async fn render_event(rentals: &Rentals, entry: &JournalEntry, rental: &Rental) 
             Some(status("running", format!("Container started with container ID: {named}"), container))
         }
         Event::Verified { .. } => Some(ready(rentals, rental).await),
-        Event::Warned => Some(json!({
-            "status": "live_update",
-            "agent_id": rentals.host(),
-            "instance_uuid": id,
-            "message": "The rental expires soon",
-        })),
+        Event::Warned => Some(live_update(rentals, id, "The rental expires soon")),
+        Event::Suspended { .. } => Some(live_update(rentals, id, "Instance stopped; it can be started again")),
+        Event::Resumed(_) => Some(status("creating", "Starting the instance again...".to_owned(), None)),
         Event::Ended => {
             let reason = rental.state().end_reason()?;
             let message = match reason {

@@ -31,3 +31,7 @@ CREATE TABLE gpurent.audit (
     action  TEXT NOT NULL,
     status  INTEGER NOT NULL
 );
+
+-- Whose container it was: ids that were given out stay good.
+CREATE INDEX event_container ON gpurent.event (substr(body ->> 'container', 1, 12))
+    WHERE name IN ('created', 'adopted');

@@ -44,3 +44,7 @@ CREATE TABLE gpurent_audit (
     action  TEXT NOT NULL,
     status  INTEGER NOT NULL
 ) STRICT;
+
+-- Whose container it was: ids that were given out stay good.
+CREATE INDEX gpurent_event_container ON gpurent_event (substr(body ->> '$.container', 1, 12))
+    WHERE name IN ('created', 'adopted');

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gpurent_core::event::{Event, JournalEntry, Recorded};
-use gpurent_core::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
+use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, Position, RentalId, Seq};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::rental::Rental;
 use gpurent_core::seal::Sealed;
@@ -193,6 +193,19 @@ impl Store for PostgresStore {
         let query = sqlx::query_scalar("SELECT body FROM gpurent.rental WHERE id = $1").bind(*id.as_uuid());
         let found: Option<Json<Rental>> = bounded(query.fetch_optional(&self.pool)).await?;
         Ok(found.map(|Json(rental)| rental))
+    }
+
+    async fn of_container(&self, host: &HostId, container: &ContainerId) -> Result<Option<RentalId>, StoreError> {
+        let query = sqlx::query_scalar(
+            "SELECT rental_id FROM gpurent.event
+             WHERE name IN ('created', 'adopted') AND host_id = $1
+               AND substr(body ->> 'container', 1, 12) = substr($2, 1, 12)
+               AND (body ->> 'container' = $2 OR (length($2) >= 12 AND starts_with(body ->> 'container', $2)))
+             ORDER BY id DESC LIMIT 1",
+        );
+        let query = query.bind(host.as_str()).bind(container.as_str());
+        let found: Option<sqlx::types::Uuid> = bounded(query.fetch_optional(&self.pool)).await?;
+        Ok(found.map(RentalId::from))
     }
 
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {

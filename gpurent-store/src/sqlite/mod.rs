@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gpurent_core::event::{Event, JournalEntry, Recorded};
 use gpurent_core::gpu::GpuUuid;
-use gpurent_core::id::{EngineId, Epoch, HostId, Position, RentalId, Seq};
+use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, Position, RentalId, Seq};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::port::HostPort;
 use gpurent_core::rental::Rental;
@@ -270,6 +270,21 @@ impl Store for SqliteStore {
         let query = sqlx::query_scalar("SELECT body FROM gpurent_rental WHERE id = ?").bind(id.to_string());
         let found: Option<Json<Rental>> = bounded(query.fetch_optional(&self.pool)).await?;
         Ok(found.map(|Json(rental)| rental))
+    }
+
+    async fn of_container(&self, host: &HostId, container: &ContainerId) -> Result<Option<RentalId>, StoreError> {
+        let query = sqlx::query_scalar(
+            "SELECT rental_id FROM gpurent_event
+             WHERE name IN ('created', 'adopted') AND host_id = ?1
+               AND substr(body ->> '$.container', 1, 12) = substr(?2, 1, 12)
+               AND (body ->> '$.container' = ?2
+                    OR (length(?2) >= 12 AND substr(body ->> '$.container', 1, length(?2)) = ?2))
+             ORDER BY id DESC LIMIT 1",
+        );
+        let query = query.bind(host.as_str()).bind(container.as_str());
+        let found: Option<String> = bounded(query.fetch_optional(&self.pool)).await?;
+        let corrupt = |error: gpurent_core::invalid::Invalid| StoreError::Corrupt(error.into());
+        found.map(|id| id.parse().map_err(corrupt)).transpose()
     }
 
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {

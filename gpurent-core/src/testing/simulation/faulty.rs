@@ -17,7 +17,7 @@ use super::world::{About, HostNo, ProcessId, World};
 use crate::access::{Credential, RegistryLogin};
 use crate::deadline::{Deadline, DeadlineBook, DeadlineError};
 use crate::event::{JournalEntry, Recorded};
-use crate::id::{EngineId, Epoch, HostId, LaunchId, Position, RentalId, Seq};
+use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, Position, RentalId, Seq};
 use crate::lifecycle::{Exit, Phase};
 use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore};
 use crate::placement::{Held, Placement};
@@ -271,6 +271,10 @@ impl Store for FaultyStore {
 
     async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
         self.ask(Point::Get, self.0.about(id, String::new), move |store| at_once(store.get(id))).await
+    }
+
+    async fn of_container(&self, host: &HostId, container: &ContainerId) -> Result<Option<RentalId>, StoreError> {
+        self.0.store.of_container(host, container).await
     }
 
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {

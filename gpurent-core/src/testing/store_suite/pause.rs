@@ -72,3 +72,28 @@ pub async fn a_resumed_rental_takes_nothing_from_others<S: Store>(store: Arc<S>)
     assert_eq!(bench.get(rental.id()).await, Some(rental));
     assert_eq!(valid(bench.store.held(&bench.host).await).gpus, Held::of(&other).gpus);
 }
+
+/// By its whole id or the first twelve characters, also when the rental has another one, or has ended.
+pub async fn a_container_leads_to_its_rental_for_ever<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let epoch = bench.epoch().await;
+    let id = |n: u32| -> crate::id::ContainerId { valid(format!("{}{n}", uuid::Uuid::new_v4().simple()).parse()) };
+    let (first, second) = (id(1), id(2));
+    let created =
+        |container: &crate::id::ContainerId| Event::Created { container: container.clone(), gpus_attached: true };
+    let claimed = bench.claimed("one").await;
+    let mut rental = bench.live_through(claimed.clone(), epoch, vec![created(&first)]).await;
+    let whose = async |container: &str| valid(bench.store.of_container(&bench.host, &valid(container.parse())).await);
+    rental = bench.live_through(rental, epoch, on_its_way_down()).await;
+    rental = bench.live_through(rental, epoch, vec![resumption(&claimed), created(&second)]).await;
+    bench.live_through(rental.clone(), epoch, super::way_down()).await;
+    for container in [&first, &second] {
+        assert_eq!(whose(container.as_str()).await, Some(rental.id()));
+        assert_eq!(whose(&container.as_str()[..12]).await, Some(rental.id()));
+        assert_eq!(whose(&container.as_str()[..11]).await, None, "that could be anybody's");
+    }
+    assert_eq!(whose(id(3).as_str()).await, None);
+    let other = Bench::new(Arc::clone(&bench.store));
+    let elsewhere = valid(other.store.of_container(&other.host, &first).await);
+    assert_eq!(elsewhere, None, "of another host");
+}

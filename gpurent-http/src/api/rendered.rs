@@ -1,0 +1,40 @@
+//! Events as they are sent, written once however many hear them.
+
+use std::sync::{Mutex, PoisonError};
+
+use axum::extract::ws::Utf8Bytes;
+use gpurent_core::event::JournalEntry;
+use gpurent_core::id::{Position, RentalId};
+
+use super::event;
+
+/// How many of the latest events are kept: who is further behind has them written anew.
+const KEPT: usize = 512;
+
+/// The latest events' texts.
+pub(crate) struct Rendered {
+    /// An event's place follows from its position. The rental and the number tell one journal from another, as after a
+    /// backup was restored.
+    texts: Vec<Mutex<Option<(Position, RentalId, u64, Utf8Bytes)>>>,
+}
+
+impl Default for Rendered {
+    fn default() -> Self {
+        Self { texts: (0..KEPT).map(|_| Mutex::new(None)).collect() }
+    }
+}
+
+impl Rendered {
+    /// An event's text.
+    pub(super) fn of(&self, entry: &JournalEntry) -> Utf8Bytes {
+        let (position, rental, seq) = (entry.position, entry.rental, entry.recorded.seq.get());
+        let place = usize::try_from(position.get() % KEPT as u64).unwrap_or(0);
+        let mut kept = self.texts[place].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., text)) = kept.as_ref().filter(|(at, of, n, _)| (*at, *of, *n) == (position, rental, seq)) {
+            return text.clone();
+        }
+        let text = Utf8Bytes::from(event::entry(entry).to_string());
+        *kept = Some((position, rental, seq, text.clone()));
+        text
+    }
+}

@@ -1,0 +1,196 @@
+//! `/v1/rentals/{id}/terminal`: a program inside a rental on a WebSocket, by default its user's shell on a terminal.
+//!
+//! Binary messages are bytes: what is typed one way, what the program writes the other. Text messages are JSON:
+//! `{"resize":{"columns":120,"rows":40}}` to the host, `{"exit_code":0}` from it, at the end. A browser, which cannot send
+//! headers with a WebSocket, sends `{"api_key":"..."}` first.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::response::Response;
+use futures_util::StreamExt;
+use gpurent_core::id::RentalId;
+use gpurent_core::inside::{Program, Session, TerminalSize};
+use gpurent_core::invalid::Invalid;
+use gpurent_core::rentals::Rentals;
+use serde::Deserialize;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::Refusals;
+use crate::audit::{self, Audit};
+use crate::auth::{Caller, Entrance, Pass};
+use crate::listeners::Listeners;
+use crate::problem::Problem;
+
+/// A client that takes longer to read one message is cut off.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a silent client is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// The largest message that is taken: what is typed or pasted at once.
+const MOST_TYPED: usize = 64 * 1024;
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TerminalQuery {
+    /// Of the terminal: 80 by default.
+    #[param(minimum = 1, maximum = 1000)]
+    columns: Option<u16>,
+    /// Of the terminal: 24 by default.
+    #[param(minimum = 1, maximum = 1000)]
+    rows: Option<u16>,
+    /// A program and its arguments as a JSON array, instead of the shell.
+    command: Option<String>,
+}
+
+impl TerminalQuery {
+    fn program(&self) -> Result<Program, Invalid> {
+        let default = TerminalSize::default();
+        let size = TerminalSize::new(self.columns.unwrap_or(default.columns()), self.rows.unwrap_or(default.rows()))?;
+        match &self.command {
+            None => Ok(Program::shell(size)),
+            Some(command) => {
+                let words = serde_json::from_str(command);
+                Program::new(words.map_err(|_| Invalid::new("command", "must be a JSON array of texts"))?, Some(size))
+            }
+        }
+    }
+}
+
+/// Opens a terminal
+#[utoipa::path(
+    get, path = "/v1/rentals/{id}/terminal", tag = "rentals", params(("id" = String, Path), TerminalQuery),
+    responses((status = 101, description = "A WebSocket"), Refusals)
+)]
+pub(super) async fn terminal(
+    State(rentals): State<Rentals>,
+    State(listeners): State<Listeners>,
+    State(audit): State<Option<Audit>>,
+    Extension(entrance): Extension<Entrance>,
+    Path(id): Path<String>,
+    connection: Option<Extension<ConnectInfo<std::net::SocketAddr>>>,
+    query: Result<Query<TerminalQuery>, QueryRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|_| Invalid::new("query", "takes columns, rows and command"))?;
+    let program = query.program()?;
+    let id = id.parse::<RentalId>().map_err(|_| Problem::not_found())?;
+    // Who is known already hears at once what is wrong.
+    if let Entrance::Open(caller, _) = &entrance {
+        super::find(&rentals, caller, &id.to_string()).await?;
+    }
+    let upgrade = upgrade.map_err(|_| Problem::socket_wanted())?;
+    let address = connection.map(|Extension(ConnectInfo(address))| address.ip().to_canonical());
+    let asked =
+        Asked { rentals, listeners, audit, address, id, program, noted: matches!(entrance, Entrance::Open(..)) };
+    Ok(upgrade.max_message_size(MOST_TYPED).on_upgrade(move |mut socket| async move {
+        let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
+        let tracker = asked.listeners.tracker.clone();
+        tracker.track_future(asked.serve(socket, caller, pass)).await;
+    }))
+}
+
+struct Asked {
+    rentals: Rentals,
+    listeners: Listeners,
+    audit: Option<Audit>,
+    address: Option<IpAddr>,
+    id: RentalId,
+    program: Program,
+    /// Whether it was written down with the request.
+    noted: bool,
+}
+
+impl Asked {
+    async fn serve(self, mut socket: WebSocket, caller: Caller, pass: Pass) {
+        let result = self.begin(&caller).await;
+        if let Some(audit) = self.audit.as_ref().filter(|_| !self.noted) {
+            let action = format!("GET /v1/rentals/{}/terminal", self.id);
+            let status = if result.is_ok() { 101 } else { 404 };
+            audit.note(audit::entry(&caller, self.address, action, status));
+        }
+        let (code, reason) = match result {
+            Ok((session, _place)) => talk(&mut socket, session, pass, self.listeners.stopping.clone()).await,
+            Err(problem) => (close_code::POLICY, problem.sentence()),
+        };
+        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        // A farewell that does not arrive changes nothing.
+        drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+    }
+
+    async fn begin(&self, caller: &Caller) -> Result<(Session, crate::listeners::Place), Problem> {
+        let place = self.listeners.enter(caller)?;
+        let rental = super::find(&self.rentals, caller, &self.id.to_string()).await?;
+        Ok((self.rentals.run_inside(&rental, &self.program).await?, place))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Control {
+    resize: Resize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resize {
+    columns: u16,
+    rows: u16,
+}
+
+/// Carries bytes both ways until one side ends; tells how to say goodbye.
+async fn talk(socket: &mut WebSocket, session: Session, pass: Pass, stopping: CancellationToken) -> (u16, String) {
+    let Session { mut input, mut output, exit } = session;
+    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+    let message = loop {
+        let message = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return (close_code::AWAY, "the host shuts down".to_owned()),
+            heard = socket.recv() => {
+                let typed = match heard {
+                    Some(Ok(Message::Binary(bytes))) => input.write(&bytes).await,
+                    Some(Ok(Message::Text(text))) => match serde_json::from_str::<Control>(&text)
+                        .ok()
+                        .and_then(|control| TerminalSize::new(control.resize.columns, control.resize.rows).ok())
+                    {
+                        Some(size) => input.resize(size).await,
+                        None => return (close_code::INVALID, "text messages are {\"resize\":{...}}".to_owned()),
+                    },
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return (close_code::NORMAL, String::new()),
+                };
+                // A program that has ended reads nothing; its output ends in a moment, and tells.
+                if let Err(error) = typed {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "not typed");
+                }
+                continue;
+            }
+            written = output.next() => match written {
+                Some(Ok(bytes)) => Message::Binary(bytes.into()),
+                Some(Err(error)) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a terminal broke");
+                    return (close_code::ERROR, "the terminal broke".to_owned());
+                }
+                None => break Message::Text(json!({"exit_code": exit.await}).to_string().into()),
+            },
+            _ = ping.tick() => {
+                if !pass.is_valid().await {
+                    return (close_code::POLICY, "no longer allowed".to_owned());
+                }
+                Message::Ping(Vec::new().into())
+            }
+        };
+        match tokio::time::timeout(PATIENCE, socket.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return (close_code::POLICY, "too slow".to_owned()),
+        }
+    };
+    // The last word; whoever does not hear it sees the close.
+    drop(tokio::time::timeout(PATIENCE, socket.send(message)).await);
+    (close_code::NORMAL, "the program has ended".to_owned())
+}

@@ -1,0 +1,99 @@
+//! Writes down who did what: everything that may change something, and whoever was told a secret.
+//!
+//! Entries are written behind the answers, in batches. When more come than can be written, the host's log has
+//! those that the database has not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+use gpurent_core::audit::{AuditEntry, AuditLog, MOST_ENTRIES};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{Caller, address};
+
+/// How many entries wait to be written.
+const WAITING: usize = 1024;
+/// How many are written at once.
+const BATCH: usize = 100;
+/// How often it is tried, and the pause in between.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Where entries go.
+#[derive(Clone)]
+pub(crate) struct Audit {
+    entries: mpsc::Sender<AuditEntry>,
+    pub(crate) log: Arc<dyn AuditLog>,
+}
+
+impl Audit {
+    /// Begins to write to `log`; ends when the last copy of this is gone.
+    pub(crate) fn begin(log: Arc<dyn AuditLog>, tasks: &TaskTracker) -> Self {
+        let (entries, waiting) = mpsc::channel(WAITING);
+        tasks.spawn(write(Arc::clone(&log), waiting));
+        Self { entries, log }
+    }
+
+    pub(crate) fn note(&self, entry: AuditEntry) {
+        if let Err(full) = self.entries.try_send(entry) {
+            log_instead(&full.into_inner());
+        }
+    }
+}
+
+async fn write(log: Arc<dyn AuditLog>, mut waiting: mpsc::Receiver<AuditEntry>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        let mut tries = 0;
+        while let Err(error) = log.append(&batch, MOST_ENTRIES).await {
+            tries += 1;
+            if tries == TRIES {
+                tracing::error!(error = &error as &dyn std::error::Error, "who did what is in this log only");
+                batch.iter().for_each(log_instead);
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        batch.clear();
+    }
+}
+
+fn log_instead(entry: &AuditEntry) {
+    let key = entry.key.as_ref().map(ToString::to_string);
+    let (who, role, what, status) = (&entry.renter, entry.role.as_str(), &entry.action, entry.status);
+    tracing::warn!(target: "gpurent::audit", %who, role, key, address = ?entry.address, what, status);
+}
+
+/// Notes what a caller did.
+pub(crate) async fn note(State(audit): State<Option<Audit>>, request: Request, next: Next) -> Response {
+    let Some(audit) = audit else { return next.run(request).await };
+    let Some(caller) = request.extensions().get::<Caller>().cloned() else { return next.run(request).await };
+    let path = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri(), |OriginalUri(uri)| uri).path();
+    if !is_worth_it(request.method(), path) {
+        return next.run(request).await;
+    }
+    // Without the query, and not more than fits on a line.
+    let path: String = path.chars().take(256).collect();
+    let action = format!("{} {path}", request.method());
+    let (parts, body) = request.into_parts();
+    let address = address(&parts);
+    let response = next.run(Request::from_parts(parts, body)).await;
+    audit.note(entry(&caller, address, action, response.status().as_u16()));
+    response
+}
+
+pub(crate) fn entry(caller: &Caller, address: Option<std::net::IpAddr>, action: String, status: u16) -> AuditEntry {
+    let (renter, role, key) = (caller.renter.clone(), caller.role, caller.key.clone());
+    AuditEntry { at: Timestamp::now(), renter, role, key, address, action, status }
+}
+
+fn is_worth_it(method: &Method, path: &str) -> bool {
+    let tells_a_secret = path.ends_with("/access") || path.ends_with("/terminal");
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || tells_a_secret
+}

@@ -1,0 +1,154 @@
+//! Who may call: an [`Authenticator`] says. By default API keys do, and without any, nobody but this
+//! machine.
+
+mod api_keys;
+mod late;
+mod origin;
+
+pub use api_keys::{ApiKey, ApiKeys};
+pub(crate) use late::{Entrance, authenticate_socket};
+pub(crate) use origin::address;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use gpurent_core::api_key::Role;
+use gpurent_core::id::{ApiKeyId, RenterId};
+use gpurent_core::rental::Rental;
+use gpurent_core::store::StoreError;
+use tokio::sync::Semaphore;
+
+use crate::problem::Problem;
+use crate::rate::Rates;
+
+/// Who calls, and what they may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Caller {
+    /// Under whom their rentals are recorded.
+    pub renter: RenterId,
+    /// What they may do.
+    pub role: Role,
+    /// The key that they have shown, for the books.
+    pub key: Option<ApiKeyId>,
+}
+
+impl Caller {
+    /// Somebody in a role.
+    #[must_use]
+    pub fn new(renter: RenterId, role: Role) -> Self {
+        Self { renter, role, key: None }
+    }
+
+    /// Whether they may see and change this rental.
+    pub(crate) fn may_see(&self, rental: &Rental) -> bool {
+        self.role != Role::Renter || rental.spec().renter == self.renter
+    }
+
+    /// Whether they may act for this renter.
+    pub(crate) fn may_act_for(&self, renter: &RenterId) -> bool {
+        self.role != Role::Renter || self.renter == *renter
+    }
+
+    /// Whether they may see and change what belongs to the machine.
+    pub(crate) fn runs_the_machine(&self) -> bool {
+        self.role == Role::Operator
+    }
+
+    /// Whose rentals they see; `None` means everybody's.
+    pub(crate) fn scope(&self) -> Option<RenterId> {
+        (self.role == Role::Renter).then(|| self.renter.clone())
+    }
+}
+
+/// Why somebody was not let in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Denied {
+    /// They did not prove who they are.
+    #[error("no valid proof of who calls")]
+    Unauthenticated,
+    /// They may not call from where they are, whoever they are.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// It cannot be found out now.
+    #[error("who calls cannot be found out now")]
+    Unavailable(#[source] StoreError),
+}
+
+/// Tells who calls. An embedder plugs its own login in here; see the example `embed`.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// Who sent a request with this head. Asked once for each request, and for those who listen again and
+    /// again while they do. Never log what it holds.
+    async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied>;
+
+    /// Whether callers have to prove anything: where they need not, [`Server`](crate::Server) listens on
+    /// loopback only.
+    async fn is_guarded(&self) -> bool {
+        true
+    }
+}
+
+/// Where requests are let in.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) rates: Option<Rates>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub(crate) fn new(authenticator: Arc<dyn Authenticator>) -> Self {
+        Self { authenticator, rates: None, waiting: late::waiting_room() }
+    }
+
+    /// The answer to somebody who is not let in.
+    fn refuse(&self, denied: Denied, request: &Parts) -> Response {
+        if let (Denied::Unauthenticated, Some(rates)) = (&denied, &self.rates)
+            && let Err(problem) = rates.stranger(request)
+        {
+            return problem.into_response();
+        }
+        Problem::from(denied).into_response()
+    }
+}
+
+/// Lets a request pass with its caller, or refuses it.
+pub(crate) async fn authenticate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match gate.authenticator.authenticate(&parts).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(denied) => gate.refuse(denied, &parts),
+    }
+}
+
+/// What a listener was let in by, to be shown again while it listens: a key may be revoked meanwhile.
+#[derive(Clone)]
+pub(crate) struct Pass {
+    authenticator: Arc<dyn Authenticator>,
+    caller: Caller,
+    request: Arc<Parts>,
+}
+
+impl Pass {
+    /// Whether it would be let in now, as the same caller. Where that cannot be found out, it stays.
+    pub(crate) async fn is_valid(&self) -> bool {
+        match self.authenticator.authenticate(&self.request).await {
+            Ok(caller) => caller == self.caller,
+            Err(Denied::Unavailable(_)) => true,
+            Err(_) => false,
+        }
+    }
+}
+
+/// The address that is used where none is named.
+pub(crate) const DEFAULT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -1,0 +1,483 @@
+//! The `cloud` protocol: `/api/gpu/...`, instances from templates that are stopped and started.
+//!
+//! Instances have no fixed end; a stopped one keeps its data in its workspace, where the host has a place for those,
+//! and costs nothing. What is refused is `{"error": ...}`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use gpurent_core::access::{Credential, CredentialRequest};
+use gpurent_core::gpu::{GpuModel, GpuRequest};
+use gpurent_core::id::RentalId;
+use gpurent_core::invalid::Invalid;
+use gpurent_core::lifecycle::State as RentalState;
+use gpurent_core::money::{MicroUnits, Quote, RateCard};
+use gpurent_core::placement::NoPlace;
+use gpurent_core::port::{ContainerPort, PublishedPort};
+use gpurent_core::rental::Rental;
+use gpurent_core::rentals::{RentError, Rentals, ResumeError, SuspendError};
+use gpurent_core::spec::{ImageRef, Labels, MountPath, RentalRequest, RentalSpec, Term, Workspace, WorkspaceFolder};
+use gpurent_core::store::{Filter, StoreError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::services::speaks_http;
+use super::waiting::{WAIT, until};
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::surfaces::Surfaces;
+use crate::words;
+
+/// Marks rentals of this protocol, by the template that they were made of.
+const TEMPLATE: &str = "cloud.template";
+/// How many gigabytes were asked for.
+const STORAGE: &str = "cloud.storage_gb";
+/// How an instance is to be entered besides SSH.
+const ACCESS: &str = "cloud.access";
+
+/// An image that renters choose by a short name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// The short name.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// The image.
+    pub docker_image: ImageRef,
+    /// Ports of the container that are published, by what answers there: `jupyter` is told as `access.jupyter`.
+    #[serde(default)]
+    pub default_ports: BTreeMap<String, ContainerPort>,
+    /// For people.
+    #[serde(default)]
+    pub category: String,
+}
+
+impl Template {
+    /// The usual ones, as far as their images are published by their makers.
+    #[must_use]
+    pub fn usual() -> Vec<Self> {
+        let template = |id: &str, name: &str, description: &str, image: &str, ports: &[(&str, u16)], category: &str| {
+            let port = |(name, port): &(&str, u16)| Some(((*name).to_owned(), ContainerPort::try_from(*port).ok()?));
+            Some(Self {
+                id: id.to_owned(),
+                name: name.to_owned(),
+                description: description.to_owned(),
+                docker_image: image.parse().ok()?,
+                default_ports: ports.iter().filter_map(port).collect(),
+                category: category.to_owned(),
+            })
+        };
+        let jupyter = &[("jupyter", 8888)];
+        let training = "ML Training";
+        [
+            template(
+                "pytorch",
+                "PyTorch",
+                "PyTorch, Jupyter",
+                "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-devel",
+                jupyter,
+                training,
+            ),
+            template(
+                "tensorflow",
+                "TensorFlow",
+                "TensorFlow, Jupyter",
+                "tensorflow/tensorflow:latest-gpu",
+                jupyter,
+                training,
+            ),
+            template("vllm", "vLLM", "vLLM server", "vllm/vllm-openai:latest", &[("api", 8000)], "LLM Inference"),
+            template(
+                "base-cuda",
+                "Base CUDA",
+                "CUDA toolkit",
+                "nvidia/cuda:12.4.1-devel-ubuntu22.04",
+                &[],
+                "Custom Development",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// What the `cloud` protocol offers.
+#[derive(Clone, Debug)]
+pub struct Cloud {
+    templates: Vec<Template>,
+    prices: Option<RateCard>,
+    workspaces: bool,
+    term: Term,
+}
+
+impl Cloud {
+    /// Offers these templates.
+    ///
+    /// # Errors
+    /// Refuses two of one name, and more than a thousand.
+    pub fn new(templates: Vec<Template>) -> Result<Self, Invalid> {
+        let names: std::collections::BTreeSet<_> = templates.iter().map(|template| &template.id).collect();
+        if names.len() != templates.len() || templates.len() > 1000 {
+            return Err(Invalid::new("templates", "must be at most 1000, each of its own id"));
+        }
+        Ok(Self { templates, prices: None, workspaces: false, term: Term::OpenEnded })
+    }
+
+    /// Tells these prices with what is available; the same that the host charges.
+    #[must_use]
+    pub fn with_prices(self, prices: RateCard) -> Self {
+        Self { prices: Some(prices), ..self }
+    }
+
+    /// Gives every instance its renter's workspace, at `/workspace`: the host has a place for those.
+    #[must_use]
+    pub fn with_workspaces(self) -> Self {
+        Self { workspaces: true, ..self }
+    }
+
+    /// How long an instance may last; without an end by default.
+    #[must_use]
+    pub fn lasting(self, term: Term) -> Self {
+        Self { term, ..self }
+    }
+}
+
+pub(crate) fn router() -> Router<Surfaces> {
+    Router::new()
+        .route("/api/gpu/instances", post(create).get(list))
+        .route("/api/gpu/instances/{id}", get(show).delete(destroy))
+        .route("/api/gpu/instances/{id}/stop", post(stop))
+        .route("/api/gpu/instances/{id}/start", post(start))
+        .route("/api/gpu/templates", get(templates))
+        .route("/api/gpu/availability", get(availability))
+}
+
+/// What is refused.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({"error": self.1}))).into_response()
+    }
+}
+
+impl From<Invalid> for Refused {
+    fn from(invalid: Invalid) -> Self {
+        Self(StatusCode::UNPROCESSABLE_ENTITY, invalid.to_string())
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(error = &error as &dyn std::error::Error, "instance request refused");
+        Self(StatusCode::SERVICE_UNAVAILABLE, "the host's database does not answer; try again".to_owned())
+    }
+}
+
+impl From<NoPlace> for Refused {
+    fn from(no_place: NoPlace) -> Self {
+        let status = match &no_place {
+            NoPlace::NoGpuFree(_) | NoPlace::NoPort(_) => StatusCode::CONFLICT,
+            NoPlace::DiskFull => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self(status, no_place.to_string())
+    }
+}
+
+impl From<RentError> for Refused {
+    fn from(error: RentError) -> Self {
+        match error {
+            RentError::NoPlace(no_place) => no_place.into(),
+            RentError::Store(error) => error.into(),
+            other => Self(StatusCode::SERVICE_UNAVAILABLE, other.to_string()),
+        }
+    }
+}
+
+impl From<SuspendError> for Refused {
+    fn from(error: SuspendError) -> Self {
+        match error {
+            SuspendError::Store(error) => error.into(),
+            over => Self(StatusCode::CONFLICT, over.to_string()),
+        }
+    }
+}
+
+impl From<ResumeError> for Refused {
+    fn from(error: ResumeError) -> Self {
+        match error {
+            ResumeError::NoPlace(no_place) => no_place.into(),
+            ResumeError::Store(error) => error.into(),
+            other => Self(StatusCode::CONFLICT, other.to_string()),
+        }
+    }
+}
+
+fn not_found() -> Refused {
+    Refused(StatusCode::NOT_FOUND, "there is no such instance".to_owned())
+}
+
+/// The answer when the host has more requests than it takes at once.
+pub(crate) fn busy() -> Response {
+    Refused(StatusCode::SERVICE_UNAVAILABLE, "the host is busy; try again".to_owned()).into_response()
+}
+
+#[derive(Deserialize)]
+struct CreateBody {
+    template: String,
+    gpu: String,
+    /// Gigabytes.
+    #[serde(default)]
+    storage: Option<u32>,
+    #[serde(default = "ssh_alone")]
+    access: Vec<String>,
+}
+
+fn ssh_alone() -> Vec<String> {
+    vec!["ssh".to_owned()]
+}
+
+impl Cloud {
+    fn request(&self, caller: Caller, body: CreateBody) -> Result<RentalRequest, Invalid> {
+        let template = self.templates.iter().find(|template| template.id == body.template);
+        let template = template.ok_or_else(|| Invalid::new("template", "is none of those that are offered"))?;
+        let gpu = GpuRequest::one(body.gpu.parse::<gpurent_core::gpu::GpuSelector>()?);
+        let known = |way: &String| way == "ssh" || template.default_ports.contains_key(way);
+        if let Some(unknown) = body.access.iter().find(|way| !known(way)) {
+            let reason = format!("{} is not offered by this template", unknown.chars().take(32).collect::<String>());
+            return Err(Invalid::new("access", reason));
+        }
+        let mut spec = RentalSpec::new(caller.renter, gpu, template.docker_image.clone(), self.term);
+        let ports = template.default_ports.values().map(|port| PublishedPort { container: *port, host: None });
+        spec.ports = ports.collect::<Vec<_>>().try_into()?;
+        if self.workspaces {
+            let folder = WorkspaceFolder::of(&spec.renter);
+            spec.workspace = Some(Workspace { folder, mount: MountPath::default() });
+        }
+        let mut labels = BTreeMap::from([(TEMPLATE.to_owned(), template.id.clone())]);
+        labels.insert(ACCESS.to_owned(), body.access.join(","));
+        labels.extend(body.storage.map(|gigabytes| (STORAGE.to_owned(), gigabytes.to_string())));
+        spec.labels = Labels::try_from(labels)?;
+        Ok(RentalRequest::new(spec, CredentialRequest::Generate))
+    }
+}
+
+/// `inst_` and the rental's id: a name that needs no table.
+fn name_of(id: RentalId) -> String {
+    format!("inst_{}", id.as_uuid().simple())
+}
+
+async fn find(rentals: &Rentals, caller: &Caller, name: &str) -> Result<Rental, Refused> {
+    let id = name.strip_prefix("inst_").and_then(|id| id.parse::<RentalId>().ok()).ok_or_else(not_found)?;
+    let is_ours = |rental: &Rental| rental.spec().labels.get(TEMPLATE).is_some() && caller.may_see(rental);
+    rentals.get(id).await?.filter(is_ours).ok_or_else(not_found)
+}
+
+type Offer = State<Option<Arc<Cloud>>>;
+
+fn offered(State(cloud): Offer) -> Result<Arc<Cloud>, Refused> {
+    cloud.ok_or_else(not_found)
+}
+
+async fn create(
+    State(rentals): State<Rentals>,
+    cloud: Offer,
+    Extension(caller): Extension<Caller>,
+    JsonBody(body): JsonBody<CreateBody>,
+) -> Result<Response, Refused> {
+    let deadline = Instant::now() + WAIT;
+    let body = body.map_err(|malformed| Refused(StatusCode::UNPROCESSABLE_ENTITY, malformed.sentence()))?;
+    let request = offered(cloud)?.request(caller, body)?;
+    let updates = rentals.subscribe();
+    let claimed = rentals.rent(request).await?;
+    let rental = until(&rentals, claimed.rental().clone(), updates, deadline, is_up_or_over).await;
+    if let Some(reason) = rental.state().end_reason() {
+        return Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, reason.describe()));
+    }
+    told(StatusCode::CREATED, &rentals, &rental).await
+}
+
+fn is_up_or_over(rental: &Rental) -> bool {
+    let state = rental.state();
+    matches!(state, RentalState::Ready | RentalState::Suspended { .. }) || state.end_reason().is_some()
+}
+
+async fn list(State(rentals): State<Rentals>, Extension(caller): Extension<Caller>) -> Result<Response, Refused> {
+    let filter = Filter { renter: caller.scope(), ..Filter::default() };
+    let mut instances = Vec::new();
+    // The newest: the protocol knows no pages.
+    for rental in rentals.list(&filter, None, 200).await? {
+        if rental.spec().labels.get(TEMPLATE).is_some() {
+            instances.push(view(&rentals, &rental, false).await?);
+        }
+    }
+    Ok(Json(json!({"instances": instances})).into_response())
+}
+
+async fn show(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Response, Refused> {
+    let rental = find(&rentals, &caller, &name).await?;
+    told(StatusCode::OK, &rentals, &rental).await
+}
+
+async fn destroy(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Response, Refused> {
+    let deadline = Instant::now() + WAIT;
+    let id = find(&rentals, &caller, &name).await?.id();
+    let updates = rentals.subscribe();
+    let rental = rentals.cancel(id).await?.ok_or_else(not_found)?;
+    let rental = until(&rentals, rental, updates, deadline, |rental| !rental.is_live()).await;
+    let status = if rental.is_live() { StatusCode::ACCEPTED } else { StatusCode::OK };
+    told(status, &rentals, &rental).await
+}
+
+async fn stop(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Response, Refused> {
+    let deadline = Instant::now() + WAIT;
+    let id = find(&rentals, &caller, &name).await?.id();
+    let updates = rentals.subscribe();
+    let rental = rentals.suspend(id).await?.ok_or_else(not_found)?;
+    let is_down = |rental: &Rental| matches!(rental.state(), RentalState::Suspended { .. }) || !rental.is_live();
+    let rental = until(&rentals, rental, updates, deadline, is_down).await;
+    let status = if is_down(&rental) { StatusCode::OK } else { StatusCode::ACCEPTED };
+    told(status, &rentals, &rental).await
+}
+
+async fn start(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Response, Refused> {
+    let deadline = Instant::now() + WAIT;
+    let id = find(&rentals, &caller, &name).await?.id();
+    let updates = rentals.subscribe();
+    let rental = rentals.resume(id).await?.ok_or_else(not_found)?;
+    let rental = until(&rentals, rental, updates, deadline, is_up_or_over).await;
+    if let Some(cause) = rental.state().suspend_cause() {
+        let gpurent_core::lifecycle::SuspendCause::Failed(failure) = cause else {
+            return Err(Refused(StatusCode::CONFLICT, "it was stopped again".to_owned()));
+        };
+        return Err(Refused(StatusCode::CONFLICT, failure.detail.clone()));
+    }
+    let status = if matches!(rental.state(), RentalState::Ready) { StatusCode::OK } else { StatusCode::ACCEPTED };
+    told(status, &rentals, &rental).await
+}
+
+async fn told(status: StatusCode, rentals: &Rentals, rental: &Rental) -> Result<Response, Refused> {
+    let body = view(rentals, rental, true).await?;
+    Ok((status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response())
+}
+
+/// An instance; with its password only where one was asked for alone.
+async fn view(rentals: &Rentals, rental: &Rental, with_secrets: bool) -> Result<Value, Refused> {
+    let spec = rental.spec();
+    let is_up = matches!(rental.state(), RentalState::Ready);
+    let access = if with_secrets && is_up {
+        rentals.access(rental).await.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "access cannot be told");
+            Refused(StatusCode::SERVICE_UNAVAILABLE, "the access cannot be told now".to_owned())
+        })?
+    } else {
+        None
+    };
+    let password = match access.as_ref().and_then(|access| access.credential.as_ref()) {
+        Some(Credential::Password(password)) => Some(password.expose()),
+        _ => None,
+    };
+    let ssh = rental.ssh_port().filter(|_| is_up);
+    let host = rentals.public_host();
+    let ways = spec.labels.get(ACCESS).unwrap_or_default();
+    let mut jupyter = None;
+    if is_up && ways.split(',').any(|way| way == "jupyter") {
+        let port = ContainerPort::try_from(8888).ok().and_then(|port| rental.host_port(port));
+        if let Some(port) = port
+            && speaks_http(port).await
+        {
+            jupyter = Some(format!("http://{host}:{port}"));
+        }
+    }
+    let created = rental.created_at();
+    Ok(json!({
+        "id": name_of(rental.id()),
+        "status": words::cloud(rental.state()),
+        "template": spec.labels.get(TEMPLATE),
+        "gpu": rental.gpus().first().map(|gpu| short_name(&gpu.model)),
+        "storage": spec.labels.get(STORAGE).and_then(|gigabytes| gigabytes.parse::<u32>().ok()),
+        "access": {
+            "ssh": ssh.map(|port| format!("ssh {}@{host} -p {port}", spec.login.as_str())),
+            "jupyter": jupyter,
+            "password": password,
+        },
+        "created_at": created,
+        "stopped_at": match rental.state() {
+            RentalState::Suspended { since, .. } => Some(since.wall),
+            _ => None,
+        },
+        "terminated_at": match rental.state() {
+            RentalState::Ended { at, .. } => Some(*at),
+            _ => None,
+        },
+        "billing": rental.quote().map(billing),
+    }))
+}
+
+fn billing(quote: &Quote) -> Value {
+    json!({"rate": in_units(quote.rate.per_hour()), "unit": "hour", "currency": quote.currency})
+}
+
+/// A number as the protocol has it; all sums are made elsewhere, and not of these.
+fn in_units(amount: MicroUnits) -> f64 {
+    amount.get() as f64 / 1_000_000.0
+}
+
+/// Without the maker's words: "RTX 5090".
+fn short_name(model: &GpuModel) -> String {
+    let text = model.to_string();
+    let short = text.trim_start_matches("NVIDIA ").trim_start_matches("GeForce ");
+    short.to_owned()
+}
+
+async fn templates(cloud: Offer) -> Result<Response, Refused> {
+    Ok(Json(json!({"templates": offered(cloud)?.templates})).into_response())
+}
+
+async fn availability(State(rentals): State<Rentals>, cloud: Offer) -> Result<Response, Refused> {
+    let cloud = offered(cloud)?;
+    let held = rentals.held().await?;
+    let mut kinds: BTreeMap<String, (u32, u32, Option<Quote>)> = BTreeMap::new();
+    for gpu in rentals.gpus() {
+        let price = cloud.prices.as_ref().and_then(|prices| prices.quote(&gpu.model));
+        let (total, free, _) = kinds.entry(short_name(&gpu.model)).or_insert((0, 0, price));
+        *total += 1;
+        *free += u32::from(!held.gpus.contains(&gpu.uuid));
+    }
+    let kinds: Vec<_> = kinds
+        .into_iter()
+        .map(|(gpu, (total, available, price))| {
+            json!({"gpu": gpu, "total": total, "available": available, "billing": price.as_ref().map(billing)})
+        })
+        .collect();
+    Ok(Json(json!({"gpus": kinds})).into_response())
+}

@@ -1,0 +1,249 @@
+//! The `dashboard` protocol: one container a user, with ports and a folder that stay theirs.
+//!
+//! | route | |
+//! |---|---|
+//! | `POST /api/containers`, `/api/containers/create` | make a user's container |
+//! | `POST /api/containers/{id}/start`, `/stop`, `/restart`, `/remove`, `/delete` | and what becomes of it |
+//! | `GET /api/containers/{id}/status`, `/stats`, `/ports` | how it is |
+//! | `GET /get_containers` | all of them |
+//! | `GET /get_system_stats`, `/get_resources` | how busy the machine is |
+//! | `GET /get_docker_images`, `/get_docker_image_details/{id}`, `DELETE /delete_docker_image/{id}` | what lies on it |
+//! | `POST /api/ports/deallocate` | give a user's ports back |
+//!
+//! What is refused is 400 with `{"success": false, "error": ...}`. Bodies are JSON whatever they are said to be. Only
+//! containers of this protocol are seen and touched, and by an id that stays the same through stops and starts.
+
+mod containers;
+mod machine;
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use gpurent_core::gpu::GpuSelector;
+use gpurent_core::invalid::Invalid;
+use gpurent_core::machine::{Images, MachineProbe};
+use gpurent_core::placement::NoPlace;
+use gpurent_core::port::ranges::RangeStore;
+use gpurent_core::port::{ContainerPort, PortRange};
+use gpurent_core::rentals::{RentError, ResumeError, SuspendError};
+use gpurent_core::spec::{ImageRef, Limits, MountPath, Term};
+use gpurent_core::store::StoreError;
+use serde_json::json;
+
+use crate::surfaces::Surfaces;
+
+/// A port of a user's range: what answers there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// As `port_map` names it: `code`, `ssh`, `jupyter`.
+    pub name: String,
+    /// How far from the range's first port.
+    pub offset: u16,
+    /// Where it answers in the container.
+    pub container: ContainerPort,
+}
+
+/// How many ports a user has.
+const RANGE: u16 = 10;
+
+/// What the `dashboard` protocol gives users.
+#[derive(Clone)]
+pub struct Dashboard {
+    ranges: Arc<dyn RangeStore>,
+    pool: PortRange,
+    images: Arc<dyn Images>,
+    machine: Arc<dyn MachineProbe>,
+    services: Vec<Service>,
+    image: Option<ImageRef>,
+    mount: Option<MountPath>,
+    gpu: GpuSelector,
+    limits: Limits,
+    term: Term,
+}
+
+impl Dashboard {
+    /// Users get ten ports each of `pool`, which the host has to
+    /// [set aside](gpurent_core::port::PortPools::set_aside), and containers with any GPU.
+    #[must_use]
+    pub fn new(
+        ranges: Arc<dyn RangeStore>,
+        pool: PortRange,
+        images: Arc<dyn Images>,
+        machine: Arc<dyn MachineProbe>,
+    ) -> Self {
+        let service = |name: &str, offset, container| {
+            let container = ContainerPort::try_from(container).ok()?;
+            Some(Service { name: name.to_owned(), offset, container })
+        };
+        // Where the protocol's description names no port inside, one that such programs usually have.
+        let usual = [
+            service("code", 0, 8080),
+            service("ssh", 1, 22),
+            service("spice", 2, 5900),
+            service("fm_ui", 3, 8081),
+            service("fm", 4, 8082),
+            service("jupyter", 8, 8888),
+        ];
+        Self {
+            ranges,
+            pool,
+            images,
+            machine,
+            services: usual.into_iter().flatten().collect(),
+            image: None,
+            mount: None,
+            gpu: GpuSelector::Any,
+            limits: Limits::default(),
+            term: Term::OpenEnded,
+        }
+    }
+
+    /// The image of those who ask for none.
+    #[must_use]
+    pub fn with_image(self, image: ImageRef) -> Self {
+        Self { image: Some(image), ..self }
+    }
+
+    /// Gives every user a folder that outlives their containers, which see it here: the host has a place for those.
+    #[must_use]
+    pub fn with_workspaces_at(self, mount: MountPath) -> Self {
+        Self { mount: Some(mount), ..self }
+    }
+
+    /// Other services than the usual ones.
+    ///
+    /// # Errors
+    /// Refuses a list without SSH (port 22), with one name, offset or port twice, or an offset above 9.
+    pub fn with_services(mut self, services: Vec<Service>) -> Result<Self, Invalid> {
+        let wrong = |reason| Err(Invalid::new("services", reason));
+        if !services.iter().any(|service| service.container == gpurent_core::port::SSH) {
+            return wrong("must have SSH, which is port 22");
+        }
+        if services.iter().any(|service| service.offset >= RANGE) {
+            return wrong("must have offsets 0 to 9");
+        }
+        for (n, one) in services.iter().enumerate() {
+            let same = |other: &Service| {
+                one.name == other.name || one.offset == other.offset || one.container == other.container
+            };
+            if services[n + 1..].iter().any(same) {
+                return wrong("must have each name, offset and port once");
+            }
+        }
+        self.services = services;
+        Ok(self)
+    }
+
+    /// Which GPUs users get; any by default.
+    #[must_use]
+    pub fn with_gpus(self, gpu: GpuSelector) -> Self {
+        Self { gpu, ..self }
+    }
+
+    /// How much of the machine a container gets whose user does not say.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// How long a container may last; without an end by default.
+    #[must_use]
+    pub fn lasting(self, term: Term) -> Self {
+        Self { term, ..self }
+    }
+}
+
+pub(crate) fn router() -> Router<Surfaces> {
+    Router::new()
+        .route("/api/containers", post(containers::create))
+        .route("/api/containers/create", post(containers::create))
+        .route("/api/containers/{id}/start", post(containers::start))
+        .route("/api/containers/{id}/stop", post(containers::stop))
+        .route("/api/containers/{id}/restart", post(containers::restart))
+        .route("/api/containers/{id}/remove", post(containers::remove))
+        .route("/api/containers/{id}/delete", post(containers::delete))
+        .route("/api/containers/{id}/status", get(containers::status))
+        .route("/api/containers/{id}/stats", get(containers::stats))
+        .route("/api/containers/{id}/ports", get(containers::ports))
+        .route("/get_containers", get(containers::list))
+        .route("/api/ports/deallocate", post(containers::deallocate))
+        .route("/get_system_stats", get(machine::load))
+        .route("/get_resources", get(machine::load))
+        .route("/get_docker_images", get(machine::images))
+        .route("/get_docker_image_details/{*id}", get(machine::image))
+        .route("/delete_docker_image/{*id}", delete(machine::remove_image))
+}
+
+/// What is refused.
+#[derive(Debug)]
+struct Refused(StatusCode, String);
+
+impl Refused {
+    fn new(error: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, error.into())
+    }
+
+    fn not_found() -> Self {
+        Self::new("there is no such container")
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({"success": false, "error": self.1}))).into_response()
+    }
+}
+
+impl From<Invalid> for Refused {
+    fn from(invalid: Invalid) -> Self {
+        Self::new(invalid.to_string())
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(error = &error as &dyn std::error::Error, "dashboard request refused");
+        Self::new("the host's database does not answer; try again")
+    }
+}
+
+impl From<RentError> for Refused {
+    fn from(error: RentError) -> Self {
+        match error {
+            RentError::Store(error) => error.into(),
+            RentError::NameTaken(_) => Self::new("the user has another container already"),
+            other => Self::new(other.to_string()),
+        }
+    }
+}
+
+impl From<SuspendError> for Refused {
+    fn from(error: SuspendError) -> Self {
+        match error {
+            SuspendError::Store(error) => error.into(),
+            over => Self::new(over.to_string()),
+        }
+    }
+}
+
+impl From<ResumeError> for Refused {
+    fn from(error: ResumeError) -> Self {
+        match error {
+            ResumeError::Store(error) => error.into(),
+            other => Self::new(other.to_string()),
+        }
+    }
+}
+
+/// Whether the same would go without a GPU.
+fn lacks_a_gpu(error: &RentError) -> bool {
+    matches!(error, RentError::NoPlace(NoPlace::UnknownGpu(_) | NoPlace::NoGpuFree(_)))
+}
+
+/// The answer when the host has more requests than it takes at once.
+pub(crate) fn busy() -> Response {
+    Refused::new("the host is busy; try again").into_response()
+}

@@ -1,0 +1,172 @@
+//! The `instances` protocol: `POST /start_instance` and `POST /terminate_instance`, with live updates on `GET /ws`.
+//!
+//! An instance has no fixed end: it lasts until it is terminated, or for as long as the operator lets it. What is
+//! refused is answered with 500 and a `detail`; only a body that cannot be read is 422.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use gpurent_core::access::CredentialRequest;
+use gpurent_core::gpu::GpuRequest;
+use gpurent_core::id::RentalId;
+use gpurent_core::invalid::Invalid;
+use gpurent_core::rental::Rental;
+use gpurent_core::rentals::Rentals;
+use gpurent_core::spec::{Limits, RentalRequest, RentalSpec, Term};
+use gpurent_core::store::StoreError;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::rent::unprocessable;
+use super::waiting::{WAIT, until};
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::surfaces::Surfaces;
+
+/// How instances are rented.
+#[derive(Clone, Copy, Debug)]
+pub struct Instances {
+    /// How long one may last; without an end by default.
+    pub term: Term,
+}
+
+impl Default for Instances {
+    fn default() -> Self {
+        Self { term: Term::OpenEnded }
+    }
+}
+
+pub(crate) fn router() -> Router<Surfaces> {
+    Router::new().route("/start_instance", post(start)).route("/terminate_instance", post(terminate))
+}
+
+#[derive(Deserialize)]
+struct StartBody {
+    image_name: String,
+    user_ssh_key: String,
+    gpu_uuid: String,
+    memory_limit_mb: u64,
+}
+
+#[derive(Deserialize)]
+struct TerminateBody {
+    container_id: String,
+}
+
+/// What is refused.
+struct Refused(String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"detail": self.0}))).into_response()
+    }
+}
+
+impl From<Invalid> for Refused {
+    fn from(invalid: Invalid) -> Self {
+        Self(invalid.to_string())
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(error = &error as &dyn std::error::Error, "instance request refused");
+        Self("the host's database does not answer; try again".to_owned())
+    }
+}
+
+/// The answer when the host has more requests than it takes at once.
+pub(crate) fn busy() -> Response {
+    Refused("the host is busy; try again".to_owned()).into_response()
+}
+
+async fn start(
+    State(rentals): State<Rentals>,
+    State(instances): State<Instances>,
+    Extension(caller): Extension<Caller>,
+    JsonBody(body): JsonBody<StartBody>,
+) -> Response {
+    let deadline = Instant::now() + WAIT;
+    match body {
+        Err(malformed) => unprocessable(malformed),
+        Ok(body) => match started(&rentals, instances, caller, body, deadline).await {
+            Ok(response) => response,
+            Err(refused) => refused.into_response(),
+        },
+    }
+}
+
+async fn started(
+    rentals: &Rentals,
+    instances: Instances,
+    caller: Caller,
+    body: StartBody,
+    deadline: Instant,
+) -> Result<Response, Refused> {
+    let named = |field: &'static str| move |error: Invalid| error.named(field);
+    let gpu = GpuRequest::one(body.gpu_uuid.parse().map_err(named("gpu_uuid"))?);
+    let image = body.image_name.parse().map_err(named("image_name"))?;
+    let mut spec = RentalSpec::new(caller.renter, gpu, image, instances.term);
+    let bytes = body.memory_limit_mb.saturating_mul(1024 * 1024);
+    spec.limits = Limits::default().with_memory_bytes(bytes).map_err(named("memory_limit_mb"))?;
+    let key = body.user_ssh_key.parse().map_err(named("user_ssh_key"))?;
+    let request = RentalRequest::new(spec, CredentialRequest::PublicKey(key));
+    let updates = rentals.subscribe();
+    let claimed = match tokio::time::timeout_at(deadline, rentals.rent(request)).await {
+        Ok(claimed) => claimed.map_err(|error| Refused(error.to_string()))?,
+        Err(_late) => return Err(Refused("the host's database does not answer in time; try again".to_owned())),
+    };
+    let is_settled = |rental: &Rental| rental.started_at().is_some() || rental.state().end_reason().is_some();
+    let rental = until(rentals, claimed.rental().clone(), updates, deadline, is_settled).await;
+    if let Some(reason) = rental.state().end_reason() {
+        return Err(Refused(reason.describe()));
+    }
+    // Without a container yet, the rental's own id stands for it, and is as good.
+    let id = rental.container().map_or_else(|| rental.id().to_string(), ToString::to_string);
+    let message =
+        if rental.started_at().is_some() { "Instance started successfully" } else { "Instance is being started" };
+    Ok(Json(json!({"message": message, "container_id": id})).into_response())
+}
+
+async fn terminate(
+    State(rentals): State<Rentals>,
+    Extension(caller): Extension<Caller>,
+    JsonBody(body): JsonBody<TerminateBody>,
+) -> Response {
+    let deadline = Instant::now() + WAIT;
+    match body {
+        Err(malformed) => unprocessable(malformed),
+        Ok(body) => match terminated(&rentals, &caller, &body.container_id, deadline).await {
+            Ok(()) => Json(json!({"message": "Instance terminated successfully"})).into_response(),
+            Err(refused) => refused.into_response(),
+        },
+    }
+}
+
+/// Said only once the container is confirmed gone.
+async fn terminated(rentals: &Rentals, caller: &Caller, id: &str, deadline: Instant) -> Result<(), Refused> {
+    let nobody = || Refused("there is no such instance".to_owned());
+    let rental = find(rentals, id).await?.filter(|rental| caller.may_see(rental)).ok_or_else(nobody)?;
+    let updates = rentals.subscribe();
+    let rental = rentals.cancel(rental.id()).await?.ok_or_else(nobody)?;
+    let rental = until(rentals, rental, updates, deadline, |rental| !rental.is_live()).await;
+    if rental.is_live() {
+        return Err(Refused("the instance is still being stopped; ask again".to_owned()));
+    }
+    Ok(())
+}
+
+/// The rental that a container's id, or the rental's own, stands for.
+pub(super) async fn find(rentals: &Rentals, id: &str) -> Result<Option<Rental>, StoreError> {
+    if let Ok(id) = id.parse::<RentalId>() {
+        return rentals.get(id).await;
+    }
+    match id.parse() {
+        Ok(container) => rentals.of_container(&container).await,
+        // What can be no id is nobody's.
+        Err(_) => Ok(None),
+    }
+}

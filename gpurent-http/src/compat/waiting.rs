@@ -1,0 +1,53 @@
+//! Waiting for a rental: these protocols answer once something has happened, not once it was asked for.
+
+use std::time::Duration;
+
+use gpurent_core::event::Event;
+use gpurent_core::feed::{Subscription, Update};
+use gpurent_core::id::RentalId;
+use gpurent_core::rental::Rental;
+use gpurent_core::rentals::Rentals;
+use tokio::time::Instant;
+
+/// How long an answer waits at most.
+pub(super) const WAIT: Duration = Duration::from_secs(25);
+
+/// The rental once `is_so`, or as it is when the time is over. `updates` has to be older than whatever was asked for.
+pub(super) async fn until(
+    rentals: &Rentals,
+    rental: Rental,
+    mut updates: Subscription,
+    deadline: Instant,
+    is_so: impl Fn(&Rental) -> bool,
+) -> Rental {
+    let id = rental.id();
+    let mut latest = rental;
+    let wait = async {
+        loop {
+            // A store that does not answer now may do so before the time is over.
+            if let Ok(Some(found)) = rentals.get(id).await {
+                latest = found;
+                if is_so(&latest) {
+                    return;
+                }
+            }
+            next_of(id, &mut updates).await;
+        }
+    };
+    // What it is by then is the answer.
+    drop(tokio::time::timeout_at(deadline, wait).await);
+    latest
+}
+
+/// Returns when something was told of the rental that may have changed it, or updates were missed.
+async fn next_of(id: RentalId, updates: &mut Subscription) {
+    loop {
+        match updates.next().await {
+            Ok(Update::Event(entry)) if entry.rental == id && !matches!(entry.recorded.event, Event::Claimed(_)) => {
+                return;
+            }
+            Ok(_) => {}
+            Err(_lagged) => return,
+        }
+    }
+}

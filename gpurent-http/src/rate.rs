@@ -1,0 +1,91 @@
+//! How often one key may call, and what is left of that: `RateLimit-Limit`, `-Remaining` and `-Reset` in every
+//! answer, as the IETF's draft "RateLimit header fields for HTTP" (03) has them.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, request::Parts};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::{StateInformationMiddleware, StateSnapshot};
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
+use gpurent_core::id::{ApiKeyId, RenterId};
+
+use crate::auth::{Caller, address};
+use crate::problem::Problem;
+
+/// Who calls too often, or not.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Client {
+    Key(ApiKeyId),
+    Renter(RenterId),
+    /// Who did not show who they are.
+    Stranger(Option<IpAddr>),
+}
+
+type Limiter = RateLimiter<Client, DefaultKeyedStateStore<Client>, DefaultClock, StateInformationMiddleware>;
+
+/// Counts calls.
+#[derive(Clone)]
+pub(crate) struct Rates {
+    limiter: Arc<Limiter>,
+    calls: Arc<AtomicU32>,
+}
+
+/// Clients who have not called for a while are forgotten after so many calls.
+const FORGET_EVERY: u32 = 4096;
+
+impl Rates {
+    pub(crate) fn new(a_second: NonZeroU32) -> Self {
+        let burst = a_second.saturating_mul(NonZeroU32::MIN.saturating_add(1));
+        let limiter = RateLimiter::keyed(Quota::per_second(a_second).allow_burst(burst));
+        Self { limiter: Arc::new(limiter.with_middleware()), calls: Arc::default() }
+    }
+
+    /// Counts a call.
+    fn count(&self, client: &Client) -> Result<StateSnapshot, Problem> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
+            self.limiter.retain_recent();
+        }
+        self.limiter.check_key(client).map_err(|early| {
+            let wait = early.wait_time_from(DefaultClock::default().now());
+            Problem::too_often(wait.as_secs() + 1)
+        })
+    }
+
+    /// Counts a call of somebody who did not show who they are: guessing is slow.
+    pub(crate) fn stranger(&self, request: &Parts) -> Result<(), Problem> {
+        self.count(&Client::Stranger(address(request))).map(|_| ())
+    }
+}
+
+/// Counts a known caller's request, and tells them what is left.
+pub(crate) async fn limit(State(rates): State<Option<Rates>>, request: Request, next: Next) -> Response {
+    let (Some(rates), Some(caller)) = (rates, request.extensions().get::<Caller>()) else {
+        return next.run(request).await;
+    };
+    let client = caller.key.clone().map_or_else(|| Client::Renter(caller.renter.clone()), Client::Key);
+    match rates.count(&client) {
+        Ok(left) => {
+            let mut response = next.run(request).await;
+            tell(&mut response, &left);
+            response
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn tell(response: &mut Response, left: &StateSnapshot) {
+    let quota = left.quota();
+    let (burst, remaining) = (quota.burst_size().get(), left.remaining_burst_capacity());
+    let until_full = quota.replenish_interval().saturating_mul(burst.saturating_sub(remaining));
+    let headers = response.headers_mut();
+    headers.insert("ratelimit-limit", HeaderValue::from(burst));
+    headers.insert("ratelimit-remaining", HeaderValue::from(remaining));
+    headers.insert("ratelimit-reset", HeaderValue::from(until_full.as_secs() + 1));
+}
