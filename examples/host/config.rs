@@ -13,6 +13,8 @@ use gpurent_core::port::PortRange;
 use gpurent_docker::{EngineAddress, TlsFiles};
 use jiff::SignedDuration;
 
+use crate::protocols::{Access, Protocols, Workspaces};
+
 /// The settings of `gpurent-host serve`.
 #[derive(Args)]
 pub struct Serve {
@@ -78,6 +80,21 @@ pub struct Serve {
     /// Where the sealing key, the book of deadlines and the SQLite file are kept.
     #[arg(long, env = "GPURENT_DATA_DIR", default_value = "/var/lib/gpurent")]
     pub data_dir: PathBuf,
+    /// Rent containers without a GPU too, to those who ask for none.
+    #[arg(long, env = "GPURENT_RENT_WITHOUT_GPU")]
+    pub rent_without_gpu: bool,
+    /// Price of a container without a GPU an hour; with prices and without this one, there are none.
+    #[arg(long, env = "GPURENT_RATE_WITHOUT_GPU", value_parser = price)]
+    pub rate_without_gpu: Option<HourlyRate>,
+    /// Who may call, and how much.
+    #[command(flatten)]
+    pub access: Access,
+    /// Folders that outlive containers.
+    #[command(flatten)]
+    pub workspaces: Workspaces,
+    /// The protocols of existing platforms.
+    #[command(flatten)]
+    pub protocols: Protocols,
     /// Sealing key of 64 hexadecimal digits, instead of the one kept in the data directory.
     #[arg(long, env = "GPURENT_SEAL_KEY", hide_env_values = true)]
     pub seal_key: Option<String>,
@@ -156,16 +173,22 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let refused = || Invalid::new("rate", "must be MODEL=PRICE, such as 'RTX 5090=1.49'");
-        let (model, price) = text.rsplit_once('=').ok_or_else(refused)?;
-        let (whole, part) = price.trim().split_once('.').unwrap_or((price.trim(), ""));
-        if part.len() > 6 || !part.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(refused());
-        }
-        let whole: i64 = whole.parse().map_err(|_| refused())?;
-        let part: i64 = format!("{part:0<6}").parse().map_err(|_| refused())?;
-        let micros = whole.checked_mul(1_000_000).and_then(|micros| micros.checked_add(part)).ok_or_else(refused)?;
-        Ok(Self { model: model.trim().parse()?, rate: HourlyRate::new(MicroUnits::new(micros))? })
+        let (model, rate) = text.rsplit_once('=').ok_or_else(refused)?;
+        Ok(Self { model: model.trim().parse()?, rate: price(rate)? })
     }
+}
+
+/// A price an hour, read without a float.
+fn price(text: &str) -> Result<HourlyRate, Invalid> {
+    let refused = || Invalid::new("rate", "must be a price of at most six decimals, such as 1.49");
+    let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+    if part.len() > 6 || !part.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(refused());
+    }
+    let whole: i64 = whole.parse().map_err(|_| refused())?;
+    let part: i64 = format!("{part:0<6}").parse().map_err(|_| refused())?;
+    let micros = whole.checked_mul(1_000_000).and_then(|micros| micros.checked_add(part)).ok_or_else(refused)?;
+    HourlyRate::new(MicroUnits::new(micros))
 }
 
 #[cfg(test)]

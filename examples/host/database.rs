@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpurent_core::api_key::KeyStore;
+use gpurent_core::audit::AuditLog;
 use gpurent_core::memory::MemoryStore;
+use gpurent_core::port::ranges::RangeStore;
 use gpurent_core::store::{Store, StoreError};
 use gpurent_store::{PostgresStore, SqliteStore};
 
@@ -20,12 +22,21 @@ pub struct Database {
     pub store: Arc<dyn Store>,
     /// API keys.
     pub keys: Arc<dyn KeyStore>,
+    /// Ports that are renters' own.
+    pub ranges: Arc<dyn RangeStore>,
+    /// Who did what.
+    pub audit: Arc<dyn AuditLog>,
 }
 
 impl Database {
-    fn of<S: Store + KeyStore>(store: S) -> Self {
+    fn of<S: Store + KeyStore + RangeStore + AuditLog>(store: S) -> Self {
         let store = Arc::new(store);
-        Self { store: Arc::clone(&store) as _, keys: store }
+        Self {
+            store: Arc::clone(&store) as _,
+            keys: Arc::clone(&store) as _,
+            ranges: Arc::clone(&store) as _,
+            audit: store,
+        }
     }
 }
 

@@ -10,6 +10,8 @@ mod config;
 mod database;
 mod exit;
 mod failpoint;
+mod manager;
+mod protocols;
 mod seal_key;
 mod serve;
 

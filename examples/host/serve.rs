@@ -15,12 +15,16 @@ use gpurent_core::probe::{GpuProbe, ProbeError};
 use gpurent_core::reconcile::{Pace, watch};
 use gpurent_core::rental::Timing;
 use gpurent_core::runtime::{ContainerRuntime, Isolation};
-use gpurent_docker::{AccessKit, DeadlineFile, DiskReserve, DockerRuntime, EngineLock, LocalPorts, NvmlGpus};
+use gpurent_docker::{
+    AccessKit, DeadlineFile, DiskReserve, DockerRuntime, EngineLock, LocalMachine, LocalPorts, NvmlGpus,
+};
 use gpurent_http::{ApiKey, ApiKeys, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{self, GpuSource, Serve};
+use crate::manager::Manager;
+use crate::protocols::{Parts, Protocol};
 use crate::{database, failpoint, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -48,7 +52,11 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let sealer = seal_key::load(settings.seal_key.as_deref(), &settings.data_dir)?;
     let mut pools = PortPools::new(settings.ssh_ports.clone(), settings.web_ports.clone())?
         .allow_requests(settings.requestable_ports.clone());
-    if let Ok(port) = HostPort::try_from(listen.port()) {
+    if settings.protocols.has(Protocol::Dashboard) {
+        pools = pools.set_aside(settings.protocols.dashboard_ports.clone())?;
+    }
+    let listens = [Some(listen), settings.protocols.dashboard_listen].into_iter().flatten();
+    for port in listens.filter_map(|address| HostPort::try_from(address.port()).ok()) {
         pools = pools.reserve(port);
     }
     for gpu in &gpus {
@@ -65,12 +73,15 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     }
     let capacity = runtime.capacity().await?;
     let is_local = settings.engine.address().is_local();
-    let engine_data = runtime.data_folder().await?.filter(|_| is_local);
+    let machine_folder = runtime.data_folder().await?.filter(|_| is_local);
+    let engine_data = machine_folder.clone();
     let database_file = database::file_of(&settings.database, &settings.data_dir);
     let database_folder = database_file.as_deref().and_then(Path::parent).map(Path::to_path_buf);
     let folders = [settings.data_dir.clone()].into_iter().chain(engine_data).chain(database_folder).collect();
     let disks = DiskReserve::new(folders, settings.disk_reserve_mib.saturating_mul(1024 * 1024));
-    let mut builder = HostBuilder::new(host, database.store.clone(), Arc::new(runtime), Arc::new(sealer), gpus, pools)
+    let runtime = Arc::new(runtime);
+    let mut builder = HostBuilder::new(host, database.store.clone(), runtime.clone(), Arc::new(sealer), gpus, pools)
+        .inside(runtime.clone())
         .public_host(settings.public_host.clone())
         .timing(Timing { access: settings.access_timeout, ..Timing::default() })
         .capacity(capacity)
@@ -83,18 +94,38 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         let pace = Pace::default();
         builder = builder.pace(Pace { handover: pace.lease, ..pace });
     }
-    if !settings.rates.is_empty() {
-        let card = RateCard::new(settings.currency.clone());
-        builder =
-            builder.prices(settings.rates.iter().fold(card, |card, rate| card.with(rate.model.clone(), rate.rate)));
+    if is_local {
+        builder = builder.offer_workspaces();
+    }
+    if settings.rent_without_gpu {
+        builder = builder.rent_without_gpu();
+    }
+    let prices = prices(&settings);
+    if let Some(card) = &prices {
+        builder = builder.prices(card.clone());
     }
     if let Some(hook) = failpoint::from_environment()? {
         builder = builder.failpoints(hook);
     }
     let (rentals, reconciler) = builder.build();
 
-    let server = Server::bind(listen, rentals, keys(&settings, api_key_file)?.with_store(database.keys)).await?;
-    tracing::info!(address = %server.address(), "listening");
+    raise_the_number_of_open_files();
+    let keys = settings.access.restrict(keys(&settings, api_key_file)?.with_store(database.keys.clone()));
+    let machine = LocalMachine::new(machine_folder.unwrap_or_else(|| settings.data_dir.clone()));
+    let parts = Parts { database, images: runtime, machine, prices, has_workspaces: is_local };
+    let surfaces = settings.protocols.surfaces(&settings.access, rentals, keys, parts)?;
+    let dashboard = match settings.protocols.dashboard_listen.filter(|_| settings.protocols.has(Protocol::Dashboard)) {
+        Some(address) => Some(Server::bind_router(address, surfaces.clone(), surfaces.dashboard()).await?),
+        None => None,
+    };
+    let tls = settings.access.tls()?;
+    let secured = |server: Server| match &tls {
+        Some(tls) => server.with_tls(tls.clone()),
+        None => server,
+    };
+    let server = secured(Server::bind_surfaces(listen, surfaces).await?);
+    let dashboard = dashboard.map(secured);
+    tracing::info!(address = %server.address(), tls = tls.is_some(), "listening");
 
     // Whichever of the three ends first ends the others.
     let (end, ended) = watch::channel(());
@@ -103,7 +134,13 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         drop(ended.changed().await);
     };
     let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
+    let own = dashboard.map(|server| tokio::spawn(server.run(until_end(ended.clone()))));
     let mut serving = tokio::spawn(server.run(until_end(ended)));
+    let manager = match &settings.protocols.manager {
+        Some(host) => Some(Manager::new(host, settings.protocols.manager_port, settings.protocols.agent_ip)?),
+        None => None,
+    };
+    let registering = manager.clone().map(|manager| tokio::spawn(async move { manager.register().await }));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let first: Result<(), Failure> = tokio::select! {
         _ = term.recv() => Ok(()),
@@ -113,11 +150,20 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     };
     tracing::info!("shutting down; tenants run on");
     end.send_replace(());
+    if let Some(registering) = registering {
+        registering.abort();
+    }
+    if let Some(manager) = manager {
+        manager.unregister().await;
+    }
     if !reconciling.is_finished() {
         reconciling.await??;
     }
     if !serving.is_finished() {
         serving.await??;
+    }
+    if let Some(own) = own {
+        own.await??;
     }
     drop(engine_lock);
     first
@@ -135,7 +181,32 @@ async fn engine(settings: &Serve, slots: usize) -> Result<DockerRuntime, Failure
             format!("--access-dir {}: {error}; name a folder on a tmpfs, or none", settings.access_dir.display())
         })?;
     }
+    if is_local {
+        runtime = runtime.with_workspaces(settings.workspaces.root(&settings.data_dir)?);
+    }
     Ok(runtime)
+}
+
+fn prices(settings: &Serve) -> Option<RateCard> {
+    if settings.rates.is_empty() && settings.rate_without_gpu.is_none() {
+        return None;
+    }
+    let card = RateCard::new(settings.currency.clone());
+    let card = settings.rates.iter().fold(card, |card, rate| card.with(rate.model.clone(), rate.rate));
+    Some(match settings.rate_without_gpu {
+        Some(rate) => card.with_price_without_gpu(rate),
+        None => card,
+    })
+}
+
+/// Every connection is an open file, and the usual limit is a thousand.
+fn raise_the_number_of_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        // Fewer connections then; what does not fit waits to be accepted.
+        tracing::warn!(error = &error as &dyn Error, "the number of open files stays at {:?}", limit.current);
+    }
 }
 
 async fn discover(host: &HostId, source: &GpuSource) -> Result<Vec<Gpu>, ProbeError> {

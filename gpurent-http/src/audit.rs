@@ -13,6 +13,7 @@ use axum::response::Response;
 use gpurent_core::audit::{AuditEntry, AuditLog, MOST_ENTRIES};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Caller, address};
@@ -33,10 +34,10 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Begins to write to `log`; ends when the last copy of this is gone.
-    pub(crate) fn begin(log: Arc<dyn AuditLog>, tasks: &TaskTracker) -> Self {
+    /// Begins to write to `log`, until the last request was answered.
+    pub(crate) fn begin(log: Arc<dyn AuditLog>, tasks: &TaskTracker, answered: CancellationToken) -> Self {
         let (entries, waiting) = mpsc::channel(WAITING);
-        tasks.spawn(write(Arc::clone(&log), waiting));
+        tasks.spawn(write(Arc::clone(&log), waiting, answered));
         Self { entries, log }
     }
 
@@ -47,9 +48,20 @@ impl Audit {
     }
 }
 
-async fn write(log: Arc<dyn AuditLog>, mut waiting: mpsc::Receiver<AuditEntry>) {
+async fn write(log: Arc<dyn AuditLog>, mut waiting: mpsc::Receiver<AuditEntry>, answered: CancellationToken) {
     let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+    loop {
+        let received = tokio::select! {
+            received = waiting.recv_many(&mut batch, BATCH) => received,
+            () = answered.cancelled(), if !waiting.is_closed() => {
+                // What waits already is written still.
+                waiting.close();
+                continue;
+            }
+        };
+        if received == 0 {
+            return;
+        }
         let mut tries = 0;
         while let Err(error) = log.append(&batch, MOST_ENTRIES).await {
             tries += 1;

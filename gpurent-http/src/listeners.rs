@@ -21,6 +21,8 @@ const KEPT_FOR_PLATFORMS: usize = 8;
 pub(crate) struct Listeners {
     pub(crate) stopping: CancellationToken,
     pub(crate) tracker: TaskTracker,
+    /// Cancelled when no request is under way any more.
+    pub(crate) answered: CancellationToken,
     free: Arc<Semaphore>,
     most: usize,
     most_of_a_renter: usize,
@@ -58,6 +60,7 @@ impl Listeners {
         Self {
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
+            answered: CancellationToken::new(),
             free: Arc::new(Semaphore::new(limits.listeners.min(Semaphore::MAX_PERMITS))),
             most: limits.listeners,
             most_of_a_renter: limits.listeners_of_a_renter,
@@ -65,6 +68,12 @@ impl Listeners {
             rendered: Arc::default(),
             requests: Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS))),
         }
+    }
+
+    /// The same, with other limits; for before anybody listens.
+    pub(crate) fn limited(self, limits: &Limits) -> Self {
+        let Self { stopping, tracker, answered, .. } = self;
+        Self { stopping, tracker, answered, ..Self::new(limits) }
     }
 
     /// A place for one more. A renter has a few; they never take those of the platform.

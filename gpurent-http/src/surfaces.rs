@@ -109,7 +109,7 @@ impl Surfaces {
     /// Other limits than the default ones.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.listeners = Listeners::new(&limits);
+        self.listeners = self.listeners.limited(&limits);
         self.gate.rates = limits.rate.map(Rates::new);
         self.limits = limits;
         self
@@ -118,7 +118,7 @@ impl Surfaces {
     /// Writes down who did what. Has to be called within a tokio runtime.
     #[must_use]
     pub fn with_audit(mut self, log: Arc<dyn AuditLog>) -> Self {
-        self.audit = Some(Audit::begin(log, &self.listeners.tracker));
+        self.audit = Some(Audit::begin(log, &self.listeners.tracker, self.listeners.answered.clone()));
         self
     }
 
@@ -239,13 +239,11 @@ impl Surfaces {
 
     /// Tells all listeners goodbye, and waits for them to go. axum's own graceful shutdown forgets
     /// WebSockets (<https://github.com/tokio-rs/axum/issues/3003>).
-    pub async fn stop(self) {
-        let listeners = self.listeners.clone();
-        // With the last copy of it goes whoever writes down what was done.
-        drop(self);
-        listeners.stopping.cancel();
-        listeners.tracker.close();
-        listeners.tracker.wait().await;
+    pub async fn stop(&self) {
+        self.listeners.stopping.cancel();
+        self.listeners.answered.cancel();
+        self.listeners.tracker.close();
+        self.listeners.tracker.wait().await;
     }
 
     /// What is asked by machines and people that have no key.

@@ -2,16 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 
+mod host;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use gpurent_core::api_key::{KeyStore, NewKey, Role};
 use gpurent_core::builder::HostBuilder;
-use gpurent_core::clock::{SleepFuture, SystemClock};
-use gpurent_core::id::HostId;
-use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::placement::Capacity;
+use gpurent_core::clock::SystemClock;
+use gpurent_core::memory::{MemoryRuntime, MemoryStore};
 use gpurent_core::port::PortPools;
 use gpurent_core::seal::SealKey;
 use gpurent_http::{ApiKey, ApiKeys, ServeError, Server};
@@ -20,76 +20,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-#[derive(Clone)]
-struct Host {
-    address: String,
-    store: Arc<MemoryStore>,
-    runtime: Arc<MemoryRuntime>,
-    client: reqwest::Client,
-}
-
-async fn host_with(keys: ApiKeys) -> Host {
-    host_on(Arc::new(MemoryStore::default()), keys).await
-}
-
-async fn host_on(store: Arc<MemoryStore>, keys: ApiKeys) -> Host {
-    let host: HostId = "host".parse().unwrap();
-    let runtime = Arc::new(MemoryRuntime::with_clock(Arc::new(SystemClock::new())));
-    let gpus = SimulatedGpus::new(&host, 2, "Tesla V100-SXM2-16GB".parse().unwrap()).gpus().to_vec();
-    let pools = PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap();
-    let (rentals, reconciler) = HostBuilder::new(
-        host,
-        store.clone(),
-        runtime.clone(),
-        Arc::new(SealKey::generate().0),
-        gpus,
-        pools.allow_requests("1024-65535".parse().unwrap()),
-    )
-    .capacity(Capacity { milli_cpus: 4000, memory_bytes: 1 << 34 })
-    .build();
-    let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
-    tokio::spawn(reconciler.run(sleep, std::future::pending()));
-    while !rentals.is_reconciled() {
-        tokio::task::yield_now().await;
-    }
-    let server = Server::bind("127.0.0.1:0".parse().unwrap(), rentals, keys).await.unwrap();
-    let address = server.address().to_string();
-    tokio::spawn(server.run(std::future::pending()));
-    Host { address, store, runtime, client: http() }
-}
-
-/// A client; reqwest wants to be told which cryptography TLS would use, also where there is none.
-fn http() -> reqwest::Client {
-    // Only fails where it was done before.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::new()
-}
-
-async fn host() -> Host {
-    host_with(ApiKeys::default()).await
-}
-
-impl Host {
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
-        let response = self.client.post(self.url(path)).json(body).send().await.unwrap();
-        let status = response.status();
-        (status, response.json().await.unwrap())
-    }
-
-    async fn get(&self, path: &str) -> (StatusCode, Value) {
-        let response = self.client.get(self.url(path)).send().await.unwrap();
-        let status = response.status();
-        (status, response.json().await.unwrap())
-    }
-
-    async fn nothing_was_done(&self) -> bool {
-        self.get("/v1/rentals").await.1["rentals"].as_array().unwrap().is_empty()
-    }
-}
+use host::{Host, host, host_on, host_with};
 
 /// The request of the `rent` protocol's own documentation.
 fn documented() -> Value {
@@ -443,12 +374,31 @@ async fn with_a_key_only_its_holders_are_served() {
     let host = host_with(ApiKeys::new(vec![ApiKey::platform(key, "platform".parse().unwrap()).unwrap()])).await;
     assert_eq!(host.get("/v1/rentals").await.0, 401);
     assert_eq!(host.post("/rent", &documented()).await.0, 401);
-    assert!(tokio_tungstenite::connect_async(format!("ws://{}/ws", host.address)).await.is_err());
+    let url = format!("ws://{}/ws", host.address);
+    let shows = |first: Value| {
+        let url = url.clone();
+        async move {
+            let mut socket = tokio_tungstenite::connect_async(url).await.unwrap().0;
+            socket.send(Message::Text(first.to_string().into())).await.unwrap();
+            socket
+        }
+    };
+    for wrong in [json!({"api_key": "0123456789abcdef0123456789abcdeX"}), json!({"hello": 1}), json!("x")] {
+        let closed = shows(wrong).await.next().await;
+        assert!(
+            matches!(&closed, Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == 1008),
+            "{closed:?}"
+        );
+    }
+    let mut late = shows(json!({"api_key": key})).await;
     let wrong = host.client.get(host.url("/v1/rentals")).bearer_auth("0123456789abcdef0123456789abcdeX");
     assert_eq!(wrong.send().await.unwrap().status(), 401);
     let right = host.client.get(host.url("/v1/rentals")).bearer_auth(key).send().await.unwrap();
     assert_eq!(right.status(), 200);
     assert_eq!(host.get("/health").await.0, 200, "health needs no key");
+    let made = host.client.post(host.url("/v1/rentals")).bearer_auth(key).json(&minimal()).send().await.unwrap();
+    assert_eq!(made.status(), 201);
+    assert_eq!(next_status(&mut late).await["status"], "creating", "who has shown a key later hears as much");
 }
 
 /// A host whose container engine can be told what to do.

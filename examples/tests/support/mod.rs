@@ -135,6 +135,8 @@ impl Machine {
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
+            // Tests ask as fast as they can; what is said of limits is said where it is meant.
+            .env("GPURENT_RATE_LIMIT", "0")
             .envs(self.environment.iter().cloned())
             .arg("serve")
             .args(["--listen", &format!("{}:{}", self.listen, self.port)])

@@ -7,12 +7,14 @@ mod clock;
 mod deadlines;
 mod gpus;
 mod inside;
+mod machine;
 mod runtime;
 mod store;
 
 pub use clock::ManualClock;
 pub use deadlines::MemoryDeadlines;
 pub use gpus::SimulatedGpus;
+pub use machine::MemoryMachine;
 #[cfg(feature = "testing")]
 pub(crate) use runtime::Glance;
 pub use runtime::{Fault, MemoryRuntime, RuntimeStep};

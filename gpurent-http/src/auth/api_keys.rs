@@ -31,6 +31,14 @@ impl ApiKey {
         Self::new(key, Caller::new(name, Role::Platform))
     }
 
+    /// The key of an operator, who may do what a platform may, and run the machine.
+    ///
+    /// # Errors
+    /// As [`ApiKey::platform`].
+    pub fn operator(key: &str, name: RenterId) -> Result<Self, Invalid> {
+        Self::new(key, Caller::new(name, Role::Operator))
+    }
+
     /// The key of one renter, who sees and ends their own rentals only.
     ///
     /// # Errors

@@ -1,0 +1,64 @@
+//! Tells a dashboard manager when this host comes and goes, as the `dashboard` protocol has it: a courtesy, which no
+//! tenant depends on.
+
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use serde_json::json;
+
+/// How long the manager may take to answer, and the longest pause between two tries to reach it.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A manager, and how it is to know this host.
+#[derive(Clone)]
+pub struct Manager {
+    client: reqwest::Client,
+    url: String,
+    agent_ip: Option<IpAddr>,
+    host: String,
+    port: u16,
+}
+
+impl Manager {
+    pub fn new(host: &str, port: u16, agent_ip: Option<IpAddr>) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        Ok(Self { client, url: format!("http://{host}:{port}"), agent_ip, host: host.to_owned(), port })
+    }
+
+    /// This machine's address on the way to the manager. Nothing is sent.
+    fn own_address(&self) -> std::io::Result<IpAddr> {
+        if let Some(address) = self.agent_ip {
+            return Ok(address);
+        }
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect((self.host.as_str(), self.port))?;
+        Ok(socket.local_addr()?.ip())
+    }
+
+    async fn tell(&self, what: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let asked = self.clone();
+        let address = tokio::task::spawn_blocking(move || asked.own_address()).await??;
+        let request = self.client.post(format!("{}/api/{what}", self.url)).json(&json!({"agent_ip": address}));
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Registers, however long it takes until the manager answers.
+    pub async fn register(&self) {
+        let mut pause = Duration::from_secs(1);
+        while let Err(error) = self.tell("register_agent").await {
+            tracing::warn!(error = &*error as &dyn std::error::Error, "not registered with the manager yet");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        tracing::info!(manager = self.url, "registered with the manager");
+    }
+
+    /// Says goodbye, once.
+    pub async fn unregister(&self) {
+        if let Err(error) = self.tell("unregister_agent").await {
+            tracing::warn!(error = &*error as &dyn std::error::Error, "the manager was not told goodbye");
+        }
+    }
+}

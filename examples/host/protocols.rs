@@ -1,0 +1,292 @@
+//! What an operator can set about the protocols that the host speaks, and how they are put together from that.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use gpurent_core::api_key::IpNet;
+use gpurent_core::gpu::GpuSelector;
+use gpurent_core::machine::Images;
+use gpurent_core::money::RateCard;
+use gpurent_core::port::PortRange;
+use gpurent_core::rentals::Rentals;
+use gpurent_core::spec::{ImageRef, Limits as ContainerLimits, MountPath, Term};
+use gpurent_docker::{LocalMachine, WorkspaceRoot};
+use gpurent_http::compat::cloud::{Cloud, Template};
+use gpurent_http::compat::dashboard::Dashboard;
+use gpurent_http::compat::instances::Instances;
+use gpurent_http::{ApiKeys, Limits, Surface, Surfaces, Tls};
+
+use crate::command::keys::network;
+use crate::database::Database;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A protocol's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    V1,
+    Rent,
+    Instances,
+    Dashboard,
+    Cloud,
+}
+
+/// Who may call, and how much.
+#[derive(Args)]
+pub struct Access {
+    /// Networks from which alone anybody may call, such as 10.0.0.0/8; from anywhere by default. May be repeated.
+    #[arg(long, env = "GPURENT_ALLOWED_IPS", value_delimiter = ',', value_parser = network)]
+    pub allowed_ip: Vec<IpNet>,
+    /// Let everybody in without a key who calls from an --allowed-ip, as long as no key was made.
+    #[arg(long, env = "GPURENT_KEYLESS", requires = "allowed_ip")]
+    pub keyless: bool,
+    /// Certificate with its chain (PEM), to speak TLS; read again when it changes.
+    #[arg(long, env = "GPURENT_TLS_CERTIFICATE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's key (PEM).
+    #[arg(long, env = "GPURENT_TLS_KEY", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// Origins of web pages that may call from a browser; none by default. May be repeated.
+    #[arg(long, env = "GPURENT_ALLOW_ORIGINS", value_delimiter = ',')]
+    pub allow_origin: Vec<String>,
+    /// Requests a second of one key, twice as many in a burst; 0 for no limit.
+    #[arg(long, env = "GPURENT_RATE_LIMIT", default_value_t = 100)]
+    pub rate_limit: u32,
+    /// Connections at once, a quarter of them from one address; the one that was idle longest goes for a new one.
+    #[arg(long, env = "GPURENT_MAX_CONNECTIONS", default_value_t = 8192)]
+    pub max_connections: usize,
+    /// WebSockets and event streams at once.
+    #[arg(long, env = "GPURENT_MAX_LISTENERS", default_value_t = 1024)]
+    pub max_listeners: usize,
+}
+
+impl Access {
+    pub fn restrict(&self, keys: ApiKeys) -> ApiKeys {
+        let keys = keys.allow_from(self.allowed_ip.clone());
+        if self.keyless { keys.without_keys() } else { keys }
+    }
+
+    pub fn tls(&self) -> Result<Option<Tls>, Failure> {
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(certificate), Some(key)) => Ok(Some(Tls::from_files(certificate, key)?)),
+            _ => Ok(None),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::default()
+            .rate(self.rate_limit)
+            .connections(self.max_connections, (self.max_connections / 4).max(1))
+            .listeners(self.max_listeners, (self.max_listeners / 32).max(1))
+    }
+}
+
+/// Folders that outlive containers.
+#[derive(Args)]
+pub struct Workspaces {
+    /// Where renters' workspaces lie; in the data directory by default.
+    #[arg(long, env = "WORKDIR_DEPLOY")]
+    pub workspace_root: Option<PathBuf>,
+    /// What a new workspace begins as a copy of; empty by default.
+    #[arg(long, env = "WORKDIR_TEMPLATE")]
+    pub workspace_template: Option<PathBuf>,
+    /// User and group that new workspaces belong to.
+    #[arg(long, env = "GPURENT_WORKSPACE_OWNER", default_value = "1000:1000", value_parser = owner)]
+    pub workspace_owner: (u32, u32),
+    /// A folder of the host that containers with a workspace see read-only, FOLDER:WHERE. May be repeated.
+    #[arg(long, env = "GPURENT_WORKSPACE_READ_ONLY", value_delimiter = ',', value_parser = read_only)]
+    pub workspace_read_only: Vec<(PathBuf, MountPath)>,
+}
+
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let parsed = text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+    parsed.ok_or_else(|| "must be USER:GROUP, as numbers".to_owned())
+}
+
+fn read_only(text: &str) -> Result<(PathBuf, MountPath), String> {
+    let (folder, mount) = text.rsplit_once(':').ok_or("must be FOLDER:WHERE")?;
+    Ok((folder.into(), mount.parse().map_err(|error: gpurent_core::invalid::Invalid| error.to_string())?))
+}
+
+impl Workspaces {
+    pub fn root(&self, data_dir: &Path) -> Result<WorkspaceRoot, Failure> {
+        let place = self.workspace_root.clone().unwrap_or_else(|| data_dir.join("workspaces"));
+        let failed = |what: &Path| {
+            let what = what.display().to_string();
+            move |error: std::io::Error| format!("workspaces: {what}: {error}")
+        };
+        let mut root = WorkspaceRoot::new(&place).map_err(failed(&place))?;
+        if let Some(template) = &self.workspace_template {
+            root = root.with_template(template).map_err(failed(template))?;
+        }
+        for (folder, mount) in &self.workspace_read_only {
+            root = root.with_read_only(folder, mount.clone()).map_err(failed(folder))?;
+        }
+        Ok(root.owned_by(self.workspace_owner.0, self.workspace_owner.1))
+    }
+}
+
+/// The protocols of existing platforms.
+#[derive(Args)]
+pub struct Protocols {
+    /// Protocols that the host speaks.
+    #[arg(long, env = "GPURENT_PROTOCOLS", value_delimiter = ',', default_value = "v1,rent,instances,dashboard,cloud")]
+    pub protocols: Vec<Protocol>,
+    /// How long rentals last whose protocol names no time (instances, dashboard, cloud); without an end by default.
+    #[arg(long, env = "GPURENT_OPEN_TERM")]
+    pub open_term: Option<Term>,
+    /// A listener of its own for the dashboard protocol, such as 127.0.0.1:8510.
+    #[arg(long, env = "GPURENT_DASHBOARD_LISTEN")]
+    pub dashboard_listen: Option<SocketAddr>,
+    /// Host ports of which dashboard users get ten each, for good.
+    #[arg(long, env = "GPURENT_DASHBOARD_PORTS", default_value = "9000-9999")]
+    pub dashboard_ports: PortRange,
+    /// Image of dashboard users who ask for none.
+    #[arg(long, env = "DOCKER_IMAGE")]
+    pub dashboard_image: Option<String>,
+    /// That image's tag, where the name has none.
+    #[arg(long, env = "DOCKER_TAG")]
+    pub dashboard_tag: Option<String>,
+    /// CPUs of dashboard containers whose user does not say.
+    #[arg(long, env = "DOCKER_CPU")]
+    pub dashboard_cpus: Option<u32>,
+    /// Memory of dashboard containers whose user does not say, in MiB or such as 4g.
+    #[arg(long, env = "DOCKER_MEM_LMT", value_parser = memory)]
+    pub dashboard_memory: Option<u64>,
+    /// Where dashboard containers see their user's workspace.
+    #[arg(long, env = "WORKSPACE_MOUNT", default_value = "/home/developer/workspace")]
+    pub workspace_mount: MountPath,
+    /// Dashboard manager that is told when this host comes and goes.
+    #[arg(long, env = "MGMT_SERVER_IP")]
+    pub manager: Option<String>,
+    /// Its port.
+    #[arg(long, env = "MGMT_SERVER_PORT", default_value_t = 5000)]
+    pub manager_port: u16,
+    /// This host's address as the manager is to know it; the one that it is reached from by default.
+    #[arg(long, env = "AGENT_IP")]
+    pub agent_ip: Option<IpAddr>,
+    /// Templates of the cloud protocol, as a JSON list; the usual ones by default.
+    #[arg(long, env = "GPURENT_TEMPLATES")]
+    pub templates: Option<PathBuf>,
+}
+
+/// Bytes, from `4g`, `512m`, or a number of MiB.
+fn memory(text: &str) -> Result<u64, String> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "m" => 1 << 20,
+        "g" => 1 << 30,
+        _ => return Err("must be MiB, or such as 4g or 512m".to_owned()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.ok_or_else(|| "must be MiB, or such as 4g or 512m".to_owned())
+}
+
+/// What the protocols are made of.
+pub struct Parts {
+    pub database: Database,
+    pub images: Arc<dyn Images>,
+    pub machine: LocalMachine,
+    pub prices: Option<RateCard>,
+    pub has_workspaces: bool,
+}
+
+impl Protocols {
+    pub fn has(&self, protocol: Protocol) -> bool {
+        self.protocols.contains(&protocol)
+    }
+
+    pub fn surfaces(
+        &self,
+        access: &Access,
+        rentals: Rentals,
+        keys: ApiKeys,
+        parts: Parts,
+    ) -> Result<Surfaces, Failure> {
+        let term = self.open_term.unwrap_or(Term::OpenEnded);
+        let mut surfaces = Surfaces::new(rentals, keys)
+            .with_limits(access.limits())
+            .with_audit(parts.database.audit.clone())
+            .with_instances(Instances { term });
+        if !access.allow_origin.is_empty() {
+            let origins: Result<Vec<_>, _> = access.allow_origin.iter().map(|origin| origin.parse()).collect();
+            surfaces = surfaces.allow_origins(origins?);
+        }
+        surfaces = surfaces
+            .with_dashboard(self.dashboard(&parts)?.lasting(term))
+            .with_cloud(self.cloud(&parts)?.lasting(term));
+        let all = [
+            (Protocol::V1, Surface::V1),
+            (Protocol::Rent, Surface::Rent),
+            (Protocol::Instances, Surface::Instances),
+            (Protocol::Dashboard, Surface::Dashboard),
+            (Protocol::Cloud, Surface::Cloud),
+        ];
+        let off = all.into_iter().filter(|(protocol, _)| !self.has(*protocol));
+        Ok(off.fold(surfaces, |surfaces, (_, surface)| surfaces.without(surface)))
+    }
+
+    fn dashboard(&self, parts: &Parts) -> Result<Dashboard, Failure> {
+        let (ranges, pool) = (parts.database.ranges.clone(), self.dashboard_ports.clone());
+        let machine = Arc::new(parts.machine.clone());
+        let mut dashboard = Dashboard::new(ranges, pool, parts.images.clone(), machine).with_gpus(GpuSelector::Any);
+        if parts.has_workspaces {
+            dashboard = dashboard.with_workspaces_at(self.workspace_mount.clone());
+        }
+        if let Some(image) = self.image()? {
+            dashboard = dashboard.with_image(image);
+        }
+        let mut limits = ContainerLimits::default();
+        if let Some(cpus) = self.dashboard_cpus {
+            limits = limits.with_milli_cpus(cpus.saturating_mul(1000))?;
+        }
+        if let Some(bytes) = self.dashboard_memory {
+            limits = limits.with_memory_bytes(bytes)?;
+        }
+        Ok(dashboard.with_limits(limits))
+    }
+
+    fn image(&self) -> Result<Option<ImageRef>, Failure> {
+        let Some(image) = &self.dashboard_image else { return Ok(None) };
+        let last = image.rsplit('/').next().unwrap_or_default();
+        let name = match &self.dashboard_tag {
+            Some(tag) if !last.contains([':', '@']) => format!("{image}:{tag}"),
+            _ => image.clone(),
+        };
+        Ok(Some(name.parse()?))
+    }
+
+    fn cloud(&self, parts: &Parts) -> Result<Cloud, Failure> {
+        let templates = match &self.templates {
+            None => Template::usual(),
+            Some(path) => {
+                let read = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+                serde_json::from_slice(&read).map_err(|error| format!("{}: {error}", path.display()))?
+            }
+        };
+        let mut cloud = Cloud::new(templates)?;
+        if let Some(prices) = &parts.prices {
+            cloud = cloud.with_prices(prices.clone());
+        }
+        Ok(if parts.has_workspaces { cloud.with_workspaces() } else { cloud })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_operators_write_is_read() {
+        assert_eq!(memory("4g"), Ok(4 << 30));
+        assert_eq!(memory("512"), Ok(512 << 20));
+        assert!(memory("4x").is_err() && memory("").is_err());
+        assert_eq!(owner("1000:100"), Ok((1000, 100)));
+        assert!(owner("me").is_err());
+        assert_eq!(read_only("/opt/my:tools:/opt/tools").unwrap().0, PathBuf::from("/opt/my:tools"));
+        assert!(read_only("/opt:/etc").is_err());
+    }
+}
