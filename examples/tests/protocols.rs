@@ -198,6 +198,13 @@ async fn the_rent_protocol_as_documented() {
     let (user, password) = (login["user"].as_str().unwrap(), login["password"].as_str().unwrap());
     let seen = ssh(login["port"].as_u64().unwrap(), user, password, "echo $PYTHONPATH").await;
     assert_eq!(text(&seen), "/workspace");
+    let listed = replay.machine.get("/v1/rentals").await;
+    for rental in listed["rentals"].as_array().unwrap() {
+        let id = rental["id"].as_str().unwrap();
+        replay.machine.cancel(id).await;
+        replay.machine.until(id, &["terminated"], Duration::from_secs(30)).await;
+    }
+    assert!(replay.machine.containers().await.is_empty());
 }
 
 #[tokio::test]
