@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +33,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// After an error of the listener itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How much the kernel keeps for a client who reads slowly, and how many connections it keeps that wait for us.
+const UNREAD: u32 = 128 * 1024;
+const BACKLOG: u32 = 1024;
 /// The largest head of a request, and how many headers it has at most; more is answered with 431.
 const HEAD: usize = 64 * 1024;
 const HEADERS: usize = 100;
@@ -105,7 +108,7 @@ impl Server {
             return Err(ServeError::KeylessOffLoopback(address));
         }
         let failed = |source| ServeError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { address, listener, surfaces, router, tls: None })
     }
@@ -173,6 +176,18 @@ impl Server {
         drop(tokio::time::timeout(DRAIN, self.surfaces.stop()).await);
         Ok(())
     }
+}
+
+/// Listens, with bounded buffers for what clients have yet to read: the kernel would let them grow to megabytes for
+/// each of thousands who read slowly.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As listeners do: a restart need not wait for connections of the process before.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(UNREAD)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What one connection is served with.

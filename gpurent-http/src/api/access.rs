@@ -26,7 +26,7 @@ use crate::words;
 ///
 /// The only place of this API where a secret is told.
 #[utoipa::path(
-    get, path = "/v1/rentals/{id}/access", tag = "rentals", params(("id" = String, Path)),
+    get, path = "/v1/rentals/{id}/access", tag = "rentals", params(("id" = String, Path, format = Uuid)),
     responses((status = 200, body = AccessView<'static>), Refusals)
 )]
 pub(super) async fn show(
@@ -44,7 +44,7 @@ pub(super) async fn show(
 /// it.
 #[utoipa::path(
     put, path = "/v1/rentals/{id}/access", tag = "rentals", request_body = Auth,
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
     responses((status = 200, body = AccessView<'static>), Refusals)
 )]
 pub(super) async fn change(

@@ -28,7 +28,7 @@ use crate::problem::Problem;
 /// With an `Idempotency-Key`, at most once however often it is sent: 201 the first time, 200 then.
 #[utoipa::path(
     post, path = "/v1/rentals", tag = "rentals", request_body = CreateRental,
-    params(("Idempotency-Key" = Option<String>, Header, max_length = 255)),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     responses(
         (status = 201, body = RentalView<'static>, headers(("location" = String), ("etag" = String))),
         (status = 200, description = "It was asked for before", body = RentalView<'static>, headers(("etag" = String))),
@@ -139,7 +139,7 @@ pub(super) async fn list(
 
 /// Shows a rental, with its bill as it stands
 #[utoipa::path(
-    get, path = "/v1/rentals/{id}", tag = "rentals", params(("id" = String, Path)),
+    get, path = "/v1/rentals/{id}", tag = "rentals", params(("id" = String, Path, format = Uuid)),
     responses((status = 200, body = RentalView<'static>, headers(("etag" = String))), Refusals)
 )]
 pub(super) async fn show(
@@ -154,6 +154,7 @@ pub(super) async fn show(
 /// One of the two.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"by": "1h"}))]
 pub(super) struct Extend {
     /// So much longer than now; sent twice, it extends twice. Such as `1h`.
     by: Option<String>,
@@ -164,7 +165,7 @@ pub(super) struct Extend {
 /// Makes a rental's paid time longer
 #[utoipa::path(
     post, path = "/v1/rentals/{id}/extend", tag = "rentals", request_body = Extend,
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
     responses((status = 200, body = RentalView<'static>, headers(("etag" = String))), Refusals)
 )]
 pub(super) async fn extend(
@@ -202,7 +203,7 @@ pub(super) struct LogsQuery {
 ///
 /// Its program's last lines; with `follow`, then whatever comes, until the container ends.
 #[utoipa::path(
-    get, path = "/v1/rentals/{id}/logs", tag = "rentals", params(("id" = String, Path), LogsQuery),
+    get, path = "/v1/rentals/{id}/logs", tag = "rentals", params(("id" = String, Path, format = Uuid), LogsQuery),
     responses(
         (status = 200, content((LogsView = "application/json"), (String = "text/plain"))),
         Refusals,
@@ -253,7 +254,7 @@ struct LogsView {
 /// Its container goes, its GPU is free for others, its paid time stands still.
 #[utoipa::path(
     post, path = "/v1/rentals/{id}/suspend", tag = "rentals",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
     responses(
         (status = 202, description = "It is being suspended", body = RentalView<'static>, headers(("etag" = String))),
         (status = 200, description = "It is suspended", body = RentalView<'static>, headers(("etag" = String))),
@@ -280,7 +281,7 @@ pub(super) async fn suspend(
 /// Resumes a suspended rental, where there is a GPU for it
 #[utoipa::path(
     post, path = "/v1/rentals/{id}/resume", tag = "rentals",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
     responses(
         (status = 202, description = "It is on its way up", body = RentalView<'static>, headers(("etag" = String))),
         (status = 200, description = "It is ready", body = RentalView<'static>, headers(("etag" = String))),
@@ -307,7 +308,7 @@ pub(super) async fn resume(
 /// Ends a rental
 #[utoipa::path(
     delete, path = "/v1/rentals/{id}", tag = "rentals",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
     responses(
         (status = 202, description = "It is ending", body = RentalView<'static>, headers(("etag" = String))),
         (status = 200, description = "It has ended", body = RentalView<'static>, headers(("etag" = String))),

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 /// What a renter may ask for. Unknown fields are refused: a misspelt limit must not be no limit.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"gpu": "RTX 5090", "image": "ubuntu:22.04", "duration": "2h"}))]
 pub(crate) struct CreateRental {
     /// A model, or a GPU's UUID. Left out for a container without a GPU, where the host rents those.
     gpu: Option<String>,

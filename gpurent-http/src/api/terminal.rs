@@ -64,7 +64,7 @@ impl TerminalQuery {
 
 /// Opens a terminal
 #[utoipa::path(
-    get, path = "/v1/rentals/{id}/terminal", tag = "rentals", params(("id" = String, Path), TerminalQuery),
+    get, path = "/v1/rentals/{id}/terminal", tag = "rentals", params(("id" = String, Path, format = Uuid), TerminalQuery),
     responses((status = 101, description = "A WebSocket"), Refusals)
 )]
 pub(super) async fn terminal(

@@ -1,0 +1,45 @@
+//! The API against its own description: schemathesis makes up requests, good and bad, and compares the answers.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+#![allow(clippy::print_stdout, reason = "what the run came to is a part of the result")]
+
+mod host;
+
+use gpurent_http::{ApiKey, ApiKeys};
+use host::host_with;
+use serde_json::json;
+
+const KEY: &str = "operator-operator-operator";
+
+/// What has to be so of every answer. Whether bad requests are refused, and good ones taken, depends on the host's GPUs
+/// and rentals, which no description tells.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_schema_conformance,response_headers_conformance,ignored_auth";
+
+#[tokio::test]
+async fn every_answer_is_as_described() {
+    let program = std::env::var("GPURENT_SCHEMATHESIS")
+        .expect("GPURENT_SCHEMATHESIS: run scripts/test, or eval $(scripts/services env)");
+    let keys = ApiKeys::new(vec![ApiKey::operator(KEY, "operator".parse().unwrap()).unwrap()]);
+    let host = host_with(keys).await;
+    // Something to look at.
+    let body = json!({"gpu": "V100", "image": "ubuntu:22.04", "duration": "1h"});
+    let made = host.client.post(host.url("/v1/rentals")).bearer_auth(KEY).json(&body).send().await.unwrap();
+    let id = made.json::<serde_json::Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+    // Made-up ids would all be nobody's.
+    let config = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    std::fs::write(config.path(), format!("[parameters]\n\"path.id\" = \"{id}\"\n")).unwrap();
+    let run = tokio::process::Command::new(program)
+        .args(["--config-file", config.path().to_str().unwrap()])
+        .args(["run", &host.url("/v1/openapi.json"), "--header", &format!("Authorization: Bearer {KEY}")])
+        // A stream of events never ends.
+        .args(["--header", "Accept: application/json"])
+        .args(["--checks", CHECKS, "--max-examples", "60", "--workers", "2", "--seed", "4711"])
+        .args(["--request-timeout", "20", "--no-color", "--generation-database", "none"])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    println!("{said}");
+    assert!(run.status.success(), "{said}\n{}", String::from_utf8_lossy(&run.stderr));
+}
