@@ -180,7 +180,13 @@ async fn bare(sender: broadcast::Sender<Utf8Bytes>) -> SocketAddr {
     let upgrade = move |upgrade: WebSocketUpgrade| async move {
         let mut receiver = sender.subscribe();
         upgrade.on_upgrade(move |mut socket| async move {
-            while let Ok(text) = receiver.recv().await {
+            loop {
+                // It too has to notice who leaves.
+                let text = tokio::select! {
+                    text = receiver.recv() => text,
+                    _ = socket.recv() => return,
+                };
+                let Ok(text) = text else { return };
                 if socket.send(Message::Text(text)).await.is_err() {
                     return;
                 }
@@ -232,6 +238,9 @@ async fn measure() {
                     assert_eq!(after.get() - before.get(), EVENTS as u64, "each extension is one event");
                 }
             }
+            drop(listeners);
+            // Until the server has let go of so many sockets.
+            tokio::time::sleep(Duration::from_secs(2)).await;
         }
     }
     let names = ["/v1/events", "a bare axum broadcast", "a bare axum broadcast (A/A)"];

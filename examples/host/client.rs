@@ -21,6 +21,9 @@ pub struct Connection {
     /// File with the API key (or GPURENT_API_KEY): the one to send, or, for `serve`, the one to ask for.
     #[arg(long, env = "GPURENT_API_KEY_FILE", global = true)]
     pub api_key_file: Option<PathBuf>,
+    /// Certificates (PEM) that an agent with TLS is trusted by, besides the system's.
+    #[arg(long, env = "GPURENT_CA_FILE", global = true)]
+    pub ca_file: Option<PathBuf>,
     /// Answer in JSON, for scripts.
     #[arg(long, global = true)]
     pub json: bool,
@@ -44,7 +47,15 @@ impl Client {
             }
             (None, None) => None,
         };
-        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build();
+        let mut http = reqwest::Client::builder().connect_timeout(Duration::from_secs(10));
+        if let Some(path) = &connection.ca_file {
+            let failed = |error: &dyn std::fmt::Display| Failed::Here(format!("{}: {error}", path.display()));
+            let read = std::fs::read(path).map_err(|error| failed(&error))?;
+            for certificate in reqwest::Certificate::from_pem_bundle(&read).map_err(|error| failed(&error))? {
+                http = http.add_root_certificate(certificate);
+            }
+        }
+        let http = http.build();
         Ok(Self {
             http: http.map_err(|error| Failed::here(&error))?,
             base: connection.url.trim_end_matches('/').to_owned(),
@@ -63,6 +74,11 @@ impl Client {
     /// Reads something.
     pub async fn get(&self, path: &str) -> Result<Value, Failed> {
         json(self.request(Method::GET, path).timeout(PATIENCE).send().await).await
+    }
+
+    /// Reads something that comes as it happens.
+    pub async fn stream(&self, path: &str) -> Result<Response, Failed> {
+        check(self.request(Method::GET, path).send().await).await
     }
 
     /// Changes something.
@@ -107,7 +123,7 @@ impl Client {
             rentals.iter().filter_map(|rental| rental["id"].as_str().map(str::to_owned)).collect()
         };
         // A name may look like the beginning of another rental's id: then nobody guesses which was meant.
-        let live = "state=provisioning,running,ready,stopping";
+        let live = format!("state={}", crate::command::rentals::LIVE);
         let mut meant = ids(&self.get(&format!("/v1/rentals?limit=1&name={name}&{live}")).await?);
         let mut begins = ids(&self.get("/v1/rentals?limit=200").await?);
         begins.retain(|id| id.starts_with(name));
@@ -174,6 +190,7 @@ async fn check(sent: Result<Response, reqwest::Error>) -> Result<Response, Faile
         StatusCode::NOT_FOUND | StatusCode::GONE => Failed::NotFound(text),
         StatusCode::CONFLICT => Failed::Refused(text),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failed::Denied(text),
+        StatusCode::TOO_MANY_REQUESTS => Failed::Unavailable(text),
         status if status.is_client_error() => Failed::Invalid(text),
         _ => Failed::Unavailable(text),
     })

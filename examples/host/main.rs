@@ -1,6 +1,7 @@
 //! `gpurent-host`: the agent that rents this machine's GPUs out, and its command line.
 //!
-//! `serve` is the agent. `rent`, `ps`, `show`, `logs`, `extend`, `stop`, `ssh` and `gpus` speak to a running
+//! `serve` is the agent. `rent`, `ps`, `show`, `logs`, `extend`, `suspend`, `resume`, `stop`, `ssh`, `gpus`
+//! and `audit` speak to a running
 //! agent's API, here or elsewhere; `keys`, `reconcile --dry-run` and `force-end` are the operator's, and
 //! speak to database and engine themselves, so that they work when the agent does not.
 
@@ -55,6 +56,9 @@ enum Command {
         /// How many lines.
         #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
         tail: u16,
+        /// Stay, and show whatever comes.
+        #[arg(long, short)]
+        follow: bool,
     },
     /// Make a rental's paid time longer.
     Extend {
@@ -62,6 +66,18 @@ enum Command {
         rental: String,
         #[command(flatten)]
         longer: command::rentals::Longer,
+    },
+    /// Take rentals' containers down, free their GPUs, and keep what is left of their time.
+    Suspend {
+        /// Their ids, the beginnings of their ids, or their names.
+        #[arg(required = true)]
+        rentals: Vec<String>,
+    },
+    /// Bring suspended rentals back, where there are GPUs for them.
+    Resume {
+        /// Their ids, the beginnings of their ids, or their names.
+        #[arg(required = true)]
+        rentals: Vec<String>,
     },
     /// End rentals.
     Stop {
@@ -79,6 +95,12 @@ enum Command {
     },
     /// Show the host's GPUs, and which are free.
     Gpus,
+    /// Show who did what; with an operator's key.
+    Audit {
+        /// At most so many entries.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        limit: u16,
+    },
     /// Make, list and revoke API keys.
     Keys {
         #[command(flatten)]
@@ -122,7 +144,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(connection: Connection, command: Command) -> Result<(), Failed> {
-    use command::{force_end, gpus, keys, reconcile, rent, rentals, ssh};
+    use command::{audit, force_end, gpus, keys, reconcile, rent, rentals, ssh};
     match command {
         Command::Serve(settings) => serve::serve(*settings, connection.api_key_file.as_deref())
             .await
@@ -130,8 +152,11 @@ async fn run(connection: Connection, command: Command) -> Result<(), Failed> {
         Command::Rent(arguments) => rent::rent(&connection, *arguments).await,
         Command::Ps(arguments) => rentals::ps(&connection, arguments).await,
         Command::Show { rental } => rentals::show(&connection, &rental).await,
-        Command::Logs { rental, tail } => rentals::logs(&connection, &rental, tail).await,
+        Command::Logs { rental, tail, follow } => rentals::logs(&connection, &rental, tail, follow).await,
         Command::Extend { rental, longer } => rentals::extend(&connection, &rental, longer).await,
+        Command::Suspend { rentals: names } => rentals::pause(&connection, &names, "suspend").await,
+        Command::Resume { rentals: names } => rentals::pause(&connection, &names, "resume").await,
+        Command::Audit { limit } => audit::audit(&connection, limit).await,
         Command::Stop { rentals: names } => rentals::stop(&connection, &names).await,
         Command::Ssh { rental, command } => ssh::ssh(&connection, &rental, &command).await,
         Command::Gpus => gpus::gpus(&connection).await,

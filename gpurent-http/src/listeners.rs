@@ -13,6 +13,9 @@ use crate::auth::Caller;
 use crate::limits::Limits;
 use crate::problem::Problem;
 
+/// What is set aside for each WebSocket whose client has little to say: a thirtieth of the usual.
+pub(crate) const READ_BUFFER: usize = 4 * 1024;
+
 /// All renters together leave this part of the places to platforms.
 const KEPT_FOR_PLATFORMS: usize = 8;
 

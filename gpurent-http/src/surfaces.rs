@@ -32,7 +32,7 @@ use crate::compat::dashboard::{self, Dashboard};
 use crate::compat::instances::{self, Instances};
 use crate::compat::{rent, rent_ws};
 use crate::limits::Limits;
-use crate::listeners::Listeners;
+use crate::listeners::{Listeners, READ_BUFFER};
 use crate::problem::Problem;
 use crate::rate::{self, Rates};
 
@@ -341,7 +341,7 @@ async fn upgrade(
     Extension(entrance): Extension<Entrance>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    upgrade.max_message_size(64 * 1024).on_upgrade(move |mut socket| async move {
+    upgrade.max_message_size(64 * 1024).read_buffer_size(READ_BUFFER).on_upgrade(move |mut socket| async move {
         let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
         let Ok(place) = listeners.enter(&caller) else {
             rent_ws::turn_away(socket).await;

@@ -15,8 +15,11 @@ use crate::exit::Failed;
 #[derive(Args)]
 pub struct Rent {
     /// GPU model or UUID, such as 'RTX 5090'.
+    #[arg(long, required_unless_present = "no_gpu", conflicts_with = "no_gpu")]
+    gpu: Option<String>,
+    /// None at all, where the host rents that.
     #[arg(long)]
-    gpu: String,
+    no_gpu: bool,
     /// How many of them.
     #[arg(long, default_value_t = 1)]
     count: u8,
@@ -50,6 +53,9 @@ pub struct Rent {
     /// Memory in MiB.
     #[arg(long)]
     memory_mib: Option<u64>,
+    /// A folder that outlives the container, at /workspace; one of several by its name.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
+    workspace: Option<Option<String>>,
     /// Label, NAME=VALUE; repeatable.
     #[arg(long, value_parser = pair)]
     label: Vec<(String, String)>,
@@ -111,6 +117,9 @@ impl Rent {
             "limits": {"milli_cpus": self.milli_cpus, "memory_bytes": self.memory_mib.map(|mib| mib * 1024 * 1024)},
             "pin_image": self.pin,
         });
+        if let Some(name) = &self.workspace {
+            body["workspace"] = name.as_ref().map_or_else(|| json!({}), |name| json!({"name": name}));
+        }
         for (field, value) in [("name", &self.name), ("user", &self.user)] {
             if let Some(value) = value {
                 body[field] = json!(value);

@@ -1,4 +1,4 @@
-//! `ps`, `show`, `logs`, `extend`, `stop`: the rentals that are there.
+//! `ps`, `show`, `logs`, `extend`, `suspend`, `resume`, `stop`: the rentals that are there.
 
 use clap::Args;
 use reqwest::Method;
@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::show;
 use crate::client::{Client, Connection};
-use crate::exit::Failed;
+use crate::exit::{Failed, with_causes};
+
+/// The states of those that have not ended.
+pub const LIVE: &str = "provisioning,running,ready,suspending,suspended,stopping";
 
 /// Which rentals to list.
 #[derive(Args)]
@@ -31,7 +34,7 @@ pub async fn ps(connection: &Connection, arguments: Ps) -> Result<(), Failed> {
     let state = match (arguments.all, arguments.state) {
         (true, _) => None,
         (false, Some(state)) => Some(state),
-        (false, None) => Some("provisioning,running,ready,stopping".to_owned()),
+        (false, None) => Some(LIVE.to_owned()),
     };
     let mut query = String::new();
     for (name, value) in [("state", state), ("label", arguments.label)] {
@@ -116,6 +119,7 @@ pub fn tell(connection: &Connection, rental: &Value) {
         ("renter", show::word(&rental["renter"])),
         ("state", show::word(&rental["state"])),
         ("why", show::word(&rental["end"]["message"])),
+        ("suspended", show::word(&rental["suspension"]["message"])),
         ("GPU", gpus(rental)),
         ("image", show::word(&rental["image"])),
         ("digest", show::word(&rental["image_digest"])),
@@ -134,9 +138,25 @@ pub fn tell(connection: &Connection, rental: &Value) {
     show::table(&[], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect());
 }
 
-/// Shows the last lines of a rental's program.
-pub async fn logs(connection: &Connection, name: &str, tail: u16) -> Result<(), Failed> {
+/// Shows the last lines of a rental's program, and with `follow` whatever comes, until its container ends.
+pub async fn logs(connection: &Connection, name: &str, tail: u16, follow: bool) -> Result<(), Failed> {
     let client = Client::new(connection)?;
+    if follow {
+        let path = format!("/v1/rentals/{}/logs?follow=true&tail={tail}", client.find(name).await?);
+        let mut output = client.stream(&path).await?;
+        let mut text = String::new();
+        while let Some(chunk) = output.chunk().await.map_err(|error| Failed::Unavailable(with_causes(&error)))? {
+            text.push_str(&String::from_utf8_lossy(&chunk));
+            while let Some(end) = text.find('\n') {
+                show::line(&super::harmless(text[..end].trim_end_matches('\r')));
+                text.drain(..=end);
+            }
+        }
+        if !text.is_empty() {
+            show::line(&super::harmless(&text));
+        }
+        return Ok(());
+    }
     let logs = client.get(&format!("/v1/rentals/{}/logs?tail={tail}", client.find(name).await?)).await?;
     if connection.json {
         show::json(&logs);
@@ -173,6 +193,24 @@ pub async fn extend(connection: &Connection, name: &str, longer: Longer) -> Resu
         show::json(&rental);
     } else {
         show::line(&format!("{id} now ends at {}", show::word(&rental["expires_at"])));
+    }
+    Ok(())
+}
+
+/// Takes rentals' containers down and keeps what is left of their time, or brings them back.
+pub async fn pause(connection: &Connection, names: &[String], verb: &str) -> Result<(), Failed> {
+    let client = Client::new(connection)?;
+    let mut changed = Vec::new();
+    for name in names {
+        let id = client.find(name).await?;
+        let rental = client.send(Method::POST, &format!("/v1/rentals/{id}/{verb}"), &json!({})).await?;
+        if !connection.json {
+            show::line(&format!("{id} {}", show::word(&rental["state"])));
+        }
+        changed.push(rental);
+    }
+    if connection.json {
+        show::json(&json!({"rentals": changed}));
     }
     Ok(())
 }

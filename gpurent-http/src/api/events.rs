@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::rendered::Rendered;
 use super::{Refusals, event, find};
 use crate::auth::{Caller, Entrance, Pass};
-use crate::listeners::Listeners;
+use crate::listeners::{Listeners, READ_BUFFER};
 use crate::problem::Problem;
 
 /// A client that takes longer to read one message is cut off; it resumes where it was.
@@ -124,10 +124,12 @@ pub(super) async fn events(
     let stopping = listeners.stopping.clone();
     let reader = Reader::new(rentals, caller, pass, only, from, Arc::clone(&listeners.rendered));
     Ok(match upgrade {
-        Ok(upgrade) => upgrade.max_message_size(64 * 1024).on_upgrade(move |socket| async move {
-            listeners.tracker.track_future(tell(socket, reader, stopping)).await;
-            drop(place);
-        }),
+        Ok(upgrade) => {
+            upgrade.max_message_size(64 * 1024).read_buffer_size(READ_BUFFER).on_upgrade(move |socket| async move {
+                listeners.tracker.track_future(tell(socket, reader, stopping)).await;
+                drop(place);
+            })
+        }
         Err(_) => {
             let (sender, receiver) = mpsc::channel(SENT_AHEAD);
             listeners.tracker.spawn(async move {
@@ -151,7 +153,7 @@ struct Late {
 }
 
 fn admit_late(upgrade: WebSocketUpgrade, entrance: Entrance, late: Late) -> Response {
-    upgrade.max_message_size(64 * 1024).on_upgrade(move |mut socket| async move {
+    upgrade.max_message_size(64 * 1024).read_buffer_size(READ_BUFFER).on_upgrade(move |mut socket| async move {
         let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
         let Late { rentals, listeners, after, only } = late;
         let begun = async {
