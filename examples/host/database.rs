@@ -64,6 +64,7 @@ async fn open_as(name: &str, data_dir: &Path, acts: bool) -> Result<Database, St
     }
     let store = SqliteStore::open(&file).await?;
     if acts {
+        store.add_views().await?;
         store.keep_reserve().await;
     }
     Ok(Database::of(store))

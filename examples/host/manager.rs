@@ -1,7 +1,7 @@
 //! Tells a dashboard manager when this host comes and goes, as the `dashboard` protocol has it: a courtesy, which no
 //! tenant depends on.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use serde_json::json;
@@ -23,7 +23,8 @@ pub struct Manager {
 impl Manager {
     pub fn new(host: &str, port: u16, agent_ip: Option<IpAddr>) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
-        Ok(Self { client, url: format!("http://{host}:{port}"), agent_ip, host: host.to_owned(), port })
+        let name = if host.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() };
+        Ok(Self { client, url: format!("http://{name}:{port}"), agent_ip, host: host.to_owned(), port })
     }
 
     /// This machine's address on the way to the manager. Nothing is sent.
@@ -31,8 +32,11 @@ impl Manager {
         if let Some(address) = self.agent_ip {
             return Ok(address);
         }
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.connect((self.host.as_str(), self.port))?;
+        let manager = (self.host.as_str(), self.port).to_socket_addrs()?.next();
+        let manager = manager.ok_or_else(|| std::io::Error::other("the manager's name leads nowhere"))?;
+        let any = if manager.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(manager)?;
         Ok(socket.local_addr()?.ip())
     }
 
@@ -57,8 +61,12 @@ impl Manager {
 
     /// Says goodbye, once.
     pub async fn unregister(&self) {
-        if let Err(error) = self.tell("unregister_agent").await {
-            tracing::warn!(error = &*error as &dyn std::error::Error, "the manager was not told goodbye");
+        match tokio::time::timeout(PATIENCE, self.tell("unregister_agent")).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = &*error as &dyn std::error::Error, "the manager was not told goodbye");
+            }
+            Err(_late) => tracing::warn!("the manager was not told goodbye in time"),
         }
     }
 }

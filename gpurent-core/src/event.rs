@@ -57,12 +57,10 @@ pub struct Adoption {
     pub gpus_attached: bool,
     /// When it started, by the engine's own record; `None` where it has not.
     pub started_at: Option<Timestamp>,
-    /// The GPUs it has; `None` where an older version wrote it, and then those of the claim.
+    /// The claim that it carries; `None` where an older version wrote this. Of a later launch than the store knew of,
+    /// it says what the rental had become by then.
     #[serde(default)]
-    pub gpus: Option<Vec<Gpu>>,
-    /// How much of the term was used up when it was made.
-    #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
-    pub used: SignedDuration,
+    pub claim: Option<Box<Claim>>,
 }
 
 /// What a rental was given when it was resumed.

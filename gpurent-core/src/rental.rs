@@ -179,11 +179,10 @@ impl Rental {
                 self.begin_launch(self.attempt.next());
             }
             (Event::Adopted(found), state) if is_news(&found, self.attempt, self.container.is_some(), state) => {
-                if let Some(gpus) = found.gpus {
-                    self.gpus = gpus;
-                }
                 if found.attempt > self.attempt {
-                    self.catch_up_with(found.used);
+                    if let Some(claim) = found.claim {
+                        self.catch_up_with(*claim);
+                    }
                     self.begin_launch(found.attempt);
                     self.brought_up_as = found.attempt;
                 }

@@ -2,6 +2,8 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +13,7 @@ use bollard::errors::Error;
 use bollard::exec::{ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerStatsResponse, ExecConfig};
 use bollard::query_parameters::{LogsOptionsBuilder, StatsOptionsBuilder};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, stream};
 use gpurent_core::id::{LaunchId, RentalId};
 use gpurent_core::inside::{Bytes, Input, Inside, Program, Session, TerminalSize, Usage};
 use gpurent_core::runtime::RuntimeError;
@@ -37,16 +39,20 @@ struct HangUp {
     docker: Docker,
     container: String,
     session: String,
+    /// Whether it has ended by itself: what it left running in the background is the renter's.
+    ended: AtomicBool,
 }
 
 impl Drop for HangUp {
     fn drop(&mut self) {
-        let Self { docker, container, session } = self;
+        let Self { docker, container, session, ended } = self;
         let (docker, container, session) = (docker.clone(), std::mem::take(container), std::mem::take(session));
+        let ended = ended.load(Ordering::Relaxed);
         // Without an executor the process ends, and its containers' terminals with the next one's.
         let Ok(executor) = tokio::runtime::Handle::try_current() else { return };
         executor.spawn(async move {
-            let command = vec![HANG_UP.to_owned(), session];
+            let how = if ended { "ended" } else { "left" };
+            let command = vec![HANG_UP.to_owned(), session, how.to_owned()];
             match exec::run(&docker, &container, command).await {
                 Ok(_) | Err(RuntimeError::Missing) => {}
                 // The container ended meanwhile, as a rule; else its renter sees the program.
@@ -121,6 +127,10 @@ impl Inside for DockerRuntime {
             user: Some("0:0".to_owned()),
             ..ExecConfig::default()
         };
+        // From here on there may be a program, whatever comes of the answers.
+        let ended = AtomicBool::new(false);
+        let (its_docker, its_container) = (docker.clone(), container.clone());
+        let ends_with = Arc::new(HangUp { docker: its_docker, container: its_container, session, ended });
         let attached = in_time(async {
             let exec = docker.create_exec(&container, config).await.map_err(|error| match error {
                 // 409: it does not run (any more).
@@ -141,12 +151,12 @@ impl Inside for DockerRuntime {
                 tracing::debug!(container, error = &error as &dyn std::error::Error, "terminal has its own size");
             }
         }
-        let ends_with = Arc::new(HangUp { docker: docker.clone(), container, session });
         let kept = Arc::clone(&ends_with);
-        let output = output.map(move |chunk| {
-            let _kept = &kept;
-            bytes(chunk)
+        let its_end = stream::poll_fn(move |_| {
+            kept.ended.store(true, Ordering::Relaxed);
+            Poll::Ready(None)
         });
+        let output = output.map(bytes).chain(its_end);
         let (asked, id) = (docker.clone(), exec.clone());
         let exit = async move {
             // The engine has the code a moment after the output has ended.

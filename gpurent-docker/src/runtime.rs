@@ -157,13 +157,19 @@ impl DockerRuntime {
         self
     }
 
-    /// Makes a launch's workspace, and tells what its container sees of the host.
-    async fn workspace_mounts(&self, launch: &LaunchSpec) -> Result<Vec<Mount>, RuntimeError> {
+    fn workspace_root(&self) -> Result<&WorkspaceRoot, RuntimeError> {
+        self.workspaces.as_ref().ok_or_else(|| RuntimeError::Refused("this host has no place for workspaces".into()))
+    }
+
+    /// What a launch's container sees of the host. Its workspace was made when it was prepared, and never goes.
+    fn workspace_mounts(&self, launch: &LaunchSpec) -> Result<Vec<Mount>, RuntimeError> {
         let Some(workspace) = &launch.workspace else { return Ok(Vec::new()) };
-        let root = self.workspaces.as_ref();
-        let root = root.ok_or_else(|| RuntimeError::Refused("this host has no place for workspaces".into()))?;
-        root.ensure(workspace).await.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
-        Ok(root.mounts(workspace))
+        let root = self.workspace_root()?;
+        match root.is_there(&workspace.folder) {
+            Ok(true) => Ok(root.mounts(workspace)),
+            Ok(false) => Err(RuntimeError::Unavailable("the workspace is not made yet".into())),
+            Err(error) => Err(not_made(error)),
+        }
     }
 
     pub(crate) fn docker(&self) -> &Docker {
@@ -334,6 +340,19 @@ impl DockerRuntime {
     }
 }
 
+/// Why a workspace cannot be made: some of it passes, a name or a right does not.
+fn not_made(error: std::io::Error) -> RuntimeError {
+    use std::io::ErrorKind::{
+        InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+    };
+    match error.kind() {
+        InvalidFilename | InvalidInput | NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem => {
+            RuntimeError::Refused(Box::new(error))
+        }
+        _ => RuntimeError::Unavailable(Box::new(error)),
+    }
+}
+
 /// The folder of this machine in which a container finds its credentials.
 fn access_folder(container: &ContainerInspectResponse) -> Option<PathBuf> {
     let mounts = container.mounts.as_deref().unwrap_or_default();
@@ -372,7 +391,9 @@ impl ContainerRuntime for DockerRuntime {
         self.attaching.attaches(docker, &self.kit.kit, launch).await?;
         self.access_dir(image).await;
         // Here it may take its time.
-        self.workspace_mounts(launch).await?;
+        if let Some(workspace) = &launch.workspace {
+            self.workspace_root()?.ensure(workspace).await.map_err(not_made)?;
+        }
         Ok(prepared)
     }
 
@@ -393,7 +414,7 @@ impl ContainerRuntime for DockerRuntime {
         }
         let name = launch.id.container_name();
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let mut mounts = self.workspace_mounts(launch).await?;
+        let mut mounts = self.workspace_mounts(launch)?;
         mounts.extend(directory.map(|directory| directory.mount(launch.id)));
         let body = body(launch, &config, &self.kit.kit, self.share, attach, mounts);
         let (created, sees) = match self.docker.create_container(Some(options), body).await {

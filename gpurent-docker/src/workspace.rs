@@ -36,7 +36,7 @@ impl WorkspaceRoot {
         if !root.is_absolute() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "must be an absolute path"));
         }
-        fs::create_dir_all(root)?;
+        make_private(root)?;
         for entry in fs::read_dir(root)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
@@ -93,15 +93,26 @@ impl WorkspaceRoot {
         tokio::task::spawn_blocking(move || root.ensure_now(&folder)).await.map_err(io::Error::other)?
     }
 
-    fn ensure_now(&self, folder: &WorkspaceFolder) -> io::Result<()> {
-        let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = self.path(folder);
-        match fs::symlink_metadata(&place) {
-            Ok(found) if found.is_dir() => return Ok(()),
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::NotADirectory, "the workspace's place is no folder")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    /// Whether the workspace is there.
+    pub(crate) fn is_there(&self, folder: &WorkspaceFolder) -> io::Result<bool> {
+        match fs::symlink_metadata(self.path(folder)) {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "the workspace's place is no folder")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
+    }
+
+    fn ensure_now(&self, folder: &WorkspaceFolder) -> io::Result<()> {
+        // Whoever has one does not wait for others' copies.
+        if self.is_there(folder)? {
+            return Ok(());
+        }
+        let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_there(folder)? {
+            return Ok(());
+        }
+        let place = self.path(folder);
         let unfinished = self.root.join(format!("{UNFINISHED}{folder}"));
         match fs::remove_dir_all(&unfinished) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -170,6 +181,25 @@ fn own(path: &Path, (user, group): (u32, u32)) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         result => result,
     }
+}
+
+/// The root lets no other user of the machine in: a renter is root in their container, and what they leave here may be
+/// a program that runs as root.
+#[cfg(unix)]
+fn make_private(root: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+    let mode = fs::metadata(root)?.permissions().mode();
+    if mode & 0o007 == 0 {
+        return Ok(());
+    }
+    tracing::warn!(root = %root.display(), "closed to other users: what renters leave there could run as root");
+    fs::set_permissions(root, fs::Permissions::from_mode(mode & 0o770))
+}
+
+#[cfg(not(unix))]
+fn make_private(root: &Path) -> io::Result<()> {
+    fs::create_dir_all(root)
 }
 
 /// Lets everything written so far survive a power cut.
@@ -246,6 +276,20 @@ mod tests {
         let names: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["user1"]);
         assert!(!place.join("user1/sub/half").exists());
+    }
+
+    #[test]
+    fn nobody_else_on_the_machine_gets_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let new = directory.path().join("new");
+        WorkspaceRoot::new(&new).unwrap();
+        assert_eq!(mode(&new), 0o700);
+        let old = directory.path().join("old");
+        fs::create_dir(&old).unwrap();
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+        WorkspaceRoot::new(&old).unwrap();
+        assert_eq!(mode(&old), 0o750);
     }
 
     #[tokio::test]

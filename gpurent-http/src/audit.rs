@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{OriginalUri, Request, State};
+use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -87,7 +87,8 @@ pub(crate) async fn note(State(audit): State<Option<Audit>>, request: Request, n
     let Some(audit) = audit else { return next.run(request).await };
     let Some(caller) = request.extensions().get::<Caller>().cloned() else { return next.run(request).await };
     let path = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri(), |OriginalUri(uri)| uri).path();
-    if !is_worth_it(request.method(), path) {
+    // What leads nowhere does nothing, and must not push out what did something.
+    if request.extensions().get::<MatchedPath>().is_none() || !is_worth_it(request.method(), path) {
         return next.run(request).await;
     }
     // Without the query, and not more than fits on a line.
@@ -95,9 +96,30 @@ pub(crate) async fn note(State(audit): State<Option<Audit>>, request: Request, n
     let action = format!("{} {path}", request.method());
     let (parts, body) = request.into_parts();
     let address = address(&parts);
+    // Also if nobody waits for the answer any more: it may have been done all the same.
+    let mut noting = Noting { audit, entry: Some(entry(&caller, address, action, UNANSWERED)) };
     let response = next.run(Request::from_parts(parts, body)).await;
-    audit.note(entry(&caller, address, action, response.status().as_u16()));
+    if let Some(entry) = &mut noting.entry {
+        entry.status = response.status().as_u16();
+    }
     response
+}
+
+/// The status of what nobody waited for, as web servers' logs have it.
+const UNANSWERED: u16 = 499;
+
+/// Notes an entry when it goes.
+struct Noting {
+    audit: Audit,
+    entry: Option<AuditEntry>,
+}
+
+impl Drop for Noting {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.audit.note(entry);
+        }
+    }
 }
 
 pub(crate) fn entry(caller: &Caller, address: Option<std::net::IpAddr>, action: String, status: u16) -> AuditEntry {
@@ -106,6 +128,7 @@ pub(crate) fn entry(caller: &Caller, address: Option<std::net::IpAddr>, action: 
 }
 
 fn is_worth_it(method: &Method, path: &str) -> bool {
-    let tells_a_secret = path.ends_with("/access") || path.ends_with("/terminal");
+    let tells_a_secret =
+        ["/access", "/terminal", "/ws"].iter().any(|end| path.ends_with(end)) || path.contains("/api/gpu/instances/");
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || tells_a_secret
 }

@@ -16,6 +16,8 @@ use crate::problem::Problem;
 /// What is set aside for each WebSocket whose client has little to say: a thirtieth of the usual.
 pub(crate) const READ_BUFFER: usize = 4 * 1024;
 
+/// One renter's part of the requests at once: others get their answers whatever one does.
+const SHARE_OF_A_RENTER: usize = 8;
 /// All renters together leave this part of the places to platforms.
 const KEPT_FOR_PLATFORMS: usize = 8;
 
@@ -32,6 +34,9 @@ pub(crate) struct Listeners {
     renters: Renters,
     /// Places for requests, one set for all surfaces.
     pub(crate) requests: Arc<Semaphore>,
+    /// How many requests each renter has under way.
+    under_way: Renters,
+    most_requests_of_a_renter: usize,
     /// What they are told, written once.
     pub(crate) rendered: Arc<Rendered>,
 }
@@ -42,17 +47,25 @@ type Renters = Arc<Mutex<HashMap<RenterId, usize>>>;
 /// A listener's place, until it is dropped.
 pub(crate) struct Place {
     _one_of_all: OwnedSemaphorePermit,
-    renter: Option<(RenterId, Renters)>,
+    _one_of_a_renter: Option<Counted>,
 }
 
-impl Drop for Place {
+/// A renter's request, until it is answered.
+pub(crate) struct UnderWay(#[allow(dead_code, reason = "counts until it is dropped")] Counted);
+
+/// One of what a renter has.
+struct Counted {
+    renter: RenterId,
+    renters: Renters,
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        let Some((renter, renters)) = &self.renter else { return };
-        let mut renters = renters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = renters.get_mut(renter) {
+        let mut renters = self.renters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = renters.get_mut(&self.renter) {
             *count -= 1;
             if *count == 0 {
-                renters.remove(renter);
+                renters.remove(&self.renter);
             }
         }
     }
@@ -69,6 +82,8 @@ impl Listeners {
             most_of_a_renter: limits.listeners_of_a_renter,
             renters: Arc::default(),
             rendered: Arc::default(),
+            under_way: Arc::default(),
+            most_requests_of_a_renter: (limits.requests / SHARE_OF_A_RENTER).max(1),
             requests: Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -79,10 +94,23 @@ impl Listeners {
         Self { stopping, tracker, answered, ..Self::new(limits) }
     }
 
+    /// A place for one more request. A renter has some of them, not all.
+    pub(crate) fn begin(&self, caller: &Caller) -> Result<Option<UnderWay>, Problem> {
+        let Some(renter) = caller.scope() else { return Ok(None) };
+        let mut renters = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = renters.entry(renter.clone()).or_default();
+        if *count >= self.most_requests_of_a_renter {
+            return Err(Problem::too_often(1));
+        }
+        *count += 1;
+        drop(renters);
+        Ok(Some(UnderWay(Counted { renter, renters: Arc::clone(&self.under_way) })))
+    }
+
     /// A place for one more. A renter has a few; they never take those of the platform.
     pub(crate) fn enter(&self, caller: &Caller) -> Result<Place, Problem> {
         let one_of_all = Arc::clone(&self.free).try_acquire_owned().map_err(|_full| Problem::busy())?;
-        let Some(renter) = caller.scope() else { return Ok(Place { _one_of_all: one_of_all, renter: None }) };
+        let Some(renter) = caller.scope() else { return Ok(Place { _one_of_all: one_of_all, _one_of_a_renter: None }) };
         if self.free.available_permits() < self.most / KEPT_FOR_PLATFORMS {
             return Err(Problem::busy());
         }
@@ -93,6 +121,7 @@ impl Listeners {
         }
         *count += 1;
         drop(renters);
-        Ok(Place { _one_of_all: one_of_all, renter: Some((renter, Arc::clone(&self.renters))) })
+        let one_of_a_renter = Some(Counted { renter, renters: Arc::clone(&self.renters) });
+        Ok(Place { _one_of_all: one_of_all, _one_of_a_renter: one_of_a_renter })
     }
 }

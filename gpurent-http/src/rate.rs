@@ -17,6 +17,7 @@ use governor::{Quota, RateLimiter};
 use gpurent_core::id::{ApiKeyId, RenterId};
 
 use crate::auth::{Caller, address};
+use crate::listeners::Listeners;
 use crate::problem::Problem;
 
 /// Who calls too often, or not.
@@ -58,17 +59,24 @@ impl Rates {
         })
     }
 
-    /// Counts a call of somebody who did not show who they are: guessing is slow.
+    /// Counts a call of somebody who did not show who they are.
     pub(crate) fn stranger(&self, request: &Parts) -> Result<(), Problem> {
         self.count(&Client::Stranger(address(request))).map(|_| ())
     }
 }
 
-/// Counts a known caller's request, and tells them what is left.
-pub(crate) async fn limit(State(rates): State<Option<Rates>>, request: Request, next: Next) -> Response {
-    let (Some(rates), Some(caller)) = (rates, request.extensions().get::<Caller>()) else {
-        return next.run(request).await;
+/// Counts a known caller's request, those under way and those of late, and tells them what is left.
+pub(crate) async fn limit(
+    State((rates, listeners)): State<(Option<Rates>, Listeners)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(caller) = request.extensions().get::<Caller>() else { return next.run(request).await };
+    let _under_way = match listeners.begin(caller) {
+        Ok(under_way) => under_way,
+        Err(problem) => return problem.into_response(),
     };
+    let Some(rates) = rates else { return next.run(request).await };
     let client = caller.key.clone().map_or_else(|| Client::Renter(caller.renter.clone()), Client::Key);
     match rates.count(&client) {
         Ok(left) => {

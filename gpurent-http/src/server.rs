@@ -68,6 +68,8 @@ pub struct Server {
     surfaces: Surfaces,
     router: Router,
     tls: Option<Tls>,
+    /// Whether no other server has the same surfaces.
+    is_alone: bool,
 }
 
 impl Server {
@@ -96,10 +98,12 @@ impl Server {
     /// As [`Server::bind`].
     pub async fn bind_surfaces(address: SocketAddr, surfaces: Surfaces) -> Result<Self, ServeError> {
         let router = surfaces.router();
-        Self::bind_router(address, surfaces, router).await
+        let server = Self::bind_router(address, surfaces, router).await?;
+        Ok(Self { is_alone: true, ..server })
     }
 
-    /// Listens on `address` for `router`, made of some of these surfaces: for one that has a listener of its own.
+    /// Listens on `address` for `router`, made of some of these surfaces: for one that has a listener of its own,
+    /// beside a server that has all of them. That one is to end last: it writes down what is left.
     ///
     /// # Errors
     /// As [`Server::bind`].
@@ -110,7 +114,7 @@ impl Server {
         let failed = |source| ServeError::Bind { address, source };
         let listener = listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { address, listener, surfaces, router, tls: None })
+        Ok(Self { address, listener, surfaces, router, tls: None, is_alone: false })
     }
 
     /// Speaks TLS, and nothing else.
@@ -173,7 +177,9 @@ impl Server {
         if let Some(watch) = watch {
             watch.abort();
         }
-        drop(tokio::time::timeout(DRAIN, self.surfaces.stop()).await);
+        if self.is_alone && tokio::time::timeout(DRAIN, self.surfaces.stop()).await.is_err() {
+            tracing::warn!("not everything that was done could be written down when the server ended");
+        }
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use gpurent_core::rentals::Rentals;
 use gpurent_core::runtime::Isolation;
 use gpurent_core::store::Filter;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
@@ -35,6 +36,9 @@ use crate::limits::Limits;
 use crate::listeners::{Listeners, READ_BUFFER};
 use crate::problem::Problem;
 use crate::rate::{self, Rates};
+
+/// Requests at once that need no key.
+const FOR_STRANGERS: usize = 64;
 
 /// One of the protocols that a host speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -248,21 +252,24 @@ impl Surfaces {
 
     /// What is asked by machines and people that have no key.
     fn unguarded(&self, routes: Router<Surfaces>) -> Router {
-        routes.route("/health", get(health)).layer(self.bounds()).with_state(self.clone())
+        // Places of their own: whoever takes all others must not make the host look dead.
+        let requests = Arc::new(Semaphore::new(FOR_STRANGERS));
+        routes.route("/health", get(health)).layer(self.bounds(requests)).with_state(self.clone())
     }
 
     fn guard(&self, routes: Router<Surfaces>, sockets: Router<Surfaces>) -> Router {
         let known = |routes: Router<Surfaces>| {
             routes
                 .layer(middleware::from_fn_with_state(self.audit.clone(), audit::note))
-                .layer(middleware::from_fn_with_state(self.gate.rates.clone(), rate::limit))
+                .layer(middleware::from_fn_with_state((self.gate.rates.clone(), self.listeners.clone()), rate::limit))
         };
         let routes = routes
             .fallback(async || Problem::not_found())
             .method_not_allowed_fallback(async || Problem::method_not_allowed());
         let routes = known(routes).layer(middleware::from_fn_with_state(self.gate.clone(), authenticate));
         let sockets = known(sockets).layer(middleware::from_fn_with_state(self.gate.clone(), authenticate_socket));
-        let all = routes.merge(sockets).layer(self.bounds()).with_state(self.clone());
+        let all =
+            routes.merge(sockets).layer(self.bounds(Arc::clone(&self.listeners.requests))).with_state(self.clone());
         match &self.cors {
             Some(cors) => all.layer(cors.clone()),
             None => all,
@@ -271,6 +278,7 @@ impl Surfaces {
 
     fn bounds(
         &self,
+        requests: Arc<Semaphore>,
     ) -> impl tower::Layer<
         axum::routing::Route,
         Service: tower::Service<
@@ -292,7 +300,7 @@ impl Surfaces {
             .layer(HandleErrorLayer::new(busy))
             .layer(TimeoutLayer::new(self.limits.request_time))
             .layer(LoadShedLayer::new())
-            .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&self.listeners.requests)))
+            .layer(GlobalConcurrencyLimitLayer::with_semaphore(requests))
             .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
             .layer(DefaultBodyLimit::max(LIMIT))
     }
@@ -308,7 +316,12 @@ async fn busy(uri: Uri, _error: axum::BoxError) -> Response {
     match uri.path() {
         "/rent" => rent::busy(),
         "/start_instance" | "/terminate_instance" => instances::busy(),
-        path if path.starts_with("/api/containers") || path.starts_with("/api/ports") => dashboard::busy(),
+        path if ["/api/containers", "/api/ports", "/get_", "/delete_docker_image"]
+            .iter()
+            .any(|of| path.starts_with(of)) =>
+        {
+            dashboard::busy()
+        }
         path if path.starts_with("/api/gpu") => cloud::busy(),
         _ => Problem::busy().into_response(),
     }

@@ -72,7 +72,7 @@ impl RangeStore for MemoryStore {
         let mut tables = self.open().await?;
         let key = (host.clone(), renter.clone());
         let Some(range) = tables.ranges.get(&key) else { return Ok(GivenBack::NothingThere) };
-        if tables.held(host).ports.iter().any(|port| range.contains(*port)) {
+        if tables.held(host).ports.iter().any(|port| range.contains(*port)) || tables.is_kept_for_one(host, renter) {
             return Ok(GivenBack::InUse);
         }
         tables.ranges.remove(&key);

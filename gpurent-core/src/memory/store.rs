@@ -9,6 +9,7 @@ use crate::api_key::KeyRecord;
 use crate::audit::NumberedEntry;
 use crate::event::{Event, JournalEntry, Recorded};
 use crate::id::{ContainerId, EngineId, Epoch, HostId, IdempotencyKey, Position, RentalId, RenterId, Seq};
+use crate::lifecycle::State;
 use crate::placement::{Held, Placement};
 use crate::port::PortRange;
 use crate::rental::Rental;
@@ -226,6 +227,12 @@ impl Tables {
         self.rentals.values().filter(move |row| row.rental.is_live() && row.rental.host() == host)
     }
 
+    /// Whether a live rental, perhaps a suspended one, is to have ports of the renter's own range.
+    pub(super) fn is_kept_for_one(&self, host: &HostId, renter: &RenterId) -> bool {
+        let mut specs = self.live(host).map(|row| row.rental.spec());
+        specs.any(|spec| spec.renter == *renter && spec.sticky_ports.is_some())
+    }
+
     pub(super) fn held(&self, host: &HostId) -> Held {
         let mut held = Held::default();
         for row in self.live(host) {
@@ -240,7 +247,8 @@ impl Tables {
 impl Store for MemoryStore {
     async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
         let mut tables = self.open().await?;
-        let busy = tables.live(host).next().is_some();
+        // One that is suspended has nothing on any engine.
+        let busy = tables.live(host).any(|row| !matches!(row.rental.state(), State::Suspended { .. }));
         let row = tables.hosts.entry(host.clone()).or_insert_with(|| HostRow {
             engine: engine.clone(),
             epoch: Epoch::ZERO,

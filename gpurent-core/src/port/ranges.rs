@@ -23,7 +23,7 @@ pub enum GivenBack {
     Yes,
     /// The renter had none.
     NothingThere,
-    /// A live rental holds one of its ports.
+    /// A live rental holds one of its ports, or is to have them again when it is resumed.
     InUse,
 }
 
@@ -56,7 +56,8 @@ pub trait RangeStore: Send + Sync + 'static {
     /// [`StoreError`]
     async fn ranges(&self, host: &HostId) -> Result<Vec<OwnRange>, StoreError>;
 
-    /// Gives a range back, unless a live rental holds one of its ports.
+    /// Gives a range back, unless a live rental holds one of its ports, or one of the renter's has
+    /// [`sticky_ports`](crate::spec::RentalSpec::sticky_ports).
     ///
     /// # Errors
     /// [`StoreError`]

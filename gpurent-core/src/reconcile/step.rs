@@ -177,7 +177,13 @@ impl Step {
                     Some(kept) => {
                         let step = Self { rental, ..self };
                         let ready = step.record(Event::Verified { paid_from: kept.paid_from }).await?;
-                        Ok(Stepped::Moved(Box::new(ready)))
+                        if !ready.spec().term.is_shorter_than(kept.term) {
+                            return Ok(Stepped::Moved(Box::new(ready)));
+                        }
+                        // What was promised once is kept.
+                        let step = Self { rental: ready, ..step };
+                        let extended = step.record(Event::Extended { term: kept.term }).await?;
+                        Ok(Stepped::Moved(Box::new(extended)))
                     }
                     None => Ok(Stepped::Moved(Box::new(rental))),
                 }
@@ -599,8 +605,7 @@ pub(super) fn adopted(launch: LaunchId, found: &Examined) -> Event {
         ports: found.claim.ports.clone(),
         gpus_attached: found.gpus_attached,
         started_at: found.started_at.map(crate::clock::to_micros),
-        gpus: Some(found.claim.gpus.clone()),
-        used: found.claim.used,
+        claim: Some(found.claim.clone()),
     }))
 }
 

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::Rental;
 use crate::billing::{Bill, Segment};
 use crate::clock::Moment;
+use crate::event::Claim;
 use crate::lifecycle::{EndReason, Exit, State};
 use crate::money::Quote;
 
@@ -53,14 +54,21 @@ impl Rental {
         segment.end_after(ended_at.duration_since(counted_from));
     }
 
-    /// A later launch than the known one was found, and says how much was used before it: the store was set back
-    /// to a time before some of that.
-    pub(super) fn catch_up_with(&mut self, used: SignedDuration) {
+    /// A later launch than the known one was found, and says what the rental had become by then: the store was set
+    /// back to a time before that.
+    pub(super) fn catch_up_with(&mut self, claim: Claim) {
         let before = self.used_before();
         if let Some(open) = self.segments.last_mut().filter(|segment| segment.ended_at.is_none()) {
-            open.end_after(used - before);
+            open.end_after(claim.used - before);
         }
-        self.lost_use += (used - self.used_before()).max(SignedDuration::ZERO);
+        self.lost_use += (claim.used - self.used_before()).max(SignedDuration::ZERO);
+        self.requote(claim.quote);
+        if self.spec.term.is_shorter_than(claim.spec.term) {
+            self.spec.term = claim.spec.term;
+        }
+        self.gpus = claim.gpus;
+        self.due = claim.due;
+        self.claimed = claim.at;
     }
 
     /// From now on it costs something else; what was used before keeps its price. A price in another currency is
@@ -104,16 +112,15 @@ impl Rental {
         }
     }
 
-    /// When the paid time ends; `None` before the rental is ready or where its term is open. Of one that is
-    /// suspended, when it would have ended.
+    /// When the paid time ends; `None` before the rental is ready, while it is suspended (nobody knows when it
+    /// goes on), or where its term is open.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         let left = self.spec.term.duration()? - self.used_before();
-        let open = self.segments.last().is_some_and(|segment| segment.ended_at.is_none());
-        let from = match (&self.paid_from, &self.state) {
-            (Some(from), _) if open => from.wall,
-            (_, State::Suspended { since, .. }) => since.wall,
-            _ => self.segments.last()?.ended_at?,
+        let from = match (&self.paid_from, self.segments.last()?.ended_at, &self.state) {
+            (_, _, State::Provisioning | State::Running | State::Suspended { .. }) => return None,
+            (Some(from), None, _) => from.wall,
+            (_, ended_at, _) => ended_at?,
         };
         from.checked_add(left).ok()
     }

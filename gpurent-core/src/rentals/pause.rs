@@ -46,6 +46,10 @@ impl Rentals {
         // Others may take the same place at the same time: the store lets one of them, and the rest look again.
         for _ in 0..TRIES {
             let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            // Another host's: its GPUs are not ours to place.
+            if *rental.host() != self.shared.host {
+                return Ok(None);
+            }
             self.expect_as_seen(&rental)?;
             match rental.state() {
                 State::Suspended { .. } => {}

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::id::{InstanceName, RenterId};
 use crate::invalid::Invalid;
@@ -46,7 +47,21 @@ impl WorkspaceFolder {
     }
 }
 
+/// So much of a folder's name may be one of its two parts; longer ones end in a hash instead.
+const PART: usize = 110;
+
 fn escaped(name: &str) -> String {
+    let text = escaped_whole(name);
+    if text.len() <= PART {
+        return text;
+    }
+    // No escape is written like this.
+    let hash: String = Sha256::digest(name).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let begin: String = text.chars().take(PART - 40).collect();
+    format!("{begin}%h{hash}")
+}
+
+fn escaped_whole(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for (n, byte) in name.bytes().enumerate() {
         let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || (byte == b'.' && n > 0);
@@ -64,7 +79,7 @@ impl TryFrom<String> for WorkspaceFolder {
 
     fn try_from(text: String) -> Result<Self, Invalid> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%' | b'@');
-        if text.is_empty() || text.len() > 800 || text.starts_with('.') || !text.bytes().all(plain) {
+        if text.is_empty() || text.len() > 240 || text.starts_with('.') || !text.bytes().all(plain) {
             return Err(Invalid::new("workspace", "must be a plain folder name"));
         }
         Ok(Self(text))
@@ -165,6 +180,8 @@ mod tests {
         assert_eq!(folder("../esc/u1"), "%2E.%2Fesc%2Fu1");
         assert_eq!(folder("a@b"), "a%40b");
         assert_eq!(WorkspaceFolder::named(&"a".parse().unwrap(), &"b".parse().unwrap()).as_str(), "a@b");
+        let long = "a/".repeat(64);
+        assert!(folder(&long).len() <= 110 && folder(&long) != folder(&format!("{}b", &long[..127])));
         for wrong in ["", "..", ".hidden", "a/b", "a\0b"] {
             assert!(WorkspaceFolder::try_from(wrong.to_owned()).is_err(), "{wrong:?}");
         }

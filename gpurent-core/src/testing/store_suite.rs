@@ -456,8 +456,7 @@ fn lost(rental: &Rental, name: &str) -> Foundling {
         ports: claim.ports.clone(),
         gpus_attached: true,
         started_at: Some(at(5)),
-        gpus: None,
-        used: jiff::SignedDuration::ZERO,
+        claim: None,
     };
     let tells =
         [Event::Claimed(Box::new(claim)), Event::Adopted(Box::new(found)), Event::Verified { paid_from: moment(5) }];

@@ -18,6 +18,7 @@ use axum::http::header::ACCEPT;
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use futures_util::future::poll_immediate;
 use futures_util::stream;
 use gpurent_core::follow::{Followed, Follower};
 use gpurent_core::id::{Position, RentalId};
@@ -27,6 +28,7 @@ use gpurent_core::store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
 use super::rendered::Rendered;
@@ -91,9 +93,6 @@ pub(super) async fn events(
     let Query(query) = query.map_err(|_| Invalid::new("query", "takes after, rental and limit"))?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let after = resumed.or(query.after).map(Position::new);
-    if let Some(after) = after {
-        expect_known(&rentals, after).await?;
-    }
     let (caller, pass) = match entrance {
         Entrance::Open(caller, pass) => (caller, pass),
         // Only a WebSocket is let in before it has shown a key.
@@ -102,6 +101,9 @@ pub(super) async fn events(
             return Ok(admit_late(upgrade, late, Late { rentals, listeners, after, only: query.rental }));
         }
     };
+    if let Some(after) = after {
+        expect_known(&rentals, after).await?;
+    }
     let only = match &query.rental {
         Some(id) => Some(find(&rentals, &caller, id).await?.id()),
         None => None,
@@ -161,6 +163,9 @@ fn admit_late(upgrade: WebSocketUpgrade, entrance: Entrance, late: Late) -> Resp
                 Some(id) => Some(find(&rentals, &caller, id).await?.id()),
                 None => None,
             };
+            if let Some(after) = after {
+                expect_known(&rentals, after).await?;
+            }
             let from = after.or(rentals.last_position()).ok_or_else(Problem::busy)?;
             let place = listeners.enter(&caller)?;
             Ok::<_, Problem>((only, from, place))
@@ -340,18 +345,28 @@ async fn pump(sender: mpsc::Sender<Sent>, mut reader: Reader, stopping: Cancella
             biased;
             () = stopping.cancelled() => return,
             () = sender.closed() => return,
-            told = reader.next() => told,
+            // Before what may never end.
             _ = look.tick() => {
                 if !reader.pass.is_valid().await {
                     return;
                 }
                 continue;
             }
+            told = reader.next() => told,
         };
         // A client that does not read is cut off; it resumes by the id of the last event that it has.
         if sender.send_timeout(told.into_sent(), PATIENCE).await.is_err() {
             return;
         }
+    }
+}
+
+/// Sends a message in time. A clock is needed only for a client who does not take it at once.
+async fn sent(socket: &mut WebSocket, message: Message) -> Result<Result<(), axum::Error>, Elapsed> {
+    let mut sending = std::pin::pin!(socket.send(message));
+    match poll_immediate(sending.as_mut()).await {
+        Some(sent) => Ok(sent),
+        None => tokio::time::timeout(PATIENCE, sending).await,
     }
 }
 
@@ -362,19 +377,20 @@ async fn tell(mut socket: WebSocket, mut reader: Reader, stopping: CancellationT
         let message = tokio::select! {
             biased;
             () = stopping.cancelled() => break,
-            told = reader.next() => Message::Text(told.text),
-            heard = socket.recv() => match heard {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue,
-            },
+            // Before what may never end.
             _ = ping.tick() => {
                 if !reader.pass.is_valid().await {
                     return;
                 }
                 Message::Ping(Vec::new().into())
             }
+            told = reader.next() => Message::Text(told.text),
+            heard = socket.recv() => match heard {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue,
+            },
         };
-        match tokio::time::timeout(PATIENCE, socket.send(message)).await {
+        match sent(&mut socket, message).await {
             Ok(Ok(())) => {}
             Ok(Err(_gone)) => return,
             // Does not read: told where to resume, should they read after all.

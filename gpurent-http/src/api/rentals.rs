@@ -212,18 +212,19 @@ pub(super) struct LogsQuery {
 pub(super) async fn logs(
     State(rentals): State<Rentals>,
     State(listeners): State<Listeners>,
-    Extension(caller): Extension<Caller>,
     Extension(entrance): Extension<Entrance>,
     Path(id): Path<String>,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    // No WebSocket, and so nothing to show a key on later.
+    let Entrance::Open(caller, pass) = entrance else { return Err(Problem::unauthorized()) };
     let Query(query) = query.map_err(|_| Invalid::new("query", "takes tail and follow"))?;
     let tail = query.tail.unwrap_or(100);
     if !(1..=1000).contains(&tail) {
         return Err(Invalid::new("tail", "must be 1 to 1000").into());
     }
     let rental = find(&rentals, &caller, &id).await?;
-    if let (Some(true), Entrance::Open(_, pass)) = (query.follow, entrance) {
+    if query.follow == Some(true) {
         let place = listeners.enter(&caller)?;
         let output = rentals.follow_output(&rental, tail).await?;
         return Ok(stream::answer(output, pass, listeners.stopping, place));

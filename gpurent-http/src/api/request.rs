@@ -103,6 +103,10 @@ impl CreateRental {
         spec.environment = self.environment.try_into()?;
         spec.ports = self.ports.into_iter().map(published).collect::<Result<Vec<_>, _>>()?.try_into()?;
         spec.limits = limits(&self.limits)?;
+        // These say by which protocol a rental was made, and what it asked for there.
+        if self.labels.keys().any(|name| ["rent.", "dashboard.", "cloud."].iter().any(|mark| name.starts_with(mark))) {
+            return Err(Invalid::new("labels", "names under rent., dashboard. and cloud. are the host's"));
+        }
         spec.labels = self.labels.try_into()?;
         spec.pin_image = self.pin_image;
         spec.workspace = self.workspace.map(|body| workspace(&spec.renter, body)).transpose()?;

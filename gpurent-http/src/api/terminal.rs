@@ -15,11 +15,12 @@ use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::Response;
 use futures_util::StreamExt;
 use gpurent_core::id::RentalId;
-use gpurent_core::inside::{Program, Session, TerminalSize};
+use gpurent_core::inside::{Input, Program, Session, TerminalSize};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::rentals::Rentals;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Refusals;
@@ -143,33 +144,48 @@ struct Resize {
     rows: u16,
 }
 
-/// Carries bytes both ways until one side ends; tells how to say goodbye.
+/// What a client does to the program.
+enum Typed {
+    Bytes(axum::body::Bytes),
+    Size(TerminalSize),
+}
+
+/// How much may wait for a program that reads slowly, in messages; whoever types more waits.
+const TYPED_AHEAD: usize = 4;
+
+/// Types what comes, for as long as the program takes it.
+async fn type_in(mut input: Box<dyn Input>, mut typed: mpsc::Receiver<Typed>) {
+    while let Some(next) = typed.recv().await {
+        let result = match next {
+            Typed::Bytes(bytes) => input.write(&bytes).await,
+            Typed::Size(size) => input.resize(size).await,
+        };
+        // A program that has ended reads nothing; its output ends in a moment, and tells.
+        if let Err(error) = result {
+            tracing::debug!(error = &error as &dyn std::error::Error, "not typed");
+        }
+    }
+}
+
+/// Carries bytes both ways until one side ends; tells how to say goodbye. No way waits for the other: a program that
+/// writes before it reads on would otherwise never read on.
 async fn talk(socket: &mut WebSocket, session: Session, pass: Pass, stopping: CancellationToken) -> (u16, String) {
-    let Session { mut input, mut output, exit } = session;
+    let Session { input, mut output, exit } = session;
+    let (typing, typed) = mpsc::channel(TYPED_AHEAD);
+    let mut typist = std::pin::pin!(type_in(input, typed));
     let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
     let message = loop {
         let message = tokio::select! {
             biased;
             () = stopping.cancelled() => return (close_code::AWAY, "the host shuts down".to_owned()),
-            heard = socket.recv() => {
-                let typed = match heard {
-                    Some(Ok(Message::Binary(bytes))) => input.write(&bytes).await,
-                    Some(Ok(Message::Text(text))) => match serde_json::from_str::<Control>(&text)
-                        .ok()
-                        .and_then(|control| TerminalSize::new(control.resize.columns, control.resize.rows).ok())
-                    {
-                        Some(size) => input.resize(size).await,
-                        None => return (close_code::INVALID, "text messages are {\"resize\":{...}}".to_owned()),
-                    },
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return (close_code::NORMAL, String::new()),
-                };
-                // A program that has ended reads nothing; its output ends in a moment, and tells.
-                if let Err(error) = typed {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "not typed");
+            // Before what may never end.
+            _ = ping.tick() => {
+                if !pass.is_valid().await {
+                    return (close_code::POLICY, "no longer allowed".to_owned());
                 }
-                continue;
+                Message::Ping(Vec::new().into())
             }
+            () = &mut typist => return (close_code::NORMAL, String::new()),
             written = output.next() => match written {
                 Some(Ok(bytes)) => Message::Binary(bytes.into()),
                 Some(Err(error)) => {
@@ -178,11 +194,21 @@ async fn talk(socket: &mut WebSocket, session: Session, pass: Pass, stopping: Ca
                 }
                 None => break Message::Text(json!({"exit_code": exit.await}).to_string().into()),
             },
-            _ = ping.tick() => {
-                if !pass.is_valid().await {
-                    return (close_code::POLICY, "no longer allowed".to_owned());
+            heard = socket.recv(), if typing.capacity() > 0 => {
+                let typed = match heard {
+                    Some(Ok(Message::Binary(bytes))) => Typed::Bytes(bytes),
+                    Some(Ok(Message::Text(text))) => match size_of(&text) {
+                        Some(size) => Typed::Size(size),
+                        None => return (close_code::INVALID, "text messages are {\"resize\":{...}}".to_owned()),
+                    },
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return (close_code::NORMAL, String::new()),
+                };
+                // There is room, and nobody else types.
+                if typing.try_send(typed).is_err() {
+                    return (close_code::NORMAL, String::new());
                 }
-                Message::Ping(Vec::new().into())
+                continue;
             }
         };
         match tokio::time::timeout(PATIENCE, socket.send(message)).await {
@@ -193,4 +219,9 @@ async fn talk(socket: &mut WebSocket, session: Session, pass: Pass, stopping: Ca
     // The last word; whoever does not hear it sees the close.
     drop(tokio::time::timeout(PATIENCE, socket.send(message)).await);
     (close_code::NORMAL, "the program has ended".to_owned())
+}
+
+fn size_of(text: &str) -> Option<TerminalSize> {
+    let control: Control = serde_json::from_str(text).ok()?;
+    TerminalSize::new(control.resize.columns, control.resize.rows).ok()
 }

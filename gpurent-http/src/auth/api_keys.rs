@@ -12,7 +12,7 @@ use gpurent_core::invalid::Invalid;
 use gpurent_core::store::StoreError;
 use subtle::ConstantTimeEq;
 
-use super::origin::{address, comes_from_this_machine, is_sent_by_a_page, presented};
+use super::origin::{address, comes_from_its_own_machine, comes_from_this_machine, presented};
 use super::{Authenticator, Caller, Denied};
 
 /// An API key as it is checked: its SHA-256, never the key itself.
@@ -151,8 +151,7 @@ impl Authenticator for ApiKeys {
         if self.has_any().await.map_err(Denied::Unavailable)? {
             return Err(Denied::Unauthenticated);
         }
-        // A browser in an allowed network can be made to call us too.
-        let by_the_network = self.keyless && !self.allowed.is_empty() && !is_sent_by_a_page(&request.headers);
+        let by_the_network = self.keyless && !self.allowed.is_empty() && comes_from_its_own_machine(request);
         if !by_the_network && !comes_from_this_machine(request) {
             return Err(Denied::Forbidden("without an API key only programs on this machine may call"));
         }
@@ -230,6 +229,12 @@ mod tests {
         let mut page = from("10.9.9.9", None);
         page.headers.insert("origin", "https://evil.example".parse().unwrap());
         assert!(open.authenticate(&page).await.is_err(), "a browser inside that a page outside sends");
+        let mut rebound = from("10.9.9.9", None);
+        rebound.headers.insert("host", "evil.example:8000".parse().unwrap());
+        assert!(open.authenticate(&rebound).await.is_err(), "a name that leads here by somebody else's DNS");
+        let mut passed_on = from("10.9.9.9", None);
+        passed_on.headers.insert("x-forwarded-for", "192.0.2.1".parse().unwrap());
+        assert!(open.authenticate(&passed_on).await.is_err(), "a proxy inside for somebody outside");
         let asked = ApiKeys::default().allow_from(networks);
         assert!(asked.authenticate(&from("10.9.9.9", None)).await.is_err());
         let everywhere = ApiKeys::default().without_keys();

@@ -19,38 +19,42 @@ pub(super) fn presented(headers: &HeaderMap) -> Option<&str> {
     bearer.or_else(|| headers.get("x-api-key")?.to_str().ok()).map(str::trim)
 }
 
-/// A browser can be made to call loopback addresses by any web page: its requests name the page in
-/// `Origin`, or (DNS rebinding) a foreign name in `Host`.
+/// Whether a program on this machine sent it, on a connection of its own.
+///
+/// A browser can be made to call loopback addresses by any web page: its requests name the page in `Origin`, or (DNS
+/// rebinding) a foreign name in `Host`. A page on another port of this machine may be a tenant's.
 pub(super) fn comes_from_this_machine(request: &Parts) -> bool {
-    let headers = &request.headers;
-    // A proxy on this machine speaks for others.
-    let is_passed_on = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
     let is_local = address(request).is_some_and(|address| address.is_loopback());
-    is_local && is_passed_on.iter().all(|name| !headers.contains_key(*name)) && is_meant_for_this_machine(headers)
+    is_local && is_sent_by_a_program(&request.headers) && names_a_machine(&request.headers, |ip| ip.is_loopback())
 }
 
-/// Whether a web page had a browser send it, as far as that can be told.
-pub(super) fn is_sent_by_a_page(headers: &HeaderMap) -> bool {
-    headers.contains_key(ORIGIN) || headers.get("sec-fetch-site").is_some_and(|site| site != "none")
+/// Whether a program in a network sent it to an address of ours: no page from elsewhere in a browser there, and no proxy
+/// for somebody else.
+pub(super) fn comes_from_its_own_machine(request: &Parts) -> bool {
+    is_sent_by_a_program(&request.headers) && names_a_machine(&request.headers, |_| true)
 }
 
-/// What the request itself says of where it goes to and comes from.
-fn is_meant_for_this_machine(headers: &HeaderMap) -> bool {
-    let is_local = |host: &str| {
-        let name = host.trim_start_matches('[').trim_end_matches(']');
-        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+fn is_sent_by_a_program(headers: &HeaderMap) -> bool {
+    // A proxy speaks for others.
+    let is_passed_on = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+    let by_another_page = headers.get("sec-fetch-site").is_some_and(|site| site != "none" && site != "same-origin");
+    // Our own page names the very host and port that it came from.
+    let origin = headers.get(ORIGIN).map(|origin| origin.to_str().ok().and_then(|text| text.split_once("://")));
+    let from_elsewhere = match (origin, headers.get(HOST).and_then(|host| host.to_str().ok())) {
+        (None, _) => false,
+        (Some(Some((_, origin))), Some(host)) => origin != host,
+        (Some(_), _) => true,
     };
-    let host_is_local = match headers.get(HOST).map(|host| host.to_str().map(str::parse::<Uri>)) {
-        None => true,
-        Some(Ok(Ok(uri))) => uri.host().is_some_and(is_local),
-        Some(_) => false,
-    };
-    let origin_is_local = match headers.get(ORIGIN).map(|origin| origin.to_str().map(str::parse::<Uri>)) {
-        None => true,
-        Some(Ok(Ok(uri))) => uri.host().is_some_and(is_local),
-        Some(_) => false,
-    };
-    host_is_local && origin_is_local
+    !by_another_page && !from_elsewhere && is_passed_on.iter().all(|name| !headers.contains_key(*name))
+}
+
+/// Whether `Host` is an address or `localhost`: a name could be anybody's who controls its DNS.
+fn names_a_machine(headers: &HeaderMap, is_right: impl Fn(IpAddr) -> bool) -> bool {
+    let Some(host) = headers.get(HOST) else { return true };
+    let Ok(Ok(uri)) = host.to_str().map(str::parse::<Uri>) else { return false };
+    let Some(name) = uri.host() else { return false };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| is_right(address.to_canonical()))
 }
 
 #[cfg(test)]
@@ -63,14 +67,21 @@ mod tests {
 
     #[test]
     fn a_browser_on_another_page_is_not_this_machine() {
-        assert!(is_meant_for_this_machine(&headers(&[("host", "127.0.0.1:8000")])));
-        assert!(is_meant_for_this_machine(&headers(&[
-            ("host", "localhost:8000"),
-            ("origin", "http://localhost:3000")
-        ])));
-        assert!(is_meant_for_this_machine(&headers(&[("host", "[::1]:8000")])));
-        assert!(!is_meant_for_this_machine(&headers(&[("host", "evil.example:8000")])));
-        assert!(!is_meant_for_this_machine(&headers(&[("host", "127.0.0.1"), ("origin", "https://evil.example")])));
-        assert!(!is_meant_for_this_machine(&headers(&[("host", "127.0.0.1"), ("origin", "null")])));
+        let local = |pairs: &[(&'static str, &'static str)]| {
+            let mut request = axum::http::Request::new(()).into_parts().0;
+            request.headers = headers(pairs);
+            request.extensions.insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711))));
+            comes_from_this_machine(&request)
+        };
+        assert!(local(&[("host", "127.0.0.1:8000")]));
+        assert!(local(&[("host", "localhost:8000"), ("origin", "http://localhost:8000")]), "our own page");
+        assert!(local(&[("host", "[::1]:8000")]));
+        assert!(!local(&[("host", "localhost:8000"), ("origin", "http://localhost:8123")]), "a tenant's page");
+        assert!(!local(&[("host", "localhost:8000"), ("sec-fetch-site", "same-site")]));
+        assert!(!local(&[("host", "evil.example:8000")]));
+        assert!(!local(&[("host", "10.0.0.5:8000")]));
+        assert!(!local(&[("host", "127.0.0.1"), ("origin", "https://evil.example")]));
+        assert!(!local(&[("host", "127.0.0.1"), ("origin", "null")]));
+        assert!(!local(&[("host", "127.0.0.1"), ("x-forwarded-for", "192.0.2.1")]));
     }
 }

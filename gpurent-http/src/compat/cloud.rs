@@ -16,7 +16,7 @@ use gpurent_core::access::{Credential, CredentialRequest};
 use gpurent_core::gpu::{GpuModel, GpuRequest};
 use gpurent_core::id::RentalId;
 use gpurent_core::invalid::Invalid;
-use gpurent_core::lifecycle::State as RentalState;
+use gpurent_core::lifecycle::{Phase, State as RentalState};
 use gpurent_core::money::{MicroUnits, Quote, RateCard};
 use gpurent_core::placement::NoPlace;
 use gpurent_core::port::{ContainerPort, PublishedPort};
@@ -316,13 +316,15 @@ fn is_up_or_over(rental: &Rental) -> bool {
 }
 
 async fn list(State(rentals): State<Rentals>, Extension(caller): Extension<Caller>) -> Result<Response, Refused> {
-    let filter = Filter { renter: caller.scope(), ..Filter::default() };
-    let mut instances = Vec::new();
-    // The newest: the protocol knows no pages.
-    for rental in rentals.list(&filter, None, 200).await? {
-        if rental.spec().labels.get(TEMPLATE).is_some() {
-            instances.push(view(&rentals, &rental, false).await?);
-        }
+    let is_ours = |rental: &Rental| rental.spec().labels.get(TEMPLATE).is_some() && caller.may_see(rental);
+    let mut listed: Vec<_> = rentals.live().await?.into_iter().filter(is_ours).collect();
+    listed.sort_by_key(|rental| std::cmp::Reverse(rental.created_at()));
+    // And some of those that have ended: the protocol knows no pages.
+    let filter = Filter { renter: caller.scope(), phases: vec![Phase::Ended], ..Filter::default() };
+    listed.extend(rentals.list(&filter, None, 200).await?.into_iter().filter(is_ours));
+    let mut instances = Vec::with_capacity(listed.len());
+    for rental in &listed {
+        instances.push(view(&rentals, rental, false).await?);
     }
     Ok(Json(json!({"instances": instances})).into_response())
 }

@@ -29,10 +29,6 @@ CREATE TABLE gpurent_port_range (
     UNIQUE (host_id, first_port)
 ) STRICT;
 
--- As tools of the dashboard protocol know it. The database is the host's own, so the name is free.
-CREATE VIEW port_allocations AS
-SELECT renter AS username, first_port AS start_port, last_port AS end_port, allocated_at FROM gpurent_port_range;
-
 -- Who did what.
 CREATE TABLE gpurent_audit (
     number  INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -75,6 +75,8 @@ impl RangeStore for PostgresStore {
                  DELETE FROM gpurent.port_range AS own WHERE host_id = $1 AND renter = $2
                    AND NOT EXISTS (SELECT 1 FROM gpurent.port_hold AS hold WHERE hold.host_id = $1
                                    AND hold.port BETWEEN own.first_port AND own.last_port)
+                   AND NOT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended'
+                                   AND renter = $2 AND body #>> '{spec,sticky_ports}' IS NOT NULL)
                  RETURNING 1
              )
              SELECT EXISTS (SELECT 1 FROM own), EXISTS (SELECT 1 FROM gone)",

@@ -141,7 +141,7 @@ impl Store for PostgresStore {
                  INSERT INTO gpurent.host AS host (id, engine, epoch) VALUES ($1, $2, 1)
                  ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1, engine = excluded.engine
                  WHERE host.engine = excluded.engine
-                    OR NOT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended')
+                    OR NOT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended'))
                  RETURNING id, epoch
              ), head AS (
                  INSERT INTO gpurent.journal_head (host_id) SELECT id FROM taken ON CONFLICT DO NOTHING

@@ -35,7 +35,8 @@ impl CompatibilityViews {
         Ok(Self { schema: schema.to_owned() })
     }
 
-    /// `duration_hours` is rounded up, `expires_at` is an estimate until the rental is ready.
+    /// `duration_hours` is rounded up; `expires_at` is an estimate until the rental is ready, and NULL while it is
+    /// suspended.
     fn statements(&self) -> String {
         let schema = &self.schema;
         format!(
@@ -58,7 +59,8 @@ impl CompatibilityViews {
                    (SELECT jsonb_object_agg(port ->> 'container', port ->> 'host')
                     FROM jsonb_array_elements(body -> 'ports') AS port) AS port_mappings,
                    (to_timestamp(created_at / 1000000.0) AT TIME ZONE 'UTC') AS created_at,
-                   (to_timestamp(coalesce(expires_at, created_at + (body #>> '{{spec,term}}')::bigint) / 1000000.0)
+                   (to_timestamp(coalesce(expires_at, CASE WHEN jsonb_array_length(body -> 'segments') = 0
+                       THEN created_at + (body #>> '{{spec,term}}')::bigint END) / 1000000.0)
                        AT TIME ZONE 'UTC') AS expires_at,
                    CASE WHEN phase <> 'ended' THEN 'active' WHEN end_kind = 'expired' THEN 'expired'
                         ELSE 'terminated' END::varchar(50) AS status,

@@ -12,6 +12,24 @@ use crate::beside::{AuditColumns, entry, own_range, range};
 use crate::error::bounded;
 use crate::row::signed;
 
+impl SqliteStore {
+    /// Makes the view `port_allocations`, as tools of the `dashboard` protocol know it: each renter's own ports. For a
+    /// file of our own; an application's tables may have that name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the database does not answer, or has a table of that name.
+    pub async fn add_views(&self) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        let query = sqlx::query(
+            "CREATE VIEW IF NOT EXISTS port_allocations AS
+             SELECT renter AS username, first_port AS start_port, last_port AS end_port, allocated_at
+             FROM gpurent_port_range",
+        );
+        bounded(query.execute(&mut *writing.transaction)).await?;
+        writing.commit().await
+    }
+}
+
 #[async_trait]
 impl RangeStore for SqliteStore {
     async fn own_range(
@@ -69,7 +87,9 @@ impl RangeStore for SqliteStore {
         let query = sqlx::query(
             "DELETE FROM gpurent_port_range AS own WHERE host_id = ?1 AND renter = ?2
                AND NOT EXISTS (SELECT 1 FROM gpurent_port_hold AS hold WHERE hold.host_id = ?1
-                               AND hold.port BETWEEN own.first_port AND own.last_port)",
+                               AND hold.port BETWEEN own.first_port AND own.last_port)
+               AND NOT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase <> 'ended'
+                               AND renter = ?2 AND body ->> '$.spec.sticky_ports' IS NOT NULL)",
         );
         let query = query.bind(host.as_str()).bind(renter.as_str());
         let gone = bounded(query.execute(&mut *writing.transaction)).await?.rows_affected() > 0;

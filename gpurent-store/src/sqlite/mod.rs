@@ -125,7 +125,7 @@ impl SqliteStore {
             "INSERT INTO gpurent_host AS host (id, engine, epoch) VALUES (?1, ?2, 1)
              ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1, engine = excluded.engine
              WHERE host.engine = excluded.engine
-                OR NOT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase <> 'ended')
+                OR NOT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase NOT IN ('suspended', 'ended'))
              RETURNING epoch, last_position",
         );
         let query = query.bind(host.as_str()).bind(engine.as_str());

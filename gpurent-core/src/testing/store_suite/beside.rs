@@ -69,6 +69,15 @@ pub async fn a_range_in_use_is_not_given_back<S: Store + RangeStore>(store: Arc<
     assert_eq!(valid(bench.store.give_back(&bench.host, &renter(1)).await), GivenBack::InUse);
     bench.live_through(rental, epoch, way_down()).await;
     assert_eq!(valid(bench.store.give_back(&bench.host, &renter(1)).await), GivenBack::Yes);
+    // One that is suspended holds nothing, and is to have the same ports again.
+    let mut new = bench.request("two");
+    new.spec.renter = renter(2);
+    new.spec.sticky_ports = valid(bench.store.own_range(&bench.host, &renter(2), &pool, SIZE).await);
+    let rental = valid(bench.claim(&new).await).rental().clone();
+    let suspended = bench.live_through(rental, epoch, super::pause::on_its_way_down()).await;
+    assert_eq!(valid(bench.store.give_back(&bench.host, &renter(2)).await), GivenBack::InUse);
+    bench.live_through(suspended, epoch, vec![super::cancelled(), crate::event::Event::Ended]).await;
+    assert_eq!(valid(bench.store.give_back(&bench.host, &renter(2)).await), GivenBack::Yes);
 }
 
 /// Newest first, page by page, and never more than may be kept.
@@ -78,7 +87,7 @@ pub async fn who_did_what_is_read_newest_first_and_bounded<S: AuditLog>(store: A
         at: at(n.into()),
         renter: who.clone(),
         role: Role::Operator,
-        key: (n % 2 == 0).then(|| valid("key-1".parse())),
+        key: n.is_multiple_of(2).then(|| valid("key-1".parse())),
         address: (n % 2 == 1).then(|| valid("2001:db8::7".parse())),
         action: format!("DELETE /v1/rentals/{n}"),
         status: 200 + n,

@@ -10,7 +10,7 @@ use crate::placement::Held;
 use crate::rental::Rental;
 use crate::store::{Change, ClaimError, Claimed, Filter, Store, StoreError};
 
-fn on_its_way_down() -> Vec<Event> {
+pub(super) fn on_its_way_down() -> Vec<Event> {
     vec![
         Event::SuspendBegan { cause: SuspendCause::Requested },
         Event::Stopped { exit: None, ended: None },
@@ -44,9 +44,9 @@ pub async fn what_is_suspended_holds_nothing_but_its_name<S: Store>(store: Arc<S
     let held = valid(bench.store.held(&bench.host).await);
     assert!(held.gpus.is_empty() && held.ports.is_empty(), "{held:?}");
     assert!(valid(bench.store.sealed(rental.id()).await).is_some());
-    assert_eq!(valid(bench.store.live(&bench.host).await), [rental.clone()]);
+    assert_eq!(valid(bench.store.live(&bench.host).await), std::slice::from_ref(&rental));
     let filter = Filter { phases: vec![Phase::Suspended], ..Filter::default() };
-    assert_eq!(valid(bench.store.list(&bench.host, &filter, None, 10).await), [rental.clone()]);
+    assert_eq!(valid(bench.store.list(&bench.host, &filter, None, 10).await), std::slice::from_ref(&rental));
     assert!(matches!(bench.claim(&bench.request("one")).await, Ok(Claimed::Existing(same)) if same == rental));
     let mut change = Change::intent(rental.clone());
     valid(change.apply(resumption(&before), at(80)));

@@ -8,15 +8,15 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use gpurent_core::access::CredentialRequest;
 use gpurent_core::gpu::GpuRequest;
-use gpurent_core::id::RenterId;
+use gpurent_core::id::{HostId, RenterId};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::lifecycle::{State as RentalState, SuspendCause};
 use gpurent_core::port::ranges::GivenBack;
-use gpurent_core::port::{HostPort, PortRange, PublishedPort};
+use gpurent_core::port::{HostPort, PublishedPort};
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{InsideError, RentError, Rentals};
 use gpurent_core::spec::{Labels, Limits, RentalRequest, RentalSpec, Workspace, WorkspaceFolder};
-use gpurent_core::store::{Claimed, Filter};
+use gpurent_core::store::Claimed;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use super::super::waiting::{WAIT, until};
 use super::{Dashboard, RANGE, Refused, lacks_a_gpu};
 use crate::auth::Caller;
 use crate::body::LooseJson;
+use crate::listeners::Listeners;
 use crate::words;
 
 /// Marks rentals of this protocol, by what they were asked for: a GPU or none.
@@ -127,8 +128,19 @@ impl Dashboard {
         Ok(limits)
     }
 
-    /// The spec of a user's container, but for its GPU.
-    fn spec(&self, user: RenterId, body: &CreateBody, range: PortRange) -> Result<RentalSpec, Invalid> {
+    /// Lets a user's container have its user's own ports.
+    async fn give_ports(&self, host: &HostId, spec: &mut RentalSpec) -> Result<(), Refused> {
+        let range = self.ranges.own_range(host, &spec.renter, &self.pool, RANGE).await?;
+        let range = range.ok_or_else(|| Refused::new("no ports are left for another user"))?;
+        let port =
+            |service: &super::Service| PublishedPort { container: service.container, host: range.port(service.offset) };
+        spec.ports = self.services.iter().map(port).collect::<Vec<_>>().try_into()?;
+        spec.sticky_ports = Some(range);
+        Ok(())
+    }
+
+    /// The spec of a user's container, but for its GPU and ports.
+    fn spec(&self, user: RenterId, body: &CreateBody) -> Result<RentalSpec, Invalid> {
         let image = match (&body.image, &self.image) {
             (Some(image), _) => image.parse()?,
             (None, Some(image)) => image.clone(),
@@ -141,10 +153,6 @@ impl Dashboard {
             let folder = WorkspaceFolder::of(&spec.renter);
             spec.workspace = Some(Workspace { folder, mount: mount.clone() });
         }
-        let port =
-            |service: &super::Service| PublishedPort { container: service.container, host: range.port(service.offset) };
-        spec.ports = self.services.iter().map(port).collect::<Vec<_>>().try_into()?;
-        spec.sticky_ports = Some(range);
         Ok(spec)
     }
 
@@ -185,9 +193,9 @@ pub(super) async fn create(
 ) -> Result<Response, Refused> {
     let (dashboard, body) = (offered(dashboard)?, read(body)?);
     let user = user(&body.username, &caller)?;
-    let range = dashboard.ranges.own_range(rentals.host(), &user, &dashboard.pool, RANGE).await?;
-    let range = range.ok_or_else(|| Refused::new("no ports are left for another user"))?;
-    let spec = dashboard.spec(user, &body, range)?;
+    let mut spec = dashboard.spec(user, &body)?;
+    // Only for a request that can be carried out.
+    dashboard.give_ports(rentals.host(), &mut spec).await?;
     let rental = up(&dashboard, &rentals, spec, body.gpu).await?;
     Ok(Json(json!({"success": true, "container": view(&dashboard, &rental)})).into_response())
 }
@@ -198,10 +206,16 @@ async fn up(dashboard: &Dashboard, rentals: &Rentals, spec: RentalSpec, wish: Gp
     let updates = rentals.subscribe();
     let claimed = dashboard.rent(rentals, spec, wish).await?;
     let rental = until(rentals, claimed.rental().clone(), updates, deadline, is_up_or_not_coming).await;
-    match rental.state().end_reason() {
-        Some(reason) => Err(Refused::new(reason.describe())),
-        None => Ok(rental),
+    if let Some(reason) = rental.state().end_reason() {
+        return Err(Refused::new(reason.describe()));
     }
+    // Given back in between, they may be somebody else's by now.
+    let own = dashboard.ranges.range_of(rentals.host(), &rental.spec().renter).await?;
+    if own != rental.spec().sticky_ports {
+        rentals.cancel(rental.id()).await?;
+        return Err(Refused::new("the user's ports were given back meanwhile; ask again"));
+    }
+    Ok(rental)
 }
 
 fn is_up_or_not_coming(rental: &Rental) -> bool {
@@ -308,12 +322,21 @@ pub(super) async fn stop(
 
 pub(super) async fn restart(
     State(rentals): State<Rentals>,
+    State(listeners): State<Listeners>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
     let rental = find(&rentals, &caller, &id).await?;
-    let rental = suspend(&rentals, &rental).await?;
-    resume(&rentals, &rental).await?;
+    // Goes on also if nobody waits for the answer: half a restart would be a stop.
+    let restarting = listeners.tracker.spawn(async move {
+        let rental = suspend(&rentals, &rental).await?;
+        resume(&rentals, &rental).await.map(|_| ())
+    });
+    match tokio::time::timeout(WAIT, restarting).await {
+        Ok(Ok(restarted)) => restarted?,
+        Ok(Err(_panicked)) => return Err(Refused::new("the container was not restarted")),
+        Err(_still) => return Err(Refused::new("it is still being restarted; ask for its status")),
+    }
     Ok(Json(json!({"success": true})).into_response())
 }
 
@@ -454,11 +477,6 @@ pub(super) async fn deallocate(
 ) -> Result<Response, Refused> {
     let (dashboard, body) = (offered(dashboard)?, read(body)?);
     let user = user(&body.username, &caller)?;
-    // A stopped container holds none of them, and is to have the same again.
-    let filter = Filter { renter: Some(user.clone()), name: Some(name_of(&user)?), ..Filter::default() };
-    if rentals.list(&filter, None, 1).await?.iter().any(Rental::is_live) {
-        return Err(Refused::new("the user's ports are in use"));
-    }
     match dashboard.ranges.give_back(rentals.host(), &user).await? {
         GivenBack::Yes => Ok(Json(json!({"success": true, "message": "Ports deallocated"})).into_response()),
         GivenBack::NothingThere => Err(Refused::new("the user has no ports")),
