@@ -38,7 +38,7 @@ fn sockets() -> usize {
 
 /// Opens sockets, then says whenever all of them have heard so many more messages.
 #[tokio::main(flavor = "current_thread")]
-async fn listen(address: SocketAddr, path: String, count: usize) {
+async fn listen(address: SocketAddr, path: &str, count: usize) {
     let heard = Arc::new(AtomicUsize::new(0));
     for _ in 0..count {
         let mut stream = valid(TcpStream::connect(address).await);
@@ -257,7 +257,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.iter().position(|word| word == "listen") {
         Some(at) => {
-            listen(valid(arguments[at + 1].parse()), arguments[at + 2].clone(), valid(arguments[at + 3].parse()))
+            listen(valid(arguments[at + 1].parse()), &arguments[at + 2], valid(arguments[at + 3].parse()));
         }
         None => measure(),
     }

@@ -204,7 +204,7 @@ impl Protocols {
         access: &Access,
         rentals: Rentals,
         keys: ApiKeys,
-        parts: Parts,
+        parts: &Parts,
     ) -> Result<Surfaces, Failure> {
         let term = self.open_term.unwrap_or(Term::OpenEnded);
         let mut surfaces = Surfaces::new(rentals, keys)
@@ -215,9 +215,8 @@ impl Protocols {
             let origins: Result<Vec<_>, _> = access.allow_origin.iter().map(|origin| origin.parse()).collect();
             surfaces = surfaces.allow_origins(origins?);
         }
-        surfaces = surfaces
-            .with_dashboard(self.dashboard(&parts)?.lasting(term))
-            .with_cloud(self.cloud(&parts)?.lasting(term));
+        surfaces =
+            surfaces.with_dashboard(self.dashboard(parts)?.lasting(term)).with_cloud(self.cloud(parts)?.lasting(term));
         let all = [
             (Protocol::V1, Surface::V1),
             (Protocol::Rent, Surface::Rent),

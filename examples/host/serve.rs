@@ -113,7 +113,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let keys = settings.access.restrict(keys(&settings, api_key_file)?.with_store(database.keys.clone()));
     let machine = LocalMachine::new(machine_folder.unwrap_or_else(|| settings.data_dir.clone()));
     let parts = Parts { database, images: runtime, machine, prices, has_workspaces: is_local };
-    let surfaces = settings.protocols.surfaces(&settings.access, rentals, keys, parts)?;
+    let surfaces = settings.protocols.surfaces(&settings.access, rentals, keys, &parts)?;
     let dashboard = match settings.protocols.dashboard_listen.filter(|_| settings.protocols.has(Protocol::Dashboard)) {
         Some(address) => Some(Server::bind_router(address, surfaces.clone(), surfaces.dashboard()).await?),
         None => None,

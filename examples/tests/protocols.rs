@@ -234,3 +234,41 @@ async fn the_cloud_protocol_as_documented() {
     let _host = replay.run().await;
     assert!(replay.machine.containers().await.is_empty());
 }
+
+/// A manager hears when a host comes and goes.
+#[tokio::test]
+async fn a_dashboard_manager_is_told_when_the_host_comes_and_goes() {
+    let heard = Arc::new(Mutex::new(Vec::<(String, Value)>::new()));
+    let told = Arc::clone(&heard);
+    let note = move |uri: axum::http::Uri, axum::Json(body): axum::Json<Value>| {
+        let told = Arc::clone(&told);
+        async move { told.lock().unwrap().push((uri.path().to_owned(), body)) }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let router = axum::Router::new().fallback(axum::routing::post(note));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let mut machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
+    let own = support::free_port().to_string();
+    let own_listener = format!("127.0.0.1:{own}");
+    let settings = ["--manager", "127.0.0.1", "--manager-port", &port, "--dashboard-listen", &own_listener];
+    machine.settings = settings.map(str::to_owned).to_vec();
+    let mut host = machine.start().await;
+    let begun = Instant::now();
+    while heard.lock().unwrap().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{}", machine.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The dashboard's own listener has the dashboard and nothing else.
+    let status =
+        async |path: &str| support::http().get(format!("http://{own_listener}{path}")).send().await.unwrap().status();
+    assert_eq!(status("/get_containers").await, 200);
+    assert_eq!(status("/health").await, 200);
+    assert_eq!(status("/v1/rentals").await, 404);
+    host.signal("TERM").await;
+    host.ended(Duration::from_secs(20)).await;
+    let told = heard.lock().unwrap().clone();
+    let promised = json!({"agent_ip": "127.0.0.1"});
+    let expected = ["/api/register_agent", "/api/unregister_agent"].map(|path| (path.to_owned(), promised.clone()));
+    assert_eq!(told, expected);
+}

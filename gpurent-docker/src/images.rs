@@ -95,7 +95,7 @@ impl Images for DockerRuntime {
             id,
             tags: found.repo_tags.unwrap_or_default(),
             size: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
-            created_at: found.created.and_then(|at| at.to_string().parse().ok()),
+            created_at: found.created.and_then(|at| at.parse().ok()),
             architecture: found.architecture.unwrap_or_default(),
         }))
     }

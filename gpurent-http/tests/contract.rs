@@ -27,10 +27,12 @@ async fn every_answer_is_as_described() {
     let made = host.client.post(host.url("/v1/rentals")).bearer_auth(KEY).json(&body).send().await.unwrap();
     let id = made.json::<serde_json::Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
     // Made-up ids would all be nobody's.
-    let config = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    std::fs::write(config.path(), format!("[parameters]\n\"path.id\" = \"{id}\"\n")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("terms.toml"), format!("[parameters]\n\"path.id\" = \"{id}\"\n")).unwrap();
     let run = tokio::process::Command::new(program)
-        .args(["--config-file", config.path().to_str().unwrap()])
+        // It keeps a cache where it runs.
+        .current_dir(folder.path())
+        .args(["--config-file", "terms.toml"])
         .args(["run", &host.url("/v1/openapi.json"), "--header", &format!("Authorization: Bearer {KEY}")])
         // A stream of events never ends.
         .args(["--header", "Accept: application/json"])

@@ -11,11 +11,14 @@ use super::event;
 /// How many of the latest events are kept: who is further behind has them written anew.
 const KEPT: usize = 512;
 
+/// An event's position, its rental, its number, and its text.
+type Text = (Position, RentalId, u64, Utf8Bytes);
+
 /// The latest events' texts.
 pub(crate) struct Rendered {
     /// An event's place follows from its position. The rental and the number tell one journal from another, as after a
     /// backup was restored.
-    texts: Vec<Mutex<Option<(Position, RentalId, u64, Utf8Bytes)>>>,
+    texts: Vec<Mutex<Option<Text>>>,
 }
 
 impl Default for Rendered {

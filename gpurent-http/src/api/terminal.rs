@@ -68,6 +68,7 @@ impl TerminalQuery {
     get, path = "/v1/rentals/{id}/terminal", tag = "rentals", params(("id" = String, Path, format = Uuid), TerminalQuery),
     responses((status = 101, description = "A WebSocket"), Refusals)
 )]
+#[allow(clippy::too_many_arguments, reason = "one for each part of the request")]
 pub(super) async fn terminal(
     State(rentals): State<Rentals>,
     State(listeners): State<Listeners>,

@@ -63,7 +63,7 @@ impl fmt::Debug for ApiKey {
 
 /// The keys that are accepted: fixed ones, and those of a store, which come and go while the server runs.
 /// As long as there was none at all since the start, everybody is let in who is on this machine: which the
-/// connection has to show, by [`ConnectInfo`].
+/// connection has to show, by [`ConnectInfo`](axum::extract::ConnectInfo).
 #[derive(Clone, Default)]
 pub struct ApiKeys {
     fixed: Arc<[ApiKey]>,

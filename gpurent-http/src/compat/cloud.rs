@@ -251,7 +251,7 @@ fn ssh_alone() -> Vec<String> {
 }
 
 impl Cloud {
-    fn request(&self, caller: Caller, body: CreateBody) -> Result<RentalRequest, Invalid> {
+    fn request(&self, caller: Caller, body: &CreateBody) -> Result<RentalRequest, Invalid> {
         let template = self.templates.iter().find(|template| template.id == body.template);
         let template = template.ok_or_else(|| Invalid::new("template", "is none of those that are offered"))?;
         let gpu = GpuRequest::one(body.gpu.parse::<gpurent_core::gpu::GpuSelector>()?);
@@ -300,7 +300,7 @@ async fn create(
 ) -> Result<Response, Refused> {
     let deadline = Instant::now() + WAIT;
     let body = body.map_err(|malformed| Refused(StatusCode::UNPROCESSABLE_ENTITY, malformed.sentence()))?;
-    let request = offered(cloud)?.request(caller, body)?;
+    let request = offered(cloud)?.request(caller, &body)?;
     let updates = rentals.subscribe();
     let claimed = rentals.rent(request).await?;
     let rental = until(&rentals, claimed.rental().clone(), updates, deadline, is_up_or_over).await;
