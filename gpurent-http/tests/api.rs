@@ -154,6 +154,16 @@ async fn the_api_describes_itself_without_anything_from_elsewhere() {
     for path in ["/v1/rentals", "/v1/rentals/{id}", "/v1/rentals/{id}/resume", "/v1/events", "/v1/audit", "/v1/gpus"] {
         assert!(paths.contains_key(path), "{path}");
     }
+    // What is said to be part of the path is, and nothing else.
+    for (path, methods) in paths {
+        for parameters in methods.as_object().unwrap().values().filter_map(|does| does["parameters"].as_array()) {
+            for parameter in parameters {
+                let name = parameter["name"].as_str().unwrap();
+                let in_path = path.contains(&format!("{{{name}}}"));
+                assert_eq!(parameter["in"] == "path", in_path, "{name} of {path}");
+            }
+        }
+    }
     let page = host.client.get(host.url("/v1/docs")).send().await.unwrap();
     assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
     let page = page.text().await.unwrap();

@@ -49,6 +49,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 const MOST_KNOWN: usize = 4096;
 
 #[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
     /// The last position that the reader has.

@@ -37,6 +37,7 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const MOST_TYPED: usize = 64 * 1024;
 
 #[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TerminalQuery {
     /// Of the terminal: 80 by default.
