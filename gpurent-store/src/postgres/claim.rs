@@ -33,11 +33,13 @@ const LOOK: &str = "
 pub(super) async fn claim(
     pool: &PgPool,
     beliefs: &Beliefs,
+    looks_first: bool,
     new: &NewRental,
     placement: &Placement,
 ) -> Result<Claimed, ClaimError> {
     let (version, believed) = beliefs.of(&new.host);
-    if let Some(held) = believed
+    if !looks_first
+        && let Some(held) = believed
         && let Ok(placed) = placement.place(new.launch(), &new.spec, &held)
     {
         match write(pool, new, placed).await {
