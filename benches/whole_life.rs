@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_executor::{LocalPool, block_on};
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::access::CredentialRequest;
+use gpurent_core::access::{CredentialRequest, GeneratedHostKeys, HostKeySource, Secrets};
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::Clock;
 use gpurent_core::event::Event;
@@ -79,14 +79,15 @@ fn by_hand(key: &SealKey) {
     block_on(async {
         let epoch = store.take_over(&host(), &runtime.engine().await.unwrap()).await.unwrap().epoch;
         let credential = CredentialRequest::Generate.resolve();
+        let secrets = Secrets { credential, host_keys: GeneratedHostKeys.next(), registry: None };
         let id = gpurent_core::id::RentalId::generate();
         let new = NewRental {
             id,
             host: host(),
             name: "bench".parse().unwrap(),
             spec: spec(),
-            credential: credential.kind(),
-            sealed: key.seal(id, &credential.to_plaintext()).unwrap(),
+            credential: secrets.credential.kind(),
+            sealed: key.seal(id, &secrets.to_plaintext()).unwrap(),
             fingerprint: key.fingerprint(b"bench"),
             key: None,
             due: clock.now().wall,
@@ -113,7 +114,7 @@ fn by_hand(key: &SealKey) {
             change.into_rental()
         };
         runtime.prepare(&launch, None, &Silent).await.unwrap();
-        let created = runtime.create(&launch, &credential).await.unwrap();
+        let created = runtime.create(&launch, &secrets).await.unwrap();
         rental = write(rental, Event::Created { container: created.container, gpus_attached: true }).await;
         let started_at = runtime.start(&launch).await.unwrap();
         rental = write(rental, Event::Started { started_at, started: None }).await;

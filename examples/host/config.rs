@@ -70,6 +70,10 @@ pub struct Serve {
     /// longer.
     #[arg(long, env = "GPURENT_ACCESS_DIR", default_value = "/run/gpurent/access")]
     pub access_dir: PathBuf,
+    /// Let renters who log in under another name than root become root by sudo: takes the lock no-new-privileges off
+    /// their containers.
+    #[arg(long, env = "GPURENT_ALLOW_SUDO")]
+    pub allow_sudo: bool,
     /// Set no firewall rules: tenants then reach this host's own services and the metadata address.
     #[arg(long, env = "GPURENT_NO_FIREWALL")]
     pub no_firewall: bool,

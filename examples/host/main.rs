@@ -59,6 +59,9 @@ enum Command {
         /// Stay, and show whatever comes.
         #[arg(long, short)]
         follow: bool,
+        /// Show who logged in from where instead of the program's output.
+        #[arg(long, conflicts_with = "follow")]
+        access: bool,
     },
     /// Make a rental's paid time longer.
     Extend {
@@ -84,6 +87,13 @@ enum Command {
         /// Their ids, the beginnings of their ids, or their names.
         #[arg(required = true)]
         rentals: Vec<String>,
+    },
+    /// Show how to log in to a rental, and change the keys that let in.
+    Access {
+        /// Its id, the beginning of its id, or its name.
+        rental: String,
+        #[command(flatten)]
+        change: command::ssh::KeyChange,
     },
     /// Log in to a rental.
     Ssh {
@@ -152,7 +162,11 @@ async fn run(connection: Connection, command: Command) -> Result<(), Failed> {
         Command::Rent(arguments) => rent::rent(&connection, *arguments).await,
         Command::Ps(arguments) => rentals::ps(&connection, arguments).await,
         Command::Show { rental } => rentals::show(&connection, &rental).await,
-        Command::Logs { rental, tail, follow } => rentals::logs(&connection, &rental, tail, follow).await,
+        Command::Logs { rental, tail, follow, access } => {
+            let what = if access { rentals::Output::Access } else { rentals::Output::Program { follow } };
+            rentals::logs(&connection, &rental, tail, what).await
+        }
+        Command::Access { rental, change } => ssh::access(&connection, &rental, change).await,
         Command::Extend { rental, longer } => rentals::extend(&connection, &rental, longer).await,
         Command::Suspend { rentals: names } => rentals::pause(&connection, &names, "suspend").await,
         Command::Resume { rentals: names } => rentals::pause(&connection, &names, "resume").await,

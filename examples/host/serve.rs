@@ -16,7 +16,7 @@ use gpurent_core::reconcile::{Pace, watch};
 use gpurent_core::rental::Timing;
 use gpurent_core::runtime::{ContainerRuntime, Isolation};
 use gpurent_docker::{
-    AccessKit, DeadlineFile, DiskReserve, DockerRuntime, EngineLock, LocalMachine, LocalPorts, NvmlGpus,
+    AccessKit, DeadlineFile, DiskReserve, DockerRuntime, EngineLock, HostKeyStock, LocalMachine, LocalPorts, NvmlGpus,
 };
 use gpurent_http::{ApiKey, ApiKeys, Server};
 use tokio::signal::unix::{SignalKind, signal};
@@ -87,6 +87,15 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         .capacity(capacity)
         .deadlines(Arc::new(deadlines))
         .disks(Arc::new(disks));
+    if is_local && settings.access_dir.as_os_str() != "none" {
+        match HostKeyStock::fill(&settings.lock_dir.join("host-keys")) {
+            Ok(stock) => builder = builder.host_keys(Arc::new(stock)),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn Error,
+                "rentals have no RSA host keys, which old clients ask for: --lock-dir is where they would be made"
+            ),
+        }
+    }
     if is_local {
         builder = builder.port_probe(Arc::new(LocalPorts));
     } else {
@@ -173,6 +182,9 @@ async fn engine(settings: &Serve, slots: usize) -> Result<DockerRuntime, Failure
     let address = settings.engine.address();
     let is_local = address.is_local();
     let mut runtime = DockerRuntime::connect(address, AccessKit::from_host().await?).await?.with_slots(slots).await?;
+    if settings.allow_sudo {
+        runtime = runtime.with_sudo();
+    }
     if settings.no_firewall {
         runtime = runtime.without_firewall();
     }

@@ -1,6 +1,8 @@
-//! How a renter gets in: the login user, and a password or a public key.
+//! How a renter gets in: the login user, a password or public keys, and the keys by which they know the server.
 
-use std::fmt;
+mod host_keys;
+mod public_key;
+
 use std::str::FromStr;
 
 use rand::RngExt;
@@ -8,6 +10,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::invalid::Invalid;
+
+pub use host_keys::{GeneratedHostKeys, HostKey, HostKeySource, HostKeys};
+pub use public_key::{PublicKey, PublicKeys};
 
 /// The user a renter logs in as; the access kit creates it where the image has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,53 +101,13 @@ impl Password {
     }
 }
 
-/// An OpenSSH public key, canonical: algorithm and key alone, without options and comment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicKey(String);
-
-impl PublicKey {
-    /// The key as one line of `authorized_keys`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for PublicKey {
-    type Err = Invalid;
-
-    /// Reads one key. Options (`command=...`) and further lines would end up in `authorized_keys` with
-    /// meanings of their own, so they are refused.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let refused = |reason: &str| Invalid::new("ssh_key", reason);
-        let text = text.trim();
-        if text.len() > 16 * 1024 || text.chars().any(char::is_control) {
-            return Err(refused("must be one line of at most 16 KiB"));
-        }
-        let mut key = ssh_key::PublicKey::from_openssh(text)
-            .map_err(|_| refused("must be an OpenSSH public key such as 'ssh-ed25519 AAAA...'"))?;
-        if key.algorithm().is_dsa() {
-            return Err(refused("must not be a DSA key: no server accepts them any more"));
-        }
-        key.set_comment("");
-        let line = key.to_openssh().map_err(|_| refused("cannot be written again as an OpenSSH key"))?;
-        Ok(Self(line.trim_end().to_owned()))
-    }
-}
-
-impl fmt::Display for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// How a renter asks to get in.
 #[derive(Clone, Debug)]
 pub enum CredentialRequest {
     /// With this password.
     Password(Password),
-    /// With this key.
-    PublicKey(PublicKey),
+    /// With one of these keys.
+    PublicKeys(PublicKeys),
     /// With a password that we make up.
     Generate,
 }
@@ -153,7 +118,7 @@ impl CredentialRequest {
     pub fn resolve(self) -> Credential {
         match self {
             Self::Password(password) => Credential::Password(password),
-            Self::PublicKey(key) => Credential::PublicKey(key),
+            Self::PublicKeys(keys) => Credential::PublicKeys(keys),
             Self::Generate => Credential::Password(Password::generate()),
         }
     }
@@ -164,8 +129,8 @@ impl CredentialRequest {
 pub enum Credential {
     /// With a password.
     Password(Password),
-    /// With the private half of this key.
-    PublicKey(PublicKey),
+    /// With the private half of one of these keys.
+    PublicKeys(PublicKeys),
 }
 
 impl Credential {
@@ -174,7 +139,7 @@ impl Credential {
     pub fn kind(&self) -> CredentialKind {
         match self {
             Self::Password(_) => CredentialKind::Password,
-            Self::PublicKey(_) => CredentialKind::PublicKey,
+            Self::PublicKeys(_) => CredentialKind::PublicKey,
         }
     }
 
@@ -183,7 +148,7 @@ impl Credential {
     pub fn to_plaintext(&self) -> Vec<u8> {
         match self {
             Self::Password(password) => [b"p", password.expose().as_bytes()].concat(),
-            Self::PublicKey(key) => [b"k", key.as_str().as_bytes()].concat(),
+            Self::PublicKeys(keys) => [b"k", keys.to_string().as_bytes()].concat(),
         }
     }
 
@@ -193,7 +158,7 @@ impl Credential {
         let text = str::from_utf8(bytes.get(1..)?).ok()?;
         match bytes[0] {
             b'p' => Password::new(text.to_owned()).ok().map(Self::Password),
-            b'k' => text.parse().ok().map(Self::PublicKey),
+            b'k' => text.parse().ok().map(Self::PublicKeys),
             _ => None,
         }
     }
@@ -240,6 +205,8 @@ impl RegistryLogin {
 pub struct Secrets {
     /// How the renter gets in.
     pub credential: Credential,
+    /// The keys by which the renter knows the server. None where an earlier version made the rental.
+    pub host_keys: HostKeys,
     /// How the image is fetched, where its registry is private.
     pub registry: Option<RegistryLogin>,
 }
@@ -248,6 +215,9 @@ pub struct Secrets {
 #[derive(Serialize, Deserialize)]
 struct SealedForm {
     credential: Vec<u8>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    host_keys: Vec<String>,
+    /// Of the registry; empty where there is none.
     username: String,
     password: String,
 }
@@ -257,9 +227,13 @@ impl Secrets {
     #[must_use]
     pub fn to_plaintext(&self) -> Vec<u8> {
         let credential = self.credential.to_plaintext();
-        let Some(registry) = &self.registry else { return credential };
-        let form =
-            SealedForm { credential, username: registry.username.clone(), password: registry.expose().to_owned() };
+        if self.registry.is_none() && self.host_keys.is_empty() {
+            return credential;
+        }
+        let login = self.registry.as_ref().map(|login| (login.username.clone(), login.expose().to_owned()));
+        let (username, password) = login.unwrap_or_default();
+        let host_keys = self.host_keys.iter().map(|key| key.expose().to_owned()).collect();
+        let form = SealedForm { credential, host_keys, username, password };
         // A struct of strings and numbers always has a JSON form.
         [b"r".to_vec(), serde_json::to_vec(&form).unwrap_or_default()].concat()
     }
@@ -268,13 +242,16 @@ impl Secrets {
     #[must_use]
     pub fn from_plaintext(bytes: &[u8]) -> Option<Self> {
         let Some(json) = bytes.strip_prefix(b"r") else {
-            return Some(Self { credential: Credential::from_plaintext(bytes)?, registry: None });
+            let credential = Credential::from_plaintext(bytes)?;
+            return Some(Self { credential, host_keys: HostKeys::default(), registry: None });
         };
         let form: SealedForm = serde_json::from_slice(json).ok()?;
-        Some(Self {
-            credential: Credential::from_plaintext(&form.credential)?,
-            registry: Some(RegistryLogin::new(form.username, form.password).ok()?),
-        })
+        let registry = match form.username.is_empty() {
+            true => None,
+            false => Some(RegistryLogin::new(form.username, form.password).ok()?),
+        };
+        let host_keys = form.host_keys.into_iter().map(HostKey::from_openssh).collect::<Result<_, _>>().ok()?;
+        Some(Self { credential: Credential::from_plaintext(&form.credential)?, host_keys, registry })
     }
 }
 
@@ -295,26 +272,6 @@ mod tests {
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
 
     #[test]
-    fn a_key_loses_its_comment_and_nothing_else() {
-        let key: PublicKey = format!("{KEY} somebody@somewhere\n").parse().unwrap();
-        assert_eq!(key.as_str(), KEY);
-    }
-
-    #[test]
-    fn keys_with_options_or_further_lines_are_refused() {
-        for text in [
-            format!("command=\"id\" {KEY}"),
-            format!("{KEY}\n{KEY}"),
-            format!("{KEY}\nroot ALL=(ALL)"),
-            "ssh-ed25519".to_owned(),
-            "ssh-ed25519 AAAA".to_owned(),
-            String::new(),
-        ] {
-            assert!(text.parse::<PublicKey>().is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
     fn passwords_stay_out_of_debug_output() {
         let password = Password::new("hunter2hunter2".to_owned()).unwrap();
         assert!(!format!("{password:?}").contains("hunter2"));
@@ -325,7 +282,8 @@ mod tests {
     #[test]
     fn secrets_survive_the_way_through_a_store() {
         let secrets = Secrets {
-            credential: Credential::PublicKey(KEY.parse().unwrap()),
+            credential: Credential::PublicKeys(KEY.parse().unwrap()),
+            host_keys: GeneratedHostKeys.next(),
             registry: Some(RegistryLogin::new("me".to_owned(), "token".to_owned()).unwrap()),
         };
         let back = Secrets::from_plaintext(&secrets.to_plaintext()).unwrap();
@@ -334,17 +292,21 @@ mod tests {
             back.registry.map(|login| (login.username().to_owned(), login.expose().to_owned())),
             Some(("me".to_owned(), "token".to_owned()))
         );
+        assert_eq!(back.host_keys.known_hosts("here"), secrets.host_keys.known_hosts("here"));
         let plain = Secrets { registry: None, ..secrets };
-        assert!(Secrets::from_plaintext(&plain.to_plaintext()).unwrap().registry.is_none());
+        let back = Secrets::from_plaintext(&plain.to_plaintext()).unwrap();
+        assert!(back.registry.is_none() && back.host_keys.iter().count() == 2);
+        let alone = Secrets { host_keys: HostKeys::default(), ..plain.clone() };
+        assert_eq!(alone.to_plaintext(), plain.credential.to_plaintext(), "as before there were host keys");
         assert!(!format!("{plain:?}").contains("token"));
     }
 
     #[test]
     fn credentials_survive_the_way_through_a_store() {
-        let credential = Credential::PublicKey(KEY.parse().unwrap());
-        let Some(Credential::PublicKey(back)) = Credential::from_plaintext(&credential.to_plaintext()) else {
+        let credential = Credential::PublicKeys(KEY.parse().unwrap());
+        let Some(Credential::PublicKeys(back)) = Credential::from_plaintext(&credential.to_plaintext()) else {
             panic!("not a key any more")
         };
-        assert_eq!(back.as_str(), KEY);
+        assert_eq!(back.to_string(), KEY);
     }
 }

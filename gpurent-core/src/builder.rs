@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::{GeneratedHostKeys, HostKeySource};
 use crate::allocator::{Allocator, BestFit};
 use crate::clock::{Clock, SystemClock};
 use crate::deadline::{DeadlineBook, Deadlines};
@@ -38,6 +39,7 @@ pub struct HostBuilder {
     failpoints: Failpoints,
     deadlines: Arc<dyn DeadlineBook>,
     inside: Option<Arc<dyn Inside>>,
+    host_keys: Arc<dyn HostKeySource>,
     new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }
 
@@ -77,6 +79,7 @@ impl HostBuilder {
             failpoints: Failpoints::default(),
             deadlines: Arc::new(MemoryDeadlines::default()),
             inside: None,
+            host_keys: Arc::new(GeneratedHostKeys),
             new_id: Arc::new(RentalId::generate),
         }
     }
@@ -85,6 +88,13 @@ impl HostBuilder {
     #[must_use]
     pub fn public_host(mut self, name: String) -> Self {
         self.public_host = name;
+        self
+    }
+
+    /// Other host keys than the default ones ([`GeneratedHostKeys`]).
+    #[must_use]
+    pub fn host_keys(mut self, source: Arc<dyn HostKeySource>) -> Self {
+        self.host_keys = source;
         self
     }
 
@@ -209,6 +219,7 @@ impl HostBuilder {
             standing: Standing::new(),
             deadlines: Deadlines::new(self.deadlines),
             inside: self.inside,
+            host_keys: self.host_keys,
             new_id: self.new_id,
         });
         (Rentals::new(Arc::clone(&shared)), Reconciler::new(shared))

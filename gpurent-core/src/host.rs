@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use event_listener::Event as Bell;
 
-use crate::access::Secrets;
+use crate::access::{HostKeySource, Secrets};
 use crate::clock::Clock;
 use crate::deadline::Deadlines;
 use crate::failpoint::Failpoints;
@@ -49,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) standing: Standing,
     pub(crate) deadlines: Deadlines,
     pub(crate) inside: Option<Arc<dyn Inside>>,
+    pub(crate) host_keys: Arc<dyn HostKeySource>,
     /// Names new rentals; only simulations want to know them beforehand.
     pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }

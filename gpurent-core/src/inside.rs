@@ -135,6 +135,13 @@ pub trait Inside: Send + Sync + 'static {
     /// be run.
     async fn run(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError>;
 
+    /// Who logged in from where, and who could not: the last lines, at most `lines`, each with its time first (RFC 3339).
+    /// Kept by the container itself, and so gone with it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Missing`] where the container does not run, [`RuntimeError::Refused`] where it keeps no such log.
+    async fn access_log(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError>;
+
     /// How much a container uses.
     async fn usage(&self, launch: LaunchId) -> Result<Usage, RuntimeError>;
 }

@@ -294,6 +294,12 @@ pub enum FailureKind {
     ExitedEarly,
     /// SSH did not answer in time.
     AccessTimeout,
+    /// The image lets nobody log in.
+    NoLogin,
+    /// The host's own SSH server does not run in the container.
+    NoServer,
+    /// The image is for another kind of processor.
+    WrongArchitecture,
     /// Everything together took too long.
     DeadlineExceeded,
     /// The engine has no NVIDIA runtime.
@@ -313,7 +319,7 @@ impl FailureKind {
     #[must_use]
     pub fn fault(self) -> Fault {
         match self {
-            Self::ImageUnavailable | Self::ExitedEarly => Fault::Renter,
+            Self::ImageUnavailable | Self::ExitedEarly | Self::NoLogin | Self::WrongArchitecture => Fault::Renter,
             _ => Fault::Host,
         }
     }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use crate::access::{Credential, CredentialKind, CredentialRequest, LoginUser, Secrets};
+use crate::access::{
+    Credential, CredentialKind, CredentialRequest, HostKeys, LoginUser, PublicKey, PublicKeys, Secrets,
+};
 use crate::clock::Moment;
 use crate::deadline::DeadlineError;
 use crate::event::{Event, JournalEntry, Recorded};
@@ -70,13 +72,24 @@ pub struct Access {
     pub kind: CredentialKind,
     /// The credential; `None` once the rental has ended.
     pub credential: Option<Credential>,
+    /// The keys by which the renter knows the server; none once the rental has ended.
+    pub host_keys: Vec<PublicKey>,
+    /// The name under which the rental is known to SSH, wherever it is reached: ports are used again, names are not.
+    pub host_key_alias: String,
 }
 
 impl Access {
-    /// The command that logs in.
+    /// The command that logs in. The alias keeps it from running into the key that another rental had on the same port.
     #[must_use]
     pub fn ssh_command(&self) -> String {
-        format!("ssh -p {} {}@{}", self.port, self.user.as_str(), self.host)
+        let Self { host, port, user, host_key_alias, .. } = self;
+        format!("ssh -o HostKeyAlias={host_key_alias} -p {port} {}@{host}", user.as_str())
+    }
+
+    /// Lines of a file `known_hosts` by which SSH knows the rental before it first connects.
+    #[must_use]
+    pub fn known_hosts(&self) -> String {
+        self.host_keys.iter().map(|key| format!("{} {key}\n", self.host_key_alias)).collect()
     }
 }
 
@@ -138,7 +151,8 @@ impl Rentals {
         }
         let id = (shared.new_id)();
         let fingerprint = shared.sealer.fingerprint(&what_was_asked(&request));
-        let secrets = Secrets { credential: request.credential.resolve(), registry: request.registry };
+        let (credential, registry) = (request.credential.resolve(), request.registry);
+        let secrets = Secrets { credential, host_keys: shared.host_keys.next(), registry };
         let at = shared.clock.now();
         let new = NewRental {
             id,
@@ -269,7 +283,7 @@ impl Rentals {
         let secrets = match self.shared.secrets(id).await {
             Ok(Some(secrets)) => Secrets { credential, ..secrets },
             // Ended, or never there: the change tells which.
-            Ok(None) => Secrets { credential, registry: None },
+            Ok(None) => Secrets { credential, host_keys: HostKeys::default(), registry: None },
             Err(AccessError::Seal(error)) => return Err(ChangeAccessError::Seal(error)),
             Err(AccessError::Store(error)) => return Err(error.into()),
         };
@@ -286,6 +300,53 @@ impl Rentals {
             }
         })
         .await
+    }
+
+    /// Lets in by one more key, where the renter logs in by keys. A key that lets in already changes nothing. `None` where
+    /// there is no such rental.
+    ///
+    /// # Errors
+    /// [`ChangeAccessError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn add_key(&self, id: RentalId, key: PublicKey) -> Result<Option<Rental>, ChangeAccessError> {
+        self.change_keys(id, |keys| keys.with(key.clone())).await
+    }
+
+    /// Lets in no longer by the key that has this fingerprint ([`PublicKey::fingerprint`]). One that does not let in
+    /// changes nothing. Sessions that are open stay open. `None` where there is no such rental.
+    ///
+    /// # Errors
+    /// [`ChangeAccessError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn remove_key(&self, id: RentalId, fingerprint: &str) -> Result<Option<Rental>, ChangeAccessError> {
+        self.change_keys(id, |keys| keys.without(fingerprint)).await
+    }
+
+    /// Changes the keys as they are at the rental's present revision: of two changes at once none is lost.
+    async fn change_keys(
+        &self,
+        id: RentalId,
+        decide: impl Fn(&PublicKeys) -> Result<PublicKeys, Invalid> + Send + Sync,
+    ) -> Result<Option<Rental>, ChangeAccessError> {
+        for _ in 0..TRIES {
+            let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            let secrets = match self.shared.secrets(id).await {
+                Ok(Some(secrets)) => secrets,
+                Ok(None) => return Err(ChangeAccessError::Over),
+                Err(AccessError::Seal(error)) => return Err(ChangeAccessError::Seal(error)),
+                Err(AccessError::Store(error)) => return Err(error.into()),
+            };
+            let Credential::PublicKeys(keys) = &secrets.credential else { return Err(ChangeAccessError::ByPassword) };
+            let changed = decide(keys)?;
+            if changed == *keys {
+                return Ok(Some(rental));
+            }
+            let as_read = self.only_at(self.only_at.unwrap_or(rental.revision()));
+            let wanted = CredentialRequest::PublicKeys(changed);
+            match as_read.change_access(id, wanted).await {
+                Err(ChangeAccessError::Store(StoreError::Conflict)) if self.only_at.is_none() => {}
+                other => return other,
+            }
+        }
+        Err(StoreError::Conflict.into())
     }
 
     /// Reads, decides and writes, again and again while others write in between.
@@ -324,12 +385,15 @@ impl Rentals {
     /// [`AccessError`]
     pub async fn access(&self, rental: &Rental) -> Result<Option<Access>, AccessError> {
         let Some(port) = rental.ssh_port() else { return Ok(None) };
+        let secrets = self.shared.secrets(rental.id()).await?;
         Ok(Some(Access {
+            host_keys: secrets.as_ref().map(|secrets| secrets.host_keys.public()).unwrap_or_default(),
+            host_key_alias: format!("gpurent-{}", rental.id()),
             host: self.shared.public_host.clone(),
             port,
             user: rental.spec().login.clone(),
             kind: rental.credential(),
-            credential: self.shared.secrets(rental.id()).await?.map(|secrets| secrets.credential),
+            credential: secrets.map(|secrets| secrets.credential),
         }))
     }
 

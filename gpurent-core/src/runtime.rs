@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::access::{Credential, LoginUser, RegistryLogin};
+use crate::access::{LoginUser, RegistryLogin, Secrets};
 use crate::event::Claim;
 use crate::gpu::{Gpu, GpuUuid};
 use crate::id::{ContainerId, EngineId, HostId, LaunchId};
@@ -40,6 +40,9 @@ pub struct LaunchSpec {
     pub login: LoginUser,
     /// The renter's labels.
     pub labels: Labels,
+    /// Whether the host's entry point is process 1; `None` for what the image's program looks like it expects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<bool>,
     /// The folder that outlives the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
@@ -64,6 +67,7 @@ impl LaunchSpec {
             limits: spec.limits.clone(),
             login: spec.login.clone(),
             labels: spec.labels.clone(),
+            init: spec.init,
             workspace: spec.workspace.clone(),
             claim: Some(Box::new(rental.claim())),
         }
@@ -239,9 +243,28 @@ pub enum RuntimeError {
         /// Those that it sees.
         found: Vec<u32>,
     },
-    /// The renter could not have logged in by now.
+    /// The renter could not have logged in by now: nothing answered.
     #[error("SSH did not answer within {} s", .0.as_secs())]
     AccessTimeout(Duration),
+    /// The renter could not log in, and would not later: the image does not let them, or the host's own server does not
+    /// run in it.
+    #[error("nobody could log in: {reason}")]
+    NoLogin {
+        /// Whether it is the image's doing; else the host's.
+        by_image: bool,
+        /// Why, for the renter; what an image says in it is without control characters.
+        reason: String,
+    },
+    /// The image is for another kind of processor than this host's.
+    #[error("the image {image} is for {found}, and this host has {host}: name an image for {host}")]
+    WrongArchitecture {
+        /// The image.
+        image: ImageRef,
+        /// What the image is for, such as `arm64`.
+        found: String,
+        /// What the host has.
+        host: String,
+    },
 }
 
 impl RuntimeError {
@@ -259,6 +282,9 @@ impl RuntimeError {
             Self::Exited(_) => FailureKind::ExitedEarly,
             Self::WrongDevices { .. } => FailureKind::WrongDevices,
             Self::AccessTimeout(_) => FailureKind::AccessTimeout,
+            Self::NoLogin { by_image: true, .. } => FailureKind::NoLogin,
+            Self::NoLogin { by_image: false, .. } => FailureKind::NoServer,
+            Self::WrongArchitecture { .. } => FailureKind::WrongArchitecture,
         })
     }
 }
@@ -287,24 +313,25 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         progress: &dyn PullProgress,
     ) -> Result<Prepared, RuntimeError>;
 
-    /// Makes the container under the launch's name, or finds it made of the same spec. Its workspace is made
+    /// Makes the container under the launch's name, or finds it made of the same spec. It lets in by the secrets'
+    /// credential, and its server shows the secrets' host keys. Its workspace is made
     /// where it is not there yet, whole or not at all, and is never made anew.
-    async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError>;
+    async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError>;
 
     /// Starts the container, or finds it started; gives the engine's own record of when.
     async fn start(&self, launch: &LaunchSpec) -> Result<Timestamp, RuntimeError>;
 
-    /// Returns once our side has really reached the renter's access from outside, and the container sees
-    /// the claimed GPUs and no others.
+    /// Returns once the renter's very credential would get them a shell now, through the published port, and the
+    /// container sees the claimed GPUs and no others.
     ///
     /// # Errors
-    /// [`RuntimeError::WrongDevices`], [`RuntimeError::AccessTimeout`] after `within`, [`RuntimeError::Exited`] or
+    /// [`RuntimeError::WrongDevices`], [`RuntimeError::NoLogin`], [`RuntimeError::AccessTimeout`] after `within`, [`RuntimeError::Exited`] or
     /// [`RuntimeError::Missing`] as soon as the container no longer runs.
     async fn verify(&self, launch: &LaunchSpec, within: Duration) -> Result<(), RuntimeError>;
 
-    /// Makes a running container let in by `credential` and no longer by any other. Sessions that are open
+    /// Makes a running container let in by the secrets' credential and no longer by any other. Sessions that are open
     /// stay open.
-    async fn replace_access(&self, launch: &LaunchSpec, credential: &Credential) -> Result<(), RuntimeError>;
+    async fn replace_access(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<(), RuntimeError>;
 
     /// Leaves a message for the renter inside the container: in a file, and on its terminals.
     async fn announce(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError>;

@@ -4,7 +4,7 @@
 
 mod world;
 
-use gpurent_core::access::Credential;
+use gpurent_core::access::{Credential, HostKeys, Secrets};
 use gpurent_core::clock::Clock;
 use gpurent_core::id::RentalId;
 use gpurent_core::lifecycle::{EndReason, FailureKind, Phase, SuspendCause};
@@ -191,7 +191,8 @@ fn a_container_that_comes_late_is_removed() {
     let launch = LaunchSpec::of(&world.get(id));
     world.suspend(id).unwrap();
     let credential = Credential::Password(password("first-password"));
-    world.pool.run_until(world.runtime.create(&launch, &credential)).unwrap();
+    let secrets = Secrets { credential, host_keys: HostKeys::default(), registry: None };
+    world.pool.run_until(world.runtime.create(&launch, &secrets)).unwrap();
     assert_eq!(world.runtime.containers().len(), 1);
     world.advance(mins(2));
     assert!(world.runtime.containers().is_empty());

@@ -13,8 +13,11 @@ use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder};
 use gpurent_core::id::{LaunchId, RentalId};
 
+use gpurent_access::paths::ACCESS;
+
 use crate::error::is_missing;
-use crate::kit::ACCESS;
+use crate::helper;
+use crate::kit::credential::AccessFile;
 use crate::state::remove_by_name;
 
 /// A folder that the engine sees under the same path.
@@ -40,25 +43,25 @@ impl AccessDir {
     ///
     /// An engine whose containers have other users than the machine (user namespaces, rootless) or other
     /// rights (SELinux) could show the folder and yet not let them in: there it is not used.
-    pub(crate) async fn is_seen_by(&self, docker: &Docker, image: &str) -> Result<bool, Error> {
+    pub(crate) async fn is_seen_by(&self, docker: &Docker) -> Result<bool, Error> {
         let locks = docker.info().await?.security_options.unwrap_or_default();
         if locks.iter().any(|lock| ["userns", "rootless", "selinux"].iter().any(|kind| lock.contains(kind))) {
             return Ok(false);
         }
         let name = format!("gpurent-access-trial-{}", RentalId::generate());
-        let tried = self.try_out(docker, image, &name).await;
+        let tried = self.try_out(docker, &name).await;
         // What could not be cleaned up is an empty folder, or a container that never ran.
         drop(remove_by_name(docker, &name).await);
         drop(tokio::fs::remove_dir_all(self.0.join(&name)).await);
         tried
     }
 
-    async fn try_out(&self, docker: &Docker, image: &str, name: &str) -> Result<bool, Error> {
+    async fn try_out(&self, docker: &Docker, name: &str) -> Result<bool, Error> {
         let directory = self.0.join(name);
-        let files = vec![("trial", String::new())];
+        let files = vec![("trial", Vec::new())];
         write(&directory, &files).await?;
         let body = ContainerCreateBody {
-            image: Some(image.to_owned()),
+            image: Some(helper::image()),
             entrypoint: Some(vec!["/none".to_owned()]),
             host_config: Some(HostConfig { mounts: Some(vec![mount(&directory)]), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
@@ -108,14 +111,14 @@ fn mount(directory: &Path) -> Mount {
 }
 
 /// Writes files into a folder of ours.
-pub(crate) async fn write(directory: &Path, files: &[(&'static str, String)]) -> io::Result<()> {
+pub(crate) async fn write(directory: &Path, files: &[AccessFile]) -> io::Result<()> {
     let (directory, files) = (directory.to_owned(), files.to_vec());
     let written = tokio::task::spawn_blocking(move || {
         make_private(&directory)?;
         for (name, content) in files {
             // Written beside and moved over, so that nobody reads half a file.
             let draft = directory.join(format!(".{name}"));
-            write_private(&draft, content.as_bytes())?;
+            write_private(&draft, &content)?;
             std::fs::rename(&draft, directory.join(name))?;
         }
         Ok(())
@@ -124,7 +127,7 @@ pub(crate) async fn write(directory: &Path, files: &[(&'static str, String)]) ->
 }
 
 #[cfg(unix)]
-fn make_private(directory: &Path) -> io::Result<()> {
+pub(crate) fn make_private(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
@@ -145,7 +148,7 @@ fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn make_private(_directory: &Path) -> io::Result<()> {
+pub(crate) fn make_private(_directory: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -161,7 +164,7 @@ fn write_private(_file: &Path, _content: &[u8]) -> io::Result<()> {
 
 #[cfg(target_os = "linux")]
 #[allow(clippy::useless_conversion, reason = "the word's type differs between machines")]
-fn lies_in_memory(directory: &Path) -> io::Result<bool> {
+pub(crate) fn lies_in_memory(directory: &Path) -> io::Result<bool> {
     const TMPFS: i64 = 0x0102_1994;
     const RAMFS: i64 = 0x8584_58f6;
     let kind = i64::try_from(rustix::fs::statfs(directory)?.f_type).unwrap_or(0);
@@ -169,6 +172,6 @@ fn lies_in_memory(directory: &Path) -> io::Result<bool> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn lies_in_memory(_directory: &Path) -> io::Result<bool> {
+pub(crate) fn lies_in_memory(_directory: &Path) -> io::Result<bool> {
     Ok(false)
 }

@@ -4,15 +4,18 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, ImageConfig, Mount, MountType,
+    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig, ImageConfig, Mount, MountType,
     MountVolumeOptions, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use gpurent_core::event::Claim;
 use gpurent_core::id::{Attempt, LaunchId};
+use gpurent_core::port::SSH;
 use gpurent_core::runtime::LaunchSpec;
 
-use crate::kit::{AccessKit, INIT, MOUNT};
-use crate::network;
+use gpurent_access::paths::{KIT, PROGRAM, RUN, SSH_PORT};
+
+use crate::kit::AccessKit;
+use crate::{helper, network};
 
 /// Whose container it is.
 pub(crate) const LABEL_HOST: &str = "io.gpurent.host";
@@ -25,11 +28,11 @@ const LABEL_CLAIM: &str = "io.gpurent.claim";
 /// Whether the engine attached its GPUs.
 pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
 
-/// A container that only finds out whether the engine attaches these GPUs: it runs the kit's `true`.
+/// A container that only finds out whether the engine attaches these GPUs: it runs our own program, which ends at once.
 pub(crate) fn trial(launch: &LaunchSpec, kit: &AccessKit) -> ContainerCreateBody {
     ContainerCreateBody {
-        image: Some(crate::image::full_name(&launch.image)),
-        entrypoint: Some(vec![format!("{MOUNT}/bin/true")]),
+        image: Some(helper::image()),
+        entrypoint: Some(vec![text(PROGRAM), text("true")]),
         user: Some(text("0:0")),
         host_config: Some(HostConfig {
             network_mode: Some(text("none")),
@@ -75,18 +78,25 @@ pub(crate) fn body(
     kit: &AccessKit,
     share: Share,
     attach_gpus: bool,
+    sudo: bool,
     host: Vec<Mount>,
 ) -> ContainerCreateBody {
     let program = [image.entrypoint.clone().unwrap_or_default(), image.cmd.clone().unwrap_or_default()].concat();
-    let port_key = |binding: &gpurent_core::port::PortBinding| format!("{}/tcp", binding.container);
+    let port_key = |binding: &gpurent_core::port::PortBinding| {
+        // Inside, ours listens where no image's own server does.
+        let inside = if binding.container == SSH { SSH_PORT } else { binding.container.get() };
+        format!("{inside}/tcp")
+    };
     ContainerCreateBody {
         image: Some(crate::image::full_name(&launch.image)),
-        entrypoint: Some(vec![text(INIT)]),
+        entrypoint: Some(vec![text(PROGRAM), text("start")]),
         cmd: Some(program),
         // Open and never written to: a shell or an interpreter waits there, as it would on a terminal.
         open_stdin: Some(true),
-        // Ours; the entry point passes the image's own on to its program.
-        stop_signal: Some(text("SIGTERM")),
+        // The image's own: whichever process is the first understands it.
+        stop_signal: image.stop_signal.clone(),
+        // Run by the engine, at the image's own pace and outside of the tenant's limits; nobody would look at it.
+        healthcheck: Some(HealthConfig { test: Some(vec![text("NONE")]), ..HealthConfig::default() }),
         // The entry point lets the renter in, which takes root; the image's own user runs its program.
         user: Some(text("0:0")),
         env: Some(environment(launch)),
@@ -105,14 +115,22 @@ pub(crate) fn body(
             ),
             device_requests: attach_gpus.then(|| device_requests(launch)),
             mounts: Some([kit_mount(kit, true)].into_iter().chain(host).collect()),
-            ..hardened(launch, share)
+            tmpfs: Some(HashMap::from([(text(RUN), text("rw,nosuid,nodev,noexec,mode=755,size=16m"))])),
+            ..hardened(launch, share, sudo)
         }),
         ..ContainerCreateBody::default()
     }
 }
 
-/// The limits and locks that every tenant's container has.
-fn hardened(launch: &LaunchSpec, share: Share) -> HostConfig {
+/// Why an image cannot be run: it has a volume where the host's own files are.
+pub(crate) fn foreign_volume(image: &ImageConfig) -> Option<&str> {
+    let volumes = image.volumes.as_ref()?;
+    let below = |path: &&String| path.split('/').find(|part| !part.is_empty() && *part != ".") == Some(".gpurent");
+    volumes.iter().find(|path| below(path) || path.contains("..")).map(String::as_str)
+}
+
+/// The limits and locks that every tenant's container has. Where the operator allows sudo, one of the locks is off.
+fn hardened(launch: &LaunchSpec, share: Share, sudo: bool) -> HostConfig {
     let limits = &launch.limits;
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let memory = limits.memory_bytes().map_or(share.memory, signed);
@@ -124,11 +142,12 @@ fn hardened(launch: &LaunchSpec, share: Share) -> HostConfig {
         memory_swap: Some(memory),
         shm_size: Some(limits.shm_bytes().map_or((memory / 2).min(MOST_SHM), signed)),
         pids_limit: Some(limits.processes().map_or(PROCESSES, i64::from)),
-        init: Some(true),
+        // Ours is one, where the image's is not.
+        init: Some(false),
         privileged: Some(false),
         // Docker's defaults less these two; dropping all breaks apt, tar and pip.
         cap_drop: Some(vec![text("NET_RAW"), text("MKNOD")]),
-        security_opt: Some(vec![text("no-new-privileges")]),
+        security_opt: (!sudo).then(|| vec![text("no-new-privileges")]),
         ipc_mode: Some(text("private")),
         // What ended stays ended until the reconciler says otherwise.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
@@ -144,7 +163,7 @@ fn hardened(launch: &LaunchSpec, share: Share) -> HostConfig {
 /// tenant's image bring the entry point of all others.
 pub(crate) fn kit_mount(kit: &AccessKit, read_only: bool) -> Mount {
     Mount {
-        target: Some(text(MOUNT)),
+        target: Some(text(KIT)),
         source: Some(kit.volume()),
         typ: Some(MountType::VOLUME),
         read_only: Some(read_only),
@@ -183,8 +202,6 @@ fn environment(launch: &LaunchSpec) -> Vec<String> {
     if launch.environment.get("RENTAL_ID").is_none() {
         variables.push(format!("RENTAL_ID={}", launch.id.rental));
     }
-    // A name without '=' removes the image's own variable: these would be loaded into our entry point.
-    variables.extend([text("LD_PRELOAD"), text("LD_AUDIT")]);
     variables
 }
 

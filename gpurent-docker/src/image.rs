@@ -68,13 +68,7 @@ async fn is_marked(docker: &Docker, image: &ImageRef) -> Result<bool, RuntimeErr
 
 async fn mark(docker: &Docker, image: &ImageRef) -> Result<(), RuntimeError> {
     let name = mark_of_privacy(image);
-    let empty = tar::Builder::new(Vec::new()).into_inner().map_err(|error| RuntimeError::Refused(Box::new(error)))?;
-    let options = CreateImageOptionsBuilder::default().from_src("-").repo(&name).tag("latest").build();
-    let mut stream = Box::pin(docker.create_image(Some(options), Some(bollard::body_full(empty.into())), None));
-    while let Some(news) = stream.next().await {
-        news.map_err(unavailable)?;
-    }
-    Ok(())
+    crate::helper::import_empty(docker, &name).await
 }
 
 /// The registry that a name leads to, as logins are addressed.
@@ -112,6 +106,7 @@ pub(crate) async fn ensure(
     image: &ImageRef,
     registry: Option<&RegistryLogin>,
     patience: PullPatience,
+    architecture: &str,
     progress: &dyn PullProgress,
 ) -> Result<Prepared, RuntimeError> {
     if repository(image).starts_with(&format!("docker.io/{MARKS}/")) {
@@ -119,10 +114,11 @@ pub(crate) async fn ensure(
         return Err(RuntimeError::ImageUnavailable { image: image.clone(), source });
     }
     let prepared = |found: &ImageInspect| Prepared { digest: digest_of(found, image) };
+    let fits = |found: &ImageInspect| fits(image, found.architecture.as_deref().unwrap_or_default(), architecture);
     let (found, marked) = tokio::join!(inspect(docker, image), is_marked(docker, image));
     let (found, marked) = (found?, marked?);
     match (found, registry) {
-        (Some(found), None) if !marked => return Ok(prepared(&found)),
+        (Some(found), None) if !marked => return fits(&found).map(|()| prepared(&found)),
         (_, None) if marked => ask_registry(docker, image, None).await?,
         (_, None) => {}
         (_, Some(_)) => {
@@ -135,7 +131,24 @@ pub(crate) async fn ensure(
     }
     pull(docker, pulls, image, registry, patience, progress).await?;
     let found = inspect(docker, image).await?;
+    found.as_ref().map_or(Ok(()), fits)?;
     Ok(found.as_ref().map(prepared).unwrap_or_default())
+}
+
+/// Refuses an image for another kind of processor: its programs would not even start.
+fn fits(image: &ImageRef, found: &str, host: &str) -> Result<(), RuntimeError> {
+    // Go's names, which images have, for those of uname(1), which the engine has.
+    let host = match host {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv7l" | "armv6l" => "arm",
+        other => other,
+    };
+    let runs = matches!((found, host), ("", _) | (_, "") | ("386", "amd64")) || found == host;
+    if runs {
+        return Ok(());
+    }
+    Err(RuntimeError::WrongArchitecture { image: image.clone(), found: found.to_owned(), host: host.to_owned() })
 }
 
 /// Asks the registry whether it gives the image to whoever logs in so. A pull alone is no question: by

@@ -117,6 +117,8 @@ impl Images for DockerRuntime {
 
     async fn fetch(&self, image: &ImageRef) -> Result<(), RuntimeError> {
         let patience = self.pull_patience();
-        image::ensure(self.docker(), self.pulls(), image, None, patience, &Unheard).await.map(|_| ())
+        image::ensure(self.docker(), self.pulls(), image, None, patience, self.architecture(), &Unheard)
+            .await
+            .map(|_| ())
     }
 }

@@ -17,12 +17,16 @@ use futures_util::{FutureExt, StreamExt, stream};
 use gpurent_core::id::{LaunchId, RentalId};
 use gpurent_core::inside::{Bytes, Input, Inside, Program, Session, TerminalSize, Usage};
 use gpurent_core::runtime::RuntimeError;
+use jiff::Timestamp;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::error::{classify, is_missing, unavailable};
 use crate::exec;
-use crate::kit::{ENTER, HANG_UP};
 use crate::runtime::DockerRuntime;
+
+/// Runs something as the rental's user, and ends it: commands of the access kit, of the former one too.
+const ENTER: &str = "/.gpurent/kit/enter";
+const HANG_UP: &str = "/.gpurent/kit/hang-up";
 
 /// How long an engine may take to answer, beside what a program takes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -113,6 +117,46 @@ impl Inside for DockerRuntime {
     }
 
     async fn run(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError> {
+        #[cfg(unix)]
+        if let Some(session) = crate::line_session::run(self, launch, program).await? {
+            return Ok(session);
+        }
+        self.run_by_engine(launch, program).await
+    }
+
+    async fn access_log(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError> {
+        let log = self.read_access_log(launch).await?;
+        let kept: Vec<_> = log.lines().collect();
+        Ok(kept[kept.len().saturating_sub(lines)..].iter().map(|line| with_time(line)).collect())
+    }
+
+    async fn usage(&self, launch: LaunchId) -> Result<Usage, RuntimeError> {
+        let options = StatsOptionsBuilder::default().stream(false).build();
+        in_time(async {
+            let mut samples = self.docker().stats(&launch.container_name(), Some(options)).boxed();
+            match samples.next().await {
+                Some(Ok(sample)) => Ok(usage(&sample)),
+                Some(Err(error)) => Err(classify(error, &[])),
+                None => Err(RuntimeError::Missing),
+            }
+        })
+        .await
+    }
+}
+
+/// A line of the access log with its time as people read it. The line is the container's word.
+fn with_time(line: &str) -> String {
+    let printable = |text: &str| text.replace(char::is_control, " ");
+    let split = line.split_once(' ').and_then(|(seconds, rest)| Some((seconds.parse().ok()?, rest)));
+    match split.and_then(|(seconds, rest)| Some((Timestamp::from_second(seconds).ok()?, rest))) {
+        Some((at, rest)) => format!("{at} {}", printable(rest)),
+        None => printable(line),
+    }
+}
+
+impl DockerRuntime {
+    /// Runs a program by the engine's exec, where there is no line into the container.
+    async fn run_by_engine(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError> {
         let (docker, container) = (self.docker().clone(), launch.container_name());
         let session = RentalId::generate().to_string();
         let command = [ENTER.to_owned(), session.clone()];
@@ -174,19 +218,6 @@ impl Inside for DockerRuntime {
             output: output.boxed(),
             exit: exit.boxed(),
         })
-    }
-
-    async fn usage(&self, launch: LaunchId) -> Result<Usage, RuntimeError> {
-        let options = StatsOptionsBuilder::default().stream(false).build();
-        in_time(async {
-            let mut samples = self.docker().stats(&launch.container_name(), Some(options)).boxed();
-            match samples.next().await {
-                Some(Ok(sample)) => Ok(usage(&sample)),
-                Some(Err(error)) => Err(classify(error, &[])),
-                None => Err(RuntimeError::Missing),
-            }
-        })
-        .await
     }
 }
 

@@ -29,10 +29,19 @@ mod engine_lock;
 mod error;
 mod exec;
 mod firewall;
+mod helper;
+mod host_keys;
 mod image;
 mod images;
 mod inside;
 pub mod kit;
+#[cfg(unix)]
+mod line;
+#[cfg(not(unix))]
+#[path = "no_line.rs"]
+mod line;
+#[cfg(unix)]
+mod line_session;
 mod machine;
 mod network;
 mod nvml;
@@ -46,6 +55,7 @@ pub use client::{EngineAddress, TlsFiles};
 pub use deadline_file::DeadlineFile;
 pub use disk::DiskReserve;
 pub use engine_lock::{EngineLock, LockError};
+pub use host_keys::HostKeyStock;
 pub use image::PullPatience;
 pub use kit::{AccessKit, KitError};
 pub use machine::LocalMachine;

@@ -4,18 +4,21 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, Mount};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder,
+    ListContainersOptionsBuilder, LogsOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
-use gpurent_core::access::{Credential, RegistryLogin};
+use gpurent_access::paths::{ACCESS, KIT, PROGRAM, SPEC};
+use gpurent_access::spec::{Spec, Tokens};
+use gpurent_access::wire::{Reply, Request, Verdict};
+use gpurent_core::access::{RegistryLogin, Secrets};
 use gpurent_core::id::{EngineId, HostId, LaunchId};
 use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
@@ -31,12 +34,15 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::access_dir::AccessDir;
 use crate::attach::Attaching;
 use crate::client::EngineAddress;
-use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, claim_of, launch_of};
+use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, claim_of, foreign_volume, launch_of};
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::firewall::Firewall;
-use crate::image::{self, PullPatience, full_name};
+use crate::image::{self, PullPatience};
+use crate::kit::credential::{self, AccessFile};
 use crate::kit::volume::KitVolume;
-use crate::kit::{ACCESS, ANNOUNCE, AccessKit, HashedCredential, LET_IN, access_archive, access_files};
+use crate::kit::{AccessKit, former};
+use crate::line::{Line, Lines};
+use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
 use crate::{access_dir, client, devices, exec, kit, network, ssh};
@@ -45,6 +51,8 @@ const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
 const LOG_PATIENCE: Duration = Duration::from_secs(10);
 const MOST_LOG_BYTES: usize = 4 * 1024 * 1024;
+/// The largest file that is read out of a container.
+const MOST_FILE: usize = 4 * 1024 * 1024;
 /// How often a container that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// How often a container's SSH is knocked at, and after how many knocks the engine is asked about it.
@@ -52,6 +60,8 @@ const KNOCK_EVERY: Duration = Duration::from_millis(10);
 const LOOKS_AT_THE_ENGINE: u32 = 8;
 /// How long a removal or a kill may take to show.
 const SETTLE: Duration = Duration::from_secs(30);
+/// How long a container may take to hear that it ends, before the engine ends it.
+const TELL_OF_THE_END: Duration = Duration::from_millis(500);
 
 /// Rents GPUs out as containers of one Docker Engine.
 pub struct DockerRuntime {
@@ -69,6 +79,13 @@ pub struct DockerRuntime {
     attaching: Attaching,
     /// Containers that this process made and has not started yet.
     never_started: Mutex<BTreeSet<LaunchId>>,
+    /// How containers that this process made are asked whether their renter would get in.
+    tokens: Mutex<HashMap<LaunchId, Tokens>>,
+    lines: Lines,
+    /// Whether named users may become root.
+    sudo: bool,
+    /// The engine's kind of processor, as uname(1) calls it.
+    architecture: String,
     /// Pulls at once: more would only share the same line.
     pulls: Semaphore,
 }
@@ -95,6 +112,10 @@ impl DockerRuntime {
             reach: address.host().to_owned(),
             attaching: Attaching::default(),
             never_started: Mutex::default(),
+            tokens: Mutex::default(),
+            lines: Lines::default(),
+            sudo: false,
+            architecture: info.architecture.unwrap_or_default(),
             pulls: Semaphore::new(CONCURRENT_PULLS),
         })
     }
@@ -180,8 +201,20 @@ impl DockerRuntime {
         &self.pulls
     }
 
+    pub(crate) fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
     pub(crate) fn pull_patience(&self) -> PullPatience {
         self.patience
+    }
+
+    /// Lets renters who log in under another name than root become root by `sudo`, where their image has it. That takes
+    /// one lock off their containers (`no-new-privileges`): set-user-ID programs then work in them.
+    #[must_use]
+    pub fn with_sudo(mut self) -> Self {
+        self.sudo = true;
+        self
     }
 
     /// Sets no firewall rules: tenants then reach the host's own services and the metadata address.
@@ -237,12 +270,12 @@ impl DockerRuntime {
     }
 
     /// Where the launch's credentials are handed over, unless they have to be uploaded.
-    async fn access_dir(&self, image: &ImageRef) -> Option<&AccessDir> {
+    async fn access_dir(&self) -> Option<&AccessDir> {
         let directory = self.access_dir.as_ref()?;
         let try_out = async || {
             // On a task of its own: a pull that is cancelled now must not leave the trial's container behind.
-            let (docker, directory, image) = (self.docker.clone(), directory.clone(), full_name(image));
-            let trial = tokio::spawn(async move { directory.is_seen_by(&docker, &image).await });
+            let (docker, directory) = (self.docker.clone(), directory.clone());
+            let trial = tokio::spawn(async move { directory.is_seen_by(&docker).await });
             let seen = trial.await.map_err(std::io::Error::other)??;
             if !seen {
                 tracing::warn!(
@@ -266,21 +299,126 @@ impl DockerRuntime {
     async fn hand_over(
         &self,
         launch: LaunchId,
-        files: &[(&'static str, String)],
+        files: &[AccessFile],
         folder: Option<&Path>,
     ) -> Result<(), RuntimeError> {
         let refused = |error: std::io::Error| RuntimeError::Refused(Box::new(error));
         if let Some(folder) = folder {
             return access_dir::write(folder, files).await.map_err(refused);
         }
-        let archive = access_archive(files).map_err(refused)?;
+        let archive = credential::archive(files).map_err(refused)?;
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
         let name = launch.container_name();
         let uploaded = self.docker.upload_to_container(&name, Some(options), bollard::body_full(archive.into())).await;
         uploaded.map_err(|error| classify(error, &[]))
     }
 
-    async fn expect_running(&self, launch: LaunchId) -> Result<(), RuntimeError> {
+    /// The launch's line, where it has a folder that its container sees.
+    fn line(&self, launch: LaunchId) -> Option<Arc<Line>> {
+        let folder = self.access_dir.as_ref()?.folder(launch);
+        if !folder.join(SPEC).exists() {
+            return None;
+        }
+        match self.lines.of(launch, &folder) {
+            Ok(line) => Some(line),
+            Err(error) => {
+                tracing::debug!(%launch, error = &error as &dyn std::error::Error, "commands are run in the container");
+                None
+            }
+        }
+    }
+
+    /// Asks a container's entry point for something: over its line, or, where there is none, by a command that the engine
+    /// runs in the container.
+    async fn ask(&self, launch: LaunchId, request: &Request, command: &[&str]) -> Result<String, RuntimeError> {
+        self.expect_running(launch).await?;
+        if let Some(line) = self.line(launch) {
+            match line.ask(request).await {
+                Ok(Reply::Text(text)) => return Ok(text),
+                Ok(_) => return Ok(String::new()),
+                Err(error) if error.nothing_was_asked() => {
+                    tracing::debug!(%launch, error = &error as &dyn std::error::Error, "a command is run instead");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let (name, arguments) = command.split_first().unwrap_or((&"", &[]));
+        let command = std::iter::once(format!("{KIT}/{name}")).chain(arguments.iter().map(|word| (*word).to_owned()));
+        exec::run(&self.docker, &launch.container_name(), command.collect()).await
+    }
+
+    /// Who logged in to a container, as it kept it: a line each, the time as seconds first.
+    pub(crate) async fn read_access_log(&self, launch: LaunchId) -> Result<String, RuntimeError> {
+        self.ask(launch, &Request::AccessLog, &["access-log"]).await
+    }
+
+    /// The line over which a terminal can be had.
+    pub(crate) fn line_of(&self, launch: LaunchId) -> Option<Arc<Line>> {
+        self.line(launch)
+    }
+
+    fn known_tokens(&self) -> MutexGuard<'_, HashMap<LaunchId, Tokens>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the launch's container is asked whether its renter would get in; `None` where it has the former kit.
+    async fn tokens_of(&self, launch: LaunchId) -> Result<Option<Tokens>, RuntimeError> {
+        if let Some(known) = self.known_tokens().get(&launch) {
+            return Ok(Some(known.clone()));
+        }
+        let found = self.inspect(&launch.container_name()).await?.ok_or(RuntimeError::Missing)?;
+        if former::has_kit(&found) {
+            return Ok(None);
+        }
+        let spec = match access_folder(&found) {
+            Some(folder) => {
+                tokio::fs::read(folder.join(SPEC)).await.map_err(|error| RuntimeError::Refused(Box::new(error)))?
+            }
+            // The tenant's to change: then it is asked in vain.
+            None => self.download(&launch.container_name(), &format!("{ACCESS}/{SPEC}")).await?,
+        };
+        let spec = Spec::decode(&spec);
+        let tokens =
+            spec.ok_or_else(|| RuntimeError::Refused("what the container was told is not understood".into()))?.tokens;
+        self.known_tokens().insert(launch, tokens.clone());
+        Ok(Some(tokens))
+    }
+
+    /// One small file of a container.
+    async fn download(&self, container: &str, path: &str) -> Result<Vec<u8>, RuntimeError> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let mut stream = self.docker.download_from_container(container, Some(options));
+        let mut archive = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            archive.extend_from_slice(&chunk.map_err(|error| classify(error, &[]))?);
+            if archive.len() > MOST_FILE {
+                return Err(RuntimeError::Refused(format!("{path} is too large").into()));
+            }
+        }
+        kit::only_file(&archive).map_err(|error| RuntimeError::Refused(Box::new(error)))
+    }
+
+    /// Makes sure that an image with volumes of its own starts our entry point and no other: a volume can lie over the kit
+    /// by way of a link.
+    async fn expect_our_entry_point(
+        &self,
+        launch: LaunchId,
+        image: &bollard::models::ImageConfig,
+    ) -> Result<(), RuntimeError> {
+        if image.volumes.as_ref().is_none_or(|volumes| volumes.is_empty()) {
+            return Ok(());
+        }
+        let found = self.download(&launch.container_name(), PROGRAM).await?;
+        if self.kit.kit.is_entry_point(&found) {
+            return Ok(());
+        }
+        Err(RuntimeError::NoLogin {
+            by_image: true,
+            reason: "the image has a volume over the host's own files".to_owned(),
+        })
+    }
+
+    pub(crate) async fn expect_running(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         let state = self.state(launch).await?.ok_or(RuntimeError::Missing)?;
         if is_running(&state) {
             return Ok(());
@@ -384,12 +522,12 @@ impl ContainerRuntime for DockerRuntime {
     ) -> Result<Prepared, RuntimeError> {
         let (docker, image) = (&self.docker, &launch.image);
         let (prepared, _isolation) = tokio::try_join!(
-            image::ensure(docker, &self.pulls, image, registry, self.patience, progress),
+            image::ensure(docker, &self.pulls, image, registry, self.patience, &self.architecture, progress),
             self.isolate(),
         )?;
-        self.kit.ensure(docker, &full_name(image)).await?;
+        self.kit.ensure(docker).await?;
         self.attaching.attaches(docker, &self.kit.kit, launch).await?;
-        self.access_dir(image).await;
+        self.access_dir().await;
         // Here it may take its time.
         if let Some(workspace) = &launch.workspace {
             self.workspace_root()?.ensure(workspace).await.map_err(not_made)?;
@@ -397,26 +535,28 @@ impl ContainerRuntime for DockerRuntime {
         Ok(prepared)
     }
 
-    async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError> {
+    async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError> {
         let attach = self.attaching.attaches(&self.docker, &self.kit.kit, launch).await?;
-        let image = full_name(&launch.image);
-        let (config, secret, ()) = tokio::try_join!(
-            self.image_config(launch),
-            HashedCredential::of(credential),
-            self.kit.ensure_still(&self.docker, &image),
-        )?;
-        let files = access_files(&launch.login, &secret, &config);
-        let directory = self.access_dir(&launch.image).await;
+        let (config, ()) = tokio::try_join!(self.image_config(launch), self.kit.ensure_still(&self.docker))?;
+        if let Some(volume) = foreign_volume(&config) {
+            let reason = format!("the image has a volume at {volume}, where the host's own files are");
+            return Err(RuntimeError::NoLogin { by_image: true, reason });
+        }
+        let spec = credential::spec_of(launch, secrets, &config, self.sudo).await?;
+        let files = credential::file(&spec);
+        let directory = self.access_dir().await;
         let folder = directory.map(|directory| directory.folder(launch.id));
         if let Some(folder) = &folder {
             // The engine refuses a bind of what is not there.
             self.hand_over(launch.id, &files, Some(folder)).await?;
+            // Before the container calls.
+            self.line(launch.id);
         }
         let name = launch.id.container_name();
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let mut mounts = self.workspace_mounts(launch)?;
         mounts.extend(directory.map(|directory| directory.mount(launch.id)));
-        let body = body(launch, &config, &self.kit.kit, self.share, attach, mounts);
+        let body = body(launch, &config, &self.kit.kit, self.share, attach, self.sudo, mounts);
         let (created, sees) = match self.docker.create_container(Some(options), body).await {
             Ok(made) => {
                 self.never_started().insert(launch.id);
@@ -429,6 +569,8 @@ impl ContainerRuntime for DockerRuntime {
             // Also into a container that was found: the crash may have come before the credentials.
             self.hand_over(launch.id, &files, sees.as_deref()).await?;
         }
+        self.expect_our_entry_point(launch.id, &config).await?;
+        self.known_tokens().insert(launch.id, spec.tokens);
         Ok(created)
     }
 
@@ -455,48 +597,80 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn verify(&self, launch: &LaunchSpec, within: Duration) -> Result<(), RuntimeError> {
         let port = launch.ssh_port().ok_or_else(|| RuntimeError::Refused("no SSH port".into()))?;
+        let tokens = self.tokens_of(launch.id).await?;
+        let address = (self.reach.as_str(), port.get());
         let begun = Instant::now();
+        let mut heard = Heard::Nothing;
         for look in 0u32.. {
             // The port alone proves nothing: the engine's proxy may listen for a container that has ended.
             if look % LOOKS_AT_THE_ENGINE == 0 {
                 self.expect_running(launch.id).await?;
             }
-            if ssh::greets((&self.reach, port.get())).await {
-                self.expect_running(launch.id).await?;
-                return devices::check(&self.docker, launch).await;
+            heard = match &tokens {
+                Some(tokens) => ssh::ask(address, tokens).await,
+                None if ssh::greets(address).await => return self.expect_running(launch.id).await,
+                None => Heard::Nothing,
+            };
+            match heard {
+                Heard::Verdict(Verdict::Ready(devices)) => {
+                    self.expect_running(launch.id).await?;
+                    return devices::check(launch, &devices);
+                }
+                Heard::Verdict(Verdict::Image(reason)) => return Err(RuntimeError::NoLogin { by_image: true, reason }),
+                // Of the moment, perhaps: a credential that is just being replaced, a machine that is out of memory.
+                Heard::Verdict(Verdict::Host(_)) | Heard::Stranger | Heard::Nothing => {}
             }
             if begun.elapsed() >= within {
                 break;
             }
             tokio::time::sleep(KNOCK_EVERY).await;
         }
-        Err(RuntimeError::AccessTimeout(within))
+        Err(match heard {
+            Heard::Verdict(Verdict::Host(reason)) => RuntimeError::NoLogin { by_image: false, reason },
+            Heard::Stranger => {
+                let reason = "another program of the image answers in the place of the host's SSH server".to_owned();
+                RuntimeError::NoLogin { by_image: true, reason }
+            }
+            _ => RuntimeError::AccessTimeout(within),
+        })
     }
 
-    async fn replace_access(&self, launch: &LaunchSpec, credential: &Credential) -> Result<(), RuntimeError> {
+    async fn replace_access(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<(), RuntimeError> {
         let name = launch.id.container_name();
         let found = self.inspect(&name).await?.ok_or(RuntimeError::Missing)?;
         let folder = access_folder(&found);
         if folder.as_ref().is_some_and(|folder| !folder.exists()) {
             return Err(RuntimeError::Refused("the folder that the container has its credentials from is gone".into()));
         }
+        let has_former_kit = former::has_kit(&found);
         let state = found.state.unwrap_or_default();
         if !is_running(&state) {
             return Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited));
         }
         let config = self.image_config(launch).await?;
-        let files = access_files(&launch.login, &HashedCredential::of(credential).await?, &config);
-        self.hand_over(launch.id, &files, folder.as_deref()).await?;
-        exec::run(&self.docker, &name, vec![LET_IN.to_owned()]).await.map(|_| ())
+        if has_former_kit {
+            let hashed = credential::hashed(&secrets.credential).await?;
+            let files = former::access_files(launch.login.as_str(), &hashed, &config);
+            self.hand_over(launch.id, &files, folder.as_deref()).await?;
+            return exec::run(&self.docker, &name, vec![format!("{KIT}/let-in")]).await.map(|_| ());
+        }
+        let spec = credential::spec_of(launch, secrets, &config, self.sudo).await?;
+        self.hand_over(launch.id, &credential::file(&spec), folder.as_deref()).await?;
+        self.known_tokens().insert(launch.id, spec.tokens);
+        self.ask(launch.id, &Request::Reload, &["let-in"]).await.map(|_| ())
     }
 
     async fn announce(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError> {
-        let command = vec![ANNOUNCE.to_owned(), message.to_owned()];
-        exec::run(&self.docker, &launch.container_name(), command).await.map(|_| ())
+        let request = Request::Message(message.to_owned());
+        self.ask(launch, &request, &["announce", message]).await.map(|_| ())
     }
 
     async fn notify(&self, launch: LaunchId) -> Result<(), RuntimeError> {
-        // The kit's entry point passes it on as SIGTERM to the renter's program, and stays.
+        let found = self.inspect(&launch.container_name()).await?.ok_or(RuntimeError::Missing)?;
+        if !former::has_kit(&found) {
+            return self.ask(launch, &Request::Notify, &["notify"]).await.map(|_| ());
+        }
+        // The former kit's entry point passes it on as SIGTERM to the renter's program, and stays.
         let options = KillContainerOptionsBuilder::default().signal("SIGUSR1").build();
         match self.docker.kill_container(&launch.container_name(), Some(options)).await {
             Ok(()) => Ok(()),
@@ -514,6 +688,14 @@ impl ContainerRuntime for DockerRuntime {
             return Ok(exit(&state));
         }
         let name = launch.container_name();
+        if let Some(line) = self.line(launch).filter(|_| !grace.is_zero()) {
+            // Everything else in the container hears of it too, where the image's program is the first process and the
+            // engine's signal goes to that alone. A container that does not hear is stopped all the same.
+            let told = tokio::time::timeout(TELL_OF_THE_END, line.ask(&Request::Terminate)).await;
+            if !matches!(told, Ok(Ok(_))) {
+                tracing::debug!(%launch, "the container was not told that it ends");
+            }
+        }
         let result = if grace.is_zero() {
             let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
             self.docker.kill_container(&name, Some(options)).await
@@ -537,6 +719,8 @@ impl ContainerRuntime for DockerRuntime {
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         remove_by_name(&self.docker, &launch.container_name()).await?;
         self.never_started().remove(&launch);
+        self.known_tokens().remove(&launch);
+        self.lines.close(launch);
         self.settled(launch, |state| state.is_none()).await?;
         if let Some(directory) = &self.access_dir {
             let removed = directory.remove(launch).await;
@@ -572,6 +756,8 @@ impl ContainerRuntime for DockerRuntime {
             let running =
                 listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
             let presence = if running {
+                // Listened to again after a start of this process.
+                self.line(launch);
                 Presence::Running
             } else {
                 // The list does not tell when it ended.

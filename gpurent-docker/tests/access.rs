@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use gpurent_core::access::Credential;
 use gpurent_core::runtime::ContainerRuntime;
-use support::{Tenant, launch, password, text};
+use support::{Tenant, launch, password, secrets, text};
 use tokio::process::Command;
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn sessions_see_the_images_environment_and_ours() {
         )
         .await;
     let gpu = &tenant.launch.gpus[0].uuid;
-    assert_eq!(text(&seen), format!("from-image /opt/image/bin:/bin {gpu} 0 []"));
+    assert_eq!(text(&seen), format!("from-image /opt/image/bin:/bin {gpu} 0 [/evil.so]"));
     tenant.gone().await;
 }
 
@@ -44,7 +44,7 @@ async fn a_key_logs_in_and_passwords_do_not() {
     assert!(made.unwrap().success());
     let public = std::fs::read_to_string(format!("{key}.pub")).unwrap();
     for image in ["gpurent-test/busybox:1", "gpurent-test/debian:12"] {
-        let tenant = Tenant::up(launch(image), &Credential::PublicKey(public.parse().unwrap())).await;
+        let tenant = Tenant::up(launch(image), &Credential::PublicKeys(public.parse().unwrap())).await;
         assert_eq!(text(&tenant.ssh_with_key(&key, "id -u").await), "0", "{image}");
         assert!(!tenant.ssh("", "id -u").await.status.success(), "{image}");
         tenant.gone().await;
@@ -64,7 +64,7 @@ async fn nobody_gets_in_by_what_the_image_brought() {
     assert!(!as_dev.ssh("open-sesame", "id -u").await.status.success(), "another account of the image");
     tenant.gone().await;
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
-    let tenant = Tenant::up(launch("gpurent-test/backdoor:1"), &Credential::PublicKey(key.parse().unwrap())).await;
+    let tenant = Tenant::up(launch("gpurent-test/backdoor:1"), &Credential::PublicKeys(key.parse().unwrap())).await;
     assert!(!tenant.ssh("open-sesame", "id -u").await.status.success(), "a planted hash");
     tenant.gone().await;
 }
@@ -233,7 +233,7 @@ async fn rotates(launch: gpurent_core::runtime::LaunchSpec, bind: bool) {
     let directory = tempfile::tempdir().unwrap();
     let (old, old_public) = key_pair(directory.path(), "old").await;
     let (new, new_public) = key_pair(directory.path(), "new").await;
-    let tenant = Tenant::up_with(launch, &Credential::PublicKey(old_public.parse().unwrap()), bind).await;
+    let tenant = Tenant::up_with(launch, &Credential::PublicKeys(old_public.parse().unwrap()), bind).await;
     let id = || if tenant.launch.login.is_root() { "0" } else { "1000" };
     assert_eq!(text(&tenant.ssh_with_key(&old, "id -u").await), id(), "{image}");
     // A session that is open stays open.
@@ -242,17 +242,17 @@ async fn rotates(launch: gpurent_core::runtime::LaunchSpec, bind: bool) {
     let open = tenant.connect(&mut ssh).arg("sleep 6; echo still here").stdout(Stdio::piped()).spawn().unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let replace = async |credential: Credential| {
-        tenant.runtime.replace_access(&tenant.launch, &credential).await.unwrap();
+        tenant.runtime.replace_access(&tenant.launch, &secrets(&credential)).await.unwrap();
         tenant.runtime.verify(&tenant.launch, std::time::Duration::from_secs(20)).await.unwrap();
     };
-    replace(Credential::PublicKey(new_public.parse().unwrap())).await;
+    replace(Credential::PublicKeys(new_public.parse().unwrap())).await;
     assert_eq!(text(&tenant.ssh_with_key(&new, "id -u").await), id(), "{image}");
     assert!(!tenant.ssh_with_key(&old, "id -u").await.status.success(), "{image}: the old key");
     replace(password()).await;
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert_eq!(text(&tenant.ssh("mySecurePassword123", "id -u").await), id(), "{image}");
     assert!(!tenant.ssh_with_key(&new, "id -u").await.status.success(), "{image}: the key after a password");
-    replace(Credential::PublicKey(new_public.parse().unwrap())).await;
+    replace(Credential::PublicKeys(new_public.parse().unwrap())).await;
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert!(!tenant.ssh("mySecurePassword123", "id -u").await.status.success(), "{image}: the password after a key");
     assert_eq!(text(&tenant.ssh_with_key(&new, "id -u").await), id(), "{image}");
@@ -280,7 +280,7 @@ async fn credentials_in_the_access_folder_are_gone_with_the_container() {
     assert!(mounts.contains(r#""Destination":"/.gpurent/access""#) && mounts.contains(r#""RW":false"#), "{mounts}");
     assert_eq!(text(&tenant.ssh("mySecurePassword123", "id -u").await), "0");
     let folder = support::access_dir().join(tenant.launch.id.container_name());
-    assert!(folder.join("password-hash").exists());
+    assert!(folder.join("spec").exists());
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&folder).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
     tenant.gone().await;

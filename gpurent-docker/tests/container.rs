@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gpurent_core::runtime::{ContainerRuntime, Progress, PullProgress, RuntimeError};
 use gpurent_docker::{AccessKit, DockerRuntime, LocalPorts, PullPatience};
-use support::{Silent, Tenant, docker, engine, launch, password};
+use support::{Silent, Tenant, docker, engine, launch, password, secrets};
 
 async fn field(container: &str, format: &str) -> String {
     docker(&["inspect", "--format", format, container]).await
@@ -35,7 +35,7 @@ async fn a_container_that_does_not_see_its_gpu_is_refused() {
     launch.gpus[0].device_node = Some(0);
     let runtime = support::runtime().await;
     runtime.prepare(&launch, None, &Silent).await.unwrap();
-    runtime.create(&launch, &password()).await.unwrap();
+    runtime.create(&launch, &secrets(&password())).await.unwrap();
     runtime.start(&launch).await.unwrap();
     let verified = runtime.verify(&launch, Duration::from_secs(20)).await;
     assert!(
@@ -68,7 +68,7 @@ async fn a_pull_from_a_registry_is_told_in_bytes() {
     assert!(last.current_bytes > 60_000_000 && last.current_bytes == last.total_bytes, "{told:?}");
     // And it runs.
     let credential = password();
-    runtime.create(&launch, &credential).await.unwrap();
+    runtime.create(&launch, &secrets(&credential)).await.unwrap();
     runtime.start(&launch).await.unwrap();
     runtime.verify(&launch, Duration::from_secs(20)).await.unwrap();
     runtime.remove(launch.id).await.unwrap();
@@ -101,7 +101,7 @@ async fn every_tenant_is_hardened() {
         ("{{.HostConfig.CapDrop}}", "[NET_RAW MKNOD]"),
         ("{{.HostConfig.SecurityOpt}}", "[no-new-privileges]"),
         ("{{.HostConfig.PidsLimit}}", "4096"),
-        ("{{.HostConfig.Init}}", "true"),
+        ("{{.HostConfig.Init}}", "false"),
         ("{{.HostConfig.IpcMode}}", "private"),
         ("{{.HostConfig.RestartPolicy.Name}}", "no"),
         ("{{.HostConfig.LogConfig.Config}}", "map[max-file:3 max-size:10m]"),
@@ -164,7 +164,7 @@ async fn an_image_cannot_bring_a_kit_of_its_own() {
     let runtime = DockerRuntime::connect(engine().as_str(), AccessKit::from_files(&mine).unwrap()).await.unwrap();
     let launch = launch("gpurent-test/evil:1");
     runtime.prepare(&launch, None, &Silent).await.unwrap();
-    let created = runtime.create(&launch, &password()).await.unwrap();
+    let created = runtime.create(&launch, &secrets(&password())).await.unwrap();
     let container = created.container.to_string();
     let copied = std::env::temp_dir().join(format!("gpurent-init-{container}"));
     docker(&["cp", &format!("{container}:/.gpurent/kit/init"), &copied.to_string_lossy()]).await;
@@ -210,7 +210,7 @@ async fn a_kit_that_was_pruned_is_made_again() {
     runtime.prepare(&launch, None, &Silent).await.unwrap();
     // As after `docker volume prune`, for this runtime alone.
     let kit = BTreeMap::from([
-        ("init".to_owned(), b"#!/.gpurent/kit/bin/busybox sh\n".to_vec()),
+        ("access".to_owned(), b"#!/.gpurent/kit/bin/busybox sh\n".to_vec()),
         ("bin/busybox".to_owned(), std::fs::read("/bin/busybox").unwrap()),
         ("nonce".to_owned(), gpurent_core::id::RentalId::generate().to_string().into_bytes()),
     ]);
@@ -223,7 +223,7 @@ async fn a_kit_that_was_pruned_is_made_again() {
     for volume in made {
         docker(&["volume", "rm", volume]).await;
     }
-    let created = runtime.create(&launch, &password()).await.unwrap();
+    let created = runtime.create(&launch, &secrets(&password())).await.unwrap();
     let found = docker(&["cp", &format!("{}:/.gpurent/kit/complete", created.container), "-"]).await;
     assert!(!found.is_empty(), "the kit is there again");
     runtime.remove(launch.id).await.unwrap();
@@ -234,7 +234,7 @@ async fn a_program_that_ends_at_once_is_told_with_its_last_words() {
     let launch = launch("gpurent-test/exits:1");
     let runtime = support::runtime().await;
     runtime.prepare(&launch, None, &Silent).await.unwrap();
-    runtime.create(&launch, &password()).await.unwrap();
+    runtime.create(&launch, &secrets(&password())).await.unwrap();
     let started = runtime.start(&launch).await;
     let verified = match started {
         Ok(_) => runtime.verify(&launch, Duration::from_secs(10)).await,
@@ -253,14 +253,14 @@ async fn a_program_that_ends_at_once_is_told_with_its_last_words() {
 #[tokio::test]
 async fn ssh_that_never_answers_is_given_up() {
     let mute = BTreeMap::from([
-        ("init".to_owned(), b"#!/bin/sh\nexec sleep 1000\n".to_vec()),
+        ("access".to_owned(), b"#!/bin/sh\nexec sleep 1000\n".to_vec()),
         ("bin/busybox".to_owned(), std::fs::read("/bin/busybox").unwrap()),
     ]);
     let kit = AccessKit::from_files(&mute).unwrap();
     let runtime = DockerRuntime::connect(engine().as_str(), kit).await.unwrap();
     let launch = launch("gpurent-test/busybox:1");
     runtime.prepare(&launch, None, &Silent).await.unwrap();
-    runtime.create(&launch, &password()).await.unwrap();
+    runtime.create(&launch, &secrets(&password())).await.unwrap();
     runtime.start(&launch).await.unwrap();
     let verified = runtime.verify(&launch, Duration::from_secs(1)).await;
     assert!(matches!(verified, Err(RuntimeError::AccessTimeout(_))), "{verified:?}");
@@ -286,7 +286,7 @@ async fn a_port_that_somebody_has_is_named() {
     assert!(!gpurent_core::port::PortProbe::is_free(&LocalPorts, port));
     let runtime = support::runtime().await;
     runtime.prepare(&launch, None, &Silent).await.unwrap();
-    runtime.create(&launch, &password()).await.unwrap();
+    runtime.create(&launch, &secrets(&password())).await.unwrap();
     let started = runtime.start(&launch).await;
     assert!(matches!(started, Err(RuntimeError::PortTaken { port: named, .. }) if named == port), "{started:?}");
     drop(listener);

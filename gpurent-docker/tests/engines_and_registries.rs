@@ -9,7 +9,7 @@ use std::path::Path;
 use gpurent_core::access::RegistryLogin;
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_docker::{AccessKit, DockerRuntime, EngineAddress, TlsFiles};
-use support::{Silent, docker, launch, password, runtime};
+use support::{Silent, docker, launch, password, runtime, secrets};
 
 fn environment(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name}: run scripts/test, or eval $(scripts/services env)"))
@@ -25,7 +25,7 @@ async fn an_engine_is_spoken_to_over_tls_by_those_it_knows() {
     assert_eq!(runtime.engine().await.unwrap(), support::runtime().await.engine().await.unwrap());
     let launch = launch("gpurent-test/busybox:1");
     runtime.prepare(&launch, None, &Silent).await.unwrap();
-    runtime.create(&launch, &password()).await.unwrap();
+    runtime.create(&launch, &secrets(&password())).await.unwrap();
     runtime.start(&launch).await.unwrap();
     runtime.verify(&launch, std::time::Duration::from_secs(20)).await.unwrap();
     runtime.remove(launch.id).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_digest_is_told_and_selects_the_same_image_again() {
     launch.image = launch.image.pinned(&digest);
     docker(&["rmi", "-f", &format!("{name}:1")]).await;
     assert_eq!(runtime.prepare(&launch, None, &Silent).await.unwrap().digest, Some(digest));
-    runtime.create(&launch, &password()).await.unwrap();
+    runtime.create(&launch, &secrets(&password())).await.unwrap();
     let made_of = docker(&["inspect", "--format", "{{.Image}}", &launch.id.container_name()]).await;
     assert_eq!(made_of, docker(&["inspect", "--format", "{{.Id}}", "gpurent-test/busybox:1"]).await);
     runtime.remove(launch.id).await.unwrap();

@@ -12,7 +12,7 @@ use gpurent_core::machine::{Images, RemoveImageError};
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_core::spec::{Workspace, WorkspaceFolder};
 use gpurent_docker::WorkspaceRoot;
-use support::{Tenant, docker, launch, password, runtime, text};
+use support::{Tenant, docker, launch, password, runtime, secrets, text};
 
 fn program(words: &[&str]) -> Program {
     Program::new(words.iter().map(|word| (*word).to_owned()).collect(), None).unwrap()
@@ -158,7 +158,7 @@ async fn a_workspace_outlives_its_container_and_shows_nothing_else() {
     assert_eq!(std::fs::read_to_string(root.path(&folder).join("hello")).unwrap(), "the renter's");
     let mut launch = launch("gpurent-test/busybox:1");
     launch.workspace = Some(workspace);
-    let refused = runtime().await.create(&launch, &password()).await;
+    let refused = runtime().await.create(&launch, &secrets(&password())).await;
     assert!(matches!(refused, Err(RuntimeError::Refused(_))), "a host without a place for workspaces");
 }
 

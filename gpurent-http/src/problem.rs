@@ -229,6 +229,10 @@ impl From<ChangeAccessError> for Problem {
         let detail = error.to_string();
         match error {
             ChangeAccessError::Over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", detail),
+            ChangeAccessError::Invalid(invalid) => invalid.into(),
+            ChangeAccessError::ByPassword => {
+                Self::new(StatusCode::CONFLICT, "/problems/login-by-password", "No keys to change", detail)
+            }
             ChangeAccessError::Store(error) => error.into(),
             other => {
                 tracing::error!(error = &other as &dyn std::error::Error, "access cannot be changed");

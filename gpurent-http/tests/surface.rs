@@ -160,7 +160,10 @@ async fn rent_refuses_bad_values_by_name_and_does_nothing() {
             "ssh_key",
         ),
         (
-            with(&documented(), &[("auth_type", json!("public_key")), ("ssh_key", json!(format!("{key}\n{key}")))]),
+            with(
+                &documented(),
+                &[("auth_type", json!("public_key")), ("ssh_key", json!(format!("{key}\nroot ALL=(ALL)")))],
+            ),
             "ssh_key",
         ),
     ];
@@ -246,7 +249,10 @@ async fn a_rental_of_v1_is_made_shown_listed_and_ended() {
     }
     let (_, access) = host.get(&format!("{path}/access")).await;
     assert_eq!(access["password"].as_str().unwrap().len(), 24, "generated where none was given");
-    assert_eq!(access["ssh_command"], format!("ssh -p {} gpu-user@127.0.0.1", ports[&22]));
+    let alias = access["host_key_alias"].as_str().unwrap().to_owned();
+    assert_eq!(access["ssh_command"], format!("ssh -o HostKeyAlias={alias} -p {} gpu-user@127.0.0.1", ports[&22]));
+    let known = access["known_hosts"].as_str().unwrap();
+    assert!(known.lines().count() == 2 && known.lines().all(|line| line.starts_with(&*alias)), "{known}");
     assert!(!host.get(&path).await.1.to_string().contains(access["password"].as_str().unwrap()));
     assert_eq!(host.get("/v1/rentals?limit=1&state=ready").await.1["rentals"][0]["id"], made["id"]);
     assert_eq!(host.client.delete(host.url(&path)).send().await.unwrap().status(), 202);

@@ -138,10 +138,22 @@ pub fn tell(connection: &Connection, rental: &Value) {
     show::table(&[], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect());
 }
 
+/// What of a rental is shown.
+#[derive(Clone, Copy)]
+pub enum Output {
+    /// What its program writes.
+    Program {
+        /// Whether to stay for what comes.
+        follow: bool,
+    },
+    /// Who logged in.
+    Access,
+}
+
 /// Shows the last lines of a rental's program, and with `follow` whatever comes, until its container ends.
-pub async fn logs(connection: &Connection, name: &str, tail: u16, follow: bool) -> Result<(), Failed> {
+pub async fn logs(connection: &Connection, name: &str, tail: u16, output: Output) -> Result<(), Failed> {
     let client = Client::new(connection)?;
-    if follow {
+    if matches!(output, Output::Program { follow: true }) {
         let path = format!("/v1/rentals/{}/logs?follow=true&tail={tail}", client.find(name).await?);
         let mut output = client.stream(&path).await?;
         let mut text = String::new();
@@ -157,7 +169,9 @@ pub async fn logs(connection: &Connection, name: &str, tail: u16, follow: bool) 
         }
         return Ok(());
     }
-    let logs = client.get(&format!("/v1/rentals/{}/logs?tail={tail}", client.find(name).await?)).await?;
+    let access = matches!(output, Output::Access);
+    let logs =
+        client.get(&format!("/v1/rentals/{}/logs?tail={tail}&access={access}", client.find(name).await?)).await?;
     if connection.json {
         show::json(&logs);
         return Ok(());

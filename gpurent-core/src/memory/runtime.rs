@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::ManualClock;
-use crate::access::{Credential, RegistryLogin};
+use crate::access::{Credential, RegistryLogin, Secrets};
 use crate::clock::Clock;
 use crate::gpu::GpuUuid;
 use crate::id::{ContainerId, EngineId, HostId, LaunchId};
@@ -253,8 +253,8 @@ impl ContainerRuntime for MemoryRuntime {
         self.step(RuntimeStep::Prepare, |_, _| Ok(Prepared { digest: ImageDigest::try_from(digest).ok() })).await
     }
 
-    async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError> {
-        let (spec, lets_in) = (launch.clone(), credential.to_plaintext());
+    async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError> {
+        let (spec, lets_in) = (launch.clone(), secrets.credential.to_plaintext());
         self.step(RuntimeStep::Create, move |engine, _| {
             if let Some(found) = engine.containers.get_mut(&spec.id) {
                 if found.spec.hash() != spec.hash() {
@@ -306,8 +306,8 @@ impl ContainerRuntime for MemoryRuntime {
         .await
     }
 
-    async fn replace_access(&self, launch: &LaunchSpec, credential: &Credential) -> Result<(), RuntimeError> {
-        let (id, lets_in) = (launch.id, credential.to_plaintext());
+    async fn replace_access(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<(), RuntimeError> {
+        let (id, lets_in) = (launch.id, secrets.credential.to_plaintext());
         self.step(RuntimeStep::ReplaceAccess, move |engine, _| {
             engine.containers.get_mut(&id).ok_or(RuntimeError::Missing)?.lets_in = lets_in;
             Ok(())

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, select_biased};
 use jiff::{SignedDuration, Timestamp};
 
 use super::stamp::{ended_with_the_machine, on_both_clocks, paid_from};
-use crate::access::{Credential, Secrets};
+use crate::access::Secrets;
 use crate::clock::{Moment, Sleep};
 use crate::deadline::Deadline;
 use crate::event::{Adoption, Event};
@@ -226,9 +226,9 @@ impl Step {
     }
 
     async fn create(&self) -> Result<Rental, Trouble> {
-        let credential = self.credential().await?;
+        let secrets = self.secrets().await?;
         self.lease.check()?;
-        let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &credential).await?;
+        let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &secrets).await?;
         self.shared.failpoints.pass("created-unrecorded");
         let event = Event::Created { container: created.container, gpus_attached: created.gpus_attached };
         let rental = self.record(event).await?;
@@ -246,20 +246,16 @@ impl Step {
         }
     }
 
-    async fn credential(&self) -> Result<Credential, Trouble> {
-        Ok(self.secrets().await?.credential)
-    }
-
     /// Lets in by the stored credential. A container that does not take it now keeps its renter, and is
     /// asked again; one that has ended is found out by the next observation.
     async fn replace_access(&self) -> Result<Rental, Trouble> {
-        let credential = match self.credential().await {
-            Ok(credential) => credential,
+        let secrets = match self.secrets().await {
+            Ok(secrets) => secrets,
             Err(Trouble::Runtime(error)) => return Err(StepError::Later(Box::new(error)).into()),
             Err(other) => return Err(other),
         };
         self.lease.check()?;
-        let replaced = self.shared.runtime.replace_access(&LaunchSpec::of(&self.rental), &credential).await;
+        let replaced = self.shared.runtime.replace_access(&LaunchSpec::of(&self.rental), &secrets).await;
         replaced.map_err(|error| StepError::Later(Box::new(error)))?;
         self.shared.failpoints.pass("access-unrecorded");
         let rental = self.record(Event::AccessApplied).await?;
@@ -571,7 +567,10 @@ impl Step {
     }
 
     async fn log_tail(&self, kind: FailureKind) -> Vec<String> {
-        if !matches!(kind, FailureKind::ExitedEarly | FailureKind::AccessTimeout | FailureKind::Refused) {
+        if !matches!(
+            kind,
+            FailureKind::ExitedEarly | FailureKind::AccessTimeout | FailureKind::NoLogin | FailureKind::Refused
+        ) {
             return Vec::new();
         }
         self.last_lines(LOG_TAIL_LINES).await

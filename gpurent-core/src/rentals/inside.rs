@@ -26,6 +26,15 @@ impl Rentals {
         Ok(inside.run(rental.launch(), program).await?)
     }
 
+    /// Who logged in to a rental from where, and who could not: the last lines.
+    ///
+    /// # Errors
+    /// [`InsideError`]
+    pub async fn access_log(&self, rental: &Rental, lines: usize) -> Result<Vec<String>, InsideError> {
+        let inside = self.way_in(rental, State::is_up)?;
+        Ok(inside.access_log(rental.launch(), lines).await?)
+    }
+
     /// How much a rental's container uses.
     ///
     /// # Errors

@@ -83,6 +83,12 @@ pub enum ExtendError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeAccessError {
+    /// The keys that would let in then are none, or too many.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The renter logs in by a password: keys are set all together, in its place.
+    #[error("the renter logs in by a password: set keys in its place first")]
+    ByPassword,
     /// It ends or has ended.
     #[error("the rental is over")]
     Over,

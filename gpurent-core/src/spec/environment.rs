@@ -8,8 +8,9 @@ use crate::invalid::Invalid;
 
 /// Names and values for a container's environment.
 ///
-/// Refused are names that would reach around the isolation: `NVIDIA_*` chooses GPUs by itself,
-/// `LD_PRELOAD` and `LD_AUDIT` load code into our own entry point, `GPURENT_*` is ours.
+/// Names are what a container engine takes: anything without `=` and NUL, dots and dashes included. Refused are names that
+/// would reach around the isolation: `NVIDIA_*` chooses GPUs by itself, but for `NVIDIA_DRIVER_CAPABILITIES`, which says
+/// what is used of them; `LD_PRELOAD` and `LD_AUDIT` load code into whatever starts; `GPURENT_*` is ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 pub struct Environment(BTreeMap<String, String>);
@@ -31,15 +32,26 @@ impl Environment {
 }
 
 fn is_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    name.len() <= 256
-        && bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    (1..=256).contains(&name.len())
+        && !name.contains(['=', '\0'])
+        && !name.chars().any(|c| c.is_control() || c.is_whitespace())
+}
+
+const DRIVER_CAPABILITIES: &str = "NVIDIA_DRIVER_CAPABILITIES";
+
+/// What the NVIDIA container toolkit knows
+/// (<https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/docker-specialized.html#driver-capabilities>).
+fn are_capabilities(value: &str) -> bool {
+    let known = ["all", "compute", "compat32", "display", "graphics", "ngx", "utility", "video"];
+    value.split(',').all(|capability| known.contains(&capability))
 }
 
 fn is_reserved(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
-    upper.starts_with("NVIDIA_") || upper.starts_with("GPURENT_") || upper == "LD_PRELOAD" || upper == "LD_AUDIT"
+    (upper.starts_with("NVIDIA_") && name != DRIVER_CAPABILITIES)
+        || upper.starts_with("GPURENT_")
+        || upper == "LD_PRELOAD"
+        || upper == "LD_AUDIT"
 }
 
 impl TryFrom<BTreeMap<String, String>> for Environment {
@@ -52,10 +64,13 @@ impl TryFrom<BTreeMap<String, String>> for Environment {
             return refused("must be at most 256 variables and 64 KiB");
         }
         if !variables.keys().all(|name| is_name(name)) {
-            return refused("names must be letters, digits and '_', and not begin with a digit");
+            return refused("names must be 1 to 256 bytes without '=', blanks and control characters");
         }
         if let Some(name) = variables.keys().find(|name| is_reserved(name)) {
             return refused(&format!("{name} is set by the host"));
+        }
+        if variables.get(DRIVER_CAPABILITIES).is_some_and(|value| !are_capabilities(value)) {
+            return refused("NVIDIA_DRIVER_CAPABILITIES must be a list such as 'compute,utility,video'");
         }
         if variables.values().any(|value| value.contains('\0')) {
             return refused("values must not contain NUL");
@@ -83,15 +98,20 @@ mod tests {
         assert_eq!(environment("PYTHONPATH", "/workspace").unwrap().get("PYTHONPATH"), Some("/workspace"));
         assert!(environment("CUDA_VISIBLE_DEVICES", "0").is_ok());
         assert!(environment("LD_LIBRARY_PATH", "/opt/lib").is_ok());
+        assert!(environment("spring.datasource.url", "jdbc:x").is_ok());
+        assert!(environment("my-app.a", "").is_ok() && environment("1A", "two\nlines").is_ok());
+        assert!(environment("NVIDIA_DRIVER_CAPABILITIES", "compute,utility,video").is_ok());
+        assert!(environment("A", &"x".repeat(60 * 1024)).is_ok());
     }
 
     #[test]
     fn hostile_variables_are_refused() {
         for name in
-            ["", "1A", "A B", "A=B", "a\n", "NVIDIA_VISIBLE_DEVICES", "nvidia_x", "Ld_Preload", "LD_AUDIT", "GPURENT_X"]
+            ["", "A B", "A=B", "a\n", "NVIDIA_VISIBLE_DEVICES", "nvidia_x", "Ld_Preload", "LD_AUDIT", "GPURENT_X"]
         {
             assert!(environment(name, "x").is_err(), "{name:?}");
         }
+        assert!(environment("NVIDIA_DRIVER_CAPABILITIES", "all,privileged").is_err());
         assert!(environment("A", "x\0y").is_err());
         assert!(environment("A", &"x".repeat(70_000)).is_err());
     }

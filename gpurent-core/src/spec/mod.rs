@@ -49,6 +49,10 @@ pub struct RentalSpec {
     // Left out where it is not set, so that requests of before are still the same requests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pin_image: bool,
+    /// Whether the host's own entry point is process 1 of the container, and the image's program its child, as with
+    /// `docker run --init`; `None` for what the image's program looks like it expects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<bool>,
     /// A folder that outlives the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
@@ -73,6 +77,7 @@ impl RentalSpec {
             limits: Limits::default(),
             labels: Labels::default(),
             pin_image: false,
+            init: None,
             workspace: None,
             sticky_ports: None,
         }

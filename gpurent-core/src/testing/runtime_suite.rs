@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::access::{Credential, CredentialKind, LoginUser, Password};
+use crate::access::{Credential, CredentialKind, GeneratedHostKeys, HostKeySource, LoginUser, Password, Secrets};
 use crate::event::Claim;
 use crate::gpu::{Gpu, GpuRequest};
 use crate::id::{Attempt, HostId, LaunchId, RentalId};
@@ -88,6 +88,7 @@ impl<R: ContainerRuntime> Fixture<R> {
             limits: Default::default(),
             login: LoginUser::default(),
             labels: Default::default(),
+            init: None,
             workspace: None,
             claim: None,
         }
@@ -96,7 +97,7 @@ impl<R: ContainerRuntime> Fixture<R> {
     async fn up_to_created(&self) -> LaunchSpec {
         let launch = self.launch();
         valid(self.runtime.prepare(&launch, None, &Silent).await);
-        valid(self.runtime.create(&launch, &credential()).await);
+        valid(self.runtime.create(&launch, &secrets()).await);
         launch
     }
 
@@ -110,8 +111,12 @@ impl<R: ContainerRuntime> Fixture<R> {
     }
 }
 
-fn credential() -> Credential {
-    Credential::Password(Password::generate())
+fn secrets() -> Secrets {
+    Secrets {
+        credential: Credential::Password(Password::generate()),
+        host_keys: GeneratedHostKeys.next(),
+        registry: None,
+    }
 }
 
 /// The engine's identity is the same whenever it is asked.
@@ -134,8 +139,8 @@ pub async fn a_container_lives_and_leaves_no_trace<R: ContainerRuntime>(fixture:
 /// A crash repeats the step it interrupted: the second time finds it done.
 pub async fn every_step_may_be_repeated<R: ContainerRuntime>(fixture: Fixture<R>) {
     let launch = fixture.up_to_created().await;
-    let first = valid(fixture.runtime.create(&launch, &credential()).await);
-    let second = valid(fixture.runtime.create(&launch, &credential()).await);
+    let first = valid(fixture.runtime.create(&launch, &secrets()).await);
+    let second = valid(fixture.runtime.create(&launch, &secrets()).await);
     assert_eq!(first.container, second.container);
     let started = valid(fixture.runtime.start(&launch).await);
     assert_eq!(valid(fixture.runtime.start(&launch).await), started);
@@ -152,7 +157,7 @@ pub async fn every_step_may_be_repeated<R: ContainerRuntime>(fixture: Fixture<R>
 pub async fn a_name_that_belongs_to_another_spec_is_refused<R: ContainerRuntime>(fixture: Fixture<R>) {
     let launch = fixture.up_to_created().await;
     let other = LaunchSpec { gpus: Vec::new(), ..launch.clone() };
-    let refused = fixture.runtime.create(&other, &credential()).await;
+    let refused = fixture.runtime.create(&other, &secrets()).await;
     assert!(matches!(refused, Err(RuntimeError::Refused(_))), "{refused:?}");
     fixture.clean_up(&launch).await;
 }
@@ -223,7 +228,7 @@ pub async fn a_container_carries_its_claim<R: ContainerRuntime>(fixture: Fixture
     };
     launch.claim = Some(Box::new(claim.clone()));
     valid(fixture.runtime.prepare(&launch, None, &Silent).await);
-    let created = valid(fixture.runtime.create(&launch, &credential()).await);
+    let created = valid(fixture.runtime.create(&launch, &secrets()).await);
     let examined = |started_at| {
         let (container, claim) = (created.container.clone(), Box::new(claim.clone()));
         Some(Examined { container, claim, gpus_attached: created.gpus_attached, started_at })
@@ -246,7 +251,7 @@ pub async fn attempts_are_told_apart<R: ContainerRuntime>(fixture: Fixture<R>) {
     let first = fixture.up_to_created().await;
     let mut second = first.clone();
     second.id.attempt = first.id.attempt.next();
-    valid(fixture.runtime.create(&second, &credential()).await);
+    valid(fixture.runtime.create(&second, &secrets()).await);
     valid(fixture.runtime.remove(first.id).await);
     assert_eq!(fixture.presence(&first).await, None);
     assert_eq!(fixture.presence(&second).await, Some(Presence::Created));
@@ -259,12 +264,12 @@ pub async fn a_running_container_takes_another_credential<R: ContainerRuntime>(f
     valid(fixture.runtime.start(&launch).await);
     valid(fixture.runtime.verify(&launch, PATIENCE).await);
     for _ in 0..2 {
-        let other = Credential::Password(Password::generate());
+        let other = secrets();
         valid(fixture.runtime.replace_access(&launch, &other).await);
     }
     valid(fixture.runtime.verify(&launch, PATIENCE).await);
     fixture.clean_up(&launch).await;
-    let gone = fixture.runtime.replace_access(&launch, &credential()).await;
+    let gone = fixture.runtime.replace_access(&launch, &secrets()).await;
     assert!(matches!(gone, Err(RuntimeError::Missing)), "{gone:?}");
 }
 

@@ -1,55 +1,55 @@
 //! The access kit: SSH for any image, also one without a shell.
 //!
-//! A read-only volume with a static shell, dropbear with its own loader and libraries, and our scripts:
-//! `init` is every container's entry point, `session` every login's, `let-in` puts the credential in
-//! place, `announce` tells the renter something, `enter` and `hang-up` are the two ends of a terminal without SSH. It is put together once from
-//! programs of the host (Debian: `dropbear-bin`, `busybox-static`, `openssh-sftp-server`) and lies in a
-//! volume named after its content, so that an upgrade never changes the kit under a running tenant.
+//! A read-only volume with our own program (`gpurent-access`), which is every container's entry point, and OpenSSH's
+//! `sshd` with its own loader and libraries. It is put together once from programs of the host (Debian:
+//! `openssh-server`, `busybox-static`) and lies in a volume named after its content, so that an upgrade never changes the
+//! kit under a running tenant.
+//!
+//! The copies of `sshd` and of the C library read their accounts and name services from files of ours
+//! ([`gpurent_access::paths::RELOCATED`]): those of an image need not be there, nor be readable, nor be harmless. It is
+//! done as package managers move programs that have a path compiled in
+//! (<https://docs.conda.io/projects/conda-build/en/latest/resources/make-relocatable.html>).
 
+pub(crate) mod credential;
+pub(crate) mod former;
 pub(crate) mod volume;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bollard::models::ImageConfig;
-use gpurent_core::access::{Credential, LoginUser};
-use gpurent_core::runtime::RuntimeError;
-use sha_crypt::{PasswordHasher, ShaCrypt};
+use gpurent_access::paths::{self, RELOCATED};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-/// Where the kit is mounted.
-pub(crate) const MOUNT: &str = "/.gpurent/kit";
-/// The last file of the kit: where it exists, all others do.
-pub(crate) const MARKER: &str = "/.gpurent/kit/complete";
-/// Every container's entry point.
-pub(crate) const INIT: &str = "/.gpurent/kit/init";
-/// Puts a replaced credential in place.
-pub(crate) const LET_IN: &str = "/.gpurent/kit/let-in";
-/// Tells the renter something.
-pub(crate) const ANNOUNCE: &str = "/.gpurent/kit/announce";
-/// Runs something as the rental's user.
-pub(crate) const ENTER: &str = "/.gpurent/kit/enter";
-/// Ends what that began.
-pub(crate) const HANG_UP: &str = "/.gpurent/kit/hang-up";
-/// Where a container finds whom to let in, and how.
-pub(crate) const ACCESS: &str = "/.gpurent/access";
+/// Our own program, built for containers by this crate's build script.
+const PROGRAM: &[u8] = include_bytes!(env!("GPURENT_ACCESS_PROGRAM"));
 
-const SCRIPTS: [(&str, &str); 6] = [
-    ("init", include_str!("init")),
-    ("let-in", include_str!("let-in")),
-    ("session", include_str!("session")),
-    ("announce", include_str!("announce")),
-    ("enter", include_str!("enter")),
-    ("hang-up", include_str!("hang-up")),
+/// The names under which our program is called, beside its own.
+const NAMES: [&str; 11] = [
+    "session",
+    "sshd-session",
+    "sshd-auth",
+    "sftp-server",
+    "merge-path",
+    "let-in",
+    "announce",
+    "notify",
+    "access-log",
+    "enter",
+    "hang-up",
 ];
 
-/// The applets of the static shell that the scripts use, and a shell for images without one.
-const APPLETS: [&str; 17] = [
-    "sh", "cat", "chmod", "chown", "cp", "cut", "grep", "id", "kill", "ls", "mkdir", "mv", "rm", "sleep", "tail",
-    "test", "true",
+/// The tools of the static shell, for images without any.
+const APPLETS: [&str; 50] = [
+    "sh", "ash", "awk", "basename", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "dirname", "du", "echo",
+    "env", "find", "free", "grep", "gunzip", "gzip", "head", "hostname", "id", "kill", "less", "ln", "ls", "mkdir",
+    "mktemp", "mv", "ps", "pwd", "rm", "rmdir", "sed", "sleep", "sort", "stat", "tail", "tar", "tee", "test", "touch",
+    "true", "uname", "vi", "wc", "wget", "which",
 ];
+
+/// What `sshd` is told in every container; our program adds keys and who may log in.
+const SSHD_CONFIG: &str = include_str!("sshd_config");
 
 /// Why a kit could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,17 @@ pub enum KitError {
         /// Debian's name of its package.
         package: &'static str,
     },
+    /// A program of this host cannot be made independent of images, because it is built otherwise than is known.
+    #[error("{program} of this host does not name {path}, so that logins would depend on what an image has there")]
+    Unknown {
+        /// The program or library.
+        program: String,
+        /// The path that was looked for in it.
+        path: &'static str,
+    },
+    /// This crate was built without the program that runs in containers.
+    #[error("this build lacks the program that runs in containers: build it where Cargo can build gpurent-access")]
+    NotBuilt,
     /// A file could not be read.
     #[error("{path} cannot be read")]
     Io {
@@ -79,6 +90,7 @@ pub enum KitError {
 pub struct AccessKit {
     archive: Arc<Vec<u8>>,
     digest: String,
+    entry_point: [u8; 32],
 }
 
 struct Program {
@@ -89,21 +101,37 @@ struct Program {
 
 const BUSYBOX: Program =
     Program { name: "a static busybox", package: "busybox-static", paths: &["/bin/busybox", "/usr/bin/busybox"] };
-const DYNAMIC: [(&str, Program); 6] = [
-    ("dropbear", Program { name: "dropbear", package: "dropbear-bin", paths: &["/usr/sbin/dropbear"] }),
-    ("dropbearkey", Program { name: "dropbearkey", package: "dropbear-bin", paths: &["/usr/bin/dropbearkey"] }),
-    // Start the image's program: with signals as they should be, and as the image's user.
-    ("env", Program { name: "env", package: "coreutils", paths: &["/usr/bin/env"] }),
-    ("setpriv", Program { name: "setpriv", package: "util-linux", paths: &["/usr/bin/setpriv", "/bin/setpriv"] }),
+
+/// What a renter's login takes.
+const DYNAMIC: [(&str, Program); 3] = [
+    ("sshd", Program { name: "sshd", package: "openssh-server", paths: &["/usr/sbin/sshd"] }),
     ("scp", Program { name: "scp", package: "openssh-client", paths: &["/usr/bin/scp"] }),
     (
         "sftp-server",
         Program {
             name: "sftp-server",
             package: "openssh-sftp-server",
-            paths: &["/usr/lib/openssh/sftp-server", "/usr/lib/sftp-server"],
+            paths: &["/usr/lib/openssh/sftp-server", "/usr/lib/ssh/sftp-server", "/usr/libexec/openssh/sftp-server"],
         },
     ),
+];
+
+/// What is taken where the host has it: the helpers of newer `sshd`, and rsync for images without.
+const OPTIONAL: [(&str, &[&str]); 3] = [
+    ("sshd-session", &["/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session"]),
+    ("sshd-auth", &["/usr/lib/openssh/sshd-auth", "/usr/libexec/openssh/sshd-auth"]),
+    ("rsync", &["/usr/bin/rsync"]),
+];
+
+/// Libraries that the C library loads by itself, on machines where they are not a part of it.
+const LOADED: [&str; 2] = ["libnss_files.so.2", "libnss_dns.so.2"];
+
+/// What has to be found in which file, or a login would depend on an image.
+const NECESSARY: [(&str, &str); 4] = [
+    ("lib/libc.so.6", "/etc/nsswitch.conf"),
+    ("lib/loader", "/etc/ld.so.preload"),
+    ("libexec/sshd", "/run/sshd"),
+    ("lib/libc.so.6", "/etc/shadow"),
 ];
 
 impl AccessKit {
@@ -112,30 +140,45 @@ impl AccessKit {
     /// # Errors
     /// [`KitError::Missing`] names the package to install.
     pub async fn from_host() -> Result<Self, KitError> {
-        let mut files = BTreeMap::new();
-        files.insert("bin/busybox".to_owned(), busybox().await?);
-        for (name, program) in &DYNAMIC {
-            let path = find(program)?;
-            files.insert(format!("bin/{name}"), read(&path).await?);
-            for library in libraries(&path).await?.unwrap_or_default() {
-                // The loader is the one library that is named by its full path alone.
-                let file = library.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                let file = if file.starts_with("ld-linux") { "loader".to_owned() } else { file };
-                files.insert(format!("lib/{file}"), read(&library).await?);
-            }
+        if PROGRAM.is_empty() {
+            return Err(KitError::NotBuilt);
         }
-        files.extend(SCRIPTS.map(|(name, script)| (name.to_owned(), script.into())));
+        let mut files = BTreeMap::new();
+        files.insert("access".to_owned(), PROGRAM.to_vec());
+        files.insert("bin/busybox".to_owned(), busybox().await?);
+        let mut config = SSHD_CONFIG.to_owned();
+        for (name, program) in &DYNAMIC {
+            add(&mut files, name, &find(program)?).await?;
+        }
+        for (name, paths) in OPTIONAL {
+            let Some(path) = paths.iter().map(Path::new).find(|path| path.is_file()) else { continue };
+            add(&mut files, name, path).await?;
+            let option = match name {
+                "sshd-session" => "SshdSessionPath",
+                "sshd-auth" => "SshdAuthPath",
+                _ => continue,
+            };
+            config.push_str(&format!("{option} {}/{name}\n", paths::KIT));
+        }
+        files.insert("sshd_config".to_owned(), config.into_bytes());
+        relocate(&mut files)?;
         Self::from_files(&files)
     }
 
-    /// A kit of other files, all of them executable; `init` is what containers start with.
+    /// A kit of other files, all of them executable; `access` is what containers start with.
     ///
     /// # Errors
     /// [`KitError::Io`] where they make no archive.
     pub fn from_files(files: &BTreeMap<String, Vec<u8>>) -> Result<Self, KitError> {
         let archive = archive(files).map_err(|source| KitError::Io { path: PathBuf::from("the kit"), source })?;
         let digest = Sha256::digest(&archive).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { archive: Arc::new(archive), digest })
+        let entry_point = Sha256::digest(files.get("access").map(Vec::as_slice).unwrap_or_default()).into();
+        Ok(Self { archive: Arc::new(archive), digest, entry_point })
+    }
+
+    /// Whether these are the bytes of this kit's entry point.
+    pub(crate) fn is_entry_point(&self, bytes: &[u8]) -> bool {
+        self.entry_point == <[u8; 32]>::from(Sha256::digest(bytes))
     }
 
     /// The volume that holds this very kit.
@@ -143,10 +186,20 @@ impl AccessKit {
         format!("gpurent-kit-{}", self.digest)
     }
 
-    /// A tar archive to be unpacked at [`MOUNT`].
+    /// A tar archive to be unpacked where the kit is mounted.
     pub(crate) fn archive(&self) -> Vec<u8> {
         self.archive.to_vec()
     }
+}
+
+/// The one file of an archive.
+pub(crate) fn only_file(archive: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut archive = tar::Archive::new(archive);
+    let first = archive.entries()?.next();
+    let mut entry = first.ok_or(std::io::ErrorKind::UnexpectedEof)??;
+    let mut content = Vec::new();
+    std::io::Read::read_to_end(&mut entry, &mut content)?;
+    Ok(content)
 }
 
 /// The host's static busybox.
@@ -185,9 +238,64 @@ fn library_in(line: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
+/// Adds a program and the libraries that it is linked with.
+async fn add(files: &mut BTreeMap<String, Vec<u8>>, name: &str, path: &Path) -> Result<(), KitError> {
+    files.insert(format!("libexec/{name}"), read(path).await?);
+    for library in libraries(path).await?.unwrap_or_default() {
+        let file = library.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        // The loader is the one library that is named by its full path alone.
+        let file = if file.starts_with("ld-linux") { "loader".to_owned() } else { file };
+        if file == "libc.so.6" {
+            for loaded in LOADED {
+                let beside = library.with_file_name(loaded);
+                if beside.is_file() {
+                    files.insert(format!("lib/{loaded}"), read(&beside).await?);
+                }
+            }
+        }
+        files.insert(format!("lib/{file}"), read(&library).await?);
+    }
+    Ok(())
+}
+
+/// Lets the kit's programs read what they know of accounts from files of ours.
+fn relocate(files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), KitError> {
+    for (file, path) in NECESSARY {
+        let found = files.get(file).is_some_and(|content| contains(content, &terminated(path)));
+        if !found {
+            return Err(KitError::Unknown { program: file.to_owned(), path });
+        }
+    }
+    let compiled = |name: &str| name.starts_with("lib/") || name.starts_with("libexec/sshd");
+    for (_, content) in files.iter_mut().filter(|(name, _)| compiled(name)) {
+        for (from, to) in RELOCATED {
+            replace(content, &terminated(from), &terminated(to));
+        }
+    }
+    Ok(())
+}
+
+/// A path as it stands in a compiled program.
+fn terminated(path: &str) -> Vec<u8> {
+    [path.as_bytes(), b"\0"].concat()
+}
+
+fn contains(content: &[u8], wanted: &[u8]) -> bool {
+    content.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// Replaces bytes by as many others.
+fn replace(content: &mut [u8], from: &[u8], to: &[u8]) {
+    let found: Vec<usize> =
+        content.windows(from.len()).enumerate().filter(|(_, here)| *here == from).map(|(at, _)| at).collect();
+    for at in found {
+        content[at..at + to.len()].copy_from_slice(to);
+    }
+}
+
 fn archive(files: &BTreeMap<String, Vec<u8>>) -> std::io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
-    for directory in ["bin/", "lib/"] {
+    for directory in ["bin/", "lib/", "libexec/"] {
         append(&mut tar, directory, tar::EntryType::Directory, 0o755, &[])?;
     }
     for (name, content) in files {
@@ -196,6 +304,10 @@ fn archive(files: &BTreeMap<String, Vec<u8>>) -> std::io::Result<Vec<u8>> {
     for applet in APPLETS {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         tar.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
+    }
+    for name in NAMES {
+        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
+        tar.append_link(&mut header, name, "access")?;
     }
     append(&mut tar, "complete", tar::EntryType::Regular, 0o444, &[])?;
     tar.into_inner()
@@ -220,70 +332,6 @@ fn append(
     tar.append_data(&mut header(kind, mode, content.len() as u64), path, content)
 }
 
-/// A credential as it goes into a container: never the clear password.
-pub(crate) struct HashedCredential {
-    kind: &'static str,
-    hash: String,
-    key: String,
-}
-
-impl HashedCredential {
-    pub(crate) async fn of(credential: &Credential) -> Result<Self, RuntimeError> {
-        Ok(match credential {
-            Credential::Password(password) => {
-                let hash = hash(password.expose().to_owned()).await;
-                let hash = hash.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
-                Self { kind: "password", hash, key: String::new() }
-            }
-            Credential::PublicKey(key) => Self { kind: "key", hash: String::new(), key: key.as_str().to_owned() },
-        })
-    }
-}
-
-/// What one container's `init` is given: whom to let in and how, a file each. Passwords go in hashed
-/// (sha512-crypt).
-pub(crate) fn access_files(
-    user: &LoginUser,
-    credential: &HashedCredential,
-    image: &ImageConfig,
-) -> Vec<(&'static str, String)> {
-    let HashedCredential { kind, hash, key } = credential;
-    // The image's own words go into our script's files: one line each, whatever the image says.
-    let one_line = |text: Option<&str>| text.unwrap_or_default().lines().next().unwrap_or_default().to_owned();
-    let signal: String = one_line(image.stop_signal.as_deref()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-    let files = [
-        ("user", user.as_str().to_owned()),
-        ("image-user", one_line(image.user.as_deref())),
-        ("stop-signal", signal.strip_prefix("SIG").unwrap_or(&signal).to_owned()),
-        ("password-hash", hash.clone()),
-        ("authorized-key", key.clone()),
-        // Said, not guessed from the files that are there: the image may have brought some. Last, so that
-        // what it names is there.
-        ("kind", (*kind).to_owned()),
-    ];
-    files.into_iter().map(|(name, content)| (name, format!("{content}\n"))).collect()
-}
-
-/// The same files as an archive to be unpacked at the root.
-pub(crate) fn access_archive(files: &[(&'static str, String)]) -> Result<Vec<u8>, std::io::Error> {
-    let mut tar = tar::Builder::new(Vec::new());
-    append(&mut tar, ".gpurent/access/", tar::EntryType::Directory, 0o700, &[])?;
-    for (name, content) in files {
-        append(&mut tar, &format!(".gpurent/access/{name}"), tar::EntryType::Regular, 0o600, content.as_bytes())?;
-    }
-    tar.into_inner()
-}
-
-async fn hash(password: String) -> Result<String, std::io::Error> {
-    // Thousands of rounds on purpose: not on the executor's threads.
-    let hashed = tokio::task::spawn_blocking(move || {
-        // 12 bytes are 16 letters of salt: crypt(3) reads no more, and so cannot verify a longer one.
-        let salt: [u8; 12] = rand::random();
-        ShaCrypt::default().hash_password_with_salt(password.as_bytes(), &salt).map(|hash| hash.to_string())
-    });
-    hashed.await.map_err(std::io::Error::other)?.map_err(|error| std::io::Error::other(error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,7 +339,9 @@ mod tests {
     #[test]
     fn the_same_files_are_the_same_kit() {
         let kit = |content: &str| {
-            AccessKit::from_files(&BTreeMap::from([("init".to_owned(), content.as_bytes().to_vec())])).unwrap().volume()
+            AccessKit::from_files(&BTreeMap::from([("access".to_owned(), content.as_bytes().to_vec())]))
+                .unwrap()
+                .volume()
         };
         assert_eq!(kit("a"), kit("a"));
         assert_ne!(kit("a"), kit("b"));
@@ -304,14 +354,22 @@ mod tests {
         assert_eq!(library_in("\t/lib64/ld-linux-x86-64.so.2 (0x7f)"), Some("/lib64/ld-linux-x86-64.so.2".into()));
     }
 
-    #[tokio::test]
-    async fn a_password_goes_in_hashed() {
-        let password = gpurent_core::access::Password::new("opensesame".to_owned()).unwrap();
-        let credential = Credential::Password(password);
-        let credential = HashedCredential::of(&credential).await.unwrap();
-        let files = access_files(&LoginUser::default(), &credential, &ImageConfig::default());
-        let archive = access_archive(&files).unwrap();
-        let text = String::from_utf8_lossy(&archive);
-        assert!(text.contains("$6$") && !text.contains("opensesame"));
+    #[test]
+    fn a_compiled_path_is_replaced_whole_or_not_at_all() {
+        let mut content = b"x\0/etc/passwd\0/etc/passwd-\0/etc/nsswitch.conf\0/etc/shadow\0".to_vec();
+        let mut files = BTreeMap::from([
+            ("lib/libc.so.6".to_owned(), content.clone()),
+            ("lib/loader".to_owned(), b"/etc/ld.so.preload\0".to_vec()),
+            ("libexec/sshd".to_owned(), b"/run/sshd\0".to_vec()),
+        ]);
+        relocate(&mut files).unwrap();
+        replace(&mut content, b"/etc/passwd\0", b"/.gp/passwd\0");
+        replace(&mut content, b"/etc/nsswitch.conf\0", b"/.gp/nsswitch.conf\0");
+        replace(&mut content, b"/etc/shadow\0", b"/.gp/shadow\0");
+        assert_eq!(files["lib/libc.so.6"], content);
+        assert!(contains(&content, b"/etc/passwd-"));
+        assert_eq!(files["lib/loader"], b"/.gp/ld.so.preload\0");
+        files.insert("libexec/sshd".to_owned(), Vec::new());
+        assert!(matches!(relocate(&mut files), Err(KitError::Unknown { .. })), "another build of sshd");
     }
 }

@@ -1,66 +1,76 @@
 //! The volume that holds the kit on one engine.
 
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
 use bollard::query_parameters::{
-    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions,
+    UploadToContainerOptionsBuilder,
 };
+use futures_util::StreamExt;
+use gpurent_access::paths::KIT;
 use gpurent_core::runtime::RuntimeError;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::{AccessKit, MARKER, MOUNT};
+use super::AccessKit;
 use crate::container::kit_mount;
 use crate::error::{classify, is_missing, refusal, unavailable};
+use crate::helper;
 use crate::state::remove_by_name;
 
 /// How often a volume that somebody else fills is looked at, and for how long.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 const SETTLE: Duration = Duration::from_secs(30);
+/// More than any kit has.
+const MOST_BYTES: usize = 128 * 1024 * 1024;
+/// A kit that no container uses is kept for so long: a container may be about to be made with it.
+const KEEP_UNUSED: Duration = Duration::from_secs(60 * 60);
 
 /// The kit on one engine.
 pub(crate) struct KitVolume {
     pub(crate) kit: AccessKit,
     /// Held while the volume is looked at or filled.
-    is_there: Mutex<bool>,
+    is_whole: Mutex<bool>,
 }
 
 impl KitVolume {
     pub(crate) fn new(kit: AccessKit) -> Self {
-        Self { kit, is_there: Mutex::new(false) }
+        Self { kit, is_whole: Mutex::new(false) }
     }
 
     /// Looks whether the volume is still there: somebody may have pruned it while no tenant ran, and the
     /// engine would silently make an empty one.
-    pub(crate) async fn ensure_still(&self, docker: &Docker, image: &str) -> Result<(), RuntimeError> {
+    pub(crate) async fn ensure_still(&self, docker: &Docker) -> Result<(), RuntimeError> {
         match docker.inspect_volume(&self.kit.volume()).await {
             Ok(_) => {}
-            Err(error) if is_missing(&error) => *self.is_there.lock().await = false,
+            Err(error) if is_missing(&error) => *self.is_whole.lock().await = false,
             Err(error) => return Err(unavailable(error)),
         }
-        self.ensure(docker, image).await
+        self.ensure(docker).await
     }
 
-    /// Puts the kit into its volume unless it is there. The volume is filled through a container that is
-    /// made, never started, and removed; its name keeps others from filling the volume at the same time.
-    pub(crate) async fn ensure(&self, docker: &Docker, image: &str) -> Result<(), RuntimeError> {
-        let mut is_there = self.is_there.lock().await;
-        if *is_there {
+    /// Makes sure that the volume holds the kit, whole: every file of it is read and compared once in this process's
+    /// life, and put there anew where it is another. The volume is reached through a container of our own image, which
+    /// is made, never started, and removed; its name keeps others from filling the volume at the same time.
+    pub(crate) async fn ensure(&self, docker: &Docker) -> Result<(), RuntimeError> {
+        let mut is_whole = self.is_whole.lock().await;
+        if *is_whole {
             return Ok(());
         }
+        helper::ensure(docker).await?;
         let volume = VolumeCreateRequest { name: Some(self.kit.volume()), ..VolumeCreateRequest::default() };
         docker.create_volume(volume).await.map_err(|error| classify(error, &[]))?;
         let filler = format!("{}-fill", self.kit.volume());
         let begun = Instant::now();
         loop {
-            match self.create_filler(docker, &filler, image).await {
-                Ok(_) => break,
+            match self.create_filler(docker, &filler).await {
+                Ok(()) => break,
                 Err(error) if !matches!(refusal(&error), Some((409, _))) => return Err(classify(error, &[])),
-                Err(_) if has_kit(docker, &filler).await => {
-                    *is_there = true;
-                    return Ok(());
-                }
                 // Whoever made it died over it.
                 Err(_) if begun.elapsed() > SETTLE => remove_by_name(docker, &filler).await?,
                 Err(_) => tokio::time::sleep(LOOK_EVERY).await,
@@ -69,13 +79,15 @@ impl KitVolume {
         let filled = self.fill(docker, &filler).await;
         remove_by_name(docker, &filler).await?;
         filled?;
-        *is_there = true;
+        *is_whole = true;
+        drop(is_whole);
+        self.remove_former(docker).await;
         Ok(())
     }
 
-    async fn create_filler(&self, docker: &Docker, name: &str, image: &str) -> Result<(), bollard::errors::Error> {
+    async fn create_filler(&self, docker: &Docker, name: &str) -> Result<(), bollard::errors::Error> {
         let body = ContainerCreateBody {
-            image: Some(image.to_owned()),
+            image: Some(helper::image()),
             // Never run; an image without a command needs one to be accepted.
             entrypoint: Some(vec!["/none".to_owned()]),
             host_config: Some(HostConfig { mounts: Some(vec![kit_mount(&self.kit, false)]), ..HostConfig::default() }),
@@ -86,17 +98,84 @@ impl KitVolume {
     }
 
     async fn fill(&self, docker: &Docker, filler: &str) -> Result<(), RuntimeError> {
-        if has_kit(docker, filler).await {
+        if self.holds_kit(docker, filler).await? {
             return Ok(());
         }
-        let options = UploadToContainerOptionsBuilder::default().path(MOUNT).build();
+        let options = UploadToContainerOptionsBuilder::default().path(KIT).build();
         let archive = bollard::body_full(self.kit.archive().into());
-        docker.upload_to_container(filler, Some(options), archive).await.map_err(|error| classify(error, &[]))
+        docker.upload_to_container(filler, Some(options), archive).await.map_err(|error| classify(error, &[]))?;
+        if self.holds_kit(docker, filler).await? {
+            return Ok(());
+        }
+        Err(RuntimeError::Refused(format!("the volume {} does not take the kit: remove it", self.kit.volume()).into()))
+    }
+
+    /// Whether every file of the kit is in the volume, as seen through a container that has it.
+    async fn holds_kit(&self, docker: &Docker, filler: &str) -> Result<bool, RuntimeError> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(&format!("{KIT}/.")).build();
+        let mut stream = docker.download_from_container(filler, Some(options));
+        let mut found = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            found.extend_from_slice(&chunk.map_err(|error| classify(error, &[]))?);
+            if found.len() > MOST_BYTES {
+                return Ok(false);
+            }
+        }
+        let expected = self.kit.archive();
+        let compare = move || {
+            let (expected, found) = (contents(&expected)?, contents(&found)?);
+            Ok::<_, std::io::Error>(expected.iter().all(|(path, entry)| found.get(path) == Some(entry)))
+        };
+        // Sixteen megabytes of hashes are too much for the executor's threads.
+        let compared = tokio::task::spawn_blocking(compare).await;
+        // An archive that cannot be read is no kit.
+        Ok(compared.map_err(|panic| RuntimeError::Unavailable(Box::new(panic)))?.unwrap_or(false))
+    }
+
+    /// Removes the kits of former versions that nobody uses. Those in use the engine keeps.
+    async fn remove_former(&self, docker: &Docker) {
+        let filters = HashMap::from([("name".to_owned(), vec!["gpurent-kit-".to_owned()])]);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let listed = match docker.list_volumes(Some(options)).await {
+            Ok(listed) => listed.volumes.unwrap_or_default(),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "former kits were not looked for");
+                return;
+            }
+        };
+        let ours = self.kit.volume();
+        let old = |made: Option<Timestamp>| {
+            made.is_some_and(|made| Timestamp::now().duration_since(made).unsigned_abs() > KEEP_UNUSED)
+        };
+        for volume in listed.into_iter().filter(|volume| volume.name != ours && volume.name.starts_with("gpurent-kit-"))
+        {
+            let made = volume.created_at.as_ref().and_then(|made| made.to_string().parse().ok());
+            if old(made) && docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await.is_ok() {
+                tracing::info!(volume = volume.name, "an unused kit was removed");
+            }
+        }
     }
 }
 
-/// Whether the kit is complete, as seen through the filler: its last file is there.
-async fn has_kit(docker: &Docker, filler: &str) -> bool {
-    let marker = ContainerArchiveInfoOptionsBuilder::default().path(MARKER).build();
-    docker.get_container_archive_info(filler, Some(marker)).await.is_ok()
+/// What an archive holds: for each path its kind, and the hash of its content or where it leads.
+fn contents(archive: &[u8]) -> std::io::Result<BTreeMap<String, (u8, Vec<u8>)>> {
+    let mut found = BTreeMap::new();
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.to_string_lossy().trim_start_matches("./").trim_end_matches('/').to_owned();
+        let kind = entry.header().entry_type();
+        if kind.is_dir() {
+            continue;
+        }
+        let content = match entry.link_name()? {
+            Some(link) => link.to_string_lossy().into_owned().into_bytes(),
+            None => {
+                let mut content = Vec::new();
+                entry.read_to_end(&mut content)?;
+                Sha256::digest(&content).to_vec()
+            }
+        };
+        found.insert(path, (kind.as_byte(), content));
+    }
+    Ok(found)
 }

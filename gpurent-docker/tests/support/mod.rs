@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Output;
 
-use gpurent_core::access::{Credential, LoginUser, Password};
+use gpurent_core::access::{Credential, GeneratedHostKeys, HostKeySource, LoginUser, Password, Secrets};
 use gpurent_core::gpu::Gpu;
 use gpurent_core::id::{Attempt, HostId, LaunchId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
@@ -53,8 +53,14 @@ pub fn launch(image: &str) -> LaunchSpec {
         login: LoginUser::default(),
         claim: None,
         labels: Default::default(),
+        init: None,
         workspace: None,
     }
+}
+
+/// Secrets with this credential and host keys of their own.
+pub fn secrets(credential: &Credential) -> Secrets {
+    Secrets { credential: credential.clone(), host_keys: GeneratedHostKeys.next(), registry: None }
 }
 
 pub fn password() -> Credential {
@@ -90,7 +96,7 @@ impl Tenant {
 
     pub async fn up_on(runtime: DockerRuntime, launch: LaunchSpec, credential: &Credential) -> Self {
         runtime.prepare(&launch, None, &Silent).await.unwrap();
-        let created = runtime.create(&launch, credential).await.unwrap();
+        let created = runtime.create(&launch, &secrets(credential)).await.unwrap();
         runtime.start(&launch).await.unwrap();
         runtime.verify(&launch, std::time::Duration::from_secs(20)).await.unwrap();
         Self { runtime, launch, container: created.container.to_string() }

@@ -59,6 +59,7 @@ fn described_routes() -> (Router<Surfaces>, Router<Surfaces>, OpenApi) {
         .routes(routes!(rentals::suspend))
         .routes(routes!(rentals::resume))
         .routes(routes!(access::show, access::change))
+        .routes(routes!(access::add_key, access::remove_key))
         .routes(routes!(gpus::list))
         .routes(routes!(audit::list))
         .split_for_parts();

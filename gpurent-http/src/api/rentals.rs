@@ -199,11 +199,14 @@ pub(super) struct LogsQuery {
     tail: Option<usize>,
     /// Whether to stay, and be told whatever comes: as plain text then.
     follow: Option<bool>,
+    /// Whether to be told who logged in from where instead of the program's output.
+    access: Option<bool>,
 }
 
 /// Shows a rental's output
 ///
-/// Its program's last lines; with `follow`, then whatever comes, until the container ends.
+/// Its program's last lines; with `follow`, then whatever comes, until the container ends. With `access`, who logged in
+/// from where, and who could not, as long as the container runs.
 #[utoipa::path(
     get, path = "/v1/rentals/{id}/logs", tag = "rentals", params(("id" = String, Path, format = Uuid), LogsQuery),
     responses(
@@ -220,12 +223,19 @@ pub(super) async fn logs(
 ) -> Result<Response, Problem> {
     // No WebSocket, and so nothing to show a key on later.
     let Entrance::Open(caller, pass) = entrance else { return Err(Problem::unauthorized()) };
-    let Query(query) = query.map_err(|_| Invalid::new("query", "takes tail and follow"))?;
+    let Query(query) = query.map_err(|_| Invalid::new("query", "takes tail, follow and access"))?;
     let tail = query.tail.unwrap_or(100);
     if !(1..=1000).contains(&tail) {
         return Err(Invalid::new("tail", "must be 1 to 1000").into());
     }
     let rental = find(&rentals, &caller, &id).await?;
+    if query.access == Some(true) {
+        if query.follow == Some(true) {
+            return Err(Invalid::new("follow", "goes with the program's output only").into());
+        }
+        let lines = rentals.access_log(&rental, tail).await?;
+        return Ok(Json(LogsView { lines, live: true }).into_response());
+    }
     if query.follow == Some(true) {
         let place = listeners.enter(&caller)?;
         let output = rentals.follow_output(&rental, tail).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gpurent_core::access::{CredentialRequest, LoginUser, Password, RegistryLogin};
+use gpurent_core::access::{CredentialRequest, LoginUser, Password, PublicKey, PublicKeys, RegistryLogin};
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::RenterId;
 use gpurent_core::invalid::Invalid;
@@ -41,6 +41,9 @@ pub(crate) struct CreateRental {
     /// Whether the image's digest is looked up once and kept.
     #[serde(default)]
     pin_image: bool,
+    /// Whether the host's entry point is process 1 and the image's program its child, as with `docker run --init`; left
+    /// out, what the image's program looks like it expects.
+    init: Option<bool>,
     /// A folder that outlives the container, where the host has a place for those.
     workspace: Option<WorkspaceBody>,
 }
@@ -66,12 +69,17 @@ fn one() -> u8 {
     1
 }
 
-/// At most one of the two; with neither, a password is made up.
+/// A password, or up to sixteen public keys; with neither, a password is made up.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Auth {
     password: Option<String>,
+    /// One key, or several, a line each.
     ssh_key: Option<String>,
+    /// Several keys.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    ssh_keys: Vec<String>,
 }
 
 /// A container port, or one with the host port it is to have.
@@ -109,6 +117,7 @@ impl CreateRental {
         }
         spec.labels = self.labels.try_into()?;
         spec.pin_image = self.pin_image;
+        spec.init = self.init;
         spec.workspace = self.workspace.map(|body| workspace(&spec.renter, body)).transpose()?;
         let registry = self.registry.map(|login| RegistryLogin::new(login.username, login.password)).transpose()?;
         Ok(RentalRequest { spec, credential: credential(self.auth.unwrap_or_default())?, registry })
@@ -155,16 +164,26 @@ fn limits(body: &LimitsBody) -> Result<Limits, Invalid> {
 }
 
 pub(super) fn credential(auth: Auth) -> Result<CredentialRequest, Invalid> {
-    match auth {
-        Auth { password: None, ssh_key: None } => Ok(CredentialRequest::Generate),
-        Auth { password: Some(password), ssh_key: None } => {
+    let Auth { password, ssh_key, ssh_keys } = auth;
+    match (password, ssh_key.is_none() && ssh_keys.is_empty()) {
+        (None, true) => Ok(CredentialRequest::Generate),
+        (Some(password), true) => {
             let password = Password::new(password).map_err(|error| error.named("auth.password"))?;
             Ok(CredentialRequest::Password(password))
         }
-        Auth { password: None, ssh_key: Some(key) } => {
-            let key = key.parse().map_err(|error: Invalid| error.named("auth.ssh_key"))?;
-            Ok(CredentialRequest::PublicKey(key))
+        (None, false) => {
+            let named = |error: Invalid, field: &'static str| error.named(field);
+            let mut keys: Vec<PublicKey> = Vec::new();
+            if let Some(lines) = ssh_key {
+                let lines: PublicKeys = lines.parse().map_err(|error| named(error, "auth.ssh_key"))?;
+                keys.extend(lines.iter().cloned());
+            }
+            for key in ssh_keys {
+                keys.push(key.parse().map_err(|error| named(error, "auth.ssh_keys"))?);
+            }
+            let keys = PublicKeys::new(keys).map_err(|error| named(error, "auth.ssh_keys"))?;
+            Ok(CredentialRequest::PublicKeys(keys))
         }
-        _ => Err(Invalid::new("auth", "must be either a password or an ssh_key")),
+        (Some(_), false) => Err(Invalid::new("auth", "must be either a password or public keys")),
     }
 }

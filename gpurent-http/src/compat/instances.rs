@@ -113,7 +113,7 @@ async fn started(
     let bytes = body.memory_limit_mb.saturating_mul(1024 * 1024);
     spec.limits = Limits::default().with_memory_bytes(bytes).map_err(named("memory_limit_mb"))?;
     let key = body.user_ssh_key.parse().map_err(named("user_ssh_key"))?;
-    let request = RentalRequest::new(spec, CredentialRequest::PublicKey(key));
+    let request = RentalRequest::new(spec, CredentialRequest::PublicKeys(key));
     let updates = rentals.subscribe();
     let claimed = match tokio::time::timeout_at(deadline, rentals.rent(request)).await {
         Ok(claimed) => claimed.map_err(|error| Refused(error.to_string()))?,

@@ -145,7 +145,7 @@ fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Inval
     spec.labels = BTreeMap::from([("rent.host_id".to_owned(), body.host_id)]).try_into().map_err(named("host_id"))?;
     let credential = match (body.auth_type, body.password, body.ssh_key) {
         (AuthType::Password, Some(password), _) => CredentialRequest::Password(Password::new(password)?),
-        (AuthType::PublicKey, _, Some(key)) => CredentialRequest::PublicKey(key.parse()?),
+        (AuthType::PublicKey, _, Some(key)) => CredentialRequest::PublicKeys(key.parse()?),
         (AuthType::Password, None, _) => {
             return Err(Invalid::new("password", "is required for auth_type password"));
         }

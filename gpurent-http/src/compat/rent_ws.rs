@@ -182,7 +182,10 @@ async fn ready(rentals: &Rentals, rental: &Rental) -> Value {
             "memory_allocated": gpu.map(|gpu| format!("{}GB", gpu.memory_mib.div_ceil(1024))),
         },
         "access_info": {
-            "ssh_command": access.as_ref().map(gpurent_core::rentals::Access::ssh_command),
+            // As its clients take it apart.
+            "ssh_command": access.as_ref().map(|access| {
+                format!("ssh -p {} {}@{}", access.port, access.user.as_str(), access.host)
+            }),
             "jupyter_url": web_url(rental, host).await,
             "vnc_url": vnc_url(rental, host).await,
         },

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::point::{Fault, Point};
 use super::truth::Truth;
 use super::world::{About, HostNo, ProcessId, World};
-use crate::access::{Credential, RegistryLogin};
+use crate::access::{RegistryLogin, Secrets};
 use crate::deadline::{Deadline, DeadlineBook, DeadlineError};
 use crate::event::{JournalEntry, Recorded};
 use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, Position, RentalId, Seq};
@@ -376,10 +376,10 @@ impl ContainerRuntime for FaultyRuntime {
         self.ask(Point::Prepare, about, effect, || RuntimeError::ImageUnavailable { image, source: "no".into() }).await
     }
 
-    async fn create(&self, launch: &LaunchSpec, credential: &Credential) -> Result<Created, RuntimeError> {
+    async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError> {
         let about = self.acts(Point::Create, launch.id);
-        let (launch, credential) = (launch.clone(), credential.clone());
-        let effect = move |engine: &MemoryRuntime| at_once(engine.create(&launch, &credential));
+        let (launch, secrets) = (launch.clone(), secrets.clone());
+        let effect = move |engine: &MemoryRuntime| at_once(engine.create(&launch, &secrets));
         self.ask(Point::Create, about, effect, || RuntimeError::Refused("no".into())).await
     }
 
@@ -398,10 +398,10 @@ impl ContainerRuntime for FaultyRuntime {
         self.ask(Point::Verify, about, effect, || RuntimeError::AccessTimeout(within)).await
     }
 
-    async fn replace_access(&self, launch: &LaunchSpec, credential: &Credential) -> Result<(), RuntimeError> {
+    async fn replace_access(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<(), RuntimeError> {
         let about = self.acts(Point::ReplaceAccess, launch.id);
-        let (launch, credential) = (launch.clone(), credential.clone());
-        let effect = move |engine: &MemoryRuntime| at_once(engine.replace_access(&launch, &credential));
+        let (launch, secrets) = (launch.clone(), secrets.clone());
+        let effect = move |engine: &MemoryRuntime| at_once(engine.replace_access(&launch, &secrets));
         self.ask(Point::ReplaceAccess, about, effect, || gone("refused")).await
     }
 

@@ -18,6 +18,7 @@ use super::point::Coverage;
 use super::truth::Truth;
 use super::world::{Faults, HostNo, MachineClock, ProcessId, World};
 use super::{Simulation, Verdict};
+use crate::access::HostKeys;
 use crate::builder::HostBuilder;
 use crate::follow::Followed;
 use crate::gpu::Gpu;
@@ -168,6 +169,7 @@ impl Run {
         .pace(pace)
         .prices(RateCard::new(valid("USD".to_owned().try_into())).with(valid("RTX 5090".parse()), rate))
         .offer_workspaces()
+        .host_keys(Arc::new(HostKeys::default))
         .deadlines(Arc::new(FaultyBook {
             line,
             book: here.book.clone(),
