@@ -132,13 +132,13 @@ impl Accounts {
         };
         if group.is_empty() {
             let groups = found.map(|account| self.groups_of(&account.name)).unwrap_or_default();
-            return Ok(ProgramUser { uid, gid, groups, home });
+            return Ok(ProgramUser::new(uid, gid, groups, home));
         }
         let number: Option<u32> = group.parse().ok();
         let found = self.groups.iter().find(|found| found.name == group || Some(found.gid) == number);
         let gid = found.map(|found| found.gid).or(number);
         let gid = gid.ok_or_else(|| format!("the image's group {group:?} is not in its /etc/group"))?;
-        Ok(ProgramUser { uid, gid, groups: Vec::new(), home })
+        Ok(ProgramUser::new(uid, gid, Vec::new(), home))
     }
 
     /// Completes the image's own files, for whatever reads those. An image that does not let itself be changed is left
@@ -218,6 +218,21 @@ pub(crate) struct ProgramUser {
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
     pub(crate) home: String,
+}
+
+impl ProgramUser {
+    /// The group that a user begins with is one of its groups, as with Docker since CVE-2022-36109.
+    fn new(uid: u32, gid: u32, mut groups: Vec<u32>, home: String) -> Self {
+        if !groups.contains(&gid) {
+            groups.push(gid);
+        }
+        Self { uid, gid, groups, home }
+    }
+
+    /// Whether it is root without anything else, which is what we are.
+    pub(crate) fn is_plain_root(&self) -> bool {
+        self.uid == 0 && self.gid == 0 && self.groups == [0]
+    }
 }
 
 fn is_login_shell(shell: &str) -> bool {
@@ -319,14 +334,14 @@ mod tests {
             Ok(ProgramUser { uid, gid, groups: groups.to_vec(), home: home.to_owned() })
         };
         let of = |text: &str| accounts().program(text);
-        assert_eq!(of(""), as_user(0, 0, &[], "/root"));
-        assert_eq!(of("app"), as_user(1234, 1235, &[44], "/srv"));
-        assert_eq!(of("1234"), as_user(1234, 1235, &[44], "/srv"));
-        assert_eq!(of("app:www"), as_user(1234, 33, &[], "/srv"));
-        assert_eq!(of("app:99"), as_user(1234, 99, &[], "/srv"));
-        assert_eq!(of("54321"), as_user(54321, 0, &[], "/"));
-        assert_eq!(of("54321:33"), as_user(54321, 33, &[], "/"));
+        assert_eq!(of(""), as_user(0, 0, &[0], "/root"));
+        assert_eq!(of("app"), as_user(1234, 1235, &[44, 1235], "/srv"));
+        assert_eq!(of("1234"), as_user(1234, 1235, &[44, 1235], "/srv"));
+        assert_eq!(of("app:www"), as_user(1234, 33, &[33], "/srv"));
+        assert_eq!(of("app:99"), as_user(1234, 99, &[99], "/srv"));
+        assert_eq!(of("54321"), as_user(54321, 0, &[0], "/"));
+        assert_eq!(of("54321:33"), as_user(54321, 33, &[33], "/"));
         assert!(of("nobody-here").is_err() && of("app:nothing").is_err());
-        assert_eq!(Accounts::default().program("root:0"), as_user(0, 0, &[], "/root"));
+        assert_eq!(Accounts::default().program("root:0"), as_user(0, 0, &[0], "/root"));
     }
 }

@@ -19,6 +19,10 @@ pub(crate) fn write(spec: &Spec) -> io::Result<()> {
         files::replace(&file, key.as_bytes(), 0o600)?;
         config.push_str(&format!("HostKey {}\n", file.display()));
     }
+    // Where the container has one family alone, sshd would still ask for both, and give up forwarding X11 for it.
+    if std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default().trim().is_empty() {
+        config.push_str("AddressFamily inet\n");
+    }
     let keys = match &spec.credential {
         Credential::Password(_) => String::new(),
         Credential::Keys(keys) => keys.iter().flat_map(|key| [key.as_str(), "\n"]).collect(),

@@ -69,7 +69,7 @@ fn script_is_an_init(text: &str) -> bool {
 
 fn command(program: &[OsString], user: &ProgramUser) -> Option<Command> {
     let (name, arguments) = program.split_first()?;
-    let mut command = if user.uid == 0 && user.gid == 0 && user.groups.is_empty() {
+    let mut command = if user.is_plain_root() {
         let mut command = Command::new(name);
         command.args(arguments);
         command

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod image;
+
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Output;
 
@@ -100,6 +102,44 @@ impl Tenant {
         runtime.start(&launch).await.unwrap();
         runtime.verify(&launch, std::time::Duration::from_secs(20)).await.unwrap();
         Self { runtime, launch, container: created.container.to_string() }
+    }
+
+    /// As production does it: credentials and requests go over the access folder.
+    pub async fn ready(launch: LaunchSpec) -> Self {
+        Self::up_with(launch, &password(), true).await
+    }
+
+    /// As far as it comes: what keeps an image from being ready.
+    pub async fn refused(launch: LaunchSpec) -> gpurent_core::runtime::RuntimeError {
+        let runtime = runtime().await.with_access_dir(&access_dir()).unwrap();
+        let brought_up = async {
+            runtime.prepare(&launch, None, &Silent).await?;
+            runtime.create(&launch, &secrets(&password())).await?;
+            runtime.start(&launch).await?;
+            runtime.verify(&launch, std::time::Duration::from_secs(15)).await
+        };
+        let error = brought_up.await.expect_err(launch.image.as_str());
+        runtime.remove(launch.id).await.unwrap();
+        error
+    }
+
+    /// An ssh command line with these options, which logs in by the password.
+    pub fn client(&self, options: &[&str]) -> Command {
+        let mut ssh = Command::new("sshpass");
+        ssh.env("SSHPASS", "mySecurePassword123").args(["-e", "ssh", "-o", "PubkeyAuthentication=no"]).args(options);
+        self.connect(&mut ssh);
+        ssh.kill_on_drop(true);
+        ssh
+    }
+
+    /// What a command says to its renter.
+    pub async fn says(&self, command: &str) -> String {
+        text(&self.ssh("mySecurePassword123", command).await)
+    }
+
+    /// The program's output so far.
+    pub async fn log(&self) -> String {
+        self.runtime.logs(self.launch.id, 1000).await.unwrap().join("\n")
     }
 
     /// Logs in and runs a command, as a renter would.
