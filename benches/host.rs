@@ -84,7 +84,11 @@ impl BenchHost {
 
     /// Rents, and waits until the rental is ready.
     pub async fn up(&self, duration: &str) -> Up {
-        let request = self.request(duration);
+        self.up_with(self.request(duration)).await
+    }
+
+    /// Rents as asked, and waits until the rental is ready.
+    pub async fn up_with(&self, request: RentalRequest) -> Up {
         let mut updates = self.rentals.subscribe();
         let begun = Instant::now();
         let id = valid(self.rentals.rent(request).await).rental().id();

@@ -4,8 +4,6 @@
 //! For musl where its target is installed, else for the GNU C library, linked statically. `GPURENT_ACCESS_PROGRAM`
 //! names a program that was built elsewhere, for machines that can do neither.
 
-#![expect(clippy::print_stdout, reason = "how a build script speaks to Cargo")]
-
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;

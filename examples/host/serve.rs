@@ -88,11 +88,11 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         .deadlines(Arc::new(deadlines))
         .disks(Arc::new(disks));
     if is_local && settings.access_dir.as_os_str() != "none" {
-        match HostKeyStock::fill(&settings.lock_dir.join("host-keys")) {
+        match HostKeyStock::fill(&settings.access_dir.with_file_name("gpurent-host-keys")) {
             Ok(stock) => builder = builder.host_keys(Arc::new(stock)),
             Err(error) => tracing::warn!(
                 error = &error as &dyn Error,
-                "rentals have no RSA host keys, which old clients ask for: --lock-dir is where they would be made"
+                "rentals have no RSA host keys, which old clients ask for: --access-dir is where they would be made"
             ),
         }
     }

@@ -105,7 +105,7 @@ async fn ssh_that_never_answers_fails_the_rental_with_its_last_words() {
     let mut machine = Machine::new("simulated:1:RTX 5090");
     machine.access_timeout = "2s".to_owned();
     let _host = machine.start().await;
-    let id = machine.rent(&request("gpurent-test/mute:2", "1h")).await;
+    let id = machine.rent(&request("gpurent-test/mute:3", "1h")).await;
     let failed = machine.until(&id, &["failed", "ready"], SOON).await;
     assert_eq!(failed["end"]["failure"]["kind"], "access_timeout", "{failed}");
     // With a NUL in its output, which a database would refuse.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use gpurent_access::spec::Spec;
+use gpurent_access::wire::{Frame, Hello, Reply, Stream, Verdict};
 use gpurent_core::access::{LoginUser, PublicKey};
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::{SleepFuture, SystemClock};
@@ -70,12 +72,15 @@ pub fn environment(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let variables: BTreeMap<String, String> = match serde_json::from_str(text) {
         Ok(variables) => variables,
-        Err(_) => text.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+        Err(_) => {
+            text.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+        }
     };
     let Ok(environment) = Environment::try_from(variables) else { return };
     for (name, value) in environment.iter() {
         let upper = name.to_ascii_uppercase();
-        assert!(!upper.starts_with("NVIDIA_") && upper != "LD_PRELOAD" && upper != "LD_AUDIT", "{name}");
+        let nvidia = upper.starts_with("NVIDIA_") && name != "NVIDIA_DRIVER_CAPABILITIES";
+        assert!(!nvidia && upper != "LD_PRELOAD" && upper != "LD_AUDIT", "{name}");
         assert!(!name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
     }
 }
@@ -113,6 +118,30 @@ pub fn documents(data: &[u8]) {
     }
     if let Ok(labels) = serde_json::from_slice::<BTreeMap<String, String>>(data) {
         drop(Labels::try_from(labels));
+    }
+}
+
+/// What a container says to its host, which is its renter's word.
+pub fn container(data: &[u8]) {
+    let mut buffer = data.to_vec();
+    while let Ok(Some(frame)) = Frame::take(&mut buffer) {
+        if let Some(hello) = Hello::from_frame(&frame) {
+            assert_eq!(Hello::from_frame(&hello.frame()), Some(hello));
+        }
+        if let Some(reply) = Reply::from_frame(&frame) {
+            assert_eq!(Reply::from_frame(&reply.frame()), Some(reply));
+        }
+        if let Some(stream) = Stream::from_frame(&frame) {
+            assert_eq!(Stream::from_frame(&stream.frame()), Some(stream));
+        }
+    }
+    if let Some(spec) = Spec::decode(data) {
+        assert_eq!(Spec::decode(&spec.encode()), Some(spec));
+    }
+    if let Some(Verdict::Image(why) | Verdict::Host(why)) =
+        text(data).and_then(|line| Verdict::from_line(line, "token"))
+    {
+        assert!(why.len() <= data.len());
     }
 }
 

@@ -21,4 +21,4 @@ macro_rules! replays {
     };
 }
 
-replays!(image, gpu, ports, environment, ssh_key, words, documents, requests);
+replays!(image, gpu, ports, environment, ssh_key, container, words, documents, requests);

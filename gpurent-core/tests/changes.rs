@@ -5,7 +5,7 @@
 
 mod world;
 
-use gpurent_core::access::{Credential, CredentialRequest};
+use gpurent_core::access::{Credential, CredentialRequest, PublicKey, PublicKeys};
 use gpurent_core::clock::Clock;
 use gpurent_core::event::Event;
 use gpurent_core::id::{HostId, Position};
@@ -14,7 +14,7 @@ use gpurent_core::lifecycle::{EndReason, Phase};
 use gpurent_core::memory::{Fault, RuntimeStep};
 use gpurent_core::reconcile::{Planned, plan};
 use gpurent_core::rental::{Rental, Timing};
-use gpurent_core::rentals::{ExtendError, Extension};
+use gpurent_core::rentals::{ChangeAccessError, ExtendError, Extension};
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_core::spec::Term;
 use gpurent_core::store::Store;
@@ -287,4 +287,44 @@ fn an_extension_in_the_last_moment_is_refused() {
     world.advance(mins(1));
     let late = world.rentals.change_access(id, CredentialRequest::Generate);
     assert!(world.pool.run_until(late).is_err());
+}
+
+/// A key of one's own making, by its last byte.
+fn key(last: u8) -> PublicKey {
+    let mut bytes = vec![0, 0, 0, 11];
+    bytes.extend(b"ssh-ed25519");
+    bytes.extend([0, 0, 0, 32]);
+    bytes.extend([7; 31]);
+    bytes.push(last);
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let text: String = bytes
+        .chunks(3)
+        .flat_map(|chunk| {
+            let number = chunk.iter().fold(0usize, |number, byte| number << 8 | usize::from(*byte));
+            [18, 12, 6, 0].map(|shift| char::from(LETTERS[number >> shift & 63]))
+        })
+        .collect();
+    format!("ssh-ed25519 {text}").parse().unwrap()
+}
+
+#[test]
+fn keys_are_added_and_removed_and_the_last_one_stays() {
+    let mut world = World::new();
+    let id = world.rent();
+    let by_password = world.pool.run_until(world.rentals.add_key(id, key(1)));
+    assert!(matches!(by_password, Err(ChangeAccessError::ByPassword)));
+    let keys = CredentialRequest::PublicKeys(key(1).into());
+    world.pool.run_until(world.rentals.change_access(id, keys)).unwrap();
+    world.pool.run_until(world.rentals.add_key(id, key(2))).unwrap();
+    world.advance(SignedDuration::from_secs(1));
+    let both = Credential::PublicKeys(PublicKeys::new([key(1), key(2)]).unwrap());
+    assert!(world.lets_in(id, &both), "the container has both");
+    let before = world.get(id).revision();
+    world.pool.run_until(world.rentals.add_key(id, key(2))).unwrap();
+    assert_eq!(world.get(id).revision(), before, "it lets in already");
+    world.pool.run_until(world.rentals.remove_key(id, &key(1).fingerprint())).unwrap();
+    world.advance(SignedDuration::from_secs(1));
+    assert!(world.lets_in(id, &Credential::PublicKeys(key(2).into())));
+    let last = world.pool.run_until(world.rentals.remove_key(id, &key(2).fingerprint()));
+    assert!(matches!(last, Err(ChangeAccessError::Invalid(_))), "{last:?}");
 }

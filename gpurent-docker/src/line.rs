@@ -20,6 +20,8 @@ use tokio::task::AbortHandle;
 
 /// How long a container may take to say what its connection is for.
 const HELLO: Duration = Duration::from_secs(2);
+/// How long each call's place is kept from the next.
+const BETWEEN_CALLS: Duration = Duration::from_millis(100);
 /// Connections that have not said so yet.
 const MOST_UNKNOWN: usize = 8;
 /// How long a container may take to call: it tries once a second.
@@ -81,8 +83,10 @@ impl Line {
             };
             let line = Arc::clone(&self);
             tokio::spawn(async move {
-                // Who says nothing that is understood is not listened to.
+                // Who says nothing that is understood is not listened to; and whoever calls all the time waits, so that a
+                // tenant's calls cost no more than so many a second.
                 drop(tokio::time::timeout(HELLO, line.hello(stream)).await);
+                tokio::time::sleep(BETWEEN_CALLS).await;
                 drop(permit);
             });
         }
@@ -141,13 +145,23 @@ impl Line {
     ) -> Result<UnixStream, LineError> {
         let (send, receive) = oneshot::channel();
         self.sessions().insert(token.clone(), send);
-        let asked = ask(self).await;
-        let called = match asked {
-            Ok(_) => tokio::time::timeout(ANSWER, receive).await.map_err(|late| LineError::Broken(late.into())),
-            Err(error) => Err(error),
-        };
-        self.sessions().remove(&token);
+        // Also where the caller goes away meanwhile.
+        let _waiting = Waiting { line: self, token };
+        ask(self).await?;
+        let called = tokio::time::timeout(ANSWER, receive).await.map_err(|late| LineError::Broken(late.into()));
         called?.map_err(|gone| LineError::Broken(std::io::Error::other(gone)))
+    }
+}
+
+/// A session that has been asked for.
+struct Waiting<'a> {
+    line: &'a Line,
+    token: String,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.line.sessions().remove(&self.token);
     }
 }
 

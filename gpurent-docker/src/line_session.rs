@@ -10,6 +10,7 @@ use gpurent_access::wire::{Request, Size, Stream};
 use gpurent_core::id::{LaunchId, RentalId};
 use gpurent_core::inside::{Input, Program, Session, TerminalSize};
 use gpurent_core::runtime::RuntimeError;
+use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, oneshot};
 
@@ -19,6 +20,9 @@ use crate::runtime::DockerRuntime;
 /// How long a program may read nothing before whoever types is told.
 const TYPING_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How much goes into a frame.
+const MOST_TYPED: usize = 64 * 1024;
+
 /// The host's half of the connection, closed once neither input nor output is held: the container then ends the program.
 type Writes = Arc<Mutex<OwnedWriteHalf>>;
 
@@ -27,9 +31,13 @@ struct Typed(Writes);
 impl Typed {
     async fn send(&self, frame: Stream) -> Result<(), RuntimeError> {
         let send = async { write_frame(&mut *self.0.lock().await, &frame.frame()).await };
-        let sent = tokio::time::timeout(TYPING_PATIENCE, send).await;
-        let lost = |error: std::io::Error| RuntimeError::Unavailable(Box::new(error));
-        sent.map_err(|late| RuntimeError::Unavailable(Box::new(late)))?.map_err(lost)
+        let sent = tokio::time::timeout(TYPING_PATIENCE, send).await.unwrap_or_else(|late| Err(late.into()));
+        if let Err(error) = sent {
+            // Half a frame may be written: nothing that follows would be understood.
+            drop(self.0.lock().await.shutdown().await);
+            return Err(RuntimeError::Unavailable(Box::new(error)));
+        }
+        Ok(())
     }
 }
 
@@ -40,7 +48,10 @@ fn size(terminal: TerminalSize) -> Size {
 #[async_trait]
 impl Input for Typed {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), RuntimeError> {
-        self.send(Stream::Input(bytes.to_vec())).await
+        for chunk in bytes.chunks(MOST_TYPED) {
+            self.send(Stream::Input(chunk.to_vec())).await?;
+        }
+        Ok(())
     }
 
     async fn resize(&mut self, terminal: TerminalSize) -> Result<(), RuntimeError> {

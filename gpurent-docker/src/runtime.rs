@@ -725,6 +725,8 @@ impl ContainerRuntime for DockerRuntime {
         if let Some(directory) = &self.access_dir {
             let removed = directory.remove(launch).await;
             removed.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
+            // An observation that began before may have opened it again.
+            self.lines.close(launch);
         }
         Ok(())
     }

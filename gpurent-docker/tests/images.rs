@@ -334,7 +334,7 @@ async fn a_hostile_program_hurts_only_itself() {
     assert!(begun.elapsed() < Duration::from_secs(8));
     tenant.gone().await;
     // Where it is process 1 itself, it can: and then it is told.
-    let program = r#"CMD ["/bin/sh", "-c", "sleep 0.2; for p in /proc/[0-9]*; do kill -KILL ${p#/proc/}; done; nc -ll -p 61022 -e /bin/echo SSH-2.0-evil"]"#;
+    let program = r#"CMD ["/bin/sh", "-c", "sleep 0.2; for p in /proc/[0-9]*; do kill -KILL ${p#/proc/}; done; while true; do nc -ll -p 61022 -e /bin/echo SSH-2.0-evil; sleep 0.1; done"]"#;
     let image = Image::busybox("poses").says(program).made().await;
     let mut posing = launch(&image);
     posing.init = Some(false);

@@ -101,7 +101,9 @@ impl Accounts {
             let uid = if name == "root" {
                 0
             } else {
-                let taken = |id: u32| self.users.iter().any(|user| user.uid == id);
+                let taken = |id: u32| {
+                    self.users.iter().any(|user| user.uid == id) || self.groups.iter().any(|group| group.gid == id)
+                };
                 (1000..60_000).find(|id| !taken(*id)).unwrap_or(60_000)
             };
             let gid = self.groups.iter().find(|group| group.name == name).map_or(uid, |group| group.gid);
@@ -289,9 +291,13 @@ fn replace_line(path: &str, name: &str, line: &str) -> io::Result<()> {
 pub(crate) fn make_home(login: &Account) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let home = PathBuf::from(&login.home);
+    let is_new = !home.exists();
     std::fs::create_dir_all(&home)?;
-    if login.uid != 0 && std::fs::metadata(&home)?.uid() == 0 {
-        std::os::unix::fs::chown(&home, Some(login.uid), Some(login.gid))?;
+    // Never a folder of the system's, which an image's account may well call its home.
+    let is_a_home = is_new || home.parent() == Some(Path::new("/home"));
+    let found = std::fs::symlink_metadata(&home)?;
+    if login.uid != 0 && is_a_home && found.is_dir() && found.uid() == 0 {
+        std::os::unix::fs::lchown(&home, Some(login.uid), Some(login.gid))?;
     }
     Ok(())
 }
@@ -315,6 +321,17 @@ mod tests {
             "root:x:0:0:root:/root:/usr/sbin/nologin\napp:x:1234:1235::/srv:/bin/sh\nodd\nnobody:x:65534:65534::/nonexistent:/bin/false",
             "root:x:0:\napp:x:1235:\nvideo:x:44:app,other\nwww:x:33:\n",
         )
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_an_image_writes_breaks_a_reader(users in "[a-z0-9:,\\-\\n]{0,200}", groups: String, name in "[a-z]{1,8}") {
+            let accounts = Accounts::parse(&users, &groups);
+            let login = accounts.login(&name);
+            assert!(login.home.starts_with('/') && login.shell.starts_with('/'));
+            assert!(accounts.login_groups(&login).contains(&login.gid));
+            drop(accounts.program(&groups));
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::wire::{Frame, Hello, Reply, Request};
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How long an answer may take to be taken.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How much of an answer is printed.
+const MOST_PRINTED: usize = 48 * 1024;
 /// Commands at once that the engine runs in the container.
 const MOST_CLIENTS: usize = 16;
 
@@ -175,5 +177,8 @@ pub(crate) fn ask(request: &Request) -> io::Result<String> {
 /// As [`ask`].
 pub(crate) fn ask_and_print(request: &Request) -> io::Result<()> {
     let text = ask(request)?;
-    io::stdout().write_all(text.as_bytes())
+    // The engine hands over so much, and the last is what counts.
+    let skipped = text.len().saturating_sub(MOST_PRINTED);
+    let begin = if skipped == 0 { 0 } else { text[..skipped].rfind('\n').map_or(0, |end| end + 1) };
+    io::stdout().write_all(&text.as_bytes()[begin..])
 }

@@ -13,7 +13,7 @@ use crate::accounts::{self, Accounts, ProgramUser};
 use crate::check::{self, read_spec};
 use crate::control::{ask, ask_and_print};
 use crate::paths::{CONTROL, PROGRAM, RUN, RUN_LINK};
-use crate::processes::{kill, kill_group};
+use crate::processes::{gpu_devices, kill, kill_group};
 use crate::server::Server;
 use crate::session::{self, Login, kit_program};
 use crate::spec::Spec;
@@ -37,7 +37,12 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("gpurent: {error}");
-            ExitCode::from(if name == "run-as" && error.kind() == io::ErrorKind::NotFound { 127 } else { NOT_BEGUN })
+            // As Docker itself ends where a program cannot be run.
+            ExitCode::from(match (name.as_str(), error.kind()) {
+                ("run-as", io::ErrorKind::NotFound) => 127,
+                ("run-as", io::ErrorKind::PermissionDenied) => 126,
+                _ => NOT_BEGUN,
+            })
         }
     }
 }
@@ -46,10 +51,10 @@ fn dispatch(name: &str, arguments: &[OsString]) -> io::Result<ExitCode> {
     let text = |at: usize| arguments.get(at).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
     match name {
         "start" => return start(arguments),
-        "serve" => return serve(),
+        "serve" => return serve(text(0)),
         "true" => {}
         "run-as" => program::run_as(arguments)?,
-        "check" => check::answer()?,
+        "check" => check::answer(&text(0))?,
         "relay" => relay::run(arguments)?,
         "on-terminal" => {
             rustix::process::setsid()?;
@@ -136,14 +141,15 @@ fn make_tmp() -> io::Result<()> {
 fn start(command: &[OsString]) -> io::Result<ExitCode> {
     let Prepared { spec, user, notes } = prepare()?;
     let socket = listener::bind()?;
+    let devices = gpu_devices().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let home = (spec.home_is_the_engines && user.uid != 0).then(|| user.home.clone());
     let search = std::env::var("PATH").unwrap_or_default();
     if program::is_process_one(spec.process_one, command, &search) {
         let socket = OwnedFd::from(socket);
-        Command::new(PROGRAM).arg("serve").env_clear().stdin(socket).process_group(0).spawn()?;
+        Command::new(PROGRAM).args(["serve", &devices]).env_clear().stdin(socket).process_group(0).spawn()?;
         return Err(program::become_it(command, &user, home.as_deref()));
     }
-    let mut server = Server::new(spec, socket, notes)?;
+    let mut server = Server::new(spec, socket, &notes, devices)?;
     match program::start(command, &user, home.as_deref()) {
         Ok(Some(child)) => server.lives_as_long_as(i32::try_from(child.id()).unwrap_or(0)),
         Ok(None) => {}
@@ -157,10 +163,10 @@ fn start(command: &[OsString]) -> io::Result<ExitCode> {
 }
 
 /// Serves beside an image's program that is process 1; standard input is the socket, bound already.
-fn serve() -> io::Result<ExitCode> {
+fn serve(devices: String) -> io::Result<ExitCode> {
     let socket = TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
-    exit_with(Server::new(read_spec()?, socket, Vec::new())?.run()?)
+    exit_with(Server::new(read_spec()?, socket, &[], devices)?.run()?)
 }
 
 fn exit_with(code: i32) -> io::Result<ExitCode> {
@@ -180,6 +186,7 @@ fn enter(session: &str, command: &[OsString]) -> io::Result<()> {
     if session_file(session, ".gone")?.exists() {
         return Err(io::Error::other("nobody listens any more"));
     }
+    session::own_terminal(&io::stdin())?;
     session::by_root(command)
 }
 

@@ -27,6 +27,8 @@ const MOST_ANONYMOUS: usize = 100;
 const MOST_ANONYMOUS_OF_ONE: usize = 80;
 /// Connections in all.
 const MOST: usize = 1000;
+/// How long nobody is taken in after that was not possible.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Checks at once.
 const MOST_CHECKS: usize = 4;
 /// A line of `sshd` longer than this is cut.
@@ -66,6 +68,10 @@ pub(crate) struct Listener {
     connections: BTreeMap<i32, Connection>,
     checks: Vec<i32>,
     next: u64,
+    /// Until when nobody is taken in, after that was not possible.
+    pause: Option<Instant>,
+    /// What ended connections still said.
+    last_words: Vec<String>,
 }
 
 /// Binds SSH's port, for both families where the container has both.
@@ -77,7 +83,15 @@ pub(crate) fn bind() -> io::Result<TcpListener> {
 
 impl Listener {
     pub(crate) fn new(socket: TcpListener) -> Self {
-        Self { socket, silent: BTreeMap::new(), connections: BTreeMap::new(), checks: Vec::new(), next: 0 }
+        Self {
+            socket,
+            silent: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            checks: Vec::new(),
+            next: 0,
+            pause: None,
+            last_words: Vec::new(),
+        }
     }
 
     /// What is to be waited for.
@@ -85,12 +99,13 @@ impl Listener {
         let silent = self.silent.iter().map(|(id, silent)| (Ready::Silent(*id), silent.stream.as_fd()));
         let logs =
             self.connections.iter().filter_map(|(pid, found)| Some((Ready::Log(*pid), found.log.as_ref()?.as_fd())));
-        [(Ready::Listener, self.socket.as_fd())].into_iter().chain(silent).chain(logs).collect()
+        let listener = self.pause.is_none().then(|| (Ready::Listener, self.socket.as_fd()));
+        listener.into_iter().chain(silent).chain(logs).collect()
     }
 
     /// When the next silent client is spoken to.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.silent.values().map(|silent| silent.until).min()
+        self.silent.values().map(|silent| silent.until).chain(self.pause).min()
     }
 
     /// The servers of all connections.
@@ -100,8 +115,16 @@ impl Listener {
 
     /// Takes in whoever connects.
     pub(crate) fn accept(&mut self) {
-        // As many as there are; an error of one connection, or of too many files, is the next one's chance.
-        while let Ok((stream, peer)) = self.socket.accept() {
+        loop {
+            let (stream, peer) = match self.socket.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Of one connection, or of too many files: in a moment there may be fewer.
+                Err(_) => {
+                    self.pause = Some(Instant::now() + PAUSE);
+                    return;
+                }
+            };
             if self.silent.len() >= MOST_SILENT {
                 self.silent.pop_first();
             }
@@ -114,7 +137,7 @@ impl Listener {
     }
 
     /// Hears what a client says first. `question` is what the host would say.
-    pub(crate) fn hear(&mut self, id: u64, question: &str) -> io::Result<()> {
+    pub(crate) fn hear(&mut self, id: u64, question: &str, devices: &str) -> io::Result<()> {
         let Some(silent) = self.silent.get(&id) else { return Ok(()) };
         let expected = wire::question(question);
         let mut heard = vec![0; expected.len()];
@@ -137,7 +160,7 @@ impl Listener {
             return self.serve(silent);
         }
         if heard == expected.as_bytes() && self.checks.len() < MOST_CHECKS {
-            return self.check(silent.stream, expected.len());
+            return self.check(silent.stream, expected.len(), devices);
         }
         Ok(())
     }
@@ -145,6 +168,7 @@ impl Listener {
     /// Lets `sshd` speak first to those who said nothing.
     pub(crate) fn speak_first(&mut self) -> io::Result<()> {
         let now = Instant::now();
+        self.pause = self.pause.filter(|until| *until > now);
         let due: Vec<u64> = self.silent.iter().filter(|(_, silent)| silent.until <= now).map(|(id, _)| *id).collect();
         for id in due {
             if let Some(silent) = self.silent.remove(&id) {
@@ -154,18 +178,21 @@ impl Listener {
         Ok(())
     }
 
-    fn check(&mut self, mut stream: TcpStream, length: usize) -> io::Result<()> {
+    fn check(&mut self, mut stream: TcpStream, length: usize, devices: &str) -> io::Result<()> {
         stream.set_nonblocking(false)?;
         stream.read_exact(&mut vec![0; length])?;
         let (input, output) = (OwnedFd::from(stream.try_clone()?), OwnedFd::from(stream));
         let mut command = Command::new(PROGRAM);
-        let child = command.arg("check").env_clear().stdin(input).stdout(output).process_group(0).spawn()?;
+        let child =
+            command.args(["check", devices]).env_clear().stdin(input).stdout(output).process_group(0).spawn()?;
         self.checks.push(pid(&child));
         Ok(())
     }
 
     fn serve(&mut self, silent: Silent) -> io::Result<()> {
-        self.make_room(silent.peer);
+        if !self.make_room(silent.peer) {
+            return Ok(());
+        }
         let (log, writes) = io::pipe()?;
         set_nonblocking(&log)?;
         silent.stream.set_nonblocking(false)?;
@@ -184,19 +211,30 @@ impl Listener {
             log: Some(log),
             unfinished: Vec::new(),
         };
+        // Where a small container runs out of memory over strangers, it is theirs that go, and not its program.
+        weigh(pid(&child), OF_A_STRANGER);
         self.connections.insert(pid(&child), connection);
         Ok(())
     }
 
     /// Ends the oldest connections that nobody has logged in on, where there are too many: first those of an address
-    /// that has too many itself.
-    fn make_room(&mut self, peer: IpAddr) {
+    /// that has too many itself. False where there is no room and all are logged in.
+    fn make_room(&mut self, peer: IpAddr) -> bool {
         let anonymous = |listener: &Self, of: Option<IpAddr>| {
             let found = listener.connections.iter().filter(|(_, found)| !found.logged_in);
             let found = found.filter(|(_, found)| of.is_none_or(|of| found.peer == of));
             let oldest = found.clone().min_by_key(|(_, found)| found.since).map(|(pid, _)| *pid);
             (found.count(), oldest)
         };
+        if self.connections.len() >= MOST_ANONYMOUS_OF_ONE {
+            // Who has logged in, and was not heard yet, is no stranger.
+            let strangers: Vec<i32> =
+                self.connections.iter().filter(|(_, found)| !found.logged_in).map(|(pid, _)| *pid).collect();
+            for stranger in strangers {
+                let said = self.read_log(stranger);
+                self.last_words.extend(said);
+            }
+        }
         let (of_peer, oldest_of_peer) = anonymous(self, Some(peer));
         let (of_all, oldest) = anonymous(self, None);
         let victim = if of_peer >= MOST_ANONYMOUS_OF_ONE {
@@ -209,6 +247,7 @@ impl Listener {
         if let Some(victim) = victim.filter(|victim| self.connections.remove(victim).is_some()) {
             end_group(victim);
         }
+        self.connections.len() < MOST
     }
 
     /// Reads what an `sshd` says of its connection, in whole lines.
@@ -227,16 +266,38 @@ impl Listener {
         }
         connection.unfinished.truncate(MOST_LINE);
         // How sshd begins what it says of a login (auth.c, `auth_log`); nobody else's words stand there.
-        connection.logged_in |= lines.iter().any(|line| line.starts_with("Accepted "));
+        if !connection.logged_in && lines.iter().any(|line| line.starts_with("Accepted ")) {
+            connection.logged_in = true;
+            weigh(pid, OF_A_RENTER);
+        }
         lines
     }
 
-    /// Forgets a child; true if it was one of ours.
-    pub(crate) fn ended(&mut self, pid: i32) -> bool {
-        let checks = self.checks.len();
+    /// Forgets a child; gives what it, and others meanwhile, said last.
+    pub(crate) fn ended(&mut self, pid: i32) -> Vec<String> {
         self.checks.retain(|check| *check != pid);
-        self.connections.remove(&pid).is_some() || self.checks.len() < checks
+        let mut said = std::mem::take(&mut self.last_words);
+        // A pipe holds no more than sixteen reads.
+        for _ in 0..16 {
+            let lines = self.read_log(pid);
+            if lines.is_empty() {
+                break;
+            }
+            said.extend(lines);
+        }
+        self.connections.remove(&pid);
+        said
     }
+}
+
+/// How likely the kernel ends a process for want of memory (`oom_score_adj`, proc(5)).
+const OF_A_STRANGER: &str = "900";
+const OF_A_RENTER: &str = "0";
+
+/// Says whose process it is. A session that begins says so of itself, whichever comes first.
+fn weigh(pid: i32, weight: &str) {
+    // Gone already, or not ours to change: then the kernel decides.
+    drop(std::fs::write(format!("/proc/{pid}/oom_score_adj"), weight));
 }
 
 fn pid(child: &std::process::Child) -> i32 {

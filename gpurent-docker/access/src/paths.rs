@@ -24,13 +24,15 @@ pub const SSH_PORT: u16 = 61_022;
 
 /// What the kit's copies of `sshd` and of the C library have instead of these paths, so that accounts, name services
 /// and preloaded libraries of an image do not reach them. Each pair has the same length.
-pub const RELOCATED: [(&str, &str); 8] = [
+pub const RELOCATED: [(&str, &str); 10] = [
     ("/etc/passwd", "/.gp/passwd"),
     ("/etc/group", "/.gp/group"),
     ("/etc/shadow", "/.gp/shadow"),
     ("/etc/nsswitch.conf", "/.gp/nsswitch.conf"),
     ("/etc/ld.so.preload", "/.gp/ld.so.preload"),
     ("/etc/ld.so.cache", "/.gp/ld.so.cache"),
+    ("/etc/hosts.allow", "/.gp/hosts.allow"),
+    ("/etc/hosts.deny", "/.gp/hosts.deny"),
     ("/etc/nologin", "/.gp/nologin"),
     ("/run/sshd", "/.gp/sshd"),
 ];

@@ -1,6 +1,7 @@
 //! The container's processes: which there are, whose sessions they belong to, and their end.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -81,22 +82,63 @@ pub(crate) fn kill_group(leader: Pid, signal: Signal) {
     let _gone = kill_process_group(leader, signal);
 }
 
-/// Tells everything to end, but for us, process 1 where that is the image's, and what is named.
-pub(crate) fn terminate_all(spared: &BTreeSet<i32>) {
+/// A program and all that it has begun: what it tells them is its own affair.
+fn family(processes: &[Process], program: i32) -> BTreeSet<i32> {
+    let mut found = BTreeSet::from([program]);
+    let mut fresh = found.clone();
+    while !fresh.is_empty() {
+        let children = processes.iter().filter(|process| fresh.contains(&process.parent));
+        fresh = children.map(|process| process.pid).filter(|pid| !found.contains(pid)).collect();
+        found.extend(&fresh);
+    }
+    found
+}
+
+/// Whether a process was begun over SSH, by what it has in its environment. A tenant can hide one: from being told that
+/// it ends.
+fn began_over_ssh(process: &Process) -> bool {
+    let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(b"SSH_CONNECTION="))
+}
+
+/// Tells everything to end that the image's program has not begun: a program that hears of its end still needs its own
+/// workers. Without a program of ours (`None`, where the image's is process 1) that is what was begun over SSH; and once
+/// the program has ended, it is all that is left.
+pub(crate) fn terminate(program: Program, servers: &BTreeSet<i32>, and_sessions: bool) {
+    let processes = all();
     let ours = i32::try_from(std::process::id()).unwrap_or(1);
-    for process in all() {
-        if process.pid != ours && process.pid != 1 && !spared.contains(&process.pid) {
+    let mut spared = match program {
+        Program::Child(program) => family(&processes, program),
+        Program::First | Program::Ended => BTreeSet::new(),
+    };
+    if !and_sessions {
+        spared.extend(of_open_sessions(&processes, servers));
+    }
+    for process in processes.iter().filter(|process| process.pid != ours && process.pid != 1) {
+        let is_ours = servers.contains(&process.pid);
+        let meant = program != Program::First || is_ours || began_over_ssh(process);
+        if meant && !spared.contains(&process.pid) {
             kill(process.pid, Signal::TERM.as_raw());
         }
     }
 }
 
-/// Tells everything to end but for the renter's open sessions.
-pub(crate) fn terminate_but_sessions(servers: &BTreeSet<i32>, spared: &BTreeSet<i32>) {
-    let processes = all();
-    let mut kept = of_open_sessions(&processes, servers);
-    kept.extend(spared);
-    terminate_all(&kept);
+/// Where the image's program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// Our child.
+    Child(i32),
+    /// Process 1 itself.
+    First,
+    /// There is none, or none any more.
+    Ended,
+}
+
+/// Whether we are alone.
+pub(crate) fn nothing_else_runs() -> bool {
+    let ours = i32::try_from(std::process::id()).unwrap_or(1);
+    // What the engine has begun from outside is not ours to wait for.
+    all().iter().all(|process| process.pid == ours || process.parent == 0)
 }
 
 /// The number of a signal, in every form that STOPSIGNAL takes: `SIGTERM`, `term`, `15`, `SIGRTMIN+3`; SIGTERM for
@@ -147,8 +189,9 @@ pub(crate) fn signal_number(text: &str) -> i32 {
 /// The numbers of the GPUs whose device nodes are here.
 pub(crate) fn gpu_devices() -> Vec<u32> {
     let entries = std::fs::read_dir(Path::new("/dev")).into_iter().flatten().filter_map(Result::ok);
+    let devices = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_char_device()));
     let mut numbers: Vec<u32> =
-        entries.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("nvidia")?.parse().ok()).collect();
+        devices.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("nvidia")?.parse().ok()).collect();
     numbers.sort_unstable();
     numbers
 }
@@ -190,6 +233,7 @@ mod tests {
             process(15, 1, 15),
             process(16, 15, 16),
         ];
+        assert_eq!(family(&processes, 15), BTreeSet::from([15, 16]));
         let kept = of_open_sessions(&processes, &BTreeSet::from([10]));
         assert_eq!(kept, BTreeSet::from([10, 11, 12, 13]));
     }

@@ -20,10 +20,13 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::listener::set_nonblocking;
 use crate::paths::{ACCESS, LINE, PROGRAM};
 use crate::processes::kill_group;
+use crate::session::own_terminal;
 use crate::wire::{Frame, Hello, Size, Stream};
 
 /// How much typed input waits for a program that reads none. More is not read from the host meanwhile.
 const MOST_PENDING: usize = 64 * 1024;
+/// How often is read what a program left when it ended: a pipe holds no more.
+const MOST_LAST_READS: usize = 16;
 /// How long a program has after SIGHUP.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,7 @@ fn start(terminal: Option<Size>, command: &[OsString]) -> io::Result<Program> {
             let flags = i32::try_from(rustix::fs::OFlags::NOCTTY.bits()).unwrap_or(0);
             let path = Path::new(std::ffi::OsStr::new(name.to_str().unwrap_or_default()));
             let slave = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+            own_terminal(&slave)?;
             program.env("TERM", "xterm-256color");
             program.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
             let child = program.spawn()?;
@@ -86,12 +90,8 @@ pub(crate) fn run(arguments: &[OsString]) -> io::Result<()> {
             return Stream::Exit(126).frame().write(&mut host);
         }
     };
-    let relayed = relay(&mut host, &mut program);
-    let status = match relayed {
-        Ok(Some(status)) => status,
-        // Nobody listens any more.
-        Ok(None) | Err(_) => return hang_up(program),
-    };
+    // Nobody listens any more, where it is told otherwise.
+    let Ok(Some(status)) = relay(&mut host, &mut program) else { return hang_up(program) };
     // Gone by now, perhaps, with nobody to tell.
     Stream::Exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))).frame().write(&mut host)
 }
@@ -130,9 +130,14 @@ fn relay(host: &mut UnixStream, program: &mut Program) -> io::Result<Option<Exit
         if speaks {
             speaks = pass_output(host, program)?;
         }
-        // All that it wrote before its end is here by now; a background that still writes is its renter's.
-        if ready[1] || !speaks {
-            while speaks && pass_output(host, program)? && program_has_more(program)? {}
+        if ready[1] {
+            // All that it wrote before its end is here by now; a background that still writes is its renter's.
+            for _ in 0..MOST_LAST_READS {
+                if !speaks || !program_has_more(program)? {
+                    break;
+                }
+                speaks = pass_output(host, program)?;
+            }
             return program.child.wait().map(Some);
         }
     }

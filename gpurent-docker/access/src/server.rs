@@ -18,14 +18,17 @@ use crate::credential;
 use crate::listener::{Listener, Ready};
 use crate::message;
 use crate::paths::PROGRAM;
-use crate::processes::{kill, signal_number, terminate_all, terminate_but_sessions};
+use crate::processes::{Program, kill, nothing_else_runs, signal_number, terminate};
+use crate::session::Login;
 use crate::signals::{CHILD, Signals};
 use crate::spec::Spec;
 use crate::wire::{Reply, Request};
 
 /// How many lines of who logged in are kept, and how much of each.
-const MOST_LINES: usize = 500;
+const MOST_LINES: usize = 300;
 const MOST_LINE: usize = 300;
+/// How often it is looked whether everything has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Terminals without SSH at once.
 const MOST_RELAYS: usize = 16;
 
@@ -41,28 +44,40 @@ pub(crate) struct Server {
     listener: Listener,
     control: Control,
     signals: Signals,
-    log: VecDeque<String>,
+    /// Who logged in, and all else that is said of connections: strangers push nobody out who was let in.
+    logins: VecDeque<(u64, String)>,
+    log: VecDeque<(u64, String)>,
+    lines: u64,
     relays: BTreeSet<i32>,
+    /// The GPUs that were here before the image's program could change anything.
+    devices: String,
     /// The image's program, where it is our child and still runs.
     program: Option<i32>,
     /// Whether the container stays when its program ends.
     stays: bool,
+    /// The exit code of a container that was told to end: it does once everything in it has, or the engine's patience
+    /// is over.
+    ending: Option<i32>,
     stop_signal: i32,
 }
 
 impl Server {
     /// Makes a server on a socket that is bound already. `notes` begin its log.
-    pub(crate) fn new(spec: Spec, socket: TcpListener, notes: Vec<String>) -> io::Result<Self> {
+    pub(crate) fn new(spec: Spec, socket: TcpListener, notes: &[String], devices: String) -> io::Result<Self> {
         let stop_signal = signal_number(&spec.stop_signal);
         let mut server = Self {
             spec,
             listener: Listener::new(socket),
             control: Control::listen()?,
             signals: Signals::listen(stop_signal)?,
+            logins: VecDeque::new(),
             log: VecDeque::new(),
+            lines: 0,
             relays: BTreeSet::new(),
+            devices,
             program: None,
             stays: true,
+            ending: None,
             stop_signal,
         };
         notes.iter().for_each(|note| server.note(note));
@@ -77,17 +92,25 @@ impl Server {
     fn note(&mut self, line: &str) {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let line: String = line.chars().filter(|c| !c.is_control()).take(MOST_LINE).collect();
-        if self.log.len() >= MOST_LINES {
-            self.log.pop_front();
+        self.lines += 1;
+        let ring = if line.starts_with("Accepted ") { &mut self.logins } else { &mut self.log };
+        if ring.len() >= MOST_LINES {
+            ring.pop_front();
         }
-        self.log.push_back(format!("{seconds} {line}\n"));
+        ring.push_back((self.lines, format!("{seconds} {line}\n")));
     }
 
     /// Serves until the program ends; gives its exit code.
     pub(crate) fn run(mut self) -> io::Result<i32> {
         self.control.call_the_host();
         loop {
-            for source in self.wait()? {
+            let ready = self.wait().unwrap_or_else(|error| {
+                // Of the moment: nothing of it is worth the rental's end.
+                std::thread::sleep(LOOK_EVERY);
+                self.note(&format!("nothing could be waited for: {error}"));
+                Vec::new()
+            });
+            for source in ready {
                 match source {
                     Source::Signals => {
                         if let Some(code) = self.signalled() {
@@ -96,7 +119,7 @@ impl Server {
                     }
                     Source::Listener(Ready::Listener) => self.listener.accept(),
                     Source::Listener(Ready::Silent(id)) => {
-                        let heard = self.listener.hear(id, &self.spec.tokens.question);
+                        let heard = self.listener.hear(id, &self.spec.tokens.question, &self.devices);
                         self.note_failure("a connection was not served", heard);
                     }
                     Source::Listener(Ready::Log(pid)) => {
@@ -111,6 +134,9 @@ impl Server {
                         }
                     }
                 }
+            }
+            if let Some(code) = self.ending.filter(|_| self.program.is_none() && nothing_else_runs()) {
+                return Ok(code);
             }
             let spoken = self.listener.speak_first();
             self.note_failure("a connection was not served", spoken);
@@ -130,7 +156,8 @@ impl Server {
         sources.extend(self.listener.sources().into_iter().map(|(ready, fd)| (Source::Listener(ready), fd)));
         sources.extend(self.control.sources().into_iter().map(|(asker, fd)| (Source::Control(asker), fd)));
         let mut polled: Vec<_> = sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-        let deadline = [self.listener.deadline(), self.control.deadline()].into_iter().flatten().min();
+        let look = self.ending.map(|_| Instant::now() + LOOK_EVERY);
+        let deadline = [self.listener.deadline(), self.control.deadline(), look].into_iter().flatten().min();
         let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -148,13 +175,11 @@ impl Server {
                     return Some(code);
                 }
             } else if signal == self.stop_signal {
-                let Some(program) = self.program else {
-                    terminate_all(&BTreeSet::new());
-                    return Some(128 + signal);
-                };
-                self.stays = false;
-                kill(program, signal);
-                terminate_all(&BTreeSet::from([program]));
+                self.ending = Some(128 + signal);
+                if let Some(program) = self.program {
+                    kill(program, signal);
+                }
+                terminate(self.image_program(), &self.servers(), true);
             } else if let Some(program) = self.program {
                 kill(program, signal);
             }
@@ -168,14 +193,21 @@ impl Server {
             let pid = pid.as_raw_nonzero().get();
             if self.program == Some(pid) {
                 self.program = None;
-                if !self.stays {
-                    let by_signal = status.terminating_signal().map(|signal| 128 + signal);
-                    return Some(status.exit_status().or(by_signal).unwrap_or(1));
+                let by_signal = status.terminating_signal().map(|signal| 128 + signal);
+                let code = status.exit_status().or(by_signal).unwrap_or(1);
+                match &mut self.ending {
+                    Some(ending) => {
+                        *ending = code;
+                        terminate(Program::Ended, &self.servers(), true);
+                    }
+                    None if !self.stays => return Some(code),
+                    None => {}
                 }
             }
-            if !self.listener.ended(pid) {
-                self.relays.remove(&pid);
+            for line in self.listener.ended(pid) {
+                self.note(&line);
             }
+            self.relays.remove(&pid);
         }
         None
     }
@@ -189,23 +221,38 @@ impl Server {
                 Ok(())
             }
             Request::Terminate => {
-                let spared = self.program.into_iter().collect();
-                terminate_all(&spared);
+                terminate(self.image_program(), &self.servers(), true);
                 Ok(())
             }
             Request::Session { token, terminal, command } => {
                 let terminal = terminal.map_or_else(|| "-".to_owned(), |size| size.to_text());
                 self.relay(token, terminal, command)
             }
-            Request::AccessLog => return Reply::Text(self.log.iter().map(String::as_str).collect()),
+            Request::AccessLog => {
+                let mut lines: Vec<_> = self.logins.iter().chain(&self.log).collect();
+                lines.sort_unstable();
+                return Reply::Text(lines.into_iter().map(|(_, line)| line.as_str()).collect());
+            }
         };
         done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done)
     }
 
+    fn servers(&self) -> BTreeSet<i32> {
+        self.listener.all_servers().into_iter().chain(self.relays.iter().copied()).collect()
+    }
+
+    fn image_program(&self) -> Program {
+        match self.program {
+            Some(program) => Program::Child(program),
+            None if std::process::id() != 1 => Program::First,
+            None => Program::Ended,
+        }
+    }
+
+    /// The credential alone changes: the account stays what sessions were prepared for.
     fn reload(&mut self) -> io::Result<()> {
         let spec = read_spec()?;
-        let accounts = Accounts::of_image();
-        accounts.write_for_sshd(&accounts.login(&spec.login), &spec.credential)?;
+        Accounts::of_image().write_for_sshd(&Login::read()?.account, &spec.credential)?;
         credential::write(&spec)?;
         self.spec = spec;
         Ok(())
@@ -213,14 +260,11 @@ impl Server {
 
     /// Tells everything to end but the renter's sessions; the container stays for them.
     fn notify(&mut self) {
-        let servers: BTreeSet<i32> =
-            self.listener.all_servers().into_iter().chain(self.relays.iter().copied()).collect();
         self.stays = true;
         if let Some(program) = self.program {
             kill(program, self.stop_signal);
         }
-        let spared: BTreeSet<i32> = self.program.into_iter().collect();
-        terminate_but_sessions(&servers, &spared);
+        terminate(self.image_program(), &self.servers(), false);
         // Where the image's program is process 1, the rental ends with it.
         if std::process::id() != 1 {
             kill(1, self.stop_signal);

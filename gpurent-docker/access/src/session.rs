@@ -137,7 +137,12 @@ fn execute(mut command: Command, environment: &Variables) -> io::Error {
 pub(crate) fn kit_program(name: &str) -> Command {
     let mut command = Command::new(format!("{KIT}/lib/loader"));
     command.args(["--inhibit-cache", "--library-path", &format!("{KIT}/lib"), &format!("{KIT}/libexec/{name}")]);
-    command.env_clear();
+    // An image's configuration of OpenSSL can name modules to load.
+    command.env_clear().envs([
+        ("OPENSSL_CONF", "/dev/null"),
+        ("OPENSSL_MODULES", "/none"),
+        ("OPENSSL_ENGINES", "/none"),
+    ]);
     command
 }
 
@@ -146,10 +151,12 @@ pub(crate) fn kit_program(name: &str) -> Command {
 /// # Errors
 /// Why nothing could be run.
 pub(crate) fn by_sshd(arguments: &[OsString]) -> io::Result<()> {
+    // Begun by a server that was a stranger's a moment ago; see `listener`. Where it cannot be said, it was never other.
+    drop(std::fs::write("/proc/self/oom_score_adj", "0"));
     let login = Login::read()?;
     let environment = current_environment(&login)?;
     match arguments {
-        [flag, command] if flag == "-c" => Err(run_command(command, &login, environment)),
+        [flag, command] if flag == "-c" => Err(run_command(command, &login, &environment)),
         _ => Err(login_shell(&login, &environment)),
     }
 }
@@ -168,7 +175,7 @@ fn login_shell(login: &Login, environment: &Variables) -> io::Error {
 }
 
 /// What a command line becomes where the image lacks the program that a client counts on.
-fn run_command(line: &OsStr, login: &Login, environment: Variables) -> io::Error {
+fn run_command(line: &OsStr, login: &Login, environment: &Variables) -> io::Error {
     let text = line.to_string_lossy();
     let path = environment.get(OsStr::new("PATH")).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let first = text.split_whitespace().next().unwrap_or_default();
@@ -186,7 +193,15 @@ fn run_command(line: &OsStr, login: &Login, environment: Variables) -> io::Error
     let shell = &login.account.shell;
     let mut command = Command::new(shell);
     command.arg0(base_name(shell)).arg("-c").arg(line);
-    execute(command, &environment)
+    execute(command, environment)
+}
+
+/// Gives a terminal to the login user, as `sshd` does with those that it makes; nothing where it is none.
+pub(crate) fn own_terminal(terminal: &(impl std::os::fd::AsFd + IsTerminal)) -> io::Result<()> {
+    if terminal.is_terminal() {
+        std::os::unix::fs::fchown(terminal, Some(Login::read()?.account.uid), None)?;
+    }
+    Ok(())
 }
 
 /// Becomes the login user and runs a program, or the login shell: for whoever is root and no `sshd`.
@@ -251,7 +266,7 @@ pub(crate) fn keep_path_in_profiles() -> io::Result<()> {
     }
     let snippet = format!(
         "# Put here by gpurent: the container's own PATH, which profiles overwrite.\n\
-         [ ! -x {KIT}/merge-path ] || PATH=$({KIT}/merge-path || printf %s \"$PATH\")\n"
+         [ ! -x {KIT}/merge-path ] || PATH=$({KIT}/merge-path 2>/dev/null || printf %s \"$PATH\")\n"
     );
     files::replace(&folder.join("zz-gpurent.sh"), snippet.as_bytes(), 0o644)
 }

@@ -35,12 +35,12 @@ impl Signals {
         let (read, write) = UnixStream::pair()?;
         let made = if usable {
             let with_stop = signals.iter().copied().chain([stop]);
-            SignalDelivery::with_pipe(read.try_clone()?, write.try_clone()?, SignalOnly::default(), with_stop)
+            SignalDelivery::with_pipe(read.try_clone()?, write.try_clone()?, SignalOnly, with_stop)
         } else {
             Err(io::ErrorKind::Unsupported.into())
         };
         // What the C library keeps to itself cannot be listened to, and so ends us, as the kernel has it.
-        made.or_else(|_| SignalDelivery::with_pipe(read, write, SignalOnly::default(), &signals)).map(Self)
+        made.or_else(|_| SignalDelivery::with_pipe(read, write, SignalOnly, &signals)).map(Self)
     }
 
     /// What becomes readable when one comes.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gpurent_access::paths::{self, RELOCATED};
+use memchr::memmem;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
@@ -266,7 +267,9 @@ fn relocate(files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), KitError> {
             return Err(KitError::Unknown { program: file.to_owned(), path });
         }
     }
-    let compiled = |name: &str| name.starts_with("lib/") || name.starts_with("libexec/sshd");
+    // What looks up accounts: the C library, its loader and services, and sshd itself.
+    let looks_up = ["lib/libc.so", "lib/libnss_", "lib/libwrap", "lib/loader", "libexec/sshd"];
+    let compiled = |name: &str| looks_up.iter().any(|beginning| name.starts_with(beginning));
     for (_, content) in files.iter_mut().filter(|(name, _)| compiled(name)) {
         for (from, to) in RELOCATED {
             replace(content, &terminated(from), &terminated(to));
@@ -281,13 +284,12 @@ fn terminated(path: &str) -> Vec<u8> {
 }
 
 fn contains(content: &[u8], wanted: &[u8]) -> bool {
-    content.windows(wanted.len()).any(|window| window == wanted)
+    memmem::find(content, wanted).is_some()
 }
 
 /// Replaces bytes by as many others.
 fn replace(content: &mut [u8], from: &[u8], to: &[u8]) {
-    let found: Vec<usize> =
-        content.windows(from.len()).enumerate().filter(|(_, here)| *here == from).map(|(at, _)| at).collect();
+    let found: Vec<usize> = memmem::find_iter(content, from).collect();
     for at in found {
         content[at..at + to.len()].copy_from_slice(to);
     }
