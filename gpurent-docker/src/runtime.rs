@@ -353,6 +353,7 @@ impl DockerRuntime {
     }
 
     /// The line over which a terminal can be had.
+    #[cfg(unix)]
     pub(crate) fn line_of(&self, launch: LaunchId) -> Option<Arc<Line>> {
         self.line(launch)
     }
