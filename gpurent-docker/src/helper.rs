@@ -7,7 +7,9 @@ use futures_util::StreamExt;
 use gpurent_core::runtime::RuntimeError;
 
 use crate::error::{is_missing, unavailable};
-use crate::image::MARKS;
+
+/// Names of our own images; nobody rents them.
+pub(crate) const MARKS: &str = "gpurent-private";
 
 /// The image's name, as containers are made from it.
 pub(crate) fn image() -> String {

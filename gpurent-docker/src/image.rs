@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::error::{is_missing, refusal, unavailable};
+use crate::helper::{self, MARKS};
 
 /// How long a pull may make no progress before it is given up: a slow line is fine, a dead one is not.
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +49,6 @@ fn repository(image: &ImageRef) -> String {
     }
 }
 
-/// Names of our own marks; nobody rents them.
-pub(crate) const MARKS: &str = "gpurent-private";
-
 /// An empty image on the engine whose name says: images of that repository are not for everybody, ask the
 /// registry. It is where the images are, and so outlives this program.
 fn mark_of_privacy(image: &ImageRef) -> String {
@@ -68,7 +66,7 @@ async fn is_marked(docker: &Docker, image: &ImageRef) -> Result<bool, RuntimeErr
 
 async fn mark(docker: &Docker, image: &ImageRef) -> Result<(), RuntimeError> {
     let name = mark_of_privacy(image);
-    crate::helper::import_empty(docker, &name).await
+    helper::import_empty(docker, &name).await
 }
 
 /// The registry that a name leads to, as logins are addressed.

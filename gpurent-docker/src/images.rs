@@ -11,7 +11,8 @@ use gpurent_core::spec::ImageRef;
 use jiff::Timestamp;
 
 use crate::error::{is_missing, refusal, unavailable};
-use crate::image::{self, MARKS};
+use crate::helper::MARKS;
+use crate::image;
 use crate::runtime::DockerRuntime;
 
 /// Of so many images at most is told.

@@ -97,7 +97,7 @@ pub(crate) async fn run(
         Err(RuntimeError::Exited(_)) => return Err(RuntimeError::Missing),
         other => other?,
     }
-    let Some(line) = runtime.line_of(launch) else { return Ok(None) };
+    let Some(line) = runtime.line(launch) else { return Ok(None) };
     let token = RentalId::generate().to_string();
     let request = Request::Session {
         token: token.clone(),

@@ -1,23 +1,25 @@
 //! [`ContainerRuntime`] on Docker Engine: each step's calls. What a container is made of is in
-//! `container`, what the engine says of one in `state`, the kit's volume in `kit::volume`, the way of
-//! credentials in `access_dir`.
+//! `container`, what the engine says of one in `state`, the kit's volume in `kit::volume`, how it is told of its
+//! renter and asked for something in `credentials`.
+
+mod credentials;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, Mount};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder,
-    ListContainersOptionsBuilder, LogsOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
-use gpurent_access::paths::{ACCESS, KIT, PROGRAM, SPEC};
-use gpurent_access::spec::{Spec, Tokens};
-use gpurent_access::wire::{Reply, Request, Verdict};
+use gpurent_access::paths::KIT;
+use gpurent_access::spec::Tokens;
+use gpurent_access::wire::{Request, Verdict};
 use gpurent_core::access::{RegistryLogin, Secrets};
 use gpurent_core::id::{EngineId, HostId, LaunchId};
 use gpurent_core::lifecycle::Exit;
@@ -31,6 +33,8 @@ use gpurent_core::spec::ImageRef;
 use jiff::Timestamp;
 use tokio::sync::{OnceCell, Semaphore};
 
+use credentials::access_folder;
+
 use crate::access_dir::AccessDir;
 use crate::attach::Attaching;
 use crate::client::EngineAddress;
@@ -38,21 +42,19 @@ use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, claim_of
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::firewall::Firewall;
 use crate::image::{self, PullPatience};
-use crate::kit::credential::{self, AccessFile};
+use crate::kit::credential;
 use crate::kit::volume::KitVolume;
 use crate::kit::{AccessKit, former};
-use crate::line::{Line, Lines};
+use crate::line::Lines;
 use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
-use crate::{access_dir, client, devices, exec, kit, network, ssh};
+use crate::{client, devices, exec, kit, network, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
 const LOG_PATIENCE: Duration = Duration::from_secs(10);
 const MOST_LOG_BYTES: usize = 4 * 1024 * 1024;
-/// The largest file that is read out of a container.
-const MOST_FILE: usize = 4 * 1024 * 1024;
 /// How often a container that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// How often a container's SSH is knocked at, and after how many knocks the engine is asked about it.
@@ -269,156 +271,6 @@ impl DockerRuntime {
         self.never_started.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the launch's credentials are handed over, unless they have to be uploaded.
-    async fn access_dir(&self) -> Option<&AccessDir> {
-        let directory = self.access_dir.as_ref()?;
-        let try_out = async || {
-            // On a task of its own: a pull that is cancelled now must not leave the trial's container behind.
-            let (docker, directory) = (self.docker.clone(), directory.clone());
-            let trial = tokio::spawn(async move { directory.is_seen_by(&docker).await });
-            let seen = trial.await.map_err(std::io::Error::other)??;
-            if !seen {
-                tracing::warn!(
-                    "the engine does not see the access folder: credentials are uploaded, which takes longer"
-                );
-            }
-            Ok::<_, bollard::errors::Error>(seen)
-        };
-        match self.binds_access.get_or_try_init(try_out).await {
-            Ok(seen) => seen.then_some(directory),
-            Err(error) => {
-                // Uploaded this time, and tried again the next.
-                tracing::warn!(error = &error as &dyn std::error::Error, "the access folder could not be tried out");
-                None
-            }
-        }
-    }
-
-    /// Hands a launch's credentials over to its container, which may run already: into the folder that the
-    /// container sees, whatever is configured by now, or by an upload where it sees none.
-    async fn hand_over(
-        &self,
-        launch: LaunchId,
-        files: &[AccessFile],
-        folder: Option<&Path>,
-    ) -> Result<(), RuntimeError> {
-        let refused = |error: std::io::Error| RuntimeError::Refused(Box::new(error));
-        if let Some(folder) = folder {
-            return access_dir::write(folder, files).await.map_err(refused);
-        }
-        let archive = credential::archive(files).map_err(refused)?;
-        let options = UploadToContainerOptionsBuilder::default().path("/").build();
-        let name = launch.container_name();
-        let uploaded = self.docker.upload_to_container(&name, Some(options), bollard::body_full(archive.into())).await;
-        uploaded.map_err(|error| classify(error, &[]))
-    }
-
-    /// The launch's line, where it has a folder that its container sees.
-    fn line(&self, launch: LaunchId) -> Option<Arc<Line>> {
-        let folder = self.access_dir.as_ref()?.folder(launch);
-        if !folder.join(SPEC).exists() {
-            return None;
-        }
-        match self.lines.of(launch, &folder) {
-            Ok(line) => Some(line),
-            Err(error) => {
-                tracing::debug!(%launch, error = &error as &dyn std::error::Error, "commands are run in the container");
-                None
-            }
-        }
-    }
-
-    /// Asks a container's entry point for something: over its line, or, where there is none, by a command that the engine
-    /// runs in the container.
-    async fn ask(&self, launch: LaunchId, request: &Request, command: &[&str]) -> Result<String, RuntimeError> {
-        self.expect_running(launch).await?;
-        if let Some(line) = self.line(launch) {
-            match line.ask(request).await {
-                Ok(Reply::Text(text)) => return Ok(text),
-                Ok(_) => return Ok(String::new()),
-                Err(error) if error.nothing_was_asked() => {
-                    tracing::debug!(%launch, error = &error as &dyn std::error::Error, "a command is run instead");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let (name, arguments) = command.split_first().unwrap_or((&"", &[]));
-        let command = std::iter::once(format!("{KIT}/{name}")).chain(arguments.iter().map(|word| (*word).to_owned()));
-        exec::run(&self.docker, &launch.container_name(), command.collect()).await
-    }
-
-    /// Who logged in to a container, as it kept it: a line each, the time as seconds first.
-    pub(crate) async fn read_access_log(&self, launch: LaunchId) -> Result<String, RuntimeError> {
-        self.ask(launch, &Request::AccessLog, &["access-log"]).await
-    }
-
-    /// The line over which a terminal can be had.
-    #[cfg(unix)]
-    pub(crate) fn line_of(&self, launch: LaunchId) -> Option<Arc<Line>> {
-        self.line(launch)
-    }
-
-    fn known_tokens(&self) -> MutexGuard<'_, HashMap<LaunchId, Tokens>> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How the launch's container is asked whether its renter would get in; `None` where it has the former kit.
-    async fn tokens_of(&self, launch: LaunchId) -> Result<Option<Tokens>, RuntimeError> {
-        if let Some(known) = self.known_tokens().get(&launch) {
-            return Ok(Some(known.clone()));
-        }
-        let found = self.inspect(&launch.container_name()).await?.ok_or(RuntimeError::Missing)?;
-        if former::has_kit(&found) {
-            return Ok(None);
-        }
-        let spec = match access_folder(&found) {
-            Some(folder) => {
-                tokio::fs::read(folder.join(SPEC)).await.map_err(|error| RuntimeError::Refused(Box::new(error)))?
-            }
-            // The tenant's to change: then it is asked in vain.
-            None => self.download(&launch.container_name(), &format!("{ACCESS}/{SPEC}")).await?,
-        };
-        let spec = Spec::decode(&spec);
-        let tokens =
-            spec.ok_or_else(|| RuntimeError::Refused("what the container was told is not understood".into()))?.tokens;
-        self.known_tokens().insert(launch, tokens.clone());
-        Ok(Some(tokens))
-    }
-
-    /// One small file of a container.
-    async fn download(&self, container: &str, path: &str) -> Result<Vec<u8>, RuntimeError> {
-        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let mut stream = self.docker.download_from_container(container, Some(options));
-        let mut archive = Vec::new();
-        while let Some(chunk) = stream.next().await {
-            archive.extend_from_slice(&chunk.map_err(|error| classify(error, &[]))?);
-            if archive.len() > MOST_FILE {
-                return Err(RuntimeError::Refused(format!("{path} is too large").into()));
-            }
-        }
-        kit::only_file(&archive).map_err(|error| RuntimeError::Refused(Box::new(error)))
-    }
-
-    /// Makes sure that an image with volumes of its own starts our entry point and no other: a volume can lie over the kit
-    /// by way of a link.
-    async fn expect_our_entry_point(
-        &self,
-        launch: LaunchId,
-        image: &bollard::models::ImageConfig,
-    ) -> Result<(), RuntimeError> {
-        if image.volumes.as_ref().is_none_or(|volumes| volumes.is_empty()) {
-            return Ok(());
-        }
-        let found = self.download(&launch.container_name(), PROGRAM).await?;
-        if self.kit.kit.is_entry_point(&found) {
-            return Ok(());
-        }
-        Err(RuntimeError::NoLogin {
-            by_image: true,
-            reason: "the image has a volume over the host's own files".to_owned(),
-        })
-    }
-
     pub(crate) async fn expect_running(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         let state = self.state(launch).await?.ok_or(RuntimeError::Missing)?;
         if is_running(&state) {
@@ -490,13 +342,6 @@ fn not_made(error: std::io::Error) -> RuntimeError {
         }
         _ => RuntimeError::Unavailable(Box::new(error)),
     }
-}
-
-/// The folder of this machine in which a container finds its credentials.
-fn access_folder(container: &ContainerInspectResponse) -> Option<PathBuf> {
-    let mounts = container.mounts.as_deref().unwrap_or_default();
-    let access = mounts.iter().find(|mount| mount.destination.as_deref() == Some(ACCESS))?;
-    access.source.as_ref().map(PathBuf::from)
 }
 
 fn gpus_attached(labels: &HashMap<String, String>) -> bool {

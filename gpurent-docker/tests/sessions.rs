@@ -250,6 +250,21 @@ async fn many_log_in_at_once_and_the_silent_keep_nobody_out() {
     assert_eq!(tenant.says("echo in").await, "in");
     tenant.runtime.verify(&tenant.launch, Duration::from_secs(20)).await.unwrap();
     drop(silent);
+    // Whatever is said at the port, the server stays.
+    let noise: [&[u8]; 6] = [
+        b"GPURENT-CHECK guess\n",
+        b"GPURENT-CHECK ",
+        b"GPURENT",
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0xff; 4096],
+        b"SSH-2.0-x\r\n\0\0\xff\xff",
+    ];
+    for said in noise.iter().cycle().take(60) {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        // It may be cut off in the middle.
+        drop(stream.write_all(said).await);
+    }
+    tenant.runtime.verify(&tenant.launch, Duration::from_secs(20)).await.unwrap();
     let logins: Vec<_> = (0..64)
         .map(|_| tenant.client(&[]).arg("echo in").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap())
         .collect();
