@@ -449,7 +449,8 @@ impl ContainerRuntime for DockerRuntime {
         let mut heard = Heard::Nothing;
         for look in 0u32.. {
             // The port alone proves nothing: the engine's proxy may listen for a container that has ended.
-            if look % LOOKS_AT_THE_ENGINE == 0 {
+            // It was just started, as a rule, so that is not asked first.
+            if look % LOOKS_AT_THE_ENGINE == 1 {
                 self.expect_running(launch.id).await?;
             }
             heard = match &tokens {
