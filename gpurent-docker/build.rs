@@ -62,7 +62,8 @@ fn build(out: &Path) -> PathBuf {
         cargo.env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static -C panic=abort");
         cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s").env("CARGO_PROFILE_RELEASE_LTO", "true");
         cargo.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1").env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-        if !cfg!(target_os = "linux") {
+        // Another system's or processor's linker is of no use; the one that comes with the compiler is.
+        if !cfg!(target_os = "linux") || !variable("HOST").starts_with(&architecture) {
             let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
             cargo.env(linker, "rust-lld");
         }
