@@ -290,6 +290,10 @@ async fn what_cannot_work_fails_with_a_reason_that_a_renter_understands() {
     let nobody = Image::busybox("nobody").says("USER nobody-here").says(IDLE).made().await;
     let refused = Tenant::refused(launch(&nobody)).await;
     assert!(matches!(&refused, RuntimeError::Exited(exit) if exit.code == 125), "{refused:?}");
+    // The engine itself reads it, and says so.
+    let folder = accounts("passwd-folder").folder("etc/passwd", 0o755, 0).made().await;
+    let refused = Tenant::refused(launch(&folder)).await;
+    assert!(matches!(&refused, RuntimeError::Refused(_)), "{refused:?}");
     let none = Image::busybox("no-program").says(r#"CMD ["/no/such/program"]"#).made().await;
     let refused = Tenant::refused(launch(&none)).await;
     assert!(matches!(&refused, RuntimeError::Exited(exit) if exit.code == 127), "{refused:?}");
@@ -377,4 +381,72 @@ async fn a_kit_that_was_tampered_with_is_healed() {
     let tenant = Tenant::ready(launch.clone()).await;
     assert_eq!(tenant.says("id -u").await, "0");
     tenant.gone().await;
+}
+
+#[tokio::test]
+async fn layouts_that_nobody_asked_for() {
+    let root = b"root:x:0:0::/root:/bin/sh\n".as_slice();
+    let huge = [root, b"user:x:5000:5000::/:/bin/sh\n".repeat(60_000).as_slice()].concat();
+    let members: String = (0..500).map(|number| format!("g{number}:x:{}:root,gpu-user\n", 2000 + number)).collect();
+    lets_in(accounts("etc-linked").link("etc", "usr/etc").file("usr/etc/passwd", 0o644, root)).await;
+    lets_in(accounts("huge-passwd").file("etc/passwd", 0o644, &huge)).await;
+    lets_in(accounts("many-groups").file("etc/passwd", 0o644, root).file("etc/group", 0o644, members.as_bytes())).await;
+    lets_in(accounts("two-roots").file("etc/passwd", 0o644, b"toor:x:0:0::/:/bin/none\nroot:x:0:0::/root:/bin/sh\n"))
+        .await;
+    lets_in(accounts("home-is-a-file").file("etc/passwd", 0o644, root).file("root", 0o644, b"no folder")).await;
+    lets_in(accounts("home-is-a-link").file("etc/passwd", 0o644, root).link("root", "/data/root")).await;
+    lets_in(accounts("home-is-the-root").file("etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\n")).await;
+    lets_in(accounts("sh-in-a-circle").link("usr/bin/sh", "/usr/bin/sh").file(
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0::/root:/usr/bin/sh\n",
+    ))
+    .await;
+    lets_in(
+        accounts("read-only-modes")
+            .file("etc/passwd", 0o400, root)
+            .file("etc/group", 0o000, b"root:x:0:\n")
+            .folder("tmp", 0o000, 0),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn environments_that_nobody_asked_for() {
+    lets_in(accounts("no-path").says("ENV PATH=")).await;
+    lets_in(
+        accounts("spaced-path")
+            .says("ENV PATH=\"/opt/with space:/bin\" HOME=/nowhere/at/all SHELL=/bin/none USER=x LOGNAME=y"),
+    )
+    .await;
+    lets_in(
+        accounts("as-if-over-ssh")
+            .says("ENV SSH_CONNECTION=\"1.2.3.4 1 5.6.7.8 2\" SSH_TTY=/dev/pts/99 TERM=none DISPLAY=:7"),
+    )
+    .await;
+    lets_in(
+        accounts("shells")
+            .says("ENV ENV=/nowhere BASH_ENV=/nowhere IFS=/ PS4=x SHELLOPTS=xtrace POSIXLY_CORRECT=1 TMPDIR=/nowhere"),
+    )
+    .await;
+    lets_in(accounts("libraries").says("ENV LD_BIND_NOW=1 LD_DEBUG=all GCONV_PATH=/evil LOCPATH=/evil MALLOC_CHECK_=3 GLIBC_TUNABLES=glibc.malloc.check=3")).await;
+    lets_in(accounts("workdir").says("WORKDIR /bin/sh/../../tmp").says("EXPOSE 61022").says("ONBUILD RUN false")).await;
+}
+
+#[tokio::test]
+async fn a_workspace_at_the_home_is_its_users() {
+    use gpurent_core::spec::{Workspace, WorkspaceFolder};
+    let directory = tempfile::tempdir().unwrap();
+    let root = gpurent_docker::WorkspaceRoot::new(&directory.path().join("vms")).unwrap();
+    for (user, home) in [("root", "/root"), ("gpu-user", "/home/gpu-user")] {
+        let mut launch = launch("gpurent-test/busybox:1");
+        launch.login = user.parse().unwrap();
+        launch.workspace =
+            Some(Workspace { folder: WorkspaceFolder::of(&user.parse().unwrap()), mount: home.parse().unwrap() });
+        let runtime =
+            support::runtime().await.with_access_dir(&support::access_dir()).unwrap().with_workspaces(root.clone());
+        let tenant = Tenant::up_on(runtime, launch, &password()).await;
+        assert_eq!(tenant.says("cd; pwd; echo kept >file && cat file").await, format!("{home}\nkept"), "{user}");
+        tenant.gone().await;
+    }
 }

@@ -421,3 +421,29 @@ async fn a_named_user_may_become_root_where_the_operator_allows_it() {
         tenant.gone().await;
     }
 }
+
+#[tokio::test]
+async fn a_window_that_changes_its_size_is_heard_of() {
+    let tenant = Tenant::ready(launch(TOOLS)).await;
+    // A client on a terminal of its own, which is made larger while it runs.
+    let script = "import fcntl, os, pty, signal, struct, sys, termios, time\n\
+        pid, terminal = pty.fork()\n\
+        if pid == 0: os.execvp(sys.argv[1], sys.argv[1:])\n\
+        size = lambda rows, columns: fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))\n\
+        size(24, 80)\n\
+        said = b''\n\
+        while b'begun' not in said: said += os.read(terminal, 1000)\n\
+        size(44, 133); os.kill(pid, signal.SIGWINCH)\n\
+        try:\n\
+        \x20 while True: said += os.read(terminal, 1000)\n\
+        except OSError: pass\n\
+        print(said.decode())\n";
+    let client = tenant.client(&["-tt"]);
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).arg(client.as_std().get_program()).args(client.as_std().get_args());
+    python.env("SSHPASS", "mySecurePassword123").kill_on_drop(true);
+    python.arg("trap 'stty size; exit' WINCH; echo begun; while true; do sleep 0.1; done");
+    let shown = tokio::time::timeout(Duration::from_secs(20), python.output()).await.expect("it ends").unwrap();
+    assert!(text(&shown).contains("44 133"), "{shown:?}");
+    tenant.gone().await;
+}
