@@ -130,8 +130,7 @@ async fn a_program_runs_as_docker_would_run_it() {
         let theirs = docker(&["logs", &expected]).await;
         docker(&["rm", "-f", &expected]).await;
         let tenant = Tenant::ready(launch(&image)).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let ours = tenant.log().await;
+        let ours = tenant.log_until("end").await;
         let sorted = |text: &str| {
             let mut lines: Vec<_> = text.lines().map(|line| line.trim_end().to_owned()).collect();
             lines.sort_unstable();

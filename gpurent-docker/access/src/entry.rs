@@ -13,7 +13,7 @@ use crate::accounts::{self, Accounts, ProgramUser};
 use crate::check::{self, read_spec};
 use crate::control::{ask, ask_and_print};
 use crate::paths::{CONTROL, PROGRAM, RUN, RUN_LINK};
-use crate::processes::{gpu_devices, kill, kill_group};
+use crate::processes::{by_fork, gpu_devices, kill, kill_group};
 use crate::server::Server;
 use crate::session::{self, Login, kit_program};
 use crate::spec::Spec;
@@ -146,7 +146,8 @@ fn start(command: &[OsString]) -> io::Result<ExitCode> {
     let search = std::env::var("PATH").unwrap_or_default();
     if program::is_process_one(spec.process_one, command, &search) {
         let socket = OwnedFd::from(socket);
-        Command::new(PROGRAM).args(["serve", &devices]).env_clear().stdin(socket).process_group(0).spawn()?;
+        let mut server = Command::new(PROGRAM);
+        by_fork(server.args(["serve", &devices]).env_clear().stdin(socket).process_group(0)).spawn()?;
         return Err(program::become_it(command, &user, home.as_deref()));
     }
     let mut server = Server::new(spec, socket, &notes, devices)?;

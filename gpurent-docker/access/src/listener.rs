@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::credential::CONFIG;
 use crate::paths::{PROGRAM, SSH_PORT};
-use crate::processes::kill_group;
+use crate::processes::{by_fork, kill_group};
 use crate::session::kit_program;
 use crate::wire::{self, QUESTION};
 
@@ -197,13 +197,9 @@ impl Listener {
         set_nonblocking(&log)?;
         silent.stream.set_nonblocking(false)?;
         let (input, output) = (OwnedFd::from(silent.stream.try_clone()?), OwnedFd::from(silent.stream));
-        let child = kit_program("sshd")
-            .args(["-i", "-e", "-f", CONFIG])
-            .stdin(input)
-            .stdout(output)
-            .stderr(Stdio::from(writes))
-            .process_group(0)
-            .spawn()?;
+        let mut sshd = kit_program("sshd");
+        sshd.args(["-i", "-e", "-f", CONFIG]).stdin(input).stdout(output).stderr(Stdio::from(writes));
+        let child = by_fork(sshd.process_group(0)).spawn()?;
         let connection = Connection {
             peer: silent.peer,
             since: Instant::now(),

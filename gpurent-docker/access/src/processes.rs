@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -56,6 +57,13 @@ fn of_open_sessions(processes: &[Process], servers: &BTreeSet<i32>) -> BTreeSet<
     }
     found.extend(processes.iter().filter(|process| sessions.contains(&process.session)).map(|process| process.pid));
     found
+}
+
+/// Has a program started by fork and exec. glibc's posix_spawn(3), which is taken otherwise, leaves its own two signals
+/// (32 and 33) ignored in whatever it starts and all that comes after.
+pub(crate) fn by_fork(command: &mut Command) -> &mut Command {
+    // Asking for the group that we have anyway is what posix_spawn cannot do.
+    command.gid(rustix::process::getgid().as_raw())
 }
 
 /// Sends a signal by its number. Real-time signals have no name in rustix, and are the kit's `kill`'s to send.

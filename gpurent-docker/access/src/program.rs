@@ -9,6 +9,7 @@ use std::process::{Child, Command};
 use crate::accounts::ProgramUser;
 use crate::files::find_program;
 use crate::paths::PROGRAM;
+use crate::processes::by_fork;
 use crate::session::become_user;
 use crate::spec::ProcessOne;
 
@@ -103,7 +104,7 @@ pub(crate) fn start(program: &[OsString], user: &ProgramUser, home: Option<&str>
     }
     hand_over_stdio(user);
     // A group of its own: what it tells its group is not for us.
-    command.process_group(0).spawn().map(Some)
+    by_fork(command.process_group(0)).spawn().map(Some)
 }
 
 /// Becomes the program.

@@ -19,7 +19,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::listener::set_nonblocking;
 use crate::paths::{ACCESS, LINE, PROGRAM};
-use crate::processes::kill_group;
+use crate::processes::{by_fork, kill_group};
 use crate::session::own_terminal;
 use crate::wire::{Frame, Hello, Size, Stream};
 
@@ -55,7 +55,7 @@ fn start(terminal: Option<Size>, command: &[OsString]) -> io::Result<Program> {
             own_terminal(&slave)?;
             program.env("TERM", "xterm-256color");
             program.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
-            let child = program.spawn()?;
+            let child = by_fork(&mut program).spawn()?;
             let output = File::from(master);
             Ok(Program { child, input: output.try_clone()?, output, terminal: true })
         }
@@ -63,7 +63,7 @@ fn start(terminal: Option<Size>, command: &[OsString]) -> io::Result<Program> {
             let (output, writes) = io::pipe()?;
             let (reads, input) = io::pipe()?;
             program.stdin(reads).stdout(Stdio::from(writes.try_clone()?)).stderr(writes);
-            let child = program.spawn()?;
+            let child = by_fork(&mut program).spawn()?;
             let (output, input) = (OwnedFd::from(output), OwnedFd::from(input));
             Ok(Program { child, input: File::from(input), output: File::from(output), terminal: false })
         }

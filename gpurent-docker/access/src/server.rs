@@ -18,7 +18,7 @@ use crate::credential;
 use crate::listener::{Listener, Ready};
 use crate::message;
 use crate::paths::PROGRAM;
-use crate::processes::{Program, kill, nothing_else_runs, signal_number, terminate};
+use crate::processes::{Program, by_fork, kill, nothing_else_runs, signal_number, terminate};
 use crate::session::Login;
 use crate::signals::{CHILD, Signals};
 use crate::spec::Spec;
@@ -277,7 +277,7 @@ impl Server {
         }
         let arguments = [token, terminal].into_iter().chain(command).map(OsString::from);
         let mut relay = Command::new(PROGRAM);
-        let child = relay.arg("relay").args(arguments).env_clear().process_group(0).spawn()?;
+        let child = by_fork(relay.arg("relay").args(arguments).env_clear().process_group(0)).spawn()?;
         self.relays.insert(i32::try_from(child.id()).unwrap_or(0));
         Ok(())
     }

@@ -142,6 +142,18 @@ impl Tenant {
         self.runtime.logs(self.launch.id, 1000).await.unwrap().join("\n")
     }
 
+    /// The program's output once a line of it is this.
+    pub async fn log_until(&self, line: &str) -> String {
+        for _ in 0..100 {
+            let log = self.log().await;
+            if log.lines().any(|found| found == line) {
+                return log;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        self.log().await
+    }
+
     /// Logs in and runs a command, as a renter would.
     pub async fn ssh(&self, password: &str, command: &str) -> Output {
         let mut ssh = Command::new("sshpass");
