@@ -328,6 +328,7 @@ impl Rentals {
     ) -> Result<Option<Rental>, ChangeAccessError> {
         for _ in 0..TRIES {
             let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            self.expect_as_seen(&rental)?;
             let secrets = match self.shared.secrets(id).await {
                 Ok(Some(secrets)) => secrets,
                 Ok(None) => return Err(ChangeAccessError::Over),

@@ -17,7 +17,7 @@ use gpurent_core::rental::{Rental, Timing};
 use gpurent_core::rentals::{ChangeAccessError, ExtendError, Extension};
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_core::spec::Term;
-use gpurent_core::store::Store;
+use gpurent_core::store::{Store, StoreError};
 use jiff::SignedDuration;
 
 use world::{World, mins, password, term};
@@ -315,6 +315,7 @@ fn keys_are_added_and_removed_and_the_last_one_stays() {
     assert!(matches!(by_password, Err(ChangeAccessError::ByPassword)));
     let keys = CredentialRequest::PublicKeys(key(1).into());
     world.pool.run_until(world.rentals.change_access(id, keys)).unwrap();
+    let seen = world.get(id).revision();
     world.pool.run_until(world.rentals.add_key(id, key(2))).unwrap();
     world.advance(SignedDuration::from_secs(1));
     let both = Credential::PublicKeys(PublicKeys::new([key(1), key(2)]).unwrap());
@@ -322,6 +323,9 @@ fn keys_are_added_and_removed_and_the_last_one_stays() {
     let before = world.get(id).revision();
     world.pool.run_until(world.rentals.add_key(id, key(2))).unwrap();
     assert_eq!(world.get(id).revision(), before, "it lets in already");
+    let outdated = world.rentals.only_at(seen);
+    let refused = world.pool.run_until(outdated.add_key(id, key(2)));
+    assert!(matches!(refused, Err(ChangeAccessError::Store(StoreError::Conflict))), "seen as it was, it is another");
     world.pool.run_until(world.rentals.remove_key(id, &key(1).fingerprint())).unwrap();
     world.advance(SignedDuration::from_secs(1));
     assert!(world.lets_in(id, &Credential::PublicKeys(key(2).into())));

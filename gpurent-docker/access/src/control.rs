@@ -179,6 +179,7 @@ pub(crate) fn ask_and_print(request: &Request) -> io::Result<()> {
     let text = ask(request)?;
     // The engine hands over so much, and the last is what counts.
     let skipped = text.len().saturating_sub(MOST_PRINTED);
-    let begin = if skipped == 0 { 0 } else { text[..skipped].rfind('\n').map_or(0, |end| end + 1) };
-    io::stdout().write_all(&text.as_bytes()[begin..])
+    let rest = &text.as_bytes()[skipped..];
+    let begin = if skipped == 0 { 0 } else { rest.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1) };
+    io::stdout().write_all(&rest[begin..])
 }

@@ -74,7 +74,6 @@ fn dispatch(name: &str, arguments: &[OsString]) -> io::Result<ExitCode> {
         "let-in" => drop(ask(&Request::Reload)?),
         "announce" => drop(ask(&Request::Message(text(0)))?),
         "notify" => drop(ask(&Request::Notify)?),
-        "terminate" => drop(ask(&Request::Terminate)?),
         "access-log" => ask_and_print(&Request::AccessLog)?,
         "enter" => enter(&text(0), arguments.get(1..).unwrap_or_default())?,
         "hang-up" => hang_up(&text(0), &text(1))?,

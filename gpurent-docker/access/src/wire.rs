@@ -277,7 +277,7 @@ impl Reply {
         let text = || String::from_utf8_lossy(&frame.payload).into_owned();
         match frame.kind {
             100 => Some(Self::Done),
-            101 => Some(Self::Failed(text())),
+            101 => Some(Self::Failed(one_line(&text()))),
             102 => Some(Self::Text(text())),
             _ => None,
         }
@@ -331,6 +331,11 @@ pub fn question(token: &str) -> String {
 /// How a question begins; no SSH client begins so (RFC 4253, section 4.2).
 pub const QUESTION: &str = "GPURENT-CHECK ";
 
+/// Text without what a terminal or a log would obey.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// Whether a renter would get in now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -346,7 +351,6 @@ impl Verdict {
     /// The line that answers a question.
     #[must_use]
     pub fn to_line(&self, token: &str) -> String {
-        let one_line = |text: &str| text.replace(char::is_control, " ");
         match self {
             Self::Ready(devices) => {
                 let devices: Vec<_> = devices.iter().map(ToString::to_string).collect();
@@ -367,8 +371,9 @@ impl Verdict {
                 let numbers = text.split(',').filter(|number| !number.is_empty());
                 Self::Ready(numbers.map(str::parse).collect::<Result<_, _>>().ok()?)
             }
-            "image" => Self::Image(text.to_owned()),
-            "host" => Self::Host(text.to_owned()),
+            // A renter can have written the line: what it holds is shown to others.
+            "image" => Self::Image(one_line(text)),
+            "host" => Self::Host(one_line(text)),
             _ => return None,
         })
     }
@@ -439,6 +444,8 @@ mod tests {
         assert_eq!(Verdict::from_line(&none.to_line("s"), "s"), Some(none));
         let why = Verdict::Image("two\nlines".to_owned());
         assert_eq!(Verdict::from_line(&why.to_line("s"), "s"), Some(Verdict::Image("two lines".to_owned())));
+        let forged = "s image \u{1b}[31mred\n";
+        assert_eq!(Verdict::from_line(forged, "s"), Some(Verdict::Image(" [31mred".to_owned())));
     }
 
     #[test]
