@@ -34,6 +34,18 @@ impl Rented {
         Self { folder, key, id, access }
     }
 
+    /// An RSA key takes seconds to be made on a busy machine, and no rental waits for one.
+    async fn with_an_rsa_host_key(machine: &Machine, image: &str) -> Self {
+        loop {
+            let rented = Self::on(machine, image).await;
+            if rented.access["host_keys"].to_string().contains("ssh-rsa") {
+                return rented;
+            }
+            machine.cancel(&rented.id).await;
+            machine.until(&rented.id, &["terminated"], Duration::from_secs(60)).await;
+        }
+    }
+
     fn port(&self) -> u64 {
         self.access["port"].as_u64().unwrap()
     }
@@ -156,9 +168,7 @@ async fn paramiko_asyncssh_and_a_client_in_go() {
 async fn the_command_line_knows_the_server_and_changes_keys() {
     let machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
     let _host = machine.start().await;
-    // An RSA key takes a moment to be made.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let rented = Rented::on(&machine, "gpurent-test/busybox:1").await;
+    let rented = Rented::with_an_rsa_host_key(&machine, "gpurent-test/busybox:1").await;
     assert_eq!(rented.access["host_keys"].as_array().unwrap().len(), 3, "{}", rented.access);
     let state = rented.folder.path().join("state");
     let cli = |arguments: &[&str]| {
