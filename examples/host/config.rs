@@ -10,7 +10,7 @@ use gpurent_core::id::HostId;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::money::{Currency, HourlyRate, MicroUnits};
 use gpurent_core::port::PortRange;
-use gpurent_docker::{EngineAddress, TlsFiles};
+use gpurent_docker::{EngineAddress, Registries, TlsFiles};
 use jiff::SignedDuration;
 
 use crate::protocols::{Access, Protocols, Workspaces};
@@ -77,6 +77,14 @@ pub struct Serve {
     /// Set no firewall rules: tenants then reach this host's own services and the metadata address.
     #[arg(long, env = "GPURENT_NO_FIREWALL")]
     pub no_firewall: bool,
+    /// Let every rental ask for as many CPUs, processes and as much memory as the whole machine has. By default one may
+    /// ask for the part of its GPUs: half of it for 1 GPU of 2.
+    #[arg(long, env = "GPURENT_OVERSELL")]
+    pub oversell: bool,
+    /// Registries that images may be pulled from, such as docker.io,ghcr.io,10.0.0.5:5000. By default all that have a
+    /// public name and address. "any" lets renters have the engine ask whatever it reaches.
+    #[arg(long, env = "GPURENT_REGISTRIES", value_delimiter = ',')]
+    pub registries: Vec<String>,
     /// So many MiB are kept free on the disks of the engine and of the data directory; below that nobody new
     /// is taken in.
     #[arg(long, env = "GPURENT_DISK_RESERVE_MIB", default_value_t = 1024)]
@@ -102,6 +110,17 @@ pub struct Serve {
     /// Sealing key of 64 hexadecimal digits, instead of the one kept in the data directory.
     #[arg(long, env = "GPURENT_SEAL_KEY", hide_env_values = true)]
     pub seal_key: Option<String>,
+}
+
+impl Serve {
+    /// Where images may come from.
+    pub fn registries(&self) -> Registries {
+        match self.registries.as_slice() {
+            [] => Registries::Public,
+            [any] if any == "any" => Registries::Any,
+            listed => Registries::only(listed.iter().map(|registry| registry.trim().to_owned())),
+        }
+    }
 }
 
 /// Which container engine, and how to speak to it.

@@ -10,6 +10,7 @@ use gpurent_core::gpu::Gpu;
 use gpurent_core::id::HostId;
 use gpurent_core::memory::SimulatedGpus;
 use gpurent_core::money::RateCard;
+use gpurent_core::placement::Capacity;
 use gpurent_core::port::{HostPort, PortPools};
 use gpurent_core::probe::{GpuProbe, ProbeError};
 use gpurent_core::reconcile::{Pace, watch};
@@ -72,6 +73,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         ),
     }
     let capacity = runtime.capacity().await?;
+    let capacity = if settings.oversell { Capacity { parts: 1, ..capacity } } else { capacity };
     let is_local = settings.engine.address().is_local();
     let machine_folder = runtime.data_folder().await?.filter(|_| is_local);
     let engine_data = machine_folder.clone();
@@ -181,7 +183,8 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
 async fn engine(settings: &Serve, slots: usize) -> Result<DockerRuntime, Failure> {
     let address = settings.engine.address();
     let is_local = address.is_local();
-    let mut runtime = DockerRuntime::connect(address, AccessKit::from_host().await?).await?.with_slots(slots).await?;
+    let runtime = DockerRuntime::connect(address, AccessKit::from_host().await?).await?;
+    let mut runtime = runtime.with_slots(slots).await?.with_registries(settings.registries());
     if settings.allow_sudo {
         runtime = runtime.with_sudo();
     }

@@ -9,7 +9,7 @@ use crate::deadline::{DeadlineBook, Deadlines};
 use crate::failpoint::{FailpointHook, Failpoints};
 use crate::feed::Feed;
 use crate::gpu::Gpu;
-use crate::host::{Shared, Standing};
+use crate::host::{EngineHealth, Shared, Standing};
 use crate::id::{HostId, RentalId};
 use crate::inside::Inside;
 use crate::memory::MemoryDeadlines;
@@ -23,7 +23,7 @@ use crate::rentals::Rentals;
 use crate::runtime::ContainerRuntime;
 use crate::seal::Sealer;
 use crate::store::Store;
-use crate::sync::Nudge;
+use crate::sync::{Mutex, Nudge};
 
 /// Puts a host together: the parts that have no default go into [`HostBuilder::new`].
 pub struct HostBuilder {
@@ -217,6 +217,7 @@ impl HostBuilder {
             failpoints: self.failpoints,
             intents: Nudge::new(),
             standing: Standing::new(),
+            engine_health: Mutex::new(EngineHealth::Answers),
             deadlines: Deadlines::new(self.deadlines),
             inside: self.inside,
             host_keys: self.host_keys,

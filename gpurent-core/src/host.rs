@@ -47,11 +47,24 @@ pub(crate) struct Shared {
     /// Rung after every intent.
     pub(crate) intents: Nudge,
     pub(crate) standing: Standing,
+    /// As of the last observation.
+    pub(crate) engine_health: Mutex<EngineHealth>,
     pub(crate) deadlines: Deadlines,
     pub(crate) inside: Option<Arc<dyn Inside>>,
     pub(crate) host_keys: Arc<dyn HostKeySource>,
     /// Names new rentals; only simulations want to know them beforehand.
     pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
+}
+
+/// What the engine told when it was last asked for all containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineHealth {
+    /// How all of them are. So it is believed to be before it was asked for the first time.
+    Answers,
+    /// How most of them are: it hangs over so many.
+    HangsOver(usize),
+    /// Nothing.
+    Silent,
 }
 
 /// How far the host's reconciler is.
@@ -108,6 +121,14 @@ impl Standing {
 }
 
 impl Shared {
+    pub(crate) fn engine_health(&self) -> EngineHealth {
+        *self.engine_health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_engine_health(&self, health: EngineHealth) {
+        *self.engine_health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
     pub(crate) fn nudge(&self) {
         self.intents.ring();
     }

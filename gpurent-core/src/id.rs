@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::invalid::Invalid;
@@ -216,11 +217,14 @@ impl LaunchId {
         Self { attempt: self.attempt.next(), ..self }
     }
 
-    /// The container's deterministic name, `gpurent-<rental>-<attempt>`: a crash between creating a
-    /// container and recording it is repaired by finding it again under this name.
+    /// The container's deterministic name, `gpurent-<hash>`: a crash between creating a container and recording it is
+    /// repaired by finding it again under this name. An engine tells its names to other containers (reverse DNS), so it
+    /// says nothing of the rental to those who do not know its id already, which is random.
     #[must_use]
     pub fn container_name(&self) -> String {
-        format!("gpurent-{}-{}", self.rental, self.attempt)
+        let hash = Sha256::digest(format!("gpurent container {}/{}", self.rental, self.attempt));
+        let name: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        format!("gpurent-{name}")
     }
 }
 

@@ -35,28 +35,40 @@ impl Held {
     }
 }
 
-/// What a machine has, besides GPUs.
+/// What a machine has for those who rent it, besides GPUs, and how it is divided among them.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
     /// Thousandths of a CPU.
     pub milli_cpus: u32,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Processes and threads.
+    pub processes: u32,
+    /// In how many equal parts it is divided: as many as there are GPUs to rent, as a rule. A rental may have a part for
+    /// each of its GPUs, and one where it has none. With one part alone each may have all of the machine.
+    pub parts: u32,
 }
 
 impl Capacity {
-    fn check(&self, limits: &Limits) -> Result<(), Invalid> {
-        let too_much = |field: &str| Err(Invalid::new(field, "is more than this host has"));
-        if limits.milli_cpus().is_some_and(|cpus| cpus > self.milli_cpus) {
-            return too_much("cpus");
-        }
-        if limits.memory_bytes().is_some_and(|bytes| bytes > self.memory_bytes) {
-            return too_much("memory");
-        }
-        if limits.shm_bytes().is_some_and(|bytes| bytes > self.memory_bytes) {
-            return too_much("shm");
-        }
-        Ok(())
+    /// Checks what a rental of so many GPUs asks for.
+    fn check(&self, limits: &Limits, gpus: usize) -> Result<(), Invalid> {
+        let parts = u64::from(self.parts.max(1));
+        let its_parts = u64::try_from(gpus).unwrap_or(u64::MAX).clamp(1, parts);
+        let expect = |field: &str, asked: Option<u64>, all: u64| {
+            let most = u64::try_from(u128::from(all) * u128::from(its_parts) / u128::from(parts)).unwrap_or(all);
+            match asked {
+                Some(asked) if asked > all => Err(Invalid::new(field, "is more than this host has")),
+                Some(asked) if asked > most => {
+                    let of_whom = if gpus > 1 { format!("for {gpus} GPUs") } else { "for one GPU or none".to_owned() };
+                    Err(Invalid::new(field, format!("must be at most {most} on this host {of_whom}")))
+                }
+                _ => Ok(()),
+            }
+        };
+        expect("cpus", limits.milli_cpus().map(u64::from), self.milli_cpus.into())?;
+        expect("memory", limits.memory_bytes(), self.memory_bytes)?;
+        expect("shm", limits.shm_bytes(), self.memory_bytes)?;
+        expect("processes", limits.processes().map(u64::from), self.processes.into())
     }
 }
 
@@ -153,7 +165,8 @@ impl Placement {
     /// [`NoPlace`], naming what is missing.
     pub fn place(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Placed, NoPlace> {
         if let Some(capacity) = &self.capacity {
-            capacity.check(&spec.limits).map_err(NoPlace::TooMuch)?;
+            let gpus = spec.gpu.as_ref().map_or(0, |wanted| usize::from(wanted.count.get()));
+            capacity.check(&spec.limits, gpus).map_err(NoPlace::TooMuch)?;
         }
         if spec.workspace.is_some() && !self.workspaces {
             return Err(NoPlace::NoWorkspaces);
@@ -217,5 +230,25 @@ impl Placement {
     pub fn ports(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Vec<PortBinding>, NoPort> {
         let held = self.quarantine.add_to(held);
         self.pools.assign(&spec.ports, spec.sticky_ports.as_ref(), launch, &held.ports, self.port_probe.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rental_may_ask_for_the_part_of_its_gpus_and_no_more() {
+        let whole = Capacity { milli_cpus: 8000, memory_bytes: 64 << 30, processes: 32_000, parts: 4 };
+        let cpus = |cpus| Limits::default().with_milli_cpus(cpus).unwrap();
+        assert!(whole.check(&cpus(2000), 1).is_ok() && whole.check(&cpus(2000), 0).is_ok());
+        assert_eq!(whole.check(&cpus(2001), 1).unwrap_err().field(), "cpus");
+        assert!(whole.check(&cpus(4000), 2).is_ok() && whole.check(&cpus(4001), 2).is_err());
+        assert!(whole.check(&cpus(8000), 9).is_ok() && whole.check(&cpus(8001), 9).is_err());
+        assert!(whole.check(&Limits::default().with_processes(8001).unwrap(), 1).is_err());
+        assert!(whole.check(&Limits::default().with_memory_bytes(17 << 30).unwrap(), 1).is_err());
+        assert!(whole.check(&Limits::default().with_shm_bytes(17 << 30).unwrap(), 1).is_err());
+        let undivided = Capacity { parts: 1, ..whole };
+        assert!(undivided.check(&cpus(8000), 1).is_ok() && undivided.check(&cpus(8001), 4).is_err());
     }
 }

@@ -20,7 +20,7 @@ use crate::event::{Event, JournalEntry, Recorded};
 use crate::feed::Subscription;
 use crate::follow::Follower;
 use crate::gpu::Gpu;
-pub use crate::host::AccessError;
+pub use crate::host::{AccessError, EngineHealth};
 use crate::host::{Shared, Stage};
 use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, RentalId, Revision, Seq};
 use crate::invalid::Invalid;
@@ -499,6 +499,12 @@ impl Rentals {
     #[must_use]
     pub fn is_reconciled(&self) -> bool {
         self.shared.standing.get() == Stage::Acting
+    }
+
+    /// Whether the engine told how the containers are when it was last asked.
+    #[must_use]
+    pub fn engine_health(&self) -> EngineHealth {
+        self.shared.engine_health()
     }
 }
 

@@ -141,6 +141,8 @@ pub enum Presence {
     Running,
     /// Ended.
     Exited(Exit),
+    /// There, and the engine does not say how it is: nothing may be concluded about this one.
+    Unknown,
 }
 
 /// One of our containers, as the engine showed it.

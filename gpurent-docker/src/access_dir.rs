@@ -88,7 +88,7 @@ impl AccessDir {
 
     /// Where a launch's files lie.
     pub(crate) fn folder(&self, launch: LaunchId) -> PathBuf {
-        self.0.join(launch.container_name())
+        self.0.join(format!("gpurent-{}-{}", launch.rental, launch.attempt))
     }
 
     /// Forgets the launch's files.

@@ -15,6 +15,7 @@ use gpurent_core::runtime::LaunchSpec;
 use gpurent_access::paths::{KIT, PROGRAM, RUN, SSH_PORT};
 
 use crate::kit::AccessKit;
+use crate::share::Share;
 use crate::{helper, network};
 
 /// Whose container it is.
@@ -44,26 +45,6 @@ pub(crate) fn trial(launch: &LaunchSpec, kit: &AccessKit) -> ContainerCreateBody
     }
 }
 
-/// What a container gets that asks for nothing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Share {
-    /// Billionths of a CPU.
-    pub(crate) nano_cpus: i64,
-    /// Bytes.
-    pub(crate) memory: i64,
-}
-
-impl Share {
-    /// An equal part of the machine for each of `slots` GPUs, a tenth of the memory kept back for the host itself.
-    pub(crate) fn of(cpus: i64, memory: i64, slots: i64) -> Self {
-        let slots = slots.max(1);
-        // Less than a tenth of a CPU is refused as a limit everywhere else too.
-        let nano_cpus = (cpus.saturating_mul(1_000_000_000) / slots).max(100_000_000);
-        Self { nano_cpus, memory: (memory / 10 * 9 / slots).max(64 * 1024 * 1024) }
-    }
-}
-
-const PROCESSES: i64 = 4096;
 const MOST_SHM: i64 = 8 * 1024 * 1024 * 1024;
 
 fn text(value: &str) -> String {
@@ -141,7 +122,7 @@ fn hardened(launch: &LaunchSpec, share: Share, sudo: bool) -> HostConfig {
         // Equal to the memory: no swap.
         memory_swap: Some(memory),
         shm_size: Some(limits.shm_bytes().map_or((memory / 2).min(MOST_SHM), signed)),
-        pids_limit: Some(limits.processes().map_or(PROCESSES, i64::from)),
+        pids_limit: Some(limits.processes().map_or(share.processes, i64::from)),
         // Ours is one, where the image's is not.
         init: Some(false),
         privileged: Some(false),

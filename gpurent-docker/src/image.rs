@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::{is_missing, refusal, unavailable};
 use crate::helper::{self, MARKS};
+use crate::registries::Registries;
 
 /// How long a pull may make no progress before it is given up: a slow line is fine, a dead one is not.
 #[derive(Clone, Copy, Debug)]
@@ -97,40 +98,92 @@ pub(crate) async fn inspect(docker: &Docker, image: &ImageRef) -> Result<Option<
     }
 }
 
-/// Makes sure that the engine has the image, and that who asks may have it.
-pub(crate) async fn ensure(
-    docker: &Docker,
-    pulls: &Semaphore,
-    image: &ImageRef,
-    registry: Option<&RegistryLogin>,
-    patience: PullPatience,
-    architecture: &str,
-    progress: &dyn PullProgress,
-) -> Result<Prepared, RuntimeError> {
-    if repository(image).starts_with(&format!("docker.io/{MARKS}/")) {
-        let source = "images of this name are the host's own marks".into();
-        return Err(RuntimeError::ImageUnavailable { image: image.clone(), source });
+/// Where images come from: an engine, and what it may ask.
+pub(crate) struct Source<'a> {
+    pub(crate) docker: &'a Docker,
+    pub(crate) pulls: &'a Semaphore,
+    pub(crate) patience: PullPatience,
+    /// The engine's kind of processor, as uname(1) calls it.
+    pub(crate) architecture: &'a str,
+    pub(crate) registries: &'a Registries,
+}
+
+impl Source<'_> {
+    /// Makes sure that the engine has the image, and that who asks may have it.
+    pub(crate) async fn ensure(
+        &self,
+        image: &ImageRef,
+        login: Option<&RegistryLogin>,
+        progress: &dyn PullProgress,
+    ) -> Result<Prepared, RuntimeError> {
+        let docker = self.docker;
+        if repository(image).starts_with(&format!("docker.io/{MARKS}/")) {
+            let source = "images of this name are the host's own marks".into();
+            return Err(RuntimeError::ImageUnavailable { image: image.clone(), source });
+        }
+        let prepared = |found: &ImageInspect| Prepared { digest: digest_of(found, image) };
+        let fits =
+            |found: &ImageInspect| fits(image, found.architecture.as_deref().unwrap_or_default(), self.architecture);
+        let (found, marked) = tokio::join!(inspect(docker, image), is_marked(docker, image));
+        let (found, marked) = (found?, marked?);
+        if let (Some(found), None, false) = (&found, login, marked) {
+            return fits(found).map(|()| prepared(found));
+        }
+        // From here on the engine goes where the image's name leads it.
+        if let Err(not_asked) = self.registries.expect_allowed(image).await {
+            return Err(RuntimeError::ImageUnavailable { image: image.clone(), source: Box::new(not_asked) });
+        }
+        if marked || login.is_some() {
+            ask_registry(docker, image, login).await?;
+        }
+        // Marked before it is here, so that there is no moment in which it is anybody's.
+        if login.is_some() && !marked && ask_registry(docker, image, None).await.is_err() {
+            mark(docker, image).await?;
+        }
+        self.pull(image, login, progress).await?;
+        let found = inspect(docker, image).await?;
+        found.as_ref().map_or(Ok(()), fits)?;
+        Ok(found.as_ref().map(prepared).unwrap_or_default())
     }
-    let prepared = |found: &ImageInspect| Prepared { digest: digest_of(found, image) };
-    let fits = |found: &ImageInspect| fits(image, found.architecture.as_deref().unwrap_or_default(), architecture);
-    let (found, marked) = tokio::join!(inspect(docker, image), is_marked(docker, image));
-    let (found, marked) = (found?, marked?);
-    match (found, registry) {
-        (Some(found), None) if !marked => return fits(&found).map(|()| prepared(&found)),
-        (_, None) if marked => ask_registry(docker, image, None).await?,
-        (_, None) => {}
-        (_, Some(_)) => {
-            ask_registry(docker, image, registry).await?;
-            // Marked before it is here, so that there is no moment in which it is anybody's.
-            if !marked && ask_registry(docker, image, None).await.is_err() {
-                mark(docker, image).await?;
+
+    async fn pull(
+        &self,
+        image: &ImageRef,
+        login: Option<&RegistryLogin>,
+        progress: &dyn PullProgress,
+    ) -> Result<(), RuntimeError> {
+        // Only what really has to be pulled stands in line, and the line is fair.
+        let _turn = self.pulls.acquire().await.map_err(|closed| RuntimeError::Unavailable(Box::new(closed)))?;
+        let options = CreateImageOptionsBuilder::default().from_image(&repository(image)).tag(image.selector()).build();
+        // The engine answers nothing at all until the registry has: that wait is ours to limit too.
+        let unhurried = self.docker.clone().with_timeout(self.patience.0 * 2);
+        let mut stream = Box::pin(unhurried.create_image(Some(options), None, login_to(image, login)));
+        let mut pull = Pull::default();
+        let mut last_progress = Instant::now();
+        let mut last_told: Option<Instant> = None;
+        loop {
+            let left = self.patience.0.saturating_sub(last_progress.elapsed());
+            let Ok(next) = tokio::time::timeout(left, stream.next()).await else {
+                return Err(RuntimeError::PullStalled { image: image.clone(), idle: self.patience.0 });
+            };
+            let news = match next {
+                None => {
+                    progress.update(pull.sum("Pull complete".to_owned()));
+                    return Ok(());
+                }
+                Some(Ok(news)) => news,
+                Some(Err(error)) => return Err(failed(image, error)),
+            };
+            // Messages alone ("Retrying in 5 seconds") are no progress.
+            if pull.hear(&news) {
+                last_progress = Instant::now();
+            }
+            if last_told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                last_told = Some(Instant::now());
+                progress.update(pull.sum(news.status.unwrap_or_default()));
             }
         }
     }
-    pull(docker, pulls, image, registry, patience, progress).await?;
-    let found = inspect(docker, image).await?;
-    found.as_ref().map_or(Ok(()), fits)?;
-    Ok(found.as_ref().map(prepared).unwrap_or_default())
 }
 
 /// Refuses an image for another kind of processor: its programs would not even start.
@@ -165,47 +218,6 @@ fn login_to(image: &ImageRef, registry: Option<&RegistryLogin>) -> Option<Docker
     })
 }
 
-async fn pull(
-    docker: &Docker,
-    pulls: &Semaphore,
-    image: &ImageRef,
-    registry: Option<&RegistryLogin>,
-    patience: PullPatience,
-    progress: &dyn PullProgress,
-) -> Result<(), RuntimeError> {
-    // Only what really has to be pulled stands in line, and the line is fair.
-    let _turn = pulls.acquire().await.map_err(|closed| RuntimeError::Unavailable(Box::new(closed)))?;
-    let options = CreateImageOptionsBuilder::default().from_image(&repository(image)).tag(image.selector()).build();
-    // The engine answers nothing at all until the registry has: that wait is ours to limit too.
-    let unhurried = docker.clone().with_timeout(patience.0 * 2);
-    let mut stream = Box::pin(unhurried.create_image(Some(options), None, login_to(image, registry)));
-    let mut pull = Pull::default();
-    let mut last_progress = Instant::now();
-    let mut last_told: Option<Instant> = None;
-    loop {
-        let left = patience.0.saturating_sub(last_progress.elapsed());
-        let Ok(next) = tokio::time::timeout(left, stream.next()).await else {
-            return Err(RuntimeError::PullStalled { image: image.clone(), idle: patience.0 });
-        };
-        let news = match next {
-            None => {
-                progress.update(pull.sum("Pull complete".to_owned()));
-                return Ok(());
-            }
-            Some(Ok(news)) => news,
-            Some(Err(error)) => return Err(failed(image, error)),
-        };
-        // Messages alone ("Retrying in 5 seconds") are no progress.
-        if pull.hear(&news) {
-            last_progress = Instant::now();
-        }
-        if last_told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            last_told = Some(Instant::now());
-            progress.update(pull.sum(news.status.unwrap_or_default()));
-        }
-    }
-}
-
 /// Makes an image of one static program, so that a host can be tried out where nothing can be pulled.
 pub(crate) async fn import_busybox(docker: &Docker, busybox: Vec<u8>, image: &ImageRef) -> Result<(), RuntimeError> {
     let archive = busybox_archive(&busybox).map_err(|error| RuntimeError::Refused(Box::new(error)))?;
@@ -238,15 +250,52 @@ fn busybox_archive(busybox: &[u8]) -> std::io::Result<Vec<u8>> {
     tar.into_inner()
 }
 
-/// Whatever the registry or the engine says against a pull concerns the image; silence concerns the
-/// engine.
+/// What a renter is told of a pull that failed: one of these sentences, never what was said. The host that an image names
+/// is the renter's choice, and its words may be those of a server that is none of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error("its registry has no such image, or gives it only to those who log in")]
+    NotThere,
+    #[error("its registry does not give it to whoever asks so: log in")]
+    Denied,
+    #[error("its registry is asked too often, and gives nothing for a while")]
+    TooOften,
+    #[error("the engine did not get it from its registry")]
+    Other,
+}
+
+impl Refusal {
+    /// By what the engine says, which passes on what registries say in their own words.
+    fn of(said: &str) -> Self {
+        let said = said.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
+        if says(&["toomanyrequests", "too many requests"]) {
+            Self::TooOften
+        } else if says(&["unauthorized", "no basic auth", "authentication required", "incorrect username"]) {
+            Self::Denied
+        } else if says(&["manifest unknown", "not found", "does not exist", "name unknown"]) {
+            Self::NotThere
+        } else if says(&["denied", "forbidden"]) {
+            Self::Denied
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Whatever the registry or the engine says against a pull concerns the image; silence concerns the engine. The words
+/// themselves are in the log alone.
 fn failed(image: &ImageRef, error: bollard::errors::Error) -> RuntimeError {
     use bollard::errors::Error;
-    if refusal(&error).is_some() || matches!(error, Error::DockerStreamError { .. }) {
-        RuntimeError::ImageUnavailable { image: image.clone(), source: Box::new(error) }
-    } else {
-        unavailable(error)
-    }
+    let said = match (&error, refusal(&error)) {
+        (_, Some((_, said))) => said,
+        (Error::DockerStreamError { error }, _) => error,
+        _ => return unavailable(error),
+    };
+    let why = Refusal::of(said);
+    let said: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1024).collect();
+    tracing::warn!(%image, said, "an image was not pulled");
+    RuntimeError::ImageUnavailable { image: image.clone(), source: Box::new(why) }
 }
 
 /// What is known of a pull's layers.
@@ -340,6 +389,26 @@ mod tests {
         assert_eq!(of("ubuntu"), Some(digest('b')));
         assert_eq!(of("other/name:1"), Some(digest('a')));
         assert_eq!(of("never/pulled"), None);
+    }
+
+    #[test]
+    fn a_renter_is_told_nothing_that_a_server_said() {
+        let told = |said: &str| {
+            let error = bollard::errors::Error::DockerStreamError { error: said.to_owned() };
+            let RuntimeError::ImageUnavailable { source, .. } = failed(&"a/b".parse().unwrap(), error) else {
+                panic!("it concerns the image");
+            };
+            assert!(source.source().is_none());
+            source.to_string()
+        };
+        let page = "error parsing HTTP 404 response body: invalid character '<': \"<html>password=hunter2</html>\"";
+        assert_eq!(told(page), Refusal::Other.to_string());
+        assert_eq!(told("dial tcp 10.0.0.1:22: connect: connection refused"), Refusal::Other.to_string());
+        assert_eq!(told("manifest for a/b:1 not found: manifest unknown"), Refusal::NotThere.to_string());
+        let denied = "pull access denied for x, repository does not exist or may require 'docker login': denied";
+        assert_eq!(told(denied), Refusal::NotThere.to_string());
+        assert_eq!(told("unauthorized: authentication required"), Refusal::Denied.to_string());
+        assert_eq!(told("toomanyrequests: You have reached your pull rate limit"), Refusal::TooOften.to_string());
     }
 
     #[test]

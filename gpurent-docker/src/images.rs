@@ -12,7 +12,6 @@ use jiff::Timestamp;
 
 use crate::error::{is_missing, refusal, unavailable};
 use crate::helper::MARKS;
-use crate::image;
 use crate::runtime::DockerRuntime;
 
 /// Of so many images at most is told.
@@ -117,9 +116,6 @@ impl Images for DockerRuntime {
     }
 
     async fn fetch(&self, image: &ImageRef) -> Result<(), RuntimeError> {
-        let patience = self.pull_patience();
-        image::ensure(self.docker(), self.pulls(), image, None, patience, self.architecture(), &Unheard)
-            .await
-            .map(|_| ())
+        self.images().ensure(image, None, &Unheard).await.map(|_| ())
     }
 }

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::error::{classify, is_missing, unavailable};
-use crate::exec;
+use crate::exec::Execs;
 use crate::runtime::DockerRuntime;
 
 /// Runs something as the rental's user, and ends it: commands of the access kit, of the former one too.
@@ -40,7 +40,7 @@ async fn in_time<T>(work: impl Future<Output = Result<T, RuntimeError>>) -> Resu
 /// Ends the program when nobody has its input or output any more. Docker itself would let it run on, behind a
 /// terminal that nobody sees.
 struct HangUp {
-    docker: Docker,
+    execs: Arc<Execs>,
     container: String,
     session: String,
     /// Whether it has ended by itself: what it left running in the background is the renter's.
@@ -49,15 +49,15 @@ struct HangUp {
 
 impl Drop for HangUp {
     fn drop(&mut self) {
-        let Self { docker, container, session, ended } = self;
-        let (docker, container, session) = (docker.clone(), std::mem::take(container), std::mem::take(session));
+        let Self { execs, container, session, ended } = self;
+        let (execs, container, session) = (Arc::clone(execs), std::mem::take(container), std::mem::take(session));
         let ended = ended.load(Ordering::Relaxed);
         // Without an executor the process ends, and its containers' terminals with the next one's.
         let Ok(executor) = tokio::runtime::Handle::try_current() else { return };
         executor.spawn(async move {
             let how = if ended { "ended" } else { "left" };
             let command = vec![HANG_UP.to_owned(), session, how.to_owned()];
-            match exec::run(&docker, &container, command).await {
+            match execs.run(&container, command).await {
                 Ok(_) | Err(RuntimeError::Missing) => {}
                 // The container ended meanwhile, as a rule; else its renter sees the program.
                 Err(error) => {
@@ -104,7 +104,7 @@ fn bytes(chunk: Result<LogOutput, Error>) -> Result<Vec<u8>, RuntimeError> {
 #[async_trait]
 impl Inside for DockerRuntime {
     async fn follow(&self, launch: LaunchId, lines: usize) -> Result<Bytes, RuntimeError> {
-        let name = launch.container_name();
+        let name = self.name(launch).await?;
         // Asked first: the stream itself tells of a missing container only when it is read.
         match self.docker().inspect_container(&name, None).await {
             Ok(_) => {}
@@ -133,7 +133,7 @@ impl Inside for DockerRuntime {
     async fn usage(&self, launch: LaunchId) -> Result<Usage, RuntimeError> {
         let options = StatsOptionsBuilder::default().stream(false).build();
         in_time(async {
-            let mut samples = self.docker().stats(&launch.container_name(), Some(options)).boxed();
+            let mut samples = self.docker().stats(&self.name(launch).await?, Some(options)).boxed();
             match samples.next().await {
                 Some(Ok(sample)) => Ok(usage(&sample)),
                 Some(Err(error)) => Err(classify(error, &[])),
@@ -157,7 +157,8 @@ fn with_time(line: &str) -> String {
 impl DockerRuntime {
     /// Runs a program by the engine's exec, where there is no line into the container.
     async fn run_by_engine(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError> {
-        let (docker, container) = (self.docker().clone(), launch.container_name());
+        let (docker, container) = (self.docker().clone(), self.name(launch).await?);
+        let admitted = self.execs().admit(&container).await?;
         let session = RentalId::generate().to_string();
         let command = [ENTER.to_owned(), session.clone()];
         let terminal = program.terminal.is_some();
@@ -173,8 +174,8 @@ impl DockerRuntime {
         };
         // From here on there may be a program, whatever comes of the answers.
         let ended = AtomicBool::new(false);
-        let (its_docker, its_container) = (docker.clone(), container.clone());
-        let ends_with = Arc::new(HangUp { docker: its_docker, container: its_container, session, ended });
+        let (execs, its_container) = (Arc::clone(self.execs()), container.clone());
+        let ends_with = Arc::new(HangUp { execs, container: its_container, session, ended });
         let attached = in_time(async {
             let exec = docker.create_exec(&container, config).await.map_err(|error| match error {
                 // 409: it does not run (any more).
@@ -188,7 +189,11 @@ impl DockerRuntime {
                 StartExecResults::Detached => Err(RuntimeError::Unavailable("the engine did not attach".into())),
             }
         });
-        let (exec, output, pipe) = attached.await?;
+        let attached = attached.await;
+        if !matches!(attached, Err(RuntimeError::Unavailable(_))) {
+            admitted.came_back();
+        }
+        let (exec, output, pipe) = attached?;
         if let Some(size) = program.terminal {
             // A program that ended at once has no terminal left; its output tells.
             if let Err(error) = in_time(resize(&docker, &exec, size)).await {

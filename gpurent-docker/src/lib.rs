@@ -19,6 +19,7 @@
 //! ```
 
 mod access_dir;
+mod account_files;
 mod attach;
 mod client;
 mod container;
@@ -43,10 +44,13 @@ mod line;
 #[cfg(unix)]
 mod line_session;
 mod machine;
+mod names;
 mod network;
 mod nvml;
 mod ports;
+mod registries;
 mod runtime;
+mod share;
 mod ssh;
 mod state;
 mod workspace;
@@ -61,5 +65,6 @@ pub use kit::{AccessKit, KitError};
 pub use machine::LocalMachine;
 pub use nvml::NvmlGpus;
 pub use ports::LocalPorts;
+pub use registries::Registries;
 pub use runtime::DockerRuntime;
 pub use workspace::WorkspaceRoot;

@@ -43,13 +43,6 @@ pub(crate) enum LineError {
     Refused(String),
 }
 
-impl LineError {
-    /// Whether another way may be tried: the container has heard nothing.
-    pub(crate) fn nothing_was_asked(&self) -> bool {
-        matches!(self, Self::Silent)
-    }
-}
-
 impl From<LineError> for RuntimeError {
     fn from(error: LineError) -> Self {
         match error {

@@ -104,11 +104,7 @@ pub(crate) async fn run(
         terminal: program.terminal.map(size),
         command: program.command().unwrap_or_default().to_vec(),
     };
-    let stream = match line.session(token, async |line| line.ask(&request).await).await {
-        Ok(stream) => stream,
-        Err(error) if error.nothing_was_asked() => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let stream = line.session(token, async |line| line.ask(&request).await).await?;
     let (reads, writes) = stream.into_split();
     let writes = Arc::new(Mutex::new(writes));
     let (told, exit) = oneshot::channel();

@@ -11,12 +11,6 @@ use gpurent_core::runtime::RuntimeError;
 #[error("there are no lines on this machine")]
 pub(crate) struct LineError;
 
-impl LineError {
-    pub(crate) fn nothing_was_asked(&self) -> bool {
-        true
-    }
-}
-
 impl From<LineError> for RuntimeError {
     fn from(error: LineError) -> Self {
         Self::Unavailable(Box::new(error))

@@ -6,17 +6,17 @@ mod credentials;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, Mount};
+use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary, Mount};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
     StopContainerOptionsBuilder,
 };
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use gpurent_access::paths::KIT;
 use gpurent_access::spec::Tokens;
 use gpurent_access::wire::{Request, Verdict};
@@ -38,18 +38,22 @@ use credentials::access_folder;
 use crate::access_dir::AccessDir;
 use crate::attach::Attaching;
 use crate::client::EngineAddress;
-use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, Share, body, claim_of, foreign_volume, launch_of};
+use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, body, claim_of, foreign_volume, launch_of};
 use crate::error::{classify, is_missing, refusal, unavailable};
+use crate::exec::Execs;
 use crate::firewall::Firewall;
 use crate::image::{self, PullPatience};
 use crate::kit::credential;
 use crate::kit::volume::KitVolume;
 use crate::kit::{AccessKit, former};
 use crate::line::Lines;
+use crate::names::Names;
+use crate::registries::Registries;
+use crate::share::{Share, for_renters, processes_for_renters};
 use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
-use crate::{client, devices, exec, kit, network, ssh};
+use crate::{account_files, client, devices, kit, names, network, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
@@ -60,6 +64,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// How often a container's SSH is knocked at, and after how many knocks the engine is asked about it.
 const KNOCK_EVERY: Duration = Duration::from_millis(10);
 const LOOKS_AT_THE_ENGINE: u32 = 8;
+/// How many containers are looked at at once, and how long one look may take.
+const LOOKS_AT_ONCE: usize = 16;
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a removal or a kill may take to show.
 const SETTLE: Duration = Duration::from_secs(30);
 /// How long a container may take to hear that it ends, before the engine ends it.
@@ -75,7 +82,10 @@ pub struct DockerRuntime {
     /// Whether the engine sees the access folder, once that was tried.
     binds_access: OnceCell<bool>,
     share: Share,
+    /// The GPUs to rent, among which the machine is divided.
+    slots: u32,
     patience: PullPatience,
+    registries: Registries,
     /// Where published ports are reached from here.
     reach: String,
     attaching: Attaching,
@@ -84,6 +94,8 @@ pub struct DockerRuntime {
     /// How containers that this process made are asked whether their renter would get in.
     tokens: Mutex<HashMap<LaunchId, Tokens>>,
     lines: Lines,
+    names: Names,
+    execs: Arc<Execs>,
     /// Whether named users may become root.
     sudo: bool,
     /// The engine's kind of processor, as uname(1) calls it.
@@ -101,8 +113,10 @@ impl DockerRuntime {
         let address = address.into();
         let docker = client::connect(&address).await?;
         let info = docker.info().await.map_err(unavailable)?;
+        let execs = Arc::new(Execs::new(docker.clone()));
         Ok(Self {
             share: Share::of(info.ncpu.unwrap_or(1), info.mem_total.unwrap_or(0), 1),
+            slots: 1,
             docker,
             kit: KitVolume::new(kit),
             // Another machine's rules are not ours to set.
@@ -111,11 +125,14 @@ impl DockerRuntime {
             workspaces: None,
             binds_access: OnceCell::new(),
             patience: PullPatience::default(),
+            registries: Registries::default(),
             reach: address.host().to_owned(),
             attaching: Attaching::default(),
             never_started: Mutex::default(),
             tokens: Mutex::default(),
             lines: Lines::default(),
+            names: Names::default(),
+            execs,
             sudo: false,
             architecture: info.architecture.unwrap_or_default(),
             pulls: Semaphore::new(CONCURRENT_PULLS),
@@ -130,10 +147,11 @@ impl DockerRuntime {
         let info = self.docker.info().await.map_err(unavailable)?;
         let slots = i64::try_from(slots).unwrap_or(i64::MAX);
         self.share = Share::of(info.ncpu.unwrap_or(1), info.mem_total.unwrap_or(0), slots);
+        self.slots = u32::try_from(slots).unwrap_or(u32::MAX).max(1);
         Ok(self)
     }
 
-    /// What the machine has, so that nobody is promised more.
+    /// What the machine has for renters, divided among its [slots](Self::with_slots), so that nobody is promised more.
     ///
     /// # Errors
     /// [`RuntimeError::Unavailable`] where the engine does not answer.
@@ -141,7 +159,9 @@ impl DockerRuntime {
         let info = self.docker.info().await.map_err(unavailable)?;
         Ok(Capacity {
             milli_cpus: u32::try_from(info.ncpu.unwrap_or(1)).unwrap_or(1).saturating_mul(1000),
-            memory_bytes: u64::try_from(info.mem_total.unwrap_or(0)).unwrap_or(0),
+            memory_bytes: u64::try_from(for_renters(info.mem_total.unwrap_or(0))).unwrap_or(0),
+            processes: u32::try_from(processes_for_renters()).unwrap_or(u32::MAX),
+            parts: self.slots,
         })
     }
 
@@ -158,6 +178,13 @@ impl DockerRuntime {
     #[must_use]
     pub fn with_pull_patience(mut self, patience: PullPatience) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Pulls from other registries than all [public](Registries::Public) ones.
+    #[must_use]
+    pub fn with_registries(mut self, registries: Registries) -> Self {
+        self.registries = registries;
         self
     }
 
@@ -199,16 +226,15 @@ impl DockerRuntime {
         &self.docker
     }
 
-    pub(crate) fn pulls(&self) -> &Semaphore {
-        &self.pulls
-    }
-
-    pub(crate) fn architecture(&self) -> &str {
-        &self.architecture
-    }
-
-    pub(crate) fn pull_patience(&self) -> PullPatience {
-        self.patience
+    /// Where images come from.
+    pub(crate) fn images(&self) -> image::Source<'_> {
+        image::Source {
+            docker: &self.docker,
+            pulls: &self.pulls,
+            patience: self.patience,
+            architecture: &self.architecture,
+            registries: &self.registries,
+        }
     }
 
     /// Lets renters who log in under another name than root become root by `sudo`, where their image has it. That takes
@@ -254,6 +280,15 @@ impl DockerRuntime {
         image::import_busybox(&self.docker, busybox, name).await
     }
 
+    /// What a launch's container is called, whether or not there is one.
+    pub(crate) async fn name(&self, launch: LaunchId) -> Result<String, RuntimeError> {
+        self.names.of(&self.docker, launch).await
+    }
+
+    pub(crate) fn execs(&self) -> &Arc<Execs> {
+        &self.execs
+    }
+
     async fn inspect(&self, name: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         match self.docker.inspect_container(name, None).await {
             Ok(found) => Ok(Some(found)),
@@ -263,7 +298,7 @@ impl DockerRuntime {
     }
 
     async fn state(&self, launch: LaunchId) -> Result<Option<ContainerState>, RuntimeError> {
-        let found = self.inspect(&launch.container_name()).await?;
+        let found = self.inspect(&self.name(launch).await?).await?;
         Ok(found.map(|container| container.state.unwrap_or_default()))
     }
 
@@ -287,6 +322,38 @@ impl DockerRuntime {
                 source: "it was removed from the engine after it had been pulled".into(),
             }),
         }
+    }
+
+    /// What is seen of one listed container; `None` where it is gone by now.
+    async fn see(&self, launch: LaunchId, listed: ContainerSummary) -> Result<Option<Seen>, RuntimeError> {
+        let Some(id) = listed.id else { return Ok(None) };
+        let running =
+            listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
+        let presence = if running {
+            // Listened to again after a start of this process.
+            self.line(launch);
+            Presence::Running
+        } else {
+            // The list does not tell when it ended. An engine that hangs over one container knows the others.
+            match tokio::time::timeout(LOOK_PATIENCE, self.inspect(&id)).await {
+                Ok(Ok(Some(found))) => presence(&found.state.unwrap_or_default()),
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Err(error)) => return Err(error),
+                Err(_late) => {
+                    tracing::warn!(%launch, "the engine does not say how this container is");
+                    Presence::Unknown
+                }
+            }
+        };
+        let labels = listed.labels.unwrap_or_default();
+        let (gpus, ports) = claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
+        Ok(Some(Seen {
+            launch,
+            container: container_id(id)?,
+            presence,
+            gpus: gpus.into_iter().map(|gpu| gpu.uuid).collect(),
+            ports: ports.iter().map(|binding| binding.host).collect(),
+        }))
     }
 
     /// Looks again and again until `done`, for at most [`SETTLE`].
@@ -314,7 +381,7 @@ impl DockerRuntime {
         launch: &LaunchSpec,
         source: bollard::errors::Error,
     ) -> Result<(Created, Option<PathBuf>), RuntimeError> {
-        let Some(found) = self.inspect(&launch.id.container_name()).await? else {
+        let Some(found) = self.inspect(&self.name(launch.id).await?).await? else {
             // Gone again: the next try makes it.
             return Err(unavailable(source));
         };
@@ -366,11 +433,10 @@ impl ContainerRuntime for DockerRuntime {
         registry: Option<&RegistryLogin>,
         progress: &dyn PullProgress,
     ) -> Result<Prepared, RuntimeError> {
-        let (docker, image) = (&self.docker, &launch.image);
-        let (prepared, _isolation) = tokio::try_join!(
-            image::ensure(docker, &self.pulls, image, registry, self.patience, &self.architecture, progress),
-            self.isolate(),
-        )?;
+        let docker = &self.docker;
+        let images = self.images();
+        let (prepared, _isolation) =
+            tokio::try_join!(images.ensure(&launch.image, registry, progress), self.isolate())?;
         self.kit.ensure(docker).await?;
         self.attaching.attaches(docker, &self.kit.kit, launch).await?;
         self.access_dir().await;
@@ -398,7 +464,7 @@ impl ContainerRuntime for DockerRuntime {
             // Before the container calls.
             self.line(launch.id);
         }
-        let name = launch.id.container_name();
+        let name = self.name(launch.id).await?;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let mut mounts = self.workspace_mounts(launch)?;
         mounts.extend(directory.map(|directory| directory.mount(launch.id)));
@@ -433,7 +499,8 @@ impl ContainerRuntime for DockerRuntime {
             is_running(&before)
         };
         if !runs {
-            let name = launch.id.container_name();
+            let name = self.name(launch.id).await?;
+            account_files::expect_plain(&self.docker, &name).await?;
             self.docker.start_container(&name, None).await.map_err(|error| classify(error, &ports(launch)))?;
         }
         let state = self.state(launch.id).await?.ok_or(RuntimeError::Missing)?;
@@ -483,7 +550,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn replace_access(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<(), RuntimeError> {
-        let name = launch.id.container_name();
+        let name = self.name(launch.id).await?;
         let found = self.inspect(&name).await?.ok_or(RuntimeError::Missing)?;
         let folder = access_folder(&found);
         if folder.as_ref().is_some_and(|folder| !folder.exists()) {
@@ -499,7 +566,7 @@ impl ContainerRuntime for DockerRuntime {
             let hashed = credential::hashed(&secrets.credential).await?;
             let files = former::access_files(launch.login.as_str(), &hashed, &config);
             self.hand_over(launch.id, &files, folder.as_deref()).await?;
-            return exec::run(&self.docker, &name, vec![format!("{KIT}/let-in")]).await.map(|_| ());
+            return self.execs.run(&name, vec![format!("{KIT}/let-in")]).await.map(|_| ());
         }
         let spec = credential::spec_of(launch, secrets, &config, self.sudo).await?;
         self.hand_over(launch.id, &credential::file(&spec), folder.as_deref()).await?;
@@ -513,13 +580,13 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn notify(&self, launch: LaunchId) -> Result<(), RuntimeError> {
-        let found = self.inspect(&launch.container_name()).await?.ok_or(RuntimeError::Missing)?;
+        let found = self.inspect(&self.name(launch).await?).await?.ok_or(RuntimeError::Missing)?;
         if !former::has_kit(&found) {
             return self.ask(launch, &Request::Notify, &["notify"]).await.map(|_| ());
         }
         // The former kit's entry point passes it on as SIGTERM to the renter's program, and stays.
         let options = KillContainerOptionsBuilder::default().signal("SIGUSR1").build();
-        match self.docker.kill_container(&launch.container_name(), Some(options)).await {
+        match self.docker.kill_container(&self.name(launch).await?, Some(options)).await {
             Ok(()) => Ok(()),
             Err(error) => match self.state(launch).await?.as_ref().map(presence) {
                 None => Err(RuntimeError::Missing),
@@ -534,7 +601,7 @@ impl ContainerRuntime for DockerRuntime {
         if !is_running(&state) {
             return Ok(exit(&state));
         }
-        let name = launch.container_name();
+        let name = self.name(launch).await?;
         if let Some(line) = self.line(launch).filter(|_| !grace.is_zero()) {
             // Everything else in the container hears of it too, where the image's program is the first process and the
             // engine's signal goes to that alone. A container that does not hear is stopped all the same.
@@ -564,7 +631,9 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError> {
-        remove_by_name(&self.docker, &launch.container_name()).await?;
+        let name = self.name(launch).await?;
+        remove_by_name(&self.docker, &name).await?;
+        self.execs.forget(&name);
         self.never_started().remove(&launch);
         self.known_tokens().remove(&launch);
         self.lines.close(launch);
@@ -579,7 +648,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError> {
-        let Some(found) = self.inspect(&launch.container_name()).await? else { return Ok(None) };
+        let Some(found) = self.inspect(&self.name(launch).await?).await? else { return Ok(None) };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         let Some(claim) = claim_of(&labels).filter(|_| launch_of(&labels) == Some(launch)) else { return Ok(None) };
         Ok(Some(Examined {
@@ -598,32 +667,10 @@ impl ContainerRuntime for DockerRuntime {
             // Others reload firewalls while tenants run.
             self.firewall.ensure().await;
         }
-        let mut containers = Vec::with_capacity(listed.len());
-        for listed in listed {
-            let labels = listed.labels.unwrap_or_default();
-            let (Some(id), Some(launch)) = (listed.id, launch_of(&labels)) else { continue };
-            let running =
-                listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
-            let presence = if running {
-                // Listened to again after a start of this process.
-                self.line(launch);
-                Presence::Running
-            } else {
-                // The list does not tell when it ended.
-                match self.inspect(&id).await? {
-                    Some(found) => presence(&found.state.unwrap_or_default()),
-                    None => continue,
-                }
-            };
-            let (gpus, ports) = claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
-            containers.push(Seen {
-                launch,
-                container: container_id(id)?,
-                presence,
-                gpus: gpus.into_iter().map(|gpu| gpu.uuid).collect(),
-                ports: ports.iter().map(|binding| binding.host).collect(),
-            });
-        }
+        let seen = listed.into_iter().filter_map(|listed| names::launch_in(&listed).map(|launch| (launch, listed)));
+        let seen = seen.map(|(launch, listed)| self.see(launch, listed));
+        let containers: Vec<Option<Seen>> = stream::iter(seen).buffered(LOOKS_AT_ONCE).try_collect().await?;
+        let containers = containers.into_iter().flatten().collect();
         Ok(Observation { containers })
     }
 
@@ -633,7 +680,7 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn logs(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError> {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
-        let mut stream = self.docker.logs(&launch.container_name(), Some(options));
+        let mut stream = self.docker.logs(&self.name(launch).await?, Some(options));
         let mut text = String::new();
         let read = async {
             while let Some(chunk) = stream.next().await {

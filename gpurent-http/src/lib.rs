@@ -25,6 +25,7 @@ mod auth;
 mod body;
 pub mod compat;
 mod connections;
+mod health;
 mod limits;
 mod listeners;
 mod problem;

@@ -2,19 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{DefaultBodyLimit, FromRef, State, WebSocketUpgrade};
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Json, Router, middleware};
+use axum::{Extension, Router, middleware};
 use gpurent_core::audit::AuditLog;
 use gpurent_core::rentals::Rentals;
-use gpurent_core::runtime::Isolation;
-use gpurent_core::store::Filter;
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -32,6 +28,7 @@ use crate::compat::cloud::{self, Cloud};
 use crate::compat::dashboard::{self, Dashboard};
 use crate::compat::instances::{self, Instances};
 use crate::compat::{rent, rent_ws};
+use crate::health::{Health, health};
 use crate::limits::Limits;
 use crate::listeners::{Listeners, READ_BUFFER};
 use crate::problem::Problem;
@@ -68,6 +65,7 @@ pub struct Surfaces {
     dashboard: Option<Arc<Dashboard>>,
     cloud: Option<Arc<Cloud>>,
     off: BTreeSet<Surface>,
+    health: Health,
 }
 
 /// Lets handlers take a part of the surfaces as their state.
@@ -82,6 +80,7 @@ macro_rules! part {
 }
 
 part!(Rentals, rentals);
+part!(Health, health);
 part!(Listeners, listeners);
 part!(Option<Audit>, audit);
 part!(Instances, instances);
@@ -107,6 +106,7 @@ impl Surfaces {
             dashboard: None,
             cloud: None,
             off: BTreeSet::new(),
+            health: Health::default(),
         }
     }
 
@@ -325,27 +325,6 @@ async fn busy(uri: Uri, _error: axum::BoxError) -> Response {
         path if path.starts_with("/api/gpu") => cloud::busy(),
         _ => Problem::busy().into_response(),
     }
-}
-
-async fn health(State(rentals): State<Rentals>) -> Response {
-    let filter = Filter::default();
-    let store = tokio::time::timeout(Duration::from_secs(2), rentals.list(&filter, None, 1)).await;
-    let (database, reconciler) = (matches!(store, Ok(Ok(_))), rentals.is_reconciled());
-    let well = database && reconciler;
-    let word = |well| if well { "ok" } else { "unavailable" };
-    let body = json!({
-        "status": if well { "ok" } else { "degraded" },
-        "host_id": rentals.host(),
-        "database": word(database),
-        "reconciler": word(reconciler),
-        // Not why: whoever asks may be anybody. The host's log tells.
-        "isolation": match rentals.isolation() {
-            Isolation::Enforced => "enforced",
-            Isolation::Degraded(_) => "degraded",
-        },
-    });
-    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(body)).into_response()
 }
 
 async fn upgrade(

@@ -56,6 +56,9 @@ pub async fn reconcile(arguments: Reconcile, as_json: bool) -> Result<(), Failed
         Planned::Step { rental, state, action } => row(rental, state, action),
         Planned::EndedByItself { rental, found } => row(rental, found, "end it, bill to that moment, free its GPUs"),
         Planned::Runs { rental, .. } => row(rental, "runs", "nothing"),
+        Planned::Unknown { rental, launch } => {
+            row(rental, &format!("the engine does not answer for {}", launch.container_name()), "ask again")
+        }
         Planned::Remove { launch } => row(&launch.rental, "has ended", &format!("remove {}", launch.container_name())),
         Planned::Adopt { launch } => {
             row(&launch.rental, "unknown to the database", &format!("adopt {}", launch.container_name()))

@@ -52,6 +52,11 @@ impl Engine {
         format!("unix://{}", self.path("socket").display())
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.dockerd.as_ref().and_then(Child::id).expect("it runs")
+    }
+
     /// What the engine's own client says.
     pub async fn docker(&self, args: &[&str]) -> String {
         super::docker(&[&["-H", &self.address()], args].concat()).await
@@ -100,7 +105,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         let address = self.address();
-        let remove = format!("docker -H {address} ps -aq | xargs -r docker -H {address} rm -f");
+        let remove = format!("docker -H {address} ps -aq | xargs -r timeout 20 docker -H {address} rm -f");
         drop(std::process::Command::new("sh").args(["-c", &remove]).output());
         let pid = |file: &str| std::fs::read_to_string(self.path(file)).unwrap_or_default();
         for pid in [pid("pid"), pid("exec/containerd/containerd.pid")] {

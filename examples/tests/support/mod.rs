@@ -66,6 +66,10 @@ pub struct Machine {
     pub gpus: String,
     pub data_dir: String,
     pub access_timeout: String,
+    /// What `--access-dir` is given.
+    pub access_dir: String,
+    /// What `--registries` is given: those of the tests are this machine's.
+    pub registries: String,
     /// What `--database` is given.
     pub database: String,
     pub lock_dir: String,
@@ -85,7 +89,9 @@ impl Machine {
         let data = tempfile::tempdir().unwrap();
         let unique = data.path().file_name().unwrap().to_string_lossy().replace('.', "");
         Self {
+            access_dir: format!("/dev/shm/it-{unique}"),
             host_id: format!("it-{unique}"),
+            registries: "any".to_owned(),
             listen: "127.0.0.1".to_owned(),
             port: free_port(),
             gpus: gpus.to_owned(),
@@ -141,7 +147,7 @@ impl Machine {
             .arg("serve")
             .args(["--listen", &format!("{}:{}", self.listen, self.port)])
             .args(["--database", &self.database, "--docker", &self.docker])
-            .args(["--access-dir", &format!("/dev/shm/{}", self.host_id)])
+            .args(["--access-dir", &self.access_dir, "--registries", &self.registries])
             .args(["--gpus", &self.gpus, "--host-id", &self.host_id])
             .args(["--data-dir", &self.data_dir, "--lock-dir", &self.lock_dir])
             .args(&self.settings)

@@ -300,7 +300,7 @@ impl ContainerRuntime for MemoryRuntime {
             match engine.containers.get(&id).ok_or(RuntimeError::Missing)?.presence() {
                 Presence::Running => Ok(()),
                 Presence::Exited(exit) => Err(RuntimeError::Exited(exit)),
-                Presence::Created => Err(RuntimeError::Missing),
+                Presence::Created | Presence::Unknown => Err(RuntimeError::Missing),
             }
         })
         .await

@@ -22,13 +22,13 @@ use crate::clock::{Moment, Sleep};
 use crate::deadline::{Deadline, DeadlineError};
 use crate::event::JournalEntry;
 use crate::feed::Update;
-use crate::host::{Shared, Stage};
+use crate::host::{EngineHealth, Shared, Stage};
 use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
 use crate::lease::Lease;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::Held;
 use crate::rental::{Next, Rental};
-use crate::runtime::{Observation, RuntimeError};
+use crate::runtime::{Observation, Presence, RuntimeError};
 use crate::store::StoreError;
 
 /// The longest pause between two questions whether the host is ours: everything waits for the answer.
@@ -352,6 +352,9 @@ impl Driver {
                 self.read.done(now, self.shared.pace.read);
             }
             Done::Observed(generation, asked_at, Ok(observation)) => {
+                let unknown = observation.containers.iter().filter(|seen| seen.presence == Presence::Unknown).count();
+                let health = if unknown == 0 { EngineHealth::Answers } else { EngineHealth::HangsOver(unknown) };
+                self.shared.set_engine_health(health);
                 self.compare(&observation, &asked_at);
                 self.observed_in = Some(generation);
                 if self.shared.standing.get() != Stage::Acting {
@@ -375,6 +378,7 @@ impl Driver {
                 self.read.failed(now, complain("reading the store", &error, most));
             }
             Done::Observed(_, _, Err(error)) => {
+                self.shared.set_engine_health(EngineHealth::Silent);
                 self.shared.standing.stuck();
                 self.observe.failed(now, complain("observing the engine", &error, most));
             }

@@ -34,6 +34,13 @@ pub enum Planned {
         /// Its container.
         launch: LaunchId,
     },
+    /// The engine does not say how a rental's container is: nothing is concluded.
+    Unknown {
+        /// Which.
+        rental: RentalId,
+        /// Its container.
+        launch: LaunchId,
+    },
     /// A container whose rental has ended, or has been launched anew: it is removed.
     Remove {
         /// Whose.
@@ -99,6 +106,7 @@ fn of_rental(rental: &Rental, observation: &Observation, now: &Moment, timing: &
             Some(Presence::Exited(exit)) => {
                 Planned::EndedByItself { rental: id, found: format!("exited with code {}", exit.code) }
             }
+            Some(Presence::Unknown) => Planned::Unknown { rental: id, launch: rental.launch() },
             Some(Presence::Created) | None => Planned::EndedByItself { rental: id, found: "no container".to_owned() },
         },
     }

@@ -35,6 +35,7 @@ impl Driver {
                     self.last_seen.insert(launch, asked_at.clone());
                     continue;
                 }
+                Some(Presence::Unknown) => continue,
                 Some(Presence::Exited(exit)) => ended_by_itself(rental, Some(exit), last_seen, &now),
                 Some(Presence::Created) | None => ended_by_itself(rental, None, last_seen, &now),
             };
@@ -194,7 +195,8 @@ impl Driver {
 fn is_further(rental: &Rental, seen: &Seen, now: &Moment) -> bool {
     let later = rental.attempt() < seen.launch.attempt;
     let too_late = rental.time_to_end(now).is_some_and(|left| !left.is_positive());
-    let started = rental.attempt() == seen.launch.attempt && seen.presence != Presence::Created;
+    let has_run = matches!(seen.presence, Presence::Running | Presence::Exited(_));
+    let started = rental.attempt() == seen.launch.attempt && has_run;
     match rental.state() {
         State::Provisioning => later || (started && too_late),
         state => later && may_be_further(state),

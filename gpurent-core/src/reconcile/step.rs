@@ -188,8 +188,15 @@ impl Step {
                     None => Ok(Stepped::Moved(Box::new(rental))),
                 }
             }
-            Ok(None) => Err(StepError::Stale),
-            Err(error) => Err(StepError::Later(Box::new(error))),
+            // Whatever it is, it runs no longer than it is paid for.
+            Ok(None) => {
+                self.stop_if_overdue(launch).await?;
+                Err(StepError::Stale)
+            }
+            Err(error) => {
+                self.stop_if_overdue(launch).await?;
+                Err(StepError::Later(Box::new(error)))
+            }
         }
     }
 
@@ -247,7 +254,8 @@ impl Step {
     }
 
     /// Lets in by the stored credential. A container that does not take it now keeps its renter, and is
-    /// asked again; one that has ended is found out by the next observation.
+    /// asked again; one that has ended is found out by the next observation. One that cannot be told anything, by its
+    /// renter's doing, ends: somebody may be in by the former credential who is to be kept out.
     async fn replace_access(&self) -> Result<Rental, Trouble> {
         let secrets = match self.secrets().await {
             Ok(secrets) => secrets,
@@ -255,8 +263,17 @@ impl Step {
             Err(other) => return Err(other),
         };
         self.lease.check()?;
-        let replaced = self.shared.runtime.replace_access(&LaunchSpec::of(&self.rental), &secrets).await;
-        replaced.map_err(|error| StepError::Later(Box::new(error)))?;
+        match self.shared.runtime.replace_access(&LaunchSpec::of(&self.rental), &secrets).await {
+            Ok(()) => {}
+            // Its renter has seen to it that nothing can be told to the container any more.
+            Err(error @ RuntimeError::NoLogin { by_image: true, .. }) => {
+                tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "the container is out of reach");
+                let detail = with_causes(&error);
+                let failure = Failure { kind: FailureKind::NoLogin, detail, log_tail: Vec::new() };
+                return Ok(self.record(Event::EndBegan { reason: EndReason::Failed(failure) }).await?);
+            }
+            Err(error) => return Err(StepError::Later(Box::new(error)).into()),
+        }
         self.shared.failpoints.pass("access-unrecorded");
         let rental = self.record(Event::AccessApplied).await?;
         self.shared.failpoints.pass("access");

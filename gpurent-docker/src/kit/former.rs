@@ -6,11 +6,17 @@
 
 use bollard::models::{ContainerInspectResponse, ImageConfig};
 use gpurent_access::spec::Credential;
+use gpurent_core::id::LaunchId;
 
 use super::credential::AccessFile;
 
 /// The entry point of their kit.
 const INIT: &str = "/.gpurent/kit/init";
+
+/// What the former version called a launch's container. It told neighbours the rental's id (reverse DNS).
+pub(crate) fn container_name(launch: LaunchId) -> String {
+    format!("gpurent-{}-{}", launch.rental, launch.attempt)
+}
 
 /// Whether a container has the former kit.
 pub(crate) fn has_kit(container: &ContainerInspectResponse) -> bool {

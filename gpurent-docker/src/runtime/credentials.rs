@@ -20,7 +20,7 @@ use crate::error::classify;
 use crate::kit::credential::{self, AccessFile};
 use crate::kit::former;
 use crate::line::Line;
-use crate::{access_dir, exec, kit};
+use crate::{access_dir, kit};
 
 /// The largest file that is read out of a container.
 const MOST_FILE: usize = 4 * 1024 * 1024;
@@ -65,7 +65,7 @@ impl DockerRuntime {
         }
         let archive = credential::archive(files).map_err(refused)?;
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
-        let name = launch.container_name();
+        let name = self.name(launch).await?;
         let uploaded = self.docker.upload_to_container(&name, Some(options), bollard::body_full(archive.into())).await;
         uploaded.map_err(|error| classify(error, &[]))
     }
@@ -95,18 +95,15 @@ impl DockerRuntime {
     ) -> Result<String, RuntimeError> {
         self.expect_running(launch).await?;
         if let Some(line) = self.line(launch) {
-            match line.ask(request).await {
-                Ok(Reply::Text(text)) => return Ok(text),
-                Ok(_) => return Ok(String::new()),
-                Err(error) if error.nothing_was_asked() => {
-                    tracing::debug!(%launch, error = &error as &dyn std::error::Error, "a command is run instead");
-                }
-                Err(error) => return Err(error.into()),
-            }
+            // Never by exec instead: where the line is down, the container is to blame.
+            return match line.ask(request).await? {
+                Reply::Text(text) => Ok(text),
+                _ => Ok(String::new()),
+            };
         }
         let (name, arguments) = command.split_first().unwrap_or((&"", &[]));
         let command = std::iter::once(format!("{KIT}/{name}")).chain(arguments.iter().map(|word| (*word).to_owned()));
-        exec::run(&self.docker, &launch.container_name(), command.collect()).await
+        self.execs.run(&self.name(launch).await?, command.collect()).await
     }
 
     /// Who logged in to a container, as it kept it: a line each, the time as seconds first.
@@ -123,7 +120,7 @@ impl DockerRuntime {
         if let Some(known) = self.known_tokens().get(&launch) {
             return Ok(Some(known.clone()));
         }
-        let found = self.inspect(&launch.container_name()).await?.ok_or(RuntimeError::Missing)?;
+        let found = self.inspect(&self.name(launch).await?).await?.ok_or(RuntimeError::Missing)?;
         if former::has_kit(&found) {
             return Ok(None);
         }
@@ -132,7 +129,7 @@ impl DockerRuntime {
                 tokio::fs::read(folder.join(SPEC)).await.map_err(|error| RuntimeError::Refused(Box::new(error)))?
             }
             // The tenant's to change: then it is asked in vain.
-            None => self.download(&launch.container_name(), &format!("{ACCESS}/{SPEC}")).await?,
+            None => self.download(&self.name(launch).await?, &format!("{ACCESS}/{SPEC}")).await?,
         };
         let spec = Spec::decode(&spec);
         let tokens =
@@ -165,7 +162,7 @@ impl DockerRuntime {
         if image.volumes.as_ref().is_none_or(|volumes| volumes.is_empty()) {
             return Ok(());
         }
-        let found = self.download(&launch.container_name(), PROGRAM).await?;
+        let found = self.download(&self.name(launch).await?, PROGRAM).await?;
         if self.kit.kit.is_entry_point(&found) {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use gpurent_core::id::{Attempt, HostId, LaunchId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
 use gpurent_core::port::{HostPort, PortBinding, SSH};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
-use gpurent_docker::{AccessKit, DockerRuntime};
+use gpurent_docker::{AccessKit, DockerRuntime, Registries};
 use tokio::process::Command;
 
 pub fn engine() -> String {
@@ -23,7 +23,9 @@ pub fn engine() -> String {
 
 pub async fn runtime() -> DockerRuntime {
     let kit = AccessKit::from_host().await.expect("the kit's programs are installed");
-    DockerRuntime::connect(engine().as_str(), kit).await.expect("the engine answers")
+    let runtime = DockerRuntime::connect(engine().as_str(), kit).await.expect("the engine answers");
+    // Those of the tests are this machine's.
+    runtime.with_registries(Registries::Any)
 }
 
 /// A folder in memory.

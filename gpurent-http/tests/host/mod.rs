@@ -52,7 +52,7 @@ pub async fn host_as(store: Arc<MemoryStore>, keys: ApiKeys, how: impl FnOnce(Su
         .with_price_without_gpu(rate(100_000));
     let (rentals, reconciler) =
         HostBuilder::new(host, store.clone(), runtime.clone(), Arc::new(SealKey::generate().0), gpus, pools)
-            .capacity(Capacity { milli_cpus: 4000, memory_bytes: 1 << 34 })
+            .capacity(Capacity { milli_cpus: 4000, memory_bytes: 1 << 34, processes: 32_000, parts: 1 })
             .prices(prices.clone())
             .inside(runtime.clone())
             .offer_workspaces()

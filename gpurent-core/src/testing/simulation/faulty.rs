@@ -23,8 +23,8 @@ use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore};
 use crate::placement::{Held, Placement};
 use crate::rental::Rental;
 use crate::runtime::{
-    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Progress, PullProgress,
-    RuntimeError,
+    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
+    PullProgress, RuntimeError,
 };
 use crate::seal::Sealed;
 use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, NewRental, Store, StoreError, Tenure};
@@ -332,6 +332,16 @@ impl PullProgress for Silent {
     fn update(&self, _progress: Progress) {}
 }
 
+/// What an engine tells that answers for those containers alone which run.
+fn half_blind(mut observation: Observation) -> Observation {
+    for seen in &mut observation.containers {
+        if seen.presence != Presence::Running {
+            seen.presence = Presence::Unknown;
+        }
+    }
+    observation
+}
+
 fn gone(what: &'static str) -> RuntimeError {
     RuntimeError::Unavailable(what.into())
 }
@@ -443,9 +453,14 @@ impl ContainerRuntime for FaultyRuntime {
     }
 
     async fn observe(&self, host: &HostId) -> Result<Observation, RuntimeError> {
-        let host = host.clone();
         let about = self.line.about_host();
-        self.ask(Point::Observe, about, move |engine| at_once(engine.observe(&host)), || gone("refused")).await
+        let (engine, host) = (self.engine.clone(), host.clone());
+        let observe = move || at_once(engine.observe(&host));
+        let half_blind = {
+            let observe = observe.clone();
+            move || observe().map(half_blind)
+        };
+        self.line.call(Point::Observe, about, observe, |what| Err(gone(what)), half_blind).await
     }
 
     fn isolation(&self) -> Isolation {

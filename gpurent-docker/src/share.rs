@@ -1,0 +1,41 @@
+//! How much of the machine renters may use, and the part of it that a container gets that asks for nothing.
+
+/// What a container gets that asks for nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// Billionths of a CPU.
+    pub(crate) nano_cpus: i64,
+    /// Bytes.
+    pub(crate) memory: i64,
+    /// Processes and threads.
+    pub(crate) processes: i64,
+}
+
+impl Share {
+    /// An equal part of the machine for each of `slots` GPUs, less what is kept for the host itself.
+    pub(crate) fn of(cpus: i64, memory: i64, slots: i64) -> Self {
+        let slots = slots.max(1);
+        Self {
+            // Less than a tenth of a CPU is refused as a limit everywhere else too.
+            nano_cpus: (cpus.saturating_mul(1_000_000_000) / slots).max(100_000_000),
+            memory: (for_renters(memory) / slots).max(64 * 1024 * 1024),
+            processes: (processes_for_renters() / slots).clamp(256, MOST_PROCESSES),
+        }
+    }
+}
+
+/// More than that nobody gets who does not ask for it.
+const MOST_PROCESSES: i64 = 4096;
+
+/// The memory of a machine that renters may use: a tenth is the host's own.
+pub(crate) fn for_renters(memory: i64) -> i64 {
+    memory / 10 * 9
+}
+
+/// The processes and threads of this machine that renters may have: a tenth is the host's own, which could otherwise start
+/// nothing any more. An engine elsewhere is believed to have no fewer.
+pub(crate) fn processes_for_renters() -> i64 {
+    // The kernel's own default, where it does not say (proc(5)).
+    let all = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+    all.unwrap_or(32_768_i64) / 10 * 9
+}

@@ -1,0 +1,67 @@
+//! `/health`: what machines and people are told of the host that have no key.
+//!
+//! What the database said is good for a second, so that strangers cost it one question a second, however many they are.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use gpurent_core::rentals::{EngineHealth, Rentals};
+use gpurent_core::runtime::Isolation;
+use gpurent_core::store::Filter;
+use serde_json::json;
+use tokio::sync::Mutex;
+
+/// How long an answer of the database is good for.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long the database may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether the database answered, and when.
+#[derive(Clone, Default)]
+pub(crate) struct Health(Arc<Mutex<Option<(Instant, bool)>>>);
+
+impl Health {
+    async fn database(&self, rentals: &Rentals) -> bool {
+        // Held while the database is asked: who comes meanwhile waits for that answer.
+        let mut kept = self.0.lock().await;
+        if let Some((_, answers)) = kept.filter(|(since, _)| since.elapsed() < FRESH) {
+            return answers;
+        }
+        let filter = Filter::default();
+        let asked = tokio::time::timeout(PATIENCE, rentals.list(&filter, None, 1)).await;
+        let answers = matches!(asked, Ok(Ok(_)));
+        *kept = Some((Instant::now(), answers));
+        answers
+    }
+}
+
+pub(crate) async fn health(State(rentals): State<Rentals>, State(health): State<Health>) -> Response {
+    let (database, reconciler) = (health.database(&rentals).await, rentals.is_reconciled());
+    let engine = rentals.engine_health();
+    let well = database && reconciler && engine == EngineHealth::Answers;
+    let word = |well| if well { "ok" } else { "unavailable" };
+    let body = json!({
+        "status": if well { "ok" } else { "degraded" },
+        "host_id": rentals.host(),
+        "database": word(database),
+        "reconciler": word(reconciler),
+        "engine": match engine {
+            EngineHealth::Answers => "ok",
+            EngineHealth::HangsOver(_) => "hangs",
+            EngineHealth::Silent => "unavailable",
+        },
+        // Not why: whoever asks may be anybody. The host's log tells.
+        "isolation": match rentals.isolation() {
+            Isolation::Enforced => "enforced",
+            Isolation::Degraded(_) => "degraded",
+        },
+    });
+    // An engine that hangs over one container serves the others: the host is still to be sent requests.
+    let serves = database && reconciler && engine != EngineHealth::Silent;
+    let status = if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
