@@ -15,6 +15,7 @@ use gpurent_core::memory::SimulatedGpus;
 use gpurent_core::port::PortPools;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
+use gpurent_core::renter::RenterLimits;
 use gpurent_core::runtime::ContainerRuntime;
 use gpurent_core::seal::SealKey;
 use gpurent_core::spec::{Limits, RentalRequest, RentalSpec};
@@ -149,7 +150,8 @@ fn act(
     let gpus = SimulatedGpus::new(id, gpus, valid("RTX 5090".parse())).gpus().to_vec();
     let runtime: Arc<dyn ContainerRuntime> = Arc::clone(runtime) as _;
     let builder =
-        HostBuilder::new(id.clone(), Arc::clone(store) as _, runtime, Arc::clone(sealer) as _, gpus, pools.clone());
+        HostBuilder::new(id.clone(), Arc::clone(store) as _, runtime, Arc::clone(sealer) as _, gpus, pools.clone())
+            .renter_limits(RenterLimits::none());
     let (rentals, reconciler) = builder.build();
     let (stop, stopped) = oneshot::channel::<()>();
     let reconciling = tokio::spawn(async move {

@@ -54,6 +54,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
+        renter_limits: gpurent_core::renter::RenterLimits::none(),
         workspaces: false,
         without_gpu: false,
         disks: Arc::new(AlwaysRoom),

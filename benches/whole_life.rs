@@ -101,6 +101,7 @@ fn by_hand(key: &SealKey) {
             capacity: None,
             prices: None,
             quarantine: Arc::default(),
+            renter_limits: gpurent_core::renter::RenterLimits::none(),
             workspaces: false,
             without_gpu: false,
             disks: Arc::new(AlwaysRoom),

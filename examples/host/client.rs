@@ -122,9 +122,10 @@ impl Client {
             let rentals = page["rentals"].as_array().map(Vec::as_slice).unwrap_or_default();
             rentals.iter().filter_map(|rental| rental["id"].as_str().map(str::to_owned)).collect()
         };
-        // A name may look like the beginning of another rental's id: then nobody guesses which was meant.
+        // A name may look like the beginning of another rental's id, and whoever sees those of several renters may see it
+        // several times: then nobody guesses which was meant.
         let live = format!("state={}", crate::command::rentals::LIVE);
-        let mut meant = ids(&self.get(&format!("/v1/rentals?limit=1&name={name}&{live}")).await?);
+        let mut meant = ids(&self.get(&format!("/v1/rentals?limit=20&name={name}&{live}")).await?);
         let mut begins = ids(&self.get("/v1/rentals?limit=200").await?);
         begins.retain(|id| id.starts_with(name));
         meant.extend(begins);

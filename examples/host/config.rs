@@ -81,6 +81,10 @@ pub struct Serve {
     /// ask for the part of its GPUs: half of it for 1 GPU of 2.
     #[arg(long, env = "GPURENT_OVERSELL")]
     pub oversell: bool,
+    /// Let tenants reach private networks (10.0.0.0/8 and the like) beyond this host, which are the operator's own as a
+    /// rule.
+    #[arg(long, env = "GPURENT_ALLOW_PRIVATE_NETWORKS")]
+    pub allow_private_networks: bool,
     /// Registries that images may be pulled from, such as docker.io,ghcr.io,10.0.0.5:5000. By default all that have a
     /// public name and address. "any" lets renters have the engine ask whatever it reaches.
     #[arg(long, env = "GPURENT_REGISTRIES", value_delimiter = ',')]
@@ -115,10 +119,12 @@ pub struct Serve {
 impl Serve {
     /// Where images may come from.
     pub fn registries(&self) -> Registries {
-        match self.registries.as_slice() {
+        let listed = self.registries.iter().map(|registry| registry.trim().to_owned());
+        let listed: Vec<_> = listed.filter(|registry| !registry.is_empty()).collect();
+        match listed.as_slice() {
             [] => Registries::Public,
             [any] if any == "any" => Registries::Any,
-            listed => Registries::only(listed.iter().map(|registry| registry.trim().to_owned())),
+            _ => Registries::only(listed),
         }
     }
 }

@@ -12,6 +12,7 @@ mod database;
 mod exit;
 mod failpoint;
 mod manager;
+mod own_files;
 mod protocols;
 mod seal_key;
 mod serve;

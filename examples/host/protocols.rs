@@ -11,6 +11,7 @@ use gpurent_core::machine::Images;
 use gpurent_core::money::RateCard;
 use gpurent_core::port::PortRange;
 use gpurent_core::rentals::Rentals;
+use gpurent_core::renter::RenterLimits;
 use gpurent_core::spec::{ImageRef, Limits as ContainerLimits, MountPath, Term};
 use gpurent_docker::{LocalMachine, WorkspaceRoot};
 use gpurent_http::compat::cloud::{Cloud, Template};
@@ -54,6 +55,25 @@ pub struct Access {
     /// Requests a second of one key, twice as many in a burst; 0 for no limit.
     #[arg(long, env = "GPURENT_RATE_LIMIT", default_value_t = 100)]
     pub rate_limit: u32,
+    /// Requests a minute of one renter that make or change something; 0 for no limit.
+    #[arg(long, env = "GPURENT_RENTER_CHANGES", default_value_t = 120)]
+    pub renter_changes: u32,
+    /// Rentals that one renter may have at once, suspended ones included.
+    #[arg(long, env = "GPURENT_RENTER_RENTALS", default_value_t = RenterLimits::default().live)]
+    pub renter_rentals: u32,
+    /// Of these, rentals that are not ready yet.
+    #[arg(long, env = "GPURENT_RENTER_UNREADY", default_value_t = RenterLimits::default().unready)]
+    pub renter_unready: u32,
+    /// Of these, suspended ones.
+    #[arg(long, env = "GPURENT_RENTER_SUSPENDED", default_value_t = RenterLimits::default().suspended)]
+    pub renter_suspended: u32,
+    /// Rentals of one renter that may come to nothing within an hour: their image let nobody in, or they were given up
+    /// before they were ready.
+    #[arg(long, env = "GPURENT_RENTER_IN_VAIN", default_value_t = RenterLimits::default().in_vain)]
+    pub renter_in_vain: u32,
+    /// GPUs that one renter may have at once; all there are by default.
+    #[arg(long, env = "GPURENT_RENTER_GPUS")]
+    pub renter_gpus: Option<u32>,
     /// Connections at once, a quarter of them from one address; the one that was idle longest goes for a new one.
     #[arg(long, env = "GPURENT_MAX_CONNECTIONS", default_value_t = 8192)]
     pub max_connections: usize,
@@ -75,9 +95,21 @@ impl Access {
         }
     }
 
+    /// How much one renter may have.
+    pub fn renter_limits(&self) -> RenterLimits {
+        RenterLimits {
+            live: self.renter_rentals,
+            unready: self.renter_unready,
+            suspended: self.renter_suspended,
+            gpus: self.renter_gpus,
+            in_vain: self.renter_in_vain,
+        }
+    }
+
     fn limits(&self) -> Limits {
         Limits::default()
             .rate(self.rate_limit)
+            .changes(self.renter_changes)
             .connections(self.max_connections, (self.max_connections / 4).max(1))
             .listeners(self.max_listeners, (self.max_listeners / 32).max(1))
     }

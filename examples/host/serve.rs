@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::config::{self, GpuSource, Serve};
 use crate::manager::Manager;
 use crate::protocols::{Parts, Protocol};
-use crate::{database, failpoint, seal_key};
+use crate::{database, failpoint, own_files, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -42,6 +42,11 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let gpus = discover(&host, &settings.gpus).await?;
     let runtime = engine(&settings, gpus.len()).await?;
     let engine_lock = EngineLock::acquire(&settings.lock_dir, &runtime.engine().await?)?;
+    own_files::expect_folder(&settings.data_dir)?;
+    own_files::expect_secret(&settings.data_dir.join("seal.key"))?;
+    if let Some(file) = database::file_of(&settings.database, &settings.data_dir) {
+        own_files::expect_secret(&file)?;
+    }
     let deadlines = DeadlineFile::in_directory(&settings.data_dir, &host);
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
     let clock = SystemClock::new();
@@ -87,6 +92,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         .public_host(settings.public_host.clone())
         .timing(Timing { access: settings.access_timeout, ..Timing::default() })
         .capacity(capacity)
+        .renter_limits(settings.access.renter_limits())
         .deadlines(Arc::new(deadlines))
         .disks(Arc::new(disks));
     if is_local && settings.access_dir.as_os_str() != "none" {
@@ -187,6 +193,9 @@ async fn engine(settings: &Serve, slots: usize) -> Result<DockerRuntime, Failure
     let mut runtime = runtime.with_slots(slots).await?.with_registries(settings.registries());
     if settings.allow_sudo {
         runtime = runtime.with_sudo();
+    }
+    if settings.allow_private_networks {
+        runtime = runtime.with_private_networks();
     }
     if settings.no_firewall {
         runtime = runtime.without_firewall();

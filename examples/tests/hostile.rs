@@ -244,3 +244,51 @@ async fn a_renewed_certificate_is_used_without_a_restart() {
     until("second").await;
     assert!(reqwest::get(machine.url("/health")).await.is_err(), "nothing but TLS");
 }
+
+/// A renter who pays nothing fills no host: neither with rentals on their way up, nor with ones that come to nothing.
+#[tokio::test]
+async fn one_renter_has_only_so_much() {
+    let mut machine = machine();
+    machine
+        .settings
+        .extend(["--rent-without-gpu", "--rate-without-gpu", "1", "--renter-in-vain", "40"].map(str::to_owned));
+    let _host = machine.start().await;
+    // A registry that accepts and never answers.
+    let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let image = format!("127.0.0.1:{}/stalls:1", registry.local_addr().unwrap().port());
+    let accepting = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = registry.accept().await {
+            held.push(stream);
+        }
+    });
+    let unready = json!({"image": image, "duration": "1h"});
+    let mut made = Vec::new();
+    let refused = loop {
+        let (status, answer) = machine.post("/v1/rentals", &unready).await;
+        if status != 201 {
+            break (status, answer);
+        }
+        made.push(answer["id"].as_str().unwrap().to_owned());
+    };
+    assert_eq!((refused.0.as_u16(), made.len()), (409, 32), "{}", refused.1);
+    assert_eq!(refused.1["type"], "/problems/renter-limit", "{}", refused.1);
+    // Suspending keeps none of them: what never was ready ends.
+    for id in &made {
+        let suspended = machine.client.post(machine.url(&format!("/v1/rentals/{id}/suspend"))).send().await.unwrap();
+        assert!(suspended.status().is_success(), "{suspended:?}");
+    }
+    for id in &made {
+        machine.until(id, &["terminated"], Duration::from_secs(30)).await;
+    }
+    let mut last = (reqwest::StatusCode::OK, json!(null));
+    for _ in 0..9 {
+        last = machine.post("/v1/rentals", &unready).await;
+        if let Some(id) = last.1["id"].as_str() {
+            machine.cancel(id).await;
+            machine.until(id, &["terminated"], Duration::from_secs(30)).await;
+        }
+    }
+    assert_eq!(last.0, 429, "{}", last.1);
+    accepting.abort();
+}

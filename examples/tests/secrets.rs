@@ -120,6 +120,7 @@ async fn secrets_show_nowhere() {
     machine.until(&id, &["terminated"], SOON).await;
     let dump = postgres.dump().await;
     assert_eq!(credentials(&dump), 0, "what was sealed is erased with the end");
+    assert!(!dump.contains(VARIABLE), "and so is the environment");
     let access: Value = machine.get(&format!("/v1/rentals/{id}/access")).await;
     assert!(!access.to_string().contains(CHANGED), "{access}");
     machine.assert_clean().await;

@@ -77,10 +77,10 @@ impl Password {
     /// Takes a renter's password.
     ///
     /// # Errors
-    /// Refuses fewer than 4 and more than 256 bytes, and control characters.
+    /// Refuses fewer than 7 and more than 256 bytes, and control characters.
     pub fn new(text: String) -> Result<Self, Invalid> {
-        if !(4..=256).contains(&text.len()) || text.chars().any(char::is_control) {
-            return Err(Invalid::new("password", "must be 4 to 256 bytes without control characters"));
+        if !(7..=256).contains(&text.len()) || text.chars().any(char::is_control) {
+            return Err(Invalid::new("password", "must be 7 to 256 bytes without control characters"));
         }
         Ok(Self(text.into()))
     }
@@ -157,7 +157,8 @@ impl Credential {
     pub fn from_plaintext(bytes: &[u8]) -> Option<Self> {
         let text = str::from_utf8(bytes.get(1..)?).ok()?;
         match bytes[0] {
-            b'p' => Password::new(text.to_owned()).ok().map(Self::Password),
+            // A former version took shorter ones.
+            b'p' if text.len() <= 256 => Some(Self::Password(Password(text.to_owned().into()))),
             b'k' => text.parse().ok().map(Self::PublicKeys),
             _ => None,
         }

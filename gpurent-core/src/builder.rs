@@ -20,6 +20,7 @@ use crate::quarantine::Quarantine;
 use crate::reconcile::{Pace, Reconciler};
 use crate::rental::Timing;
 use crate::rentals::Rentals;
+use crate::renter::RenterLimits;
 use crate::runtime::ContainerRuntime;
 use crate::seal::Sealer;
 use crate::store::Store;
@@ -62,6 +63,7 @@ impl HostBuilder {
             capacity: None,
             prices: None,
             quarantine: Arc::new(Quarantine::default()),
+            renter_limits: RenterLimits::default(),
             workspaces: false,
             without_gpu: false,
             disks: Arc::new(AlwaysRoom),
@@ -144,6 +146,13 @@ impl HostBuilder {
     #[must_use]
     pub fn capacity(mut self, capacity: Capacity) -> Self {
         self.placement.capacity = Some(capacity);
+        self
+    }
+
+    /// How much one renter may have at once, where the default is not right.
+    #[must_use]
+    pub fn renter_limits(mut self, limits: RenterLimits) -> Self {
+        self.placement.renter_limits = limits;
         self
     }
 

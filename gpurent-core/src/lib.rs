@@ -85,6 +85,7 @@ pub mod quarantine;
 pub mod reconcile;
 pub mod rental;
 pub mod rentals;
+pub mod renter;
 pub mod runtime;
 pub mod seal;
 pub mod spec;

@@ -13,6 +13,7 @@ use crate::money::{Quote, RateCard};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
 use crate::quarantine::Quarantine;
 use crate::rental::Rental;
+use crate::renter::{RenterLimits, TooMany};
 use crate::spec::{Limits, RentalSpec};
 
 /// What the host's live rentals hold.
@@ -105,6 +106,9 @@ pub enum NoPlace {
     /// Prices are on, and the rate card has none for a container without a GPU.
     #[error("no price is set for a container without a GPU")]
     NoRateWithoutGpu,
+    /// The renter has as much as one may have.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// More of the machine is asked for than it has.
     #[error(transparent)]
     TooMuch(Invalid),
@@ -133,6 +137,8 @@ pub struct Placement {
     pub prices: Option<Arc<RateCard>>,
     /// What must not be given out, though the books say that it is free.
     pub quarantine: Arc<Quarantine>,
+    /// How much one renter may have at once. Checked by the store, which counts it with the claim itself.
+    pub renter_limits: RenterLimits,
     /// Whether there is a place for workspaces.
     pub workspaces: bool,
     /// Whether containers without a GPU are rented.

@@ -268,6 +268,8 @@ impl Rental {
             (Event::Stopped { .. }, State::Ending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
             (Event::Ended, State::Ending { reason, stopped: true }) => {
                 self.state = State::Ended { reason: reason.clone(), at };
+                // It may hold tokens, and nothing is started by it any more.
+                self.spec.environment = Environment::default();
             }
             (Event::Ended, State::Ended { .. }) => return Ok(Outcome::Unchanged),
             _ => return Err(illegal),
@@ -335,7 +337,7 @@ impl Rental {
         &self.host
     }
 
-    /// Its name, unique among the host's live rentals.
+    /// Its name, unique among its renter's live rentals on the host.
     #[must_use]
     pub fn name(&self) -> &InstanceName {
         &self.name

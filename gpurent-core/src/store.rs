@@ -20,6 +20,7 @@ use crate::id::{
 use crate::lifecycle::{EndKind, Phase, State};
 use crate::placement::{Held, NoPlace, Placed, Placement};
 use crate::rental::{IllegalTransition, Outcome, Rental};
+use crate::renter::RenterHas;
 use crate::seal::{Fingerprint, Sealed};
 use crate::spec::RentalSpec;
 
@@ -127,7 +128,7 @@ pub enum ClaimError {
     /// There is no place for it.
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
-    /// A live rental has this name, and was asked for in another way or is just ending.
+    /// A live rental of the renter's has this name, and was asked for in another way or is just ending.
     #[error("the name {0} belongs to another rental that still runs")]
     NameTaken(InstanceName),
     /// The renter used this key for another request.
@@ -320,7 +321,9 @@ pub trait Store: Send + Sync + 'static {
     async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError>;
 
     /// Places a new rental and writes it, its holds, its sealed credential and its first event in one
-    /// transaction. Fails with "no GPU" only when there is none: losing a race is tried again inside.
+    /// transaction. Fails with "no GPU" only when there is none: losing a race is tried again inside. A renter who has
+    /// as much as [one may have](Placement::renter_limits) gets nothing; of many claims at once a database that many
+    /// write to may let a few through beyond that, as many as it carries out at once.
     ///
     /// # Errors
     /// [`ClaimError`]; nothing was written then, except perhaps after `Unavailable`.
@@ -335,7 +338,8 @@ pub trait Store: Send + Sync + 'static {
     async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError>;
 
     /// Writes a change: the rental, its events, its usage, the holds it has or no longer has, and what
-    /// else comes with it. The sealed secrets are erased with the event that ends the rental.
+    /// else comes with it. The sealed secrets are erased with the event that ends the rental, and so is the environment
+    /// in its claim.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the revision is another or a new port is held, [`StoreError::Fenced`]
@@ -364,6 +368,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// What the host's live rentals hold.
     async fn held(&self, host: &HostId) -> Result<Held, StoreError>;
+
+    /// What a renter has on the host, counted without reading it; what was made after `since` was made
+    /// [lately](crate::renter::lately).
+    async fn renter_has(&self, host: &HostId, renter: &RenterId, since: Timestamp) -> Result<RenterHas, StoreError>;
 
     /// The last lines of a rental's output, unless they are out of date by `now`.
     async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError>;

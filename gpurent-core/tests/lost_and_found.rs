@@ -254,6 +254,7 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
+        renter_limits: Default::default(),
         workspaces: false,
         without_gpu: false,
         disks: Arc::new(AlwaysRoom),

@@ -12,6 +12,7 @@ use gpurent_core::memory::{Fault, RuntimeStep};
 use gpurent_core::placement::NoPlace;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{Extension, ResumeError, SuspendError};
+use gpurent_core::renter::{RenterLimits, TooMany};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, RuntimeError};
 use gpurent_core::spec::Term;
 use gpurent_core::store::Store;
@@ -74,6 +75,30 @@ fn its_gpu_is_another_s_meanwhile_and_may_be_gone() {
     world.pool.run_until_stalled();
     world.resume(id).unwrap();
     assert_eq!(world.phase(id), Phase::Ready);
+}
+
+#[test]
+fn what_never_was_ready_ends_instead() {
+    let mut world = World::new();
+    world.runtime.fail_next(RuntimeStep::Prepare, Fault::Hang);
+    let id = world.rent();
+    assert_eq!(world.phase(id), Phase::Provisioning);
+    world.suspend(id).unwrap();
+    assert_eq!(world.phase(id), Phase::Ended);
+    assert_eq!(world.get(id).state().end_reason(), Some(&EndReason::Cancelled));
+}
+
+#[test]
+fn a_renter_has_only_so_many_suspended() {
+    let mut world = World::new();
+    let most = RenterLimits::default().suspended;
+    for _ in 0..most {
+        let id = world.rent();
+        world.suspend(id).unwrap();
+    }
+    let id = world.rent();
+    assert!(matches!(world.suspend(id), Err(SuspendError::TooMany(TooMany::Suspended(limit))) if limit == most));
+    assert_eq!(world.phase(id), Phase::Ready, "it goes on");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use bollard::models::{
 use gpurent_core::event::Claim;
 use gpurent_core::id::{Attempt, LaunchId};
 use gpurent_core::port::SSH;
-use gpurent_core::runtime::LaunchSpec;
+use gpurent_core::runtime::{LaunchSpec, RuntimeError};
 
 use gpurent_access::paths::{KIT, PROGRAM, RUN, SSH_PORT};
 
@@ -103,8 +103,25 @@ pub(crate) fn body(
     }
 }
 
-/// Why an image cannot be run: it has a volume where the host's own files are.
-pub(crate) fn foreign_volume(image: &ImageConfig) -> Option<&str> {
+/// So many volumes of its own an image may have. For each the engine makes a folder, fills it with what the image has there,
+/// and mounts it, outside of any limit.
+const MOST_VOLUMES: usize = 32;
+
+/// Refuses an image that has volumes where the host's own files are, or very many.
+///
+/// # Errors
+/// [`RuntimeError::NoLogin`], by the image's doing.
+pub(crate) fn expect_ordinary_volumes(image: &ImageConfig) -> Result<(), RuntimeError> {
+    let count = image.volumes.as_ref().map_or(0, |volumes| volumes.len());
+    let reason = match foreign_volume(image) {
+        Some(volume) => format!("the image has a volume at {volume}, where the host's own files are"),
+        None if count > MOST_VOLUMES => format!("the image has {count} volumes, and may have {MOST_VOLUMES}"),
+        None => return Ok(()),
+    };
+    Err(RuntimeError::NoLogin { by_image: true, reason })
+}
+
+fn foreign_volume(image: &ImageConfig) -> Option<&str> {
     let volumes = image.volumes.as_ref()?;
     let below = |path: &&String| path.split('/').find(|part| !part.is_empty() && *part != ".") == Some(".gpurent");
     volumes.iter().find(|path| below(path) || path.contains("..")).map(String::as_str)

@@ -1,6 +1,7 @@
 //! The host's own book of deadlines, in one file that is replaced whole and forced to disk.
 
-use std::fs::{File, OpenOptions};
+#[cfg(unix)]
+use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,11 +64,7 @@ impl DeadlineFile {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(directory)?;
         let beside = self.path.with_extension("new");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&beside)?;
+        let mut file = crate::private::open(&beside, true)?;
         file.write_all(text)?;
         file.sync_all()?;
         std::fs::rename(&beside, &self.path)?;

@@ -2,9 +2,10 @@
 //!
 //! The bridge alone does not do it. Its tenants are kept from each other's addresses (no inter-container
 //! communication), but reach each other's published ports through the host, and everything that listens
-//! on the host. Two chains of our own, which only what comes from the tenants' bridge passes:
-//! `GPURENT-HOST` from `INPUT`, `GPURENT-FORWARD` from Docker's `DOCKER-USER`. Docker keeps its hands off
-//! both, also when it restarts.
+//! on the host. Two chains of our own, which only what comes from the tenants' bridge passes, before any rule of others:
+//! `GPURENT-HOST` from `INPUT`, `GPURENT-FORWARD` from `FORWARD` and from Docker's `DOCKER-USER`, which comes first again
+//! when Docker restarts. What does not pass the kernel's filter, since two tenants are on one bridge and
+//! `bridge-nf-call-iptables` is off, the bridge's ports keep apart: each is isolated.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -24,6 +25,11 @@ const RESOLVERS: [&str; 3] = ["169.254.169.254", "169.254.169.253", "168.63.129.
 /// Rules may be flushed by others: they are looked at again after this time.
 const TRUST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The operator's own networks, as a rule (RFC 1918, RFC 6598).
+const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
+/// Where our chains are jumped to from.
+const JUMPS: [(&str, &str); 3] =
+    [("INPUT", "GPURENT-HOST"), ("DOCKER-USER", "GPURENT-FORWARD"), ("FORWARD", "GPURENT-FORWARD")];
 
 /// Why tenants are not kept apart as they should be.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,12 @@ enum Hole {
     Refused { program: &'static str, said: String },
     #[error("{0} does not end")]
     Hangs(&'static str),
+    #[error("the port {port} of the bridge {BRIDGE} cannot be isolated, and bridge-nf-call-iptables is off")]
+    PortOpen {
+        port: String,
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 struct Known {
@@ -53,6 +65,8 @@ struct Known {
 pub(crate) struct Firewall {
     /// Where it is not to be touched, why.
     off: Option<&'static str>,
+    /// Whether tenants may reach private networks.
+    private: bool,
     known: std::sync::Mutex<Known>,
     /// Held while rules are set.
     setting: Mutex<()>,
@@ -75,7 +89,12 @@ impl Firewall {
 
     fn with(off: Option<&'static str>, isolation: &str) -> Self {
         let known = Known { isolation: Isolation::Degraded(isolation.to_owned()), checked: None };
-        Self { off, known: std::sync::Mutex::new(known), setting: Mutex::new(()) }
+        Self { off, private: false, known: std::sync::Mutex::new(known), setting: Mutex::new(()) }
+    }
+
+    /// Lets tenants reach private networks.
+    pub(crate) fn allow_private_networks(&mut self) {
+        self.private = true;
     }
 
     pub(crate) fn isolation(&self) -> Isolation {
@@ -84,6 +103,16 @@ impl Firewall {
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Keeps a container that has just started from its neighbours on the bridge, before the rules are looked at again.
+    pub(crate) async fn isolate_new(&self) {
+        if self.off.is_some() {
+            return;
+        }
+        if let Err(hole) = isolate_ports().await {
+            *self.known() = Known { isolation: Isolation::Degraded(hole.to_string()), checked: None };
+        }
     }
 
     /// Sets the rules unless they were seen lately. The bridge must exist.
@@ -95,7 +124,7 @@ impl Firewall {
         if self.known().checked.is_some_and(|checked| checked.elapsed() < TRUST) {
             return;
         }
-        let isolation = match set_rules().await {
+        let isolation = match set_rules(self.private).await {
             Ok(()) => Isolation::Enforced,
             Err(hole) => {
                 tracing::warn!(
@@ -110,30 +139,74 @@ impl Firewall {
     }
 }
 
-async fn set_rules() -> Result<(), Hole> {
+/// Keeps the bridge's ports from each other; those of containers that have just started among them.
+///
+/// # Errors
+/// Where the kernel does not do it, and would not filter what goes from one to the other either.
+async fn isolate_ports() -> Result<(), Hole> {
+    let done = tokio::task::spawn_blocking(isolate_all_ports).await;
+    done.unwrap_or_else(|lost| Err(Hole::PortOpen { port: "any".to_owned(), source: std::io::Error::other(lost) }))
+}
+
+fn isolate_all_ports() -> Result<(), Hole> {
+    let ports = Path::new("/sys/class/net").join(BRIDGE).join("brif");
+    // A bridge without ports, or none.
+    let Ok(listed) = std::fs::read_dir(ports) else { return Ok(()) };
+    for port in listed.flatten() {
+        match std::fs::write(port.path().join("isolated"), "1") {
+            // It is gone again.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !port.path().exists() => {}
+            Err(source) if !bridges_are_filtered() => {
+                return Err(Hole::PortOpen { port: port.file_name().to_string_lossy().into_owned(), source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether iptables' rules apply to what goes from one port of a bridge to another.
+fn bridges_are_filtered() -> bool {
+    let setting = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables");
+    setting.is_ok_and(|setting| setting.trim() == "1")
+}
+
+async fn set_rules(private: bool) -> Result<(), Hole> {
     if !Path::new("/sys/class/net").join(BRIDGE).exists() {
         return Err(Hole::BridgeElsewhere);
     }
     // Without this jump of Docker's own, ours leads nowhere.
     run("iptables", &["-w", "5", "-C", "FORWARD", "-j", "DOCKER-USER"], "").await?;
     // One atomic write: there is no moment without rules.
-    run("iptables-restore", &["-w", "5", "--noflush"], &chains()).await?;
-    for (from, to) in [("INPUT", "GPURENT-HOST"), ("DOCKER-USER", "GPURENT-FORWARD")] {
-        let jump = ["-i", BRIDGE, "-j", to];
-        if run("iptables", &[&["-w", "5", "-C", from], &jump[..]].concat(), "").await.is_err() {
-            run("iptables", &[&["-w", "5", "-I", from, "1"], &jump[..]].concat(), "").await?;
+    run("iptables-restore", &["-w", "5", "--noflush"], &chains(private)).await?;
+    for (from, to) in JUMPS {
+        let rule = format!("-A {from} -i {BRIDGE} -j {to}");
+        let places = places_of(&rule, &run("iptables", &["-w", "5", "-S", from], "").await?);
+        if places.first() != Some(&1) {
+            run("iptables", &["-w", "5", "-I", from, "1", "-i", BRIDGE, "-j", to], "").await?;
+            // Behind whatever was put before them they are of no use. The last one first, so that the others stay in place.
+            for place in places.iter().rev() {
+                run("iptables", &["-w", "5", "-D", from, &(place + 1).to_string()], "").await?;
+            }
         }
     }
-    Ok(())
+    isolate_ports().await
 }
 
-fn chains() -> String {
+/// At which places of a chain a rule stands, as `iptables -S` lists it; the first is 1.
+fn places_of(rule: &str, listed: &str) -> Vec<usize> {
+    let rules = listed.lines().filter(|line| line.starts_with("-A "));
+    (1..).zip(rules).filter(|(_, line)| line.trim() == rule).map(|(place, _)| place).collect()
+}
+
+fn chains(private: bool) -> String {
     let mut text = String::from(
         "*filter\n\
          :GPURENT-HOST - [0:0]\n\
          :GPURENT-FORWARD - [0:0]\n\
          -A GPURENT-HOST -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN\n\
-         -A GPURENT-HOST -j DROP\n",
+         -A GPURENT-HOST -j DROP\n\
+         -A GPURENT-FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN\n",
     );
     for resolver in RESOLVERS {
         for protocol in ["udp", "tcp"] {
@@ -143,16 +216,25 @@ fn chains() -> String {
     for network in METADATA {
         text.push_str(&format!("-A GPURENT-FORWARD -d {network} -j DROP\n"));
     }
-    text.push_str(&format!("-A GPURENT-FORWARD -o {BRIDGE} -j DROP\nCOMMIT\n"));
+    text.push_str(&format!("-A GPURENT-FORWARD -o {BRIDGE} -j DROP\n"));
+    for network in PRIVATE.iter().filter(|_| !private) {
+        // The resolvers that an engine asks for its containers are often there.
+        for protocol in ["udp", "tcp"] {
+            text.push_str(&format!("-A GPURENT-FORWARD -d {network} -p {protocol} --dport 53 -j RETURN\n"));
+        }
+        text.push_str(&format!("-A GPURENT-FORWARD -d {network} -j DROP\n"));
+    }
+    text.push_str("COMMIT\n");
     text
 }
 
-async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(), Hole> {
+/// Runs a program, and gives what it printed.
+async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<String, Hole> {
     let failed = |source| Hole::NoProgram { program, source };
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -165,7 +247,7 @@ async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(
     };
     let output = tokio::time::timeout(PATIENCE, talk).await.map_err(|_| Hole::Hangs(program))?.map_err(failed)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect();
     Err(Hole::Refused { program, said })
@@ -174,6 +256,20 @@ async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_behind_others_is_found() {
+        let listed = "-P INPUT ACCEPT\n-A INPUT -p tcp -j ACCEPT\n-A INPUT -i gpurent0 -j GPURENT-HOST\n-A INPUT -j X\n\
+                      -A INPUT -i gpurent0 -j GPURENT-HOST\n";
+        assert_eq!(places_of("-A INPUT -i gpurent0 -j GPURENT-HOST", listed), [2, 4]);
+        assert!(places_of("-A INPUT -i gpurent0 -j GPURENT-HOST", "-P INPUT ACCEPT\n").is_empty());
+    }
+
+    #[test]
+    fn private_networks_are_left_out_where_the_operator_says_so() {
+        assert!(chains(false).contains("-d 10.0.0.0/8 -j DROP") && !chains(true).contains("10.0.0.0/8"));
+        assert!(chains(true).contains("-d 169.254.0.0/16 -j DROP"));
+    }
 
     #[tokio::test]
     async fn a_firewall_that_cannot_be_set_is_told_of() {

@@ -48,6 +48,7 @@ mod names;
 mod network;
 mod nvml;
 mod ports;
+mod private;
 mod registries;
 mod runtime;
 mod share;

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary, Mount};
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary, Mount,
+};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
     StopContainerOptionsBuilder,
@@ -38,7 +40,7 @@ use credentials::access_folder;
 use crate::access_dir::AccessDir;
 use crate::attach::Attaching;
 use crate::client::EngineAddress;
-use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, body, claim_of, foreign_volume, launch_of};
+use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, body, claim_of, expect_ordinary_volumes, launch_of};
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::exec::Execs;
 use crate::firewall::Firewall;
@@ -53,12 +55,12 @@ use crate::share::{Share, for_renters, processes_for_renters};
 use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
-use crate::{account_files, client, devices, kit, names, network, ssh};
+use crate::{account_files, client, devices, helper, kit, names, network, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
 const LOG_PATIENCE: Duration = Duration::from_secs(10);
-const MOST_LOG_BYTES: usize = 4 * 1024 * 1024;
+const MOST_LOG_BYTES: usize = 1024 * 1024;
 /// How often a container that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// How often a container's SSH is knocked at, and after how many knocks the engine is asked about it.
@@ -91,6 +93,8 @@ pub struct DockerRuntime {
     attaching: Attaching,
     /// Containers that this process made and has not started yet.
     never_started: Mutex<BTreeSet<LaunchId>>,
+    /// Containers that the engine was asked to make, and may still be making.
+    being_made: Mutex<BTreeSet<LaunchId>>,
     /// How containers that this process made are asked whether their renter would get in.
     tokens: Mutex<HashMap<LaunchId, Tokens>>,
     lines: Lines,
@@ -129,6 +133,7 @@ impl DockerRuntime {
             reach: address.host().to_owned(),
             attaching: Attaching::default(),
             never_started: Mutex::default(),
+            being_made: Mutex::default(),
             tokens: Mutex::default(),
             lines: Lines::default(),
             names: Names::default(),
@@ -245,6 +250,14 @@ impl DockerRuntime {
         self
     }
 
+    /// Lets tenants reach private networks (RFC 1918, RFC 6598) beyond this host. By default they do not: those are the
+    /// operator's own, as a rule.
+    #[must_use]
+    pub fn with_private_networks(mut self) -> Self {
+        self.firewall.allow_private_networks();
+        self
+    }
+
     /// Sets no firewall rules: tenants then reach the host's own services and the metadata address.
     #[must_use]
     pub fn without_firewall(mut self) -> Self {
@@ -300,6 +313,32 @@ impl DockerRuntime {
     async fn state(&self, launch: LaunchId) -> Result<Option<ContainerState>, RuntimeError> {
         let found = self.inspect(&self.name(launch).await?).await?;
         Ok(found.map(|container| container.state.unwrap_or_default()))
+    }
+
+    fn being_made(&self) -> MutexGuard<'_, BTreeSet<LaunchId>> {
+        self.being_made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes sure that the engine is not still making a container whose making did not come back: it has its name from the
+    /// beginning, and shows only in the end. An image with a large volume can keep it busy for minutes.
+    async fn expect_not_being_made(&self, launch: LaunchId, name: &str) -> Result<(), RuntimeError> {
+        if !self.being_made().contains(&launch) {
+            return Ok(());
+        }
+        let body = ContainerCreateBody {
+            image: Some(helper::image()),
+            entrypoint: Some(vec!["/none".to_owned()]),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        match self.docker.create_container(Some(options), body).await {
+            Ok(_) => {
+                remove_by_name(&self.docker, name).await?;
+                self.being_made().remove(&launch);
+                Ok(())
+            }
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     fn never_started(&self) -> MutexGuard<'_, BTreeSet<LaunchId>> {
@@ -450,10 +489,7 @@ impl ContainerRuntime for DockerRuntime {
     async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError> {
         let attach = self.attaching.attaches(&self.docker, &self.kit.kit, launch).await?;
         let (config, ()) = tokio::try_join!(self.image_config(launch), self.kit.ensure_still(&self.docker))?;
-        if let Some(volume) = foreign_volume(&config) {
-            let reason = format!("the image has a volume at {volume}, where the host's own files are");
-            return Err(RuntimeError::NoLogin { by_image: true, reason });
-        }
+        expect_ordinary_volumes(&config)?;
         let spec = credential::spec_of(launch, secrets, &config, self.sudo).await?;
         let files = credential::file(&spec);
         let directory = self.access_dir().await;
@@ -469,7 +505,12 @@ impl ContainerRuntime for DockerRuntime {
         let mut mounts = self.workspace_mounts(launch)?;
         mounts.extend(directory.map(|directory| directory.mount(launch.id)));
         let body = body(launch, &config, &self.kit.kit, self.share, attach, self.sudo, mounts);
-        let (created, sees) = match self.docker.create_container(Some(options), body).await {
+        self.being_made().insert(launch.id);
+        let made = self.docker.create_container(Some(options), body).await;
+        if made.is_ok() || made.as_ref().is_err_and(|error| refusal(error).is_some_and(|(status, _)| status != 409)) {
+            self.being_made().remove(&launch.id);
+        }
+        let (created, sees) = match made {
             Ok(made) => {
                 self.never_started().insert(launch.id);
                 (Created { container: container_id(made.id)?, gpus_attached: attach }, folder.clone())
@@ -477,6 +518,7 @@ impl ContainerRuntime for DockerRuntime {
             Err(error) if matches!(refusal(&error), Some((409, _))) => self.adopt(launch, error).await?,
             Err(error) => return Err(classify(error, &ports(launch))),
         };
+        self.being_made().remove(&launch.id);
         if sees.is_none() || sees != folder {
             // Also into a container that was found: the crash may have come before the credentials.
             self.hand_over(launch.id, &files, sees.as_deref()).await?;
@@ -502,6 +544,7 @@ impl ContainerRuntime for DockerRuntime {
             let name = self.name(launch.id).await?;
             account_files::expect_plain(&self.docker, &name).await?;
             self.docker.start_container(&name, None).await.map_err(|error| classify(error, &ports(launch)))?;
+            self.firewall.isolate_new().await;
         }
         let state = self.state(launch.id).await?.ok_or(RuntimeError::Missing)?;
         time(state.started_at.as_deref())
@@ -638,6 +681,7 @@ impl ContainerRuntime for DockerRuntime {
         self.known_tokens().remove(&launch);
         self.lines.close(launch);
         self.settled(launch, |state| state.is_none()).await?;
+        self.expect_not_being_made(launch, &name).await?;
         if let Some(directory) = &self.access_dir {
             let removed = directory.remove(launch).await;
             removed.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
@@ -696,6 +740,8 @@ impl ContainerRuntime for DockerRuntime {
             Ok(())
         };
         tokio::time::timeout(LOG_PATIENCE, read).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))??;
-        Ok(text.lines().map(str::to_owned).collect())
+        // Colours stay; whatever else controls a terminal only makes an answer six times as long.
+        let plain = |line: &str| line.chars().filter(|c| !c.is_control() || matches!(c, '\t' | '\u{1b}')).collect();
+        Ok(text.lines().map(plain).collect())
     }
 }

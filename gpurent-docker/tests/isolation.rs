@@ -95,9 +95,13 @@ async fn a_tenant_reaches_the_world_but_not_the_host_the_metadata_or_its_neighbo
 
     let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
     let ssh = neighbour.launch.ssh_port().unwrap().get();
+    // The operator's own network, beyond this host.
+    ip(&["netns", "exec", &world.name, "ip", "addr", "add", "10.77.77.2/32", "dev", "lo"]).await;
+    ip(&["route", "replace", "10.77.77.2/32", "via", WORLD]).await;
     // Whoever is meant to reach it does: from the host, the published ports answer.
     assert!(tokio::net::TcpStream::connect(("127.0.0.1", web.get())).await.is_ok());
     assert!(tokio::net::TcpStream::connect((gateway, service_port)).await.is_ok());
+    assert!(tokio::net::TcpStream::connect(("10.77.77.2", 80)).await.is_ok());
     assert!(reaches(&tenant, WORLD, 80).await, "the world is there");
     for (what, address, port) in [
         ("a neighbour's address", address, 8080),
@@ -108,6 +112,7 @@ async fn a_tenant_reaches_the_world_but_not_the_host_the_metadata_or_its_neighbo
         ("the tenant's own published port", gateway, tenant.launch.ssh_port().unwrap().get()),
         ("a service of the host", gateway, service_port),
         ("the same by the host's other address", "198.18.77.1", service_port),
+        ("the operator's own network", "10.77.77.2", 80),
         ("the metadata address", "169.254.169.254", service_port),
     ] {
         assert!(!reaches(&tenant, address, port).await, "{what}: {address}:{port}");
@@ -118,6 +123,23 @@ async fn a_tenant_reaches_the_world_but_not_the_host_the_metadata_or_its_neighbo
     assert!(reaches(&tenant, gateway, service_port).await, "without the rule it is open");
     assert_eq!(runtime().await.isolate().await.unwrap(), Isolation::Enforced);
     assert!(!reaches(&tenant, gateway, service_port).await);
+
+    // So do rules that others' come before.
+    let accept = async |how: &str| {
+        let rule = ["-w", "5", how, "INPUT", "-i", "gpurent0", "-j", "ACCEPT"];
+        assert!(Command::new("iptables").args(rule).status().await.unwrap().success());
+    };
+    accept("-I").await;
+    assert!(reaches(&tenant, gateway, service_port).await, "behind another rule it is open");
+    assert_eq!(runtime().await.isolate().await.unwrap(), Isolation::Enforced);
+    assert!(!reaches(&tenant, gateway, service_port).await);
+    accept("-D").await;
+    // Neighbours are kept apart also where the kernel does not filter what a bridge passes on (usual beside libvirt).
+    let filtered = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    std::fs::write(filtered, "0").unwrap();
+    let reached = reaches(&tenant, address, 8080).await;
+    std::fs::write(filtered, "1").unwrap();
+    assert!(!reached, "over the bridge");
 
     ip(&["addr", "del", "169.254.169.254/32", "dev", "lo"]).await;
     tenant.gone().await;

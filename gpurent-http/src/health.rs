@@ -1,6 +1,7 @@
 //! `/health`: what machines and people are told of the host that have no key.
 //!
-//! What the database said is good for a second, so that strangers cost it one question a second, however many they are.
+//! That the database answers is good for a second, and it is asked one question at a time: strangers cost it no more,
+//! however many they are.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,21 +21,21 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long the database may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether the database answered, and when.
+/// When the database answered last.
 #[derive(Clone, Default)]
-pub(crate) struct Health(Arc<Mutex<Option<(Instant, bool)>>>);
+pub(crate) struct Health(Arc<Mutex<Option<Instant>>>);
 
 impl Health {
     async fn database(&self, rentals: &Rentals) -> bool {
-        // Held while the database is asked: who comes meanwhile waits for that answer.
-        let mut kept = self.0.lock().await;
-        if let Some((_, answers)) = kept.filter(|(since, _)| since.elapsed() < FRESH) {
-            return answers;
+        // Held while the database is asked: who comes meanwhile waits.
+        let mut answered = self.0.lock().await;
+        if answered.is_some_and(|answered| answered.elapsed() < FRESH) {
+            return true;
         }
         let filter = Filter::default();
         let asked = tokio::time::timeout(PATIENCE, rentals.list(&filter, None, 1)).await;
         let answers = matches!(asked, Ok(Ok(_)));
-        *kept = Some((Instant::now(), answers));
+        *answered = answers.then(Instant::now);
         answers
     }
 }

@@ -14,6 +14,9 @@ pub struct Limits {
     /// Requests a second of one key, and of one address without one; twice as many in a burst (429). `None`: as many
     /// as there is time for.
     pub rate: Option<NonZeroU32>,
+    /// Requests a minute of one renter that make or change something (429), by whichever of their keys. `None`: as many
+    /// as [`rate`](Self::rate) lets through.
+    pub changes: Option<NonZeroU32>,
     /// Connections at once. For one more, the one that was idle longest has to go.
     pub connections: usize,
     /// Of these, from one address.
@@ -34,6 +37,7 @@ impl Default for Limits {
             requests: 1024,
             request_time: Duration::from_secs(30),
             rate: NonZeroU32::new(100),
+            changes: NonZeroU32::new(120),
             connections: 16_384,
             connections_of_an_address: 2048,
             head_time: Duration::from_secs(15),
@@ -49,6 +53,12 @@ impl Limits {
     #[must_use]
     pub fn rate(self, a_second: u32) -> Self {
         Self { rate: NonZeroU32::new(a_second), ..self }
+    }
+
+    /// Requests a minute of one renter that make or change something; 0 for no limit.
+    #[must_use]
+    pub fn changes(self, a_minute: u32) -> Self {
+        Self { changes: NonZeroU32::new(a_minute), ..self }
     }
 
     /// Requests at once.

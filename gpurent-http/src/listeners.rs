@@ -1,9 +1,10 @@
 //! Places for those who stay to listen: WebSockets and event streams.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gpurent_core::id::RenterId;
+use gpurent_core::id::{RentalId, RenterId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +19,8 @@ pub(crate) const READ_BUFFER: usize = 4 * 1024;
 
 /// One renter's part of the requests at once: others get their answers whatever one does.
 const SHARE_OF_A_RENTER: usize = 8;
+/// Terminals at once of one rental: each is a program in it, and a connection of ours.
+const TERMINALS_OF_A_RENTAL: usize = 8;
 /// All renters together leave this part of the places to platforms.
 const KEPT_FOR_PLATFORMS: usize = 8;
 
@@ -32,6 +35,7 @@ pub(crate) struct Listeners {
     most: usize,
     most_of_a_renter: usize,
     renters: Renters,
+    terminals: Counts<RentalId>,
     /// Places for requests, one set for all surfaces.
     pub(crate) requests: Arc<Semaphore>,
     /// How many requests each renter has under way.
@@ -41,31 +45,48 @@ pub(crate) struct Listeners {
     pub(crate) rendered: Arc<Rendered>,
 }
 
-/// How many places each renter has taken.
-type Renters = Arc<Mutex<HashMap<RenterId, usize>>>;
+/// How many places each has taken.
+type Counts<Who> = Arc<Mutex<HashMap<Who, usize>>>;
+type Renters = Counts<RenterId>;
 
 /// A listener's place, until it is dropped.
 pub(crate) struct Place {
     _one_of_all: OwnedSemaphorePermit,
-    _one_of_a_renter: Option<Counted>,
+    _one_of_a_renter: Option<Counted<RenterId>>,
 }
+
+/// A terminal of a rental, until it is closed.
+pub(crate) struct Terminal(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RentalId>);
 
 /// A renter's request, until it is answered.
-pub(crate) struct UnderWay(#[allow(dead_code, reason = "counts until it is dropped")] Counted);
+pub(crate) struct UnderWay(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RenterId>);
 
-/// One of what a renter has.
-struct Counted {
-    renter: RenterId,
-    renters: Renters,
+/// One of what somebody has.
+struct Counted<Who: Eq + Hash> {
+    who: Who,
+    counts: Counts<Who>,
 }
 
-impl Drop for Counted {
+impl<Who: Eq + Hash + Clone> Counted<Who> {
+    /// One more for `who`, unless they have `most` already.
+    fn one_of(counts: &Counts<Who>, who: &Who, most: usize) -> Option<Self> {
+        let mut counted = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counted.get(who).copied().unwrap_or(0);
+        if count >= most {
+            return None;
+        }
+        counted.insert(who.clone(), count + 1);
+        Some(Self { who: who.clone(), counts: Arc::clone(counts) })
+    }
+}
+
+impl<Who: Eq + Hash> Drop for Counted<Who> {
     fn drop(&mut self) {
-        let mut renters = self.renters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = renters.get_mut(&self.renter) {
+        let mut counted = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counted.get_mut(&self.who) {
             *count -= 1;
             if *count == 0 {
-                renters.remove(&self.renter);
+                counted.remove(&self.who);
             }
         }
     }
@@ -81,6 +102,7 @@ impl Listeners {
             most: limits.listeners,
             most_of_a_renter: limits.listeners_of_a_renter,
             renters: Arc::default(),
+            terminals: Arc::default(),
             rendered: Arc::default(),
             under_way: Arc::default(),
             most_requests_of_a_renter: (limits.requests / SHARE_OF_A_RENTER).max(1),
@@ -97,14 +119,10 @@ impl Listeners {
     /// A place for one more request. A renter has some of them, not all.
     pub(crate) fn begin(&self, caller: &Caller) -> Result<Option<UnderWay>, Problem> {
         let Some(renter) = caller.scope() else { return Ok(None) };
-        let mut renters = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = renters.entry(renter.clone()).or_default();
-        if *count >= self.most_requests_of_a_renter {
-            return Err(Problem::too_often(1));
+        match Counted::one_of(&self.under_way, &renter, self.most_requests_of_a_renter) {
+            Some(one) => Ok(Some(UnderWay(one))),
+            None => Err(Problem::too_often(1)),
         }
-        *count += 1;
-        drop(renters);
-        Ok(Some(UnderWay(Counted { renter, renters: Arc::clone(&self.under_way) })))
     }
 
     /// A place for one more. A renter has a few; they never take those of the platform.
@@ -114,14 +132,12 @@ impl Listeners {
         if self.free.available_permits() < self.most / KEPT_FOR_PLATFORMS {
             return Err(Problem::busy());
         }
-        let mut renters = self.renters.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = renters.entry(renter.clone()).or_default();
-        if *count >= self.most_of_a_renter {
-            return Err(Problem::busy());
-        }
-        *count += 1;
-        drop(renters);
-        let one_of_a_renter = Some(Counted { renter, renters: Arc::clone(&self.renters) });
-        Ok(Place { _one_of_all: one_of_all, _one_of_a_renter: one_of_a_renter })
+        let one = Counted::one_of(&self.renters, &renter, self.most_of_a_renter).ok_or_else(Problem::busy)?;
+        Ok(Place { _one_of_all: one_of_all, _one_of_a_renter: Some(one) })
+    }
+
+    /// A place for one more terminal of a rental.
+    pub(crate) fn open_terminal(&self, rental: RentalId) -> Result<Terminal, Problem> {
+        Counted::one_of(&self.terminals, &rental, TERMINALS_OF_A_RENTAL).map(Terminal).ok_or_else(Problem::busy)
     }
 }

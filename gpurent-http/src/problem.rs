@@ -11,6 +11,7 @@ use gpurent_core::port::NoPort;
 use gpurent_core::rentals::{
     AccessError, ChangeAccessError, ExtendError, InsideError, LogsError, RentError, ResumeError, SuspendError,
 };
+use gpurent_core::renter::TooMany;
 use gpurent_core::runtime::RuntimeError;
 use gpurent_core::store::StoreError;
 use serde::Serialize;
@@ -285,6 +286,11 @@ impl From<NoPlace> for Problem {
             NoPlace::UnknownGpu(_) => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
             NoPlace::NoGpuFree(_) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
             NoPlace::TooMuch(invalid) => invalid.into(),
+            NoPlace::TooMany(TooMany::InVain(_)) => {
+                let title = "Too many came to nothing";
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "/problems/renter-limit", title, detail).later(600)
+            }
+            NoPlace::TooMany(_) => conflict("/problems/renter-limit", "As much as one renter may have"),
             NoPlace::DiskFull => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/disk-full", "Disk almost full", detail).later(60)
             }
@@ -305,6 +311,7 @@ impl From<SuspendError> for Problem {
     fn from(error: SuspendError) -> Self {
         match error {
             SuspendError::Store(error) => error.into(),
+            SuspendError::TooMany(limit) => Self::from(NoPlace::from(limit)),
             over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", over.to_string()),
         }
     }

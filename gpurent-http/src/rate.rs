@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, request::Parts};
+use axum::http::{HeaderValue, Method, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::{StateInformationMiddleware, StateSnapshot};
 use governor::state::keyed::DefaultKeyedStateStore;
-use governor::{Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use gpurent_core::api_key::Role;
 use gpurent_core::id::{ApiKeyId, RenterId};
 
 use crate::auth::{Caller, address};
@@ -65,9 +66,35 @@ impl Rates {
     }
 }
 
+/// Counts what renters ask to be made or changed. Platforms ask for many customers, and are not counted.
+#[derive(Clone)]
+pub(crate) struct Changes(Arc<DefaultKeyedRateLimiter<RenterId>>);
+
+impl Changes {
+    pub(crate) fn new(a_minute: NonZeroU32) -> Self {
+        Self(Arc::new(RateLimiter::keyed(Quota::per_minute(a_minute))))
+    }
+
+    fn count(&self, caller: &Caller, method: &Method) -> Result<(), Problem> {
+        if caller.role != Role::Renter || matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+            return Ok(());
+        }
+        if self.0.len() > MOST_RENTERS {
+            self.0.retain_recent();
+        }
+        self.0.check_key(&caller.renter).map_err(|early| {
+            let wait = early.wait_time_from(DefaultClock::default().now());
+            Problem::too_often(wait.as_secs() + 1)
+        })
+    }
+}
+
+/// Renters who have not called for a while are forgotten when there are more of them.
+const MOST_RENTERS: usize = 4096;
+
 /// Counts a known caller's request, those under way and those of late, and tells them what is left.
 pub(crate) async fn limit(
-    State((rates, listeners)): State<(Option<Rates>, Listeners)>,
+    State((rates, changes, listeners)): State<(Option<Rates>, Option<Changes>, Listeners)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -76,6 +103,9 @@ pub(crate) async fn limit(
         Ok(under_way) => under_way,
         Err(problem) => return problem.into_response(),
     };
+    if let Some(Err(problem)) = changes.map(|changes| changes.count(caller, request.method())) {
+        return problem.into_response();
+    }
     let Some(rates) = rates else { return next.run(request).await };
     let client = caller.key.clone().map_or_else(|| Client::Renter(caller.renter.clone()), Client::Key);
     match rates.count(&client) {

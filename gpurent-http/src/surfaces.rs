@@ -32,7 +32,7 @@ use crate::health::{Health, health};
 use crate::limits::Limits;
 use crate::listeners::{Listeners, READ_BUFFER};
 use crate::problem::Problem;
-use crate::rate::{self, Rates};
+use crate::rate::{self, Changes, Rates};
 
 /// Requests at once that need no key.
 const FOR_STRANGERS: usize = 64;
@@ -66,6 +66,7 @@ pub struct Surfaces {
     cloud: Option<Arc<Cloud>>,
     off: BTreeSet<Surface>,
     health: Health,
+    changes: Option<Changes>,
 }
 
 /// Lets handlers take a part of the surfaces as their state.
@@ -94,7 +95,7 @@ impl Surfaces {
     /// them by `into_make_service_with_connect_info::<SocketAddr>()`.
     #[must_use]
     pub fn new(rentals: Rentals, authenticator: impl Authenticator) -> Self {
-        let limits = Limits::default().rate(0);
+        let limits = Limits::default().rate(0).changes(0);
         Self {
             rentals,
             gate: Gate::new(Arc::new(authenticator)),
@@ -107,6 +108,7 @@ impl Surfaces {
             cloud: None,
             off: BTreeSet::new(),
             health: Health::default(),
+            changes: None,
         }
     }
 
@@ -115,6 +117,7 @@ impl Surfaces {
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.listeners = self.listeners.limited(&limits);
         self.gate.rates = limits.rate.map(Rates::new);
+        self.changes = limits.changes.map(Changes::new);
         self.limits = limits;
         self
     }
@@ -258,10 +261,11 @@ impl Surfaces {
     }
 
     fn guard(&self, routes: Router<Surfaces>, sockets: Router<Surfaces>) -> Router {
+        let counts = (self.gate.rates.clone(), self.changes.clone(), self.listeners.clone());
         let known = |routes: Router<Surfaces>| {
             routes
                 .layer(middleware::from_fn_with_state(self.audit.clone(), audit::note))
-                .layer(middleware::from_fn_with_state((self.gate.rates.clone(), self.listeners.clone()), rate::limit))
+                .layer(middleware::from_fn_with_state(counts.clone(), rate::limit))
         };
         let routes = routes
             .fallback(async || Problem::not_found())

@@ -195,6 +195,45 @@ async fn who_calls_too_often_waits_and_others_do_not_notice() {
 }
 
 #[tokio::test]
+async fn a_renter_changes_only_so_much_a_minute_by_all_of_their_keys() {
+    let limits = Limits::default().rate(0).changes(5);
+    let host = host_as(Arc::new(MemoryStore::default()), keys(), |surfaces| surfaces.with_limits(limits)).await;
+    let refused = async |key: &str| {
+        let made = host.client.post(host.url("/v1/rentals")).bearer_auth(key).json(&json!({})).send().await.unwrap();
+        made.status().as_u16()
+    };
+    for _ in 0..5 {
+        assert_eq!(refused(ONE).await, 422);
+    }
+    assert_eq!(refused(ONE).await, 429);
+    let read = host.client.get(host.url("/v1/rentals")).bearer_auth(ONE).send().await.unwrap();
+    assert_eq!(read.status(), 200, "reading is counted apart");
+    assert_eq!(refused(TWO).await, 422);
+    for _ in 0..20 {
+        assert_eq!(refused(OPERATOR).await, 422, "whoever asks for many is not counted");
+    }
+}
+
+#[tokio::test]
+async fn a_key_in_a_first_message_is_a_guess_too() {
+    let limits = Limits::default().rate(5);
+    let host = host_as(Arc::new(MemoryStore::default()), keys(), |surfaces| surfaces.with_limits(limits)).await;
+    let mut opened = Vec::new();
+    let mut turned_away = 0;
+    for _ in 0..40 {
+        match tokio_tungstenite::connect_async(host.url("/v1/events").replace("http", "ws")).await {
+            Ok((socket, _)) => opened.push(socket),
+            Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
+                assert_eq!(answer.status(), 429);
+                turned_away += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(turned_away >= 25, "{turned_away} of 40");
+}
+
+#[tokio::test]
 async fn who_did_what_is_written_down_for_operators() {
     let store = Arc::new(MemoryStore::default());
     let log = store.clone();

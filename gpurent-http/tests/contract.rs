@@ -29,19 +29,28 @@ async fn every_answer_is_as_described() {
     // Made-up ids would all be nobody's.
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("terms.toml"), format!("[parameters]\n\"path.id\" = \"{id}\"\n")).unwrap();
-    let run = tokio::process::Command::new(program)
+    let run = async || {
+        let mut run = tokio::process::Command::new(&program);
         // It keeps a cache where it runs.
-        .current_dir(folder.path())
-        .args(["--config-file", "terms.toml"])
-        .args(["run", &host.url("/v1/openapi.json"), "--header", &format!("Authorization: Bearer {KEY}")])
-        // A stream of events never ends.
-        .args(["--header", "Accept: application/json"])
-        .args(["--checks", CHECKS, "--max-examples", "60", "--workers", "2", "--seed", "4711"])
-        .args(["--request-timeout", "20", "--no-color", "--generation-database", "none"])
-        .output()
-        .await
-        .unwrap();
-    let said = String::from_utf8_lossy(&run.stdout);
+        run.current_dir(folder.path())
+            .args(["--config-file", "terms.toml"])
+            .args(["run", &host.url("/v1/openapi.json"), "--header", &format!("Authorization: Bearer {KEY}")])
+            // A stream of events never ends.
+            .args(["--header", "Accept: application/json"])
+            .args(["--checks", CHECKS, "--max-examples", "60", "--workers", "1", "--seed", "4711"])
+            .args(["--request-timeout", "20", "--no-color", "--generation-database", "none"]);
+        let run = run.output().await.unwrap();
+        let said = [run.stdout, run.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        (run.status.success(), said)
+    };
+    let (mut good, mut said) = run().await;
+    // Python 3.11 itself stumbles now and then (https://github.com/python/cpython/issues/106905).
+    for _ in 0..3 {
+        if good || !said.contains("AST constructor recursion depth mismatch") {
+            break;
+        }
+        (good, said) = run().await;
+    }
     println!("{said}");
-    assert!(run.status.success(), "{said}\n{}", String::from_utf8_lossy(&run.stderr));
+    assert!(good, "{said}");
 }

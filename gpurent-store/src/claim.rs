@@ -1,8 +1,9 @@
 //! What a claim comes to, once it is known what is held and what was asked for before. The same for
 //! every database.
 
-use gpurent_core::placement::{Held, Placed, Placement};
+use gpurent_core::placement::{Held, NoPlace, Placed, Placement};
 use gpurent_core::rental::Rental;
+use gpurent_core::renter::RenterHas;
 use gpurent_core::store::{ClaimError, NewRental};
 
 /// A rental that was asked for before, and the fingerprint of how.
@@ -11,6 +12,8 @@ pub(crate) type Asked = (Rental, Vec<u8>);
 /// What a claim looks at.
 pub(crate) struct Look {
     pub(crate) held: Held,
+    /// What the renter has.
+    pub(crate) has: RenterHas,
     /// The live rental of the same name.
     pub(crate) same_name: Option<Asked>,
     /// The rental that the same key made.
@@ -38,5 +41,21 @@ pub(crate) fn decide(look: Look, new: &NewRental, placement: &Placement) -> Resu
             Err(ClaimError::NameTaken(new.name.clone()))
         };
     }
+    placement.renter_limits.allow(&look.has, &new.spec).map_err(NoPlace::from)?;
     Ok(Decision::Write(placement.place(new.launch(), &new.spec, &look.held)?))
+}
+
+/// Rentals, those of them that are on their way up, suspended ones, those that came to nothing lately, GPUs: as databases
+/// count them.
+pub(crate) type Counts = (i64, i64, i64, i64, i64);
+
+pub(crate) fn counted((live, unready, suspended, in_vain, gpus): Counts) -> RenterHas {
+    let count = |counted: i64| u32::try_from(counted).unwrap_or(u32::MAX);
+    RenterHas {
+        live: count(live),
+        unready: count(unready),
+        suspended: count(suspended),
+        in_vain: count(in_vain),
+        gpus: count(gpus),
+    }
 }

@@ -76,6 +76,7 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
+        renter_limits: Default::default(),
         workspaces: false,
         without_gpu: false,
         disks: Arc::new(AlwaysRoom),

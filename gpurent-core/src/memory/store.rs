@@ -10,9 +10,10 @@ use crate::audit::NumberedEntry;
 use crate::event::{Event, JournalEntry, Recorded};
 use crate::id::{ContainerId, EngineId, Epoch, HostId, IdempotencyKey, Position, RentalId, RenterId, Seq};
 use crate::lifecycle::State;
-use crate::placement::{Held, Placement};
+use crate::placement::{Held, NoPlace, Placement};
 use crate::port::PortRange;
 use crate::rental::Rental;
+use crate::renter::{RenterHas, lately};
 use crate::seal::{Fingerprint, Sealed};
 use crate::store::{
     Change, ClaimError, Claimed, Filter, Foundling, LogTail, MAX_PAGE, NewRental, Store, StoreError, Tenure,
@@ -200,6 +201,11 @@ impl Tables {
         }
         if !rental.is_live() {
             row.sealed = None;
+            for recorded in &mut row.events {
+                if let Event::Claimed(claim) = &mut recorded.event {
+                    claim.spec.environment = Default::default();
+                }
+            }
         }
         if let Some(tail) = change.log_tail() {
             row.log_tail = Some(tail.clone());
@@ -231,6 +237,11 @@ impl Tables {
     pub(super) fn is_kept_for_one(&self, host: &HostId, renter: &RenterId) -> bool {
         let mut specs = self.live(host).map(|row| row.rental.spec());
         specs.any(|spec| spec.renter == *renter && spec.sticky_ports.is_some())
+    }
+
+    fn renter_has(&self, host: &HostId, renter: &RenterId, since: Timestamp) -> RenterHas {
+        let all = self.rentals.values().map(|row| &row.rental);
+        RenterHas::of(all.filter(|rental| rental.host() == host && rental.spec().renter == *renter), since)
     }
 
     pub(super) fn held(&self, host: &HostId) -> Held {
@@ -277,7 +288,9 @@ impl Store for MemoryStore {
                 _ => Err(ClaimError::KeyReused),
             };
         }
-        if let Some(row) = tables.live(&new.host).find(|row| *row.rental.name() == new.name) {
+        let is_same_name =
+            |row: &&RentalRow| *row.rental.name() == new.name && row.rental.spec().renter == new.spec.renter;
+        if let Some(row) = tables.live(&new.host).find(is_same_name) {
             let is_same = key.is_none() && row.fingerprint == new.fingerprint;
             return if is_same && row.rental.state().end_reason().is_none() {
                 Ok(Claimed::Existing(row.rental.clone()))
@@ -289,6 +302,8 @@ impl Store for MemoryStore {
         if tables.rentals.contains_key(&new.id) {
             return Err(StoreError::Conflict.into());
         }
+        let has = tables.renter_has(&new.host, &new.spec.renter, lately(new.at.wall));
+        placement.renter_limits.allow(&has, &new.spec).map_err(NoPlace::from)?;
         let placed = placement.place(new.launch(), &new.spec, &tables.held(&new.host))?;
         let (rental, event) = new.settle(placed);
         let row = RentalRow {
@@ -313,7 +328,8 @@ impl Store for MemoryStore {
         let rental = &found.rental;
         tables.check(rental.host(), epoch)?;
         let held = tables.held(rental.host());
-        let name_taken = tables.live(rental.host()).any(|row| row.rental.name() == rental.name());
+        let is_namesake = |other: &Rental| other.name() == rental.name() && other.spec().renter == rental.spec().renter;
+        let name_taken = tables.live(rental.host()).any(|row| is_namesake(&row.rental));
         let taken = rental.gpus().iter().any(|gpu| held.gpus.contains(&gpu.uuid))
             || rental.ports().iter().any(|binding| held.ports.contains(&binding.host));
         if name_taken || taken || tables.rentals.contains_key(&rental.id()) {
@@ -391,6 +407,10 @@ impl Store for MemoryStore {
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
         Ok(self.open().await?.held(host))
+    }
+
+    async fn renter_has(&self, host: &HostId, renter: &RenterId, since: Timestamp) -> Result<RenterHas, StoreError> {
+        Ok(self.open().await?.renter_has(host, renter, since))
     }
 
     async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError> {

@@ -133,6 +133,14 @@ pub enum NoPort {
     Exhausted(PortRange),
 }
 
+/// Ports over which machines like this one are steered, by engines (2375 to 2377, 4243), clusters (2379, 2380, 4789, 6443,
+/// 7946, 10250, 10255 to 10257, 10259), configuration management (4505, 4506, 8140) and GPUs' own monitoring (5555, 9400).
+/// Nobody may ask for one: what asks there on this machine, now or later, trusts what answers.
+const OF_THE_MACHINE: [u16; 20] = [
+    2375, 2376, 2377, 2379, 2380, 4243, 4505, 4506, 4789, 5555, 6443, 7946, 8140, 9400, 10_250, 10_255, 10_256, 10_257,
+    10_258, 10_259,
+];
+
 /// The host's ports that rentals may get.
 #[derive(Clone, Debug)]
 pub struct PortPools {
@@ -211,7 +219,7 @@ impl PortPools {
                     let lies_in = |range: Option<&PortRange>| range.is_some_and(|range| range.contains(host));
                     let (sticky, requestable) = (lies_in(self.sticky.as_ref()), lies_in(self.requestable.as_ref()));
                     let allowed = if sticky { lies_in(own) } else { requestable };
-                    if !allowed || self.reserved.contains(&host) {
+                    if !allowed || self.reserved.contains(&host) || OF_THE_MACHINE.contains(&host.get()) {
                         return Err(NoPort::NotAllowed(host));
                     }
                     if held.contains(&host) || !probe.is_free(host) {
@@ -290,7 +298,7 @@ mod tests {
             pools().assign(&wanted, None, id, &BTreeSet::from([port(8080)]), &TrustBooks),
             Err(NoPort::Taken(port(8080)))
         );
-        for (host, why) in [(22, "low"), (8000, "ours")] {
+        for (host, why) in [(22, "low"), (8000, "ours"), (2375, "an engine's")] {
             let wanted = published(&[(8080, Some(host))]).unwrap();
             let refused = pools().assign(&wanted, None, id, &BTreeSet::new(), &TrustBooks);
             assert_eq!(refused, Err(NoPort::NotAllowed(port(host))), "{why}");

@@ -4,8 +4,10 @@ use super::{LAST_MOMENT, Rentals, ResumeError, SuspendError, TRIES, Wish};
 use crate::event::{Event, Resumption};
 use crate::host::Stage;
 use crate::id::RentalId;
-use crate::lifecycle::{State, SuspendCause};
+use crate::lifecycle::{EndReason, State, SuspendCause};
+use crate::placement::NoPlace;
 use crate::rental::{Outcome, Rental};
+use crate::renter::lately;
 use crate::store::{Change, StoreError};
 
 impl Rentals {
@@ -16,14 +18,27 @@ impl Rentals {
     /// # Errors
     /// [`SuspendError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
     pub async fn suspend(&self, id: RentalId) -> Result<Option<Rental>, SuspendError> {
+        let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+        let since = lately(self.shared.clock.now().wall);
+        let has = self.shared.store.renter_has(&self.shared.host, &rental.spec().renter, since).await?;
         self.change(id, |rental| {
             let now = self.shared.clock.now();
             let running_out = rental.time_left(&now).is_some_and(|left| left < LAST_MOMENT);
             if running_out && rental.state().suspend_cause().is_none() {
                 return Err(SuspendError::Over);
             }
+            let is_up = rental.state().suspend_cause().is_none() && rental.state().end_reason().is_none();
+            let event = if is_up && !rental.has_been_ready() {
+                // It has nothing that would be kept, and cost nothing: it ends.
+                Event::EndBegan { reason: EndReason::Cancelled }
+            } else {
+                if is_up {
+                    self.shared.placement.renter_limits.allow_suspended(&has)?;
+                }
+                Event::SuspendBegan { cause: SuspendCause::Requested }
+            };
             let mut change = Change::intent(rental);
-            match change.apply(Event::SuspendBegan { cause: SuspendCause::Requested }, now.wall) {
+            match change.apply(event, now.wall) {
                 Ok(Outcome::Changed) => Ok(Wish::Write(change)),
                 Ok(Outcome::Unchanged) => Ok(Wish::Granted(change.into_rental())),
                 Err(_over) => Err(SuspendError::Over),
@@ -61,6 +76,9 @@ impl Rentals {
             if rental.time_left(&at).is_some_and(|left| left < LAST_MOMENT) {
                 return Err(ResumeError::Over);
             }
+            let renter = &rental.spec().renter;
+            let has = self.shared.store.renter_has(&self.shared.host, renter, lately(at.wall)).await?;
+            self.shared.placement.renter_limits.allow_up(&has, rental.spec()).map_err(NoPlace::from)?;
             let held = self.shared.store.held(&self.shared.host).await?;
             let placed = self.shared.placement.place(rental.launch().next(), rental.spec(), &held)?;
             let resumption = Resumption {

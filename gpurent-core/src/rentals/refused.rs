@@ -5,6 +5,7 @@ use crate::deadline::DeadlineError;
 use crate::id::{InstanceName, RentalId};
 use crate::invalid::Invalid;
 use crate::placement::NoPlace;
+use crate::renter::TooMany;
 use crate::runtime::{Cause, RuntimeError};
 use crate::seal::SealError;
 use crate::store::{ClaimError, StoreError};
@@ -16,7 +17,7 @@ pub enum RentError {
     /// There is no place for it: the host has no such GPU, or all are rented, or a port is taken.
     #[error(transparent)]
     NoPlace(NoPlace),
-    /// A live rental has this name, and was asked for in another way.
+    /// A live rental of the renter's has this name, and was asked for in another way.
     #[error("the name {0} belongs to another rental that still runs")]
     NameTaken(InstanceName),
     /// The renter used the idempotency key for another request.
@@ -119,6 +120,9 @@ pub enum SuspendError {
     /// It ends or has ended, or its paid time is over but for a moment.
     #[error("the rental is over")]
     Over,
+    /// The renter has as many suspended rentals as one may have.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -113,6 +113,9 @@ impl From<Limits> for RawLimits {
     }
 }
 
+/// Every rental is read with all of its labels, again and again as long as it lives.
+const MAX_LABEL_BYTES: usize = 16 * 1024;
+
 /// Marks that a renter puts on a rental; gpurent gives them no meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
@@ -143,6 +146,9 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
         let value_is_plain = |value: &String| value.len() <= 1024 && !value.chars().any(char::is_control);
         if labels.len() > 64 || !labels.keys().all(name_is_plain) || !labels.values().all(value_is_plain) {
             return Err(Invalid::new("labels", "must be at most 64, names of letters, digits and . _ - /"));
+        }
+        if labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_LABEL_BYTES {
+            return Err(Invalid::new("labels", "must be at most 16 KiB altogether"));
         }
         if labels.keys().any(|name| name.starts_with("io.gpurent")) {
             return Err(Invalid::new("labels", "names under io.gpurent are the host's"));

@@ -1,6 +1,6 @@
 //! What every [`Store`] has to do. Each clause works on a host of its own, so all may share a database.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -26,6 +26,7 @@ use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, LogTail, NewR
 
 mod beside;
 mod pause;
+mod renter;
 
 pub use beside::{
     a_range_in_use_is_not_given_back, a_range_stays_its_renters_until_it_is_given_back,
@@ -35,6 +36,7 @@ pub use pause::{
     a_container_leads_to_its_rental_for_ever, a_resumed_rental_takes_nothing_from_others,
     what_is_suspended_holds_nothing_but_its_name,
 };
+pub use renter::{one_renter_has_no_more_than_one_may, what_came_to_nothing_counts_for_an_hour};
 
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
 /// executor; `MAKE` is called for each test and gives a future of a [`Store`](crate::store::Store).
@@ -44,6 +46,8 @@ macro_rules! store_suite {
         $crate::store_suite!(@clauses $block_on, $make;
             a_claim_is_read_back_whole,
             gpus_are_never_held_twice,
+            one_renter_has_no_more_than_one_may,
+            what_came_to_nothing_counts_for_an_hour,
             many_claims_at_once_win_as_often_as_there_are_gpus,
             a_port_asked_for_is_held_once,
             the_same_request_under_one_name_is_one_rental,
@@ -156,6 +160,7 @@ impl<S: Store> Bench<S> {
                 capacity: None,
                 prices: None,
                 quarantine: Arc::default(),
+                renter_limits: Default::default(),
                 workspaces: false,
                 without_gpu: false,
                 disks: Arc::new(AlwaysRoom),
@@ -322,13 +327,16 @@ pub async fn the_same_request_under_one_name_is_one_rental<S: Store>(store: Arc<
     assert!(matches!(bench.claim(&bench.request("same")).await, Err(ClaimError::NameTaken(_))));
 }
 
-/// A name belongs to live rentals only.
+/// A name belongs to live rentals only, and is a space of each renter's.
 pub async fn a_name_is_free_again_after_the_end<S: Store>(store: Arc<S>) {
     let bench = Bench::new(store);
     let epoch = bench.epoch().await;
     let first = bench.claimed("again").await;
     bench.live_through(first.clone(), epoch, way_down()).await;
     assert_ne!(bench.claimed("again").await.id(), first.id());
+    let mut anothers = bench.request("again");
+    anothers.spec.renter = valid("another".parse());
+    assert!(matches!(valid(bench.claim(&anothers).await), Claimed::New(_)));
 }
 
 /// However often a request is sent under a key, it makes one rental, also after that has ended; another
@@ -354,7 +362,7 @@ pub async fn one_key_is_one_rental_for_ever<S: Store>(store: Arc<S>) {
     assert!(matches!(valid(bench.claim(&somebody_else).await), Claimed::New(_)));
     // A key of its own is another request, whatever the name.
     let mut same_name = keyed("else");
-    same_name.key = Some(valid("key-2".parse()));
+    (same_name.key, same_name.spec.renter) = (Some(valid("key-2".parse())), valid("somebody-else".parse()));
     assert!(matches!(bench.claim(&same_name).await, Err(ClaimError::NameTaken(_))));
 }
 
@@ -435,14 +443,19 @@ pub async fn a_host_with_live_rentals_is_pinned_to_its_engine<S: Store>(store: A
 pub async fn the_end_frees_what_was_held_and_erases_the_credential<S: Store>(store: Arc<S>) {
     let bench = Bench::new(store);
     let epoch = bench.epoch().await;
-    let rental = bench.claimed("one").await;
+    let mut new = bench.request("one");
+    new.spec.environment = valid(BTreeMap::from([("TOKEN".to_owned(), "canary-4711".to_owned())]).try_into());
+    let rental = valid(bench.claim(&new).await).rental().clone();
     let stopped = bench.live_through(rental, epoch, way_down()[..2].to_vec()).await;
+    assert!(format!("{stopped:?}").contains("canary-4711"), "it may be launched again");
     assert_eq!(valid(bench.store.held(&bench.host).await).gpus.len(), 1);
     let ended = bench.live_through(stopped, epoch, vec![Event::Ended]).await;
     let held = valid(bench.store.held(&bench.host).await);
     assert!(held.gpus.is_empty() && held.ports.is_empty());
     assert_eq!(valid(bench.store.sealed(ended.id()).await), None);
     assert!(valid(bench.store.live(&bench.host).await).is_empty());
+    let events = valid(bench.store.events(ended.id(), Seq::ZERO, 100).await);
+    assert!(!format!("{events:?} {ended:?}").contains("canary-4711"), "{events:?}");
     assert_eq!(bench.get(ended.id()).await, Some(ended));
 }
 

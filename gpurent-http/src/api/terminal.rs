@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::Refusals;
 use crate::audit::{self, Audit};
 use crate::auth::{Caller, Entrance, Pass};
-use crate::listeners::Listeners;
+use crate::listeners::{Listeners, Place, Terminal};
 use crate::problem::Problem;
 
 /// A client that takes longer to read one message is cut off.
@@ -118,7 +118,7 @@ impl Asked {
             audit.note(audit::entry(&caller, self.address, action, status));
         }
         let (code, reason) = match result {
-            Ok((session, _place)) => talk(&mut socket, session, pass, self.listeners.stopping.clone()).await,
+            Ok((session, _places)) => talk(&mut socket, session, pass, self.listeners.stopping.clone()).await,
             Err(problem) => (close_code::POLICY, problem.sentence()),
         };
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
@@ -126,10 +126,11 @@ impl Asked {
         drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
     }
 
-    async fn begin(&self, caller: &Caller) -> Result<(Session, crate::listeners::Place), Problem> {
+    async fn begin(&self, caller: &Caller) -> Result<(Session, (Place, Terminal)), Problem> {
         let place = self.listeners.enter(caller)?;
         let rental = super::find(&self.rentals, caller, &self.id.to_string()).await?;
-        Ok((self.rentals.run_inside(&rental, &self.program).await?, place))
+        let terminal = self.listeners.open_terminal(rental.id())?;
+        Ok((self.rentals.run_inside(&rental, &self.program).await?, (place, terminal)))
     }
 }
 

@@ -178,7 +178,9 @@ mod tests {
     use super::*;
 
     fn request() -> Parts {
-        Request::new(()).into_parts().0
+        let mut parts = Request::new(()).into_parts().0;
+        parts.headers.insert("host", "10.0.0.5:8000".parse().unwrap());
+        parts
     }
 
     fn from(address: &str, key: Option<&str>) -> Parts {

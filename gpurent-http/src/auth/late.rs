@@ -9,15 +9,13 @@ use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HeaderValue};
 use axum::http::request::Parts;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 
-use super::{Caller, Denied, Gate, Pass};
+use super::{Caller, Denied, Gate, Pass, address};
+
 /// How long a client may take to show its key.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many may be about to.
-const MOST_WAITING: usize = 256;
 
 /// Who wants to listen.
 #[derive(Clone)]
@@ -35,11 +33,6 @@ pub(crate) struct LateEntrance {
     request: Arc<Parts>,
 }
 
-/// Places for those who have yet to show their key.
-pub(crate) fn waiting_room() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(MOST_WAITING))
-}
-
 /// Lets a WebSocket pass with its caller, or to show its key as its first message; any other request as
 /// [`authenticate`](super::authenticate) does.
 pub(crate) async fn authenticate_socket(State(gate): State<Gate>, request: Request, next: Next) -> Response {
@@ -51,6 +44,10 @@ pub(crate) async fn authenticate_socket(State(gate): State<Gate>, request: Reque
             Entrance::Open(caller.clone(), Pass { authenticator: gate.authenticator, caller, request })
         }
         Err(Denied::Unauthenticated) if asks_for_a_socket(&parts) && !shows_a_key(&parts) => {
+            // A socket is one guess at a key, and counts as one.
+            if let Some(Err(problem)) = gate.rates.as_ref().map(|rates| rates.stranger(&parts)) {
+                return problem.into_response();
+            }
             Entrance::Late(LateEntrance { request: Arc::new(parts.clone()), gate })
         }
         Err(denied) => return gate.refuse(denied, &parts),
@@ -80,7 +77,7 @@ impl Entrance {
             Self::Open(caller, pass) => return Some((caller, pass)),
             Self::Late(late) => late,
         };
-        let Ok(_waiting) = late.gate.waiting.clone().try_acquire_owned() else {
+        let Some(_waiting) = late.gate.waiting.enter(address(&late.request)) else {
             close(socket, close_code::AGAIN, "too many are waiting").await;
             return None;
         };

@@ -4,6 +4,7 @@
 mod api_keys;
 mod late;
 mod origin;
+mod waiting;
 
 pub use api_keys::{ApiKey, ApiKeys};
 pub(crate) use late::{Entrance, authenticate_socket};
@@ -21,10 +22,10 @@ use gpurent_core::api_key::Role;
 use gpurent_core::id::{ApiKeyId, RenterId};
 use gpurent_core::rental::Rental;
 use gpurent_core::store::StoreError;
-use tokio::sync::Semaphore;
 
 use crate::problem::Problem;
 use crate::rate::Rates;
+use waiting::WaitingRoom;
 
 /// Who calls, and what they may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,12 +101,12 @@ pub trait Authenticator: Send + Sync + 'static {
 pub(crate) struct Gate {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) rates: Option<Rates>,
-    waiting: Arc<Semaphore>,
+    waiting: Arc<WaitingRoom>,
 }
 
 impl Gate {
     pub(crate) fn new(authenticator: Arc<dyn Authenticator>) -> Self {
-        Self { authenticator, rates: None, waiting: late::waiting_room() }
+        Self { authenticator, rates: None, waiting: Arc::default() }
     }
 
     /// The answer to somebody who is not let in.

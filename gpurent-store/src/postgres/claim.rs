@@ -1,32 +1,53 @@
 //! Making a rental: one look at what is held, unless that is known, and one statement that writes it all.
 
 use gpurent_core::gpu::GpuUuid;
-use gpurent_core::id::{Epoch, HostId};
+use gpurent_core::id::{Epoch, HostId, RenterId};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::port::HostPort;
 use gpurent_core::rental::Rental;
+use gpurent_core::renter::{RenterHas, RenterLimits, lately};
 use gpurent_core::store::{ClaimError, Claimed, Foundling, NewRental, StoreError};
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 
 use super::held::Beliefs;
-use crate::claim::{Decision, Look, decide};
+use crate::claim::{Decision, Look, counted, decide};
 use crate::error::{bounded, broken_constraint};
 use crate::row::{RentalColumns, signed};
 
 /// How often a claim that lost a race against another process looks again.
 const TRIES: usize = 8;
 
-/// What a claim looks at: holds, the live rental of the same name, the rental that the same key made.
-type Columns = (Vec<String>, Vec<i32>, Option<Json<Rental>>, Option<Vec<u8>>, Option<Json<Rental>>, Option<Vec<u8>>);
+/// What a claim looks at: holds, the live rental of the same name, the rental that the same key made, what the renter has.
+type Columns = (
+    Vec<String>,
+    Vec<i32>,
+    Option<Json<Rental>>,
+    Option<Vec<u8>>,
+    Option<Json<Rental>>,
+    Option<Vec<u8>>,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+);
 
 const LOOK: &str = "
     SELECT ARRAY(SELECT gpu_uuid FROM gpurent.gpu_hold WHERE host_id = $1),
            ARRAY(SELECT port FROM gpurent.port_hold WHERE host_id = $1),
-           same.body, same.fingerprint, keyed.body, once.fingerprint
-    FROM (SELECT 1) AS one
-    LEFT JOIN gpurent.rental AS same ON same.host_id = $1 AND same.name = $2 AND same.phase <> 'ended'
+           same.body, same.fingerprint, keyed.body, once.fingerprint,
+           has.live, has.unready, has.suspended,
+           (SELECT count(*) FROM gpurent.rental AS theirs
+            WHERE theirs.host_id = $1 AND theirs.renter = $3 AND theirs.created_at > $5 AND theirs.phase = 'ended'
+              AND NOT EXISTS (SELECT 1 FROM gpurent.usage_segment WHERE rental_id = theirs.id)),
+           (SELECT count(*) FROM gpurent.rental AS theirs JOIN gpurent.gpu_hold AS held ON held.rental_id = theirs.id
+            WHERE theirs.host_id = $1 AND theirs.renter = $3 AND theirs.phase <> 'ended')
+    FROM (SELECT count(*) AS live, count(*) FILTER (WHERE phase IN ('provisioning', 'running')) AS unready,
+                 count(*) FILTER (WHERE phase IN ('suspending', 'suspended')) AS suspended
+          FROM gpurent.rental WHERE host_id = $1 AND renter = $3 AND phase <> 'ended') AS has
+    LEFT JOIN gpurent.rental AS same ON same.host_id = $1 AND same.renter = $3 AND same.name = $2 AND same.phase <> 'ended'
     LEFT JOIN gpurent.idempotency AS once ON once.host_id = $1 AND once.renter = $3 AND once.key = $4
     LEFT JOIN gpurent.rental AS keyed ON keyed.id = once.rental_id";
 
@@ -38,11 +59,13 @@ pub(super) async fn claim(
     placement: &Placement,
 ) -> Result<Claimed, ClaimError> {
     let (version, believed) = beliefs.of(&new.host);
+    // How many GPUs the renter has is only looked at.
     if !looks_first
+        && placement.renter_limits.gpus.is_none()
         && let Some(held) = believed
         && let Ok(placed) = placement.place(new.launch(), &new.spec, &held)
     {
-        match write(pool, new, placed).await {
+        match write(pool, new, placed, &placement.renter_limits).await {
             Ok(rental) => {
                 beliefs.took(&rental);
                 return Ok(Claimed::New(rental));
@@ -57,11 +80,14 @@ pub(super) async fn claim(
             .bind(new.host.as_str())
             .bind(new.name.as_str())
             .bind(new.spec.renter.as_str())
-            .bind(new.key.as_ref().map(|key| key.as_str()));
-        let (gpus, ports, named, named_as, keyed, keyed_as): Columns = bounded(query.fetch_one(pool)).await?;
+            .bind(new.key.as_ref().map(|key| key.as_str()))
+            .bind(lately(new.at.wall).as_microsecond());
+        let (gpus, ports, named, named_as, keyed, keyed_as, live, unready, suspended, in_vain, their_gpus): Columns =
+            bounded(query.fetch_one(pool)).await?;
         let asked = |(Json(rental), fingerprint): (Json<Rental>, Vec<u8>)| (rental, fingerprint);
         let look = Look {
             held: parse(gpus, ports)?,
+            has: counted((live, unready, suspended, in_vain, their_gpus)),
             same_name: named.zip(named_as).map(asked),
             same_key: keyed.zip(keyed_as).map(asked),
         };
@@ -70,7 +96,7 @@ pub(super) async fn claim(
             Decision::Existing(rental) => return Ok(Claimed::Existing(*rental)),
             Decision::Write(placed) => placed,
         };
-        match write(pool, new, placed).await {
+        match write(pool, new, placed, &placement.renter_limits).await {
             Ok(rental) => {
                 beliefs.took(&rental);
                 return Ok(Claimed::New(rental));
@@ -91,14 +117,28 @@ fn is_lost_race(error: &StoreError) -> bool {
         )
 }
 
-async fn write(pool: &PgPool, new: &NewRental, placed: gpurent_core::placement::Placed) -> Result<Rental, StoreError> {
+async fn write(
+    pool: &PgPool,
+    new: &NewRental,
+    placed: gpurent_core::placement::Placed,
+    limits: &RenterLimits,
+) -> Result<Rental, StoreError> {
     let (rental, event) = new.settle(placed);
     let columns = RentalColumns::of(&rental);
     let query = sqlx::query(
-        "WITH made AS (
+        "WITH has AS (
+             SELECT count(*) AS live, count(*) FILTER (WHERE phase IN ('provisioning', 'running')) AS unready
+             FROM gpurent.rental WHERE host_id = $2 AND renter = $3 AND phase <> 'ended'
+         ), lately AS (
+             SELECT count(*) AS in_vain FROM gpurent.rental AS theirs
+             WHERE theirs.host_id = $2 AND theirs.renter = $3 AND theirs.created_at > $22 AND theirs.phase = 'ended'
+               AND NOT EXISTS (SELECT 1 FROM gpurent.usage_segment WHERE rental_id = theirs.id)
+         ), made AS (
              INSERT INTO gpurent.rental
                  (id, host_id, renter, name, phase, revision, created_at, expires_at, fingerprint, body)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id, host_id
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 FROM has, lately
+             WHERE live < $20 AND unready < $21 AND in_vain < $23
+             RETURNING id, host_id
          ), gpus AS (
              INSERT INTO gpurent.gpu_hold (host_id, gpu_uuid, rental_id)
              SELECT host_id, unnest($11::text[]), id FROM made
@@ -132,9 +172,16 @@ async fn write(pool: &PgPool, new: &NewRental, placed: gpurent_core::placement::
     .bind(event.at.as_microsecond())
     .bind(event.event.name())
     .bind(Json(&event.event))
-    .bind(new.key.as_ref().map(|key| key.as_str()));
-    bounded(query.execute(pool)).await?;
-    Ok(rental)
+    .bind(new.key.as_ref().map(|key| key.as_str()))
+    .bind(i64::from(limits.live))
+    .bind(i64::from(limits.unready))
+    .bind(lately(new.at.wall).as_microsecond())
+    .bind(i64::from(limits.in_vain));
+    match bounded(query.execute(pool)).await?.rows_affected() {
+        // The renter has as much as one may have, as far as this statement saw: the look tells.
+        0 => Err(StoreError::Conflict),
+        _ => Ok(rental),
+    }
 }
 
 /// Writes a rental that was found, if the epoch is right and nothing of it is anybody's.
@@ -201,6 +248,26 @@ pub(super) async fn held(pool: &PgPool, host: &HostId) -> Result<Held, StoreErro
     );
     let (gpus, ports) = bounded(query.bind(host.as_str()).fetch_one(pool)).await?;
     parse(gpus, ports)
+}
+
+pub(super) async fn renter_has(
+    pool: &PgPool,
+    host: &HostId,
+    renter: &RenterId,
+    since: Timestamp,
+) -> Result<RenterHas, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT count(*), count(*) FILTER (WHERE phase IN ('provisioning', 'running')),
+                count(*) FILTER (WHERE phase IN ('suspending', 'suspended')),
+                (SELECT count(*) FROM gpurent.rental AS theirs
+                 WHERE theirs.host_id = $1 AND theirs.renter = $2 AND theirs.created_at > $3 AND theirs.phase = 'ended'
+                   AND NOT EXISTS (SELECT 1 FROM gpurent.usage_segment WHERE rental_id = theirs.id)),
+                (SELECT count(*) FROM gpurent.rental AS theirs JOIN gpurent.gpu_hold AS held ON held.rental_id = theirs.id
+                 WHERE theirs.host_id = $1 AND theirs.renter = $2 AND theirs.phase <> 'ended')
+         FROM gpurent.rental WHERE host_id = $1 AND renter = $2 AND phase <> 'ended'",
+    );
+    let query = query.bind(host.as_str()).bind(renter.as_str()).bind(since.as_microsecond());
+    Ok(counted(bounded(query.fetch_one(pool)).await?))
 }
 
 fn parse(gpus: Vec<String>, ports: Vec<i32>) -> Result<Held, StoreError> {

@@ -50,6 +50,9 @@ const COMMIT: &str = "
         ON CONFLICT (rental_id) DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed
     ), erased AS (
         DELETE FROM gpurent.credential USING written WHERE rental_id = written.id AND $5 = 'ended'
+    ), forgotten AS (
+        UPDATE gpurent.event AS claim SET body = jsonb_set(claim.body, '{spec,environment}', '{}') FROM written
+        WHERE claim.rental_id = written.id AND claim.name = 'claimed' AND $5 = 'ended'
     ), out_of_date AS (
         DELETE FROM gpurent.log_tail AS tail USING written
         WHERE tail.host_id = $1 AND tail.kept_until <= $21 AND tail.rental_id <> written.id

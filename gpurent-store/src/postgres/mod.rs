@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gpurent_core::event::{Event, JournalEntry, Recorded};
-use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, Position, RentalId, Seq};
+use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, Position, RentalId, RenterId, Seq};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::rental::Rental;
+use gpurent_core::renter::RenterHas;
 use gpurent_core::seal::Sealed;
 use gpurent_core::store::{
     Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
@@ -256,6 +257,10 @@ impl Store for PostgresStore {
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
         claim::held(&self.pool, host).await
+    }
+
+    async fn renter_has(&self, host: &HostId, renter: &RenterId, since: Timestamp) -> Result<RenterHas, StoreError> {
+        claim::renter_has(&self.pool, host, renter, since).await
     }
 
     async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError> {

@@ -17,10 +17,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gpurent_core::event::{Event, JournalEntry, Recorded};
 use gpurent_core::gpu::GpuUuid;
-use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, Position, RentalId, Seq};
+use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, Position, RentalId, RenterId, Seq};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::port::HostPort;
 use gpurent_core::rental::Rental;
+use gpurent_core::renter::RenterHas;
 use gpurent_core::seal::Sealed;
 use gpurent_core::store::{
     Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
@@ -36,6 +37,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use reserve::{Reserve, is_full};
 
+use crate::claim::counted;
 use crate::error::bounded;
 use crate::row::{recorded, signed, unsigned};
 
@@ -226,6 +228,26 @@ async fn held(connection: impl SqliteExecutor<'_>, host: &HostId) -> Result<Held
     Ok(Held { gpus: gpus.into_iter().collect(), ports: ports.into_iter().collect() })
 }
 
+async fn renter_has(
+    connection: impl SqliteExecutor<'_>,
+    host: &HostId,
+    renter: &RenterId,
+    since: Timestamp,
+) -> Result<RenterHas, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT count(*), count(*) FILTER (WHERE phase IN ('provisioning', 'running')),
+                count(*) FILTER (WHERE phase IN ('suspending', 'suspended')),
+                (SELECT count(*) FROM gpurent_rental AS theirs
+                 WHERE theirs.host_id = ?1 AND theirs.renter = ?2 AND theirs.created_at > ?3 AND theirs.phase = 'ended'
+                   AND NOT EXISTS (SELECT 1 FROM gpurent_usage_segment WHERE rental_id = theirs.id)),
+                (SELECT count(*) FROM gpurent_rental AS theirs JOIN gpurent_gpu_hold AS held ON held.rental_id = theirs.id
+                 WHERE theirs.host_id = ?1 AND theirs.renter = ?2 AND theirs.phase <> 'ended')
+         FROM gpurent_rental WHERE host_id = ?1 AND renter = ?2 AND phase <> 'ended'",
+    );
+    let query = query.bind(host.as_str()).bind(renter.as_str()).bind(since.as_microsecond());
+    Ok(counted(bounded(query.fetch_one(connection)).await?))
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
@@ -332,6 +354,10 @@ impl Store for SqliteStore {
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
         held(&self.pool, host).await
+    }
+
+    async fn renter_has(&self, host: &HostId, renter: &RenterId, since: Timestamp) -> Result<RenterHas, StoreError> {
+        renter_has(&self.pool, host, renter, since).await
     }
 
     async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError> {

@@ -4,13 +4,14 @@ use gpurent_core::event::Recorded;
 use gpurent_core::id::{Epoch, HostId};
 use gpurent_core::placement::Placement;
 use gpurent_core::rental::Rental;
+use gpurent_core::renter::lately;
 use gpurent_core::seal::{Fingerprint, Sealed};
 use gpurent_core::store::{Change, ClaimError, Claimed, Foundling, NewRental, StoreError};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
-use super::{has_epoch, held};
+use super::{has_epoch, held, renter_has};
 use crate::claim::{Asked, Decision, Look, decide};
 use crate::error::{bounded, is_unique_violation};
 use crate::row::{RentalColumns, forgets_logs_of, signed};
@@ -111,9 +112,9 @@ async fn meter(connection: &mut SqliteConnection, id: &str, rental: &Rental) -> 
 
 async fn look(connection: &mut SqliteConnection, new: &NewRental) -> Result<Look, StoreError> {
     let name = sqlx::query_as(
-        "SELECT body, fingerprint FROM gpurent_rental WHERE host_id = ? AND name = ? AND phase <> 'ended'",
+        "SELECT body, fingerprint FROM gpurent_rental WHERE host_id = ? AND renter = ? AND name = ? AND phase <> 'ended'",
     );
-    let name = name.bind(new.host.as_str()).bind(new.name.as_str());
+    let name = name.bind(new.host.as_str()).bind(new.spec.renter.as_str()).bind(new.name.as_str());
     let same_name: Option<(Json<Rental>, Vec<u8>)> = bounded(name.fetch_optional(&mut *connection)).await?;
     let mut same_key: Option<(Json<Rental>, Vec<u8>)> = None;
     if let Some(key) = &new.key {
@@ -126,8 +127,9 @@ async fn look(connection: &mut SqliteConnection, new: &NewRental) -> Result<Look
         same_key = bounded(query.fetch_optional(&mut *connection)).await?;
     }
     let asked = |(Json(rental), fingerprint)| -> Asked { (rental, fingerprint) };
-    let held = held(connection, &new.host).await?;
-    Ok(Look { held, same_name: same_name.map(asked), same_key: same_key.map(asked) })
+    let held = held(&mut *connection, &new.host).await?;
+    let has = renter_has(connection, &new.host, &new.spec.renter, lately(new.at.wall)).await?;
+    Ok(Look { held, has, same_name: same_name.map(asked), same_key: same_key.map(asked) })
 }
 
 pub(super) async fn commit(connection: &mut SqliteConnection, change: &Change) -> Result<(), StoreError> {
@@ -169,6 +171,11 @@ pub(super) async fn commit(connection: &mut SqliteConnection, change: &Change) -
     if !rental.is_live() {
         let query = sqlx::query("DELETE FROM gpurent_credential WHERE rental_id = ?").bind(&id);
         bounded(query.execute(&mut *connection)).await?;
+        let query = sqlx::query(
+            "UPDATE gpurent_event SET body = json_set(body, '$.spec.environment', json('{}'))
+             WHERE rental_id = ? AND name = 'claimed'",
+        );
+        bounded(query.bind(&id).execute(&mut *connection)).await?;
     }
     if let Some(by) = forgets_logs_of(change) {
         let query = sqlx::query("DELETE FROM gpurent_log_tail WHERE host_id = ? AND kept_until <= ?");

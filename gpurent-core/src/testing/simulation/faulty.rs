@@ -17,11 +17,12 @@ use super::world::{About, HostNo, ProcessId, World};
 use crate::access::{RegistryLogin, Secrets};
 use crate::deadline::{Deadline, DeadlineBook, DeadlineError};
 use crate::event::{JournalEntry, Recorded};
-use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, Position, RentalId, Seq};
+use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, Position, RentalId, RenterId, Seq};
 use crate::lifecycle::{Exit, Phase};
 use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore};
 use crate::placement::{Held, Placement};
 use crate::rental::Rental;
+use crate::renter::RenterHas;
 use crate::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
     PullProgress, RuntimeError,
@@ -295,6 +296,12 @@ impl Store for FaultyStore {
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
         let host = host.clone();
         self.ask(Point::Live, self.0.about_host(), move |store| at_once(store.held(&host))).await
+    }
+
+    async fn renter_has(&self, host: &HostId, renter: &RenterId, since: Timestamp) -> Result<RenterHas, StoreError> {
+        let (host, renter) = (host.clone(), renter.clone());
+        let effect = move |store: &MemoryStore| at_once(store.renter_has(&host, &renter, since));
+        self.ask(Point::Live, self.0.about_host(), effect).await
     }
 
     async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError> {

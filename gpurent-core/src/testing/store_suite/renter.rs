@@ -1,0 +1,62 @@
+//! What a store lets one renter have.
+
+use std::sync::Arc;
+
+use super::{Bench, at, moment, valid, whole_life};
+use crate::event::Event;
+use crate::gpu::GpuRequest;
+use crate::lifecycle::EndReason;
+use crate::placement::NoPlace;
+use crate::renter::{RenterHas, RenterLimits, TooMany};
+use crate::store::{ClaimError, Store};
+
+/// A renter who has as much as one may have gets nothing, and everybody else what is free. What is refused leaves no trace.
+pub async fn one_renter_has_no_more_than_one_may<S: Store>(store: Arc<S>) {
+    let mut bench = Bench::with_gpus(store, 8);
+    let too_many = |result| match result {
+        Err(ClaimError::NoPlace(NoPlace::TooMany(limit))) => limit,
+        other => panic!("a limit is reached: {other:?}"),
+    };
+    bench.placement.renter_limits = RenterLimits { live: 3, unready: 2, ..RenterLimits::default() };
+    let one = bench.claimed("one").await;
+    bench.claimed("two").await;
+    assert_eq!(too_many(bench.claim(&bench.request("three")).await), TooMany::Unready(2));
+    let mut anothers = bench.request("anothers");
+    anothers.spec.renter = valid("another".parse());
+    valid(bench.claim(&anothers).await);
+    bench.placement.renter_limits = RenterLimits { live: 2, unready: 9, ..RenterLimits::default() };
+    assert_eq!(too_many(bench.claim(&bench.request("three")).await), TooMany::Live(2));
+    bench.placement.renter_limits = RenterLimits { gpus: Some(3), ..RenterLimits::default() };
+    let mut two_gpus = bench.request("three");
+    two_gpus.spec.gpu = Some(valid(GpuRequest::new(valid("RTX 5090".parse()), 2)));
+    assert_eq!(too_many(bench.claim(&two_gpus).await), TooMany::Gpus(3));
+    bench.claimed("three").await;
+    let renter = &one.spec().renter;
+    let has = valid(bench.store.renter_has(&bench.host, renter, at(0)).await);
+    assert_eq!(has, RenterHas { live: 3, unready: 3, gpus: 3, ..RenterHas::default() });
+    assert_eq!(valid(bench.store.live(&bench.host).await).len(), 4, "what was refused left no trace");
+    let nobody = valid(bench.store.renter_has(&bench.host, &valid("nobody".parse()), at(0)).await);
+    assert_eq!(nobody, RenterHas::default());
+}
+
+/// What was never paid for counts against its renter for an hour, and what was paid for does not.
+pub async fn what_came_to_nothing_counts_for_an_hour<S: Store>(store: Arc<S>) {
+    let mut bench = Bench::with_gpus(store, 8);
+    let epoch = bench.epoch().await;
+    bench.live_through(bench.claimed("paid").await, epoch, whole_life()).await;
+    bench.placement.renter_limits = RenterLimits { in_vain: 1, ..RenterLimits::default() };
+    let in_vain = bench.claimed("in-vain").await;
+    let given_up = vec![
+        Event::EndBegan { reason: EndReason::Cancelled },
+        Event::Stopped { exit: None, ended: None },
+        Event::Ended,
+    ];
+    bench.live_through(in_vain.clone(), epoch, given_up).await;
+    let has = valid(bench.store.renter_has(&bench.host, &in_vain.spec().renter, at(-1)).await);
+    assert_eq!(has, RenterHas { in_vain: 1, ..RenterHas::default() });
+    let mut next = bench.request("next");
+    let refused = bench.claim(&next).await;
+    assert!(matches!(refused, Err(ClaimError::NoPlace(NoPlace::TooMany(TooMany::InVain(1))))), "{refused:?}");
+    next.at = moment(3600);
+    valid(bench.claim(&next).await);
+}

@@ -1,0 +1,84 @@
+//! Places for those who have opened a WebSocket and have yet to show their key: so many in all, and a share of them for
+//! each address, so that nobody silent keeps others out.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How many may wait.
+const MOST: usize = 256;
+/// Of these, from one address.
+const MOST_OF_AN_ADDRESS: usize = 16;
+
+/// Who waits, and from where; `None` for those of whom that is not known.
+#[derive(Default)]
+pub(crate) struct WaitingRoom(Mutex<HashMap<Option<IpAddr>, usize>>);
+
+/// A place, until it is dropped.
+pub(crate) struct Place {
+    room: Arc<WaitingRoom>,
+    from: Option<IpAddr>,
+}
+
+impl WaitingRoom {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for somebody from this address, if there is one.
+    pub(crate) fn enter(self: &Arc<Self>, from: Option<IpAddr>) -> Option<Place> {
+        let from = from.map(network_of);
+        let mut waiting = self.waiting();
+        let all: usize = waiting.values().sum();
+        let theirs = waiting.get(&from).copied().unwrap_or(0);
+        if all >= MOST || theirs >= MOST_OF_AN_ADDRESS {
+            return None;
+        }
+        waiting.insert(from, theirs + 1);
+        Some(Place { room: Arc::clone(self), from })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = self.room.waiting();
+        if let Some(count) = waiting.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.from);
+            }
+        }
+    }
+}
+
+/// Whoever has one IPv6 address has the 64 bits below it too (RFC 4291, section 2.5.4).
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_a_share_and_all_have_an_end() {
+        let room = Arc::new(WaitingRoom::default());
+        let from = |text: &str| Some(text.parse().unwrap());
+        let silent: Vec<_> = (0..MOST).map_while(|n| room.enter(from(&format!("2001:db8::{n:x}")))).collect();
+        assert_eq!(silent.len(), MOST_OF_AN_ADDRESS);
+        let browser = room.enter(from("192.0.2.1")).unwrap();
+        drop(silent);
+        assert!(room.enter(from("2001:db8::1")).is_some());
+        let many: Vec<_> =
+            (0..2 * MOST).map_while(|n| room.enter(from(&format!("10.0.{}.{}", n / 250, n % 250)))).collect();
+        assert_eq!(many.len(), MOST - 1, "the browser still waits");
+        drop((browser, many));
+        assert!(room.waiting().is_empty());
+    }
+}
