@@ -2,20 +2,17 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a file or folder is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOurs {
-    /// Others could change what is in it.
-    #[error("{0} can be written by others: chown it to the agent's user and chmod go-w")]
+    /// Somebody else owns it, or everybody may write there.
+    #[error("{0} can be written by others: chown it to the agent's user and chmod o-w")]
     Writable(PathBuf),
-    /// Others could read what is secret in it.
-    #[error("{0} can be read by others: chown it to the agent's user and chmod 600")]
-    Readable(PathBuf),
-    /// It cannot be looked at.
-    #[error("{path} cannot be looked at")]
+    /// It cannot be looked at, or not be closed to others.
+    #[error("{path} cannot be closed to others")]
     Io {
         /// The file.
         path: PathBuf,
@@ -25,33 +22,38 @@ pub enum NotOurs {
     },
 }
 
-/// Makes sure that nobody else writes into a folder; one that is missing is made later.
+/// Makes sure that not everybody writes into a folder; one that is missing is made later. Its group is the operator's to
+/// choose.
 ///
 /// # Errors
 /// [`NotOurs`]
 pub fn expect_folder(folder: &Path) -> Result<(), NotOurs> {
-    match look(folder, fs::metadata(folder))? {
-        Some(found) if is_anothers(&found) || found.mode() & 0o022 != 0 => Err(NotOurs::Writable(folder.to_owned())),
+    match look(folder)? {
+        Some(found) if is_anothers(&found) || found.mode() & 0o002 != 0 => Err(NotOurs::Writable(folder.to_owned())),
         _ => Ok(()),
     }
 }
 
-/// Makes sure that nobody else reads or writes a file; one that is missing is made later.
+/// Makes sure that not everybody reads or writes a file; one that is missing is made later. One of ours is closed to them.
 ///
 /// # Errors
 /// [`NotOurs`]
-pub fn expect_secret(file: &Path) -> Result<(), NotOurs> {
-    match look(file, fs::symlink_metadata(file))? {
-        Some(found) if is_anothers(&found) || found.mode() & 0o022 != 0 || !found.is_file() => {
-            Err(NotOurs::Writable(file.to_owned()))
-        }
-        Some(found) if found.mode() & 0o044 != 0 => Err(NotOurs::Readable(file.to_owned())),
-        _ => Ok(()),
+pub fn close_secret(file: &Path) -> Result<(), NotOurs> {
+    let Some(found) = look(file)? else { return Ok(()) };
+    if is_anothers(&found) || !found.is_file() {
+        return Err(NotOurs::Writable(file.to_owned()));
     }
+    if found.mode() & 0o007 != 0 {
+        tracing::warn!(file = %file.display(), "everybody could read or write this file; now nobody else can");
+        let closed = fs::set_permissions(file, fs::Permissions::from_mode(found.mode() & 0o7770));
+        closed.map_err(|source| NotOurs::Io { path: file.to_owned(), source })?;
+    }
+    Ok(())
 }
 
-fn look(path: &Path, found: io::Result<fs::Metadata>) -> Result<Option<fs::Metadata>, NotOurs> {
-    match found {
+/// What a path leads to, by way of links too: whoever makes one in a folder of ours may do as they like.
+fn look(path: &Path) -> Result<Option<fs::Metadata>, NotOurs> {
+    match fs::metadata(path) {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(NotOurs::Io { path: path.to_owned(), source }),
@@ -65,27 +67,23 @@ fn is_anothers(found: &fs::Metadata) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
     use super::*;
 
     #[test]
-    fn what_others_may_write_or_read_is_not_used() {
+    fn what_everybody_may_write_or_read_is_closed_or_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         let key = folder.path().join("seal.key");
-        assert!(expect_folder(folder.path()).is_ok() && expect_secret(&key).is_ok());
+        assert!(expect_folder(folder.path()).is_ok() && close_secret(&key).is_ok());
         assert!(expect_folder(&folder.path().join("none")).is_ok());
         fs::write(&key, "").unwrap();
-        for (rights, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
-            mode(&key, rights);
-            assert_eq!(expect_secret(&key).is_ok(), good, "{rights:o}");
+        for (before, after) in [(0o600, 0o600), (0o400, 0o400), (0o640, 0o640), (0o644, 0o640), (0o666, 0o660)] {
+            mode(&key, before);
+            close_secret(&key).unwrap();
+            assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, after, "{before:o}");
         }
-        mode(&key, 0o600);
-        let link = folder.path().join("link");
-        symlink(&key, &link).unwrap();
-        assert!(matches!(expect_secret(&link), Err(NotOurs::Writable(_))));
-        for (rights, good) in [(0o755, true), (0o700, true), (0o777, false), (0o770, false), (0o1777, false)] {
+        assert!(matches!(close_secret(folder.path()), Err(NotOurs::Writable(_))));
+        for (rights, good) in [(0o755, true), (0o700, true), (0o2775, true), (0o777, false), (0o1777, false)] {
             mode(folder.path(), rights);
             assert_eq!(expect_folder(folder.path()).is_ok(), good, "{rights:o}");
         }

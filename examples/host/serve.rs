@@ -43,9 +43,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let runtime = engine(&settings, gpus.len()).await?;
     let engine_lock = EngineLock::acquire(&settings.lock_dir, &runtime.engine().await?)?;
     own_files::expect_folder(&settings.data_dir)?;
-    own_files::expect_secret(&settings.data_dir.join("seal.key"))?;
+    own_files::close_secret(&settings.data_dir.join("seal.key"))?;
     if let Some(file) = database::file_of(&settings.database, &settings.data_dir) {
-        own_files::expect_secret(&file)?;
+        own_files::close_secret(&file)?;
     }
     let deadlines = DeadlineFile::in_directory(&settings.data_dir, &host);
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;

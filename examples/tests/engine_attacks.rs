@@ -62,14 +62,29 @@ fn a_pipe_for_passwd_ends_its_own_rental_and_no_other() {
             ("linked", "rm etc/passwd; mkfifo etc/x; ln -s ../etc/y etc/passwd; ln -s x etc/y"),
             ("zero", "rm etc/passwd; mknod etc/passwd c 1 5"),
             ("endless", "truncate -s 5G etc/passwd"),
+            // What is mounted there hides the pipe from whoever looks, and not from the engine.
+            (
+                "kit",
+                "rm etc/passwd; mkdir -p .gpurent/kit; mkfifo .gpurent/kit/complete; ln -s /.gpurent/kit/complete etc/passwd",
+            ),
+            ("hosts", "rm etc/passwd; mkfifo etc/hosts; ln -s hosts etc/passwd"),
+            (
+                "folder",
+                "mkdir -p .gpurent/kit; mv etc/passwd .gpurent/kit; rmdir etc; mkfifo .gpurent/kit/group; ln -s .gpurent/kit etc",
+            ),
         ] {
             image(&engine, &format!("attack/{name}:1"), script, &[IDLE]).await;
             let id = machine.rent(&request(&format!("attack/{name}:1"), "1h")).await;
             let failed = machine.until(&id, &["failed", "ready"], SOON).await;
             assert_eq!(failed["state"], "failed", "{name}: {failed}");
             assert_eq!(failed["end"]["fault"], "renter", "{failed}");
-            assert!(failed["end"]["message"].as_str().unwrap().contains("of the container"), "{failed}");
+            assert!(failed["end"]["message"].as_str().unwrap().contains("/etc/"), "{failed}");
         }
+        // Where the image has a volume, the engine may leave a pipe out of what it copies there.
+        image(&engine, "attack/volume:1", "mkfifo etc/group", &["VOLUME /etc", IDLE]).await;
+        let id = machine.rent(&request("attack/volume:1", "1h")).await;
+        let failed = machine.until(&id, &["failed", "ready"], SOON).await;
+        assert_eq!(failed["state"], "failed", "{failed}");
         machine.assert_clean().await;
         let (id, _) = ready(&machine, "gpurent-test/busybox:1").await;
         machine.cancel(&id).await;
@@ -162,18 +177,13 @@ fn a_tenant_costs_the_engine_no_threads() {
             let after = threads(&engine);
             assert!(after < before + 10, "{by}: {before} threads became {after}");
             let rental = machine.show(&id).await;
-            if by == "upload" {
-                // Nobody can be kept out of it any more: it ends, by its renter's doing, and is paid for until now.
-                let ended = machine.until(&id, &["failed"], SOON).await;
-                assert_eq!(ended["end"]["fault"], "renter", "{ended}");
-                assert_eq!(ended["segments"].as_array().unwrap().len(), 1, "{ended}");
-            } else {
-                assert_eq!(rental["state"], "ready", "{rental}");
+            assert_eq!(rental["state"], "ready", "{rental}");
+            if by == "bind" {
                 let access = machine.get(&format!("/v1/rentals/{id}/access")).await;
                 assert_eq!(access["pending"], false, "the container has its credential without any exec: {access}");
-                machine.cancel(&id).await;
-                machine.until(&id, &["terminated"], SOON).await;
             }
+            machine.cancel(&id).await;
+            machine.until(&id, &["terminated"], SOON).await;
             machine.assert_clean().await;
         }
     });
@@ -253,8 +263,11 @@ async fn inner_service() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>
         while let Ok((mut stream, _)) = listener.accept().await {
             counts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let page = "<html>internal: db_password=hunter2 manifest unknown</html>";
-            let answer = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\n\r\n{page}", page.len());
+            let answer =
+                format!("HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{page}", page.len());
+            let mut asked = [0; 4096];
             // Whoever asked may have gone.
+            drop(tokio::io::AsyncReadExt::read(&mut stream, &mut asked).await);
             drop(tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await);
         }
     });

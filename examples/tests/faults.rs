@@ -218,6 +218,7 @@ async fn of_two_agents_only_the_one_that_holds_the_host_acts() {
     let elsewhere = tempfile::tempdir().unwrap();
     let mut second = Machine::new("simulated:1:RTX 5090");
     second.host_id.clone_from(&first.host_id);
+    second.access_dir.clone_from(&first.access_dir);
     second.lock_dir = elsewhere.path().to_string_lossy().into_owned();
     std::fs::copy(format!("{}/seal.key", first.data_dir), format!("{}/seal.key", second.data_dir)).unwrap();
     let _two = second.start().await;
@@ -405,7 +406,7 @@ struct SmallDisk(String);
 
 impl SmallDisk {
     async fn at(folder: &str) -> Self {
-        let mount = ["-t", "tmpfs", "-o", "size=24m", "tmpfs", folder];
+        let mount = ["-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", folder];
         assert!(Command::new("mount").args(mount).status().await.unwrap().success());
         Self(folder.to_owned())
     }

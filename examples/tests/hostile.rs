@@ -253,6 +253,13 @@ async fn one_renter_has_only_so_much() {
         .settings
         .extend(["--rent-without-gpu", "--rate-without-gpu", "1", "--renter-in-vain", "40"].map(str::to_owned));
     let _host = machine.start().await;
+    let mut make = tokio::process::Command::new(env!("CARGO_BIN_EXE_gpurent-host"));
+    make.args(["keys", "--data-dir", &machine.data_dir, "create", "--renter", "alice", "--json"]);
+    let made = make.output().await.unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap_or_else(|_| panic!("{made:?}"));
+    let mut headers = reqwest::header::HeaderMap::new();
+    headers.insert("x-api-key", made["key"].as_str().unwrap().parse().unwrap());
+    machine.client = support::http_with(headers);
     // A registry that accepts and never answers.
     let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let image = format!("127.0.0.1:{}/stalls:1", registry.local_addr().unwrap().port());

@@ -133,6 +133,7 @@ impl Replay {
         // The same settings; only the running host's are used from here on.
         self.machine.port = machine.port;
         self.machine.host_id.clone_from(&machine.host_id);
+        self.machine.access_dir.clone_from(&machine.access_dir);
         self.machine.data_dir.clone_from(&machine.data_dir);
         let promised = self.file["told"].as_array().cloned().unwrap_or_default();
         let mut request = format!("ws://127.0.0.1:{}/ws", machine.port).into_client_request().unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::allocator::Allocator;
 use crate::gpu::{Gpu, GpuModel, GpuRequest, GpuSelector, GpuUuid};
-use crate::id::LaunchId;
+use crate::id::{Attempt, LaunchId};
 use crate::invalid::Invalid;
 use crate::money::{Quote, RateCard};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
@@ -170,7 +170,8 @@ impl Placement {
     /// # Errors
     /// [`NoPlace`], naming what is missing.
     pub fn place(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Placed, NoPlace> {
-        if let Some(capacity) = &self.capacity {
+        // What was granted once is granted again: limits may be others by then.
+        if let Some(capacity) = self.capacity.filter(|_| launch.attempt == Attempt::new(1)) {
             let gpus = spec.gpu.as_ref().map_or(0, |wanted| usize::from(wanted.count.get()));
             capacity.check(&spec.limits, gpus).map_err(NoPlace::TooMuch)?;
         }

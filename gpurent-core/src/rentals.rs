@@ -25,9 +25,10 @@ use crate::host::{Shared, Stage};
 use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, RentalId, Revision, Seq};
 use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
-use crate::placement::Held;
+use crate::placement::{Held, Placement};
 use crate::port::HostPort;
 use crate::rental::{Outcome, Rental};
+use crate::renter::RenterLimits;
 use crate::runtime::{Cause, Isolation};
 use crate::spec::{RentalRequest, RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, StoreError};
@@ -99,18 +100,31 @@ pub struct Rentals {
     shared: Arc<Shared>,
     /// Changes are made to a rental of this revision alone.
     only_at: Option<Revision>,
+    /// Whether a renter's limits apply.
+    limited: bool,
 }
 
 impl Rentals {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, only_at: None }
+        Self { shared, only_at: None, limited: true }
     }
 
     /// The same, for somebody who changes a rental only if it is as they saw it: changes of one that has another
     /// revision by now fail with [`StoreError::Conflict`].
     #[must_use]
     pub fn only_at(&self, revision: Revision) -> Self {
-        Self { shared: Arc::clone(&self.shared), only_at: Some(revision) }
+        Self { only_at: Some(revision), ..self.clone() }
+    }
+
+    /// The same, for somebody who rents for many under one name: what [one renter](crate::renter::RenterLimits) may have
+    /// does not apply to them.
+    #[must_use]
+    pub fn for_a_platform(&self) -> Self {
+        Self { limited: false, ..self.clone() }
+    }
+
+    pub(crate) fn renter_limits(&self) -> RenterLimits {
+        if self.limited { self.shared.placement.renter_limits } else { RenterLimits::none() }
     }
 
     /// Whether a rental is as the caller saw it, if that matters to them.
@@ -166,7 +180,8 @@ impl Rentals {
             due: at.wall.saturating_add(shared.timing.provisioning).unwrap_or(at.wall),
             at,
         };
-        let claimed = match shared.store.claim(&new, &shared.placement).await {
+        let placement = Placement { renter_limits: self.renter_limits(), ..shared.placement.clone() };
+        let claimed = match shared.store.claim(&new, &placement).await {
             Err(ClaimError::Store(StoreError::Unavailable(cause))) => self.look_again(id, cause).await?,
             other => other?,
         };

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::lifecycle::Phase;
+use crate::lifecycle::{EndReason, FailureKind, Phase};
 use crate::rental::Rental;
 use crate::spec::RentalSpec;
 
@@ -18,13 +18,15 @@ pub struct RenterLimits {
     pub suspended: u32,
     /// GPUs; `None` for as many as there are.
     pub gpus: Option<u32>,
-    /// Rentals that were made within the last [hour](LATELY) and came to nothing that was paid for: each may have had a GPU
+    /// Rentals that were made within the last [three hours](LATELY) and came to nothing that was paid for: each may have had a GPU
     /// work for as long as access takes to be verified, in an image that lets nobody in.
     pub in_vain: u32,
 }
 
 /// How long a rental that came to nothing counts against its renter.
-pub const LATELY: SignedDuration = SignedDuration::from_hours(1);
+///
+/// Longer than a rental may take to start: one that waited for its image all the time counts too.
+pub const LATELY: SignedDuration = SignedDuration::from_hours(3);
 
 impl Default for RenterLimits {
     fn default() -> Self {
@@ -43,7 +45,7 @@ pub struct RenterHas {
     pub suspended: u32,
     /// GPUs.
     pub gpus: u32,
-    /// Rentals that were made lately, have ended, and were never paid for.
+    /// Rentals that were made lately, have ended, were never paid for, and did not fail [by the host](BY_THE_HOST).
     pub in_vain: u32,
 }
 
@@ -53,7 +55,7 @@ impl RenterHas {
     pub fn of<'a>(rentals: impl IntoIterator<Item = &'a Rental>, since: Timestamp) -> Self {
         rentals.into_iter().fold(Self::default(), |has, rental| {
             let (phase, live) = (rental.state().phase(), rental.is_live());
-            let in_vain = !live && !rental.has_been_ready() && rental.created_at() > since;
+            let in_vain = !live && !rental.has_been_ready() && rental.created_at() > since && !by_the_host(rental);
             // An ended rental tells which it had.
             let gpus = if live { u32::try_from(rental.gpus().len()).unwrap_or(u32::MAX) } else { 0 };
             Self {
@@ -65,6 +67,23 @@ impl RenterHas {
             }
         })
     }
+}
+
+/// Kinds of failures that count against no renter: they are the host's own.
+pub const BY_THE_HOST: [FailureKind; 5] = [
+    FailureKind::NoServer,
+    FailureKind::GpuRuntimeMissing,
+    FailureKind::PortTaken,
+    FailureKind::WrongDevices,
+    FailureKind::Vanished,
+];
+
+fn by_the_host(rental: &Rental) -> bool {
+    let failure = match rental.state().end_reason() {
+        Some(EndReason::Failed(failure)) => Some(failure.kind),
+        _ => None,
+    };
+    failure.is_some_and(|kind| BY_THE_HOST.contains(&kind))
 }
 
 /// Whether a rental in this phase is on its way up.
@@ -93,7 +112,7 @@ pub enum TooMany {
     #[error("one renter may have {0} suspended rentals on this host")]
     Suspended(u32),
     /// Rentals that came to nothing: wait, and see why they do.
-    #[error("{0} rentals of one renter came to nothing on this host within an hour")]
+    #[error("{0} rentals of one renter came to nothing on this host within three hours")]
     InVain(u32),
     /// GPUs: end a rental.
     #[error("one renter may have {0} GPUs at once on this host")]
@@ -121,6 +140,9 @@ impl RenterLimits {
         if has.live >= self.live {
             return Err(TooMany::Live(self.live));
         }
+        if has.in_vain >= self.in_vain {
+            return Err(TooMany::InVain(self.in_vain));
+        }
         self.allow_up(has, one_more)
     }
 
@@ -131,9 +153,6 @@ impl RenterLimits {
     pub fn allow_up(&self, has: &RenterHas, rental: &RentalSpec) -> Result<(), TooMany> {
         if has.unready >= self.unready {
             return Err(TooMany::Unready(self.unready));
-        }
-        if has.in_vain >= self.in_vain {
-            return Err(TooMany::InVain(self.in_vain));
         }
         let wanted = rental.gpu.as_ref().map_or(0, |gpu| u32::from(gpu.count.get()));
         match self.gpus {

@@ -1,12 +1,12 @@
 //! Running the kit's own programs inside a container, for a bounded time: where agent and engine share no folder, so that
 //! there is no line.
 //!
-//! Each exec makes the engine open files of the container, which root in it can turn into pipes: then a thread of the
-//! engine waits for ever. So those files are looked at before, and a container whose execs do not come back gets no more.
+//! Each exec makes the engine open files of the container ([`account_files`](crate::account_files)), which root in it can
+//! turn into pipes: then a thread of the engine waits for ever. So a container whose execs do not come back gets no more.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::exec::StartExecResults;
@@ -14,45 +14,21 @@ use bollard::models::ExecConfig;
 use futures_util::StreamExt;
 use gpurent_core::runtime::RuntimeError;
 
-use crate::account_files;
 use crate::error::{classify, unavailable};
 
 /// The renter's programs share the container with ours, and could stop them.
 const PATIENCE: Duration = Duration::from_secs(10);
 const MOST_OUTPUT: usize = 64 * 1024;
-/// After so many execs in a row that did not come back a container gets no more: each may have cost a thread of the engine.
-const MOST_LOST: u32 = 3;
+/// After so many execs that did not come back a container gets no more for a while: each may have cost a thread of the engine.
+const MOST_LOST: usize = 3;
+/// For how long an exec that did not come back is remembered: the engine may have been slow, and not the container hostile.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// Runs programs in the containers of an engine, and knows where that was in vain.
 pub(crate) struct Execs {
     docker: Docker,
-    /// How many execs did not come back lately, by the container's name. Forgotten with the container.
-    lost: Mutex<HashMap<String, u32>>,
-}
-
-/// An exec that may be begun. It counts as lost unless it [came back](Self::came_back).
-pub(crate) struct Admitted<'a> {
-    execs: &'a Execs,
-    container: &'a str,
-    came_back: bool,
-}
-
-impl Admitted<'_> {
-    /// The engine has answered, whatever it said.
-    pub(crate) fn came_back(mut self) {
-        self.came_back = true;
-    }
-}
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        let mut lost = self.execs.lost();
-        if self.came_back {
-            lost.remove(self.container);
-        } else {
-            *lost.entry(self.container.to_owned()).or_insert(0) += 1;
-        }
-    }
+    /// When execs were begun that did not come back, by the container's name. Forgotten with the container.
+    lost: Mutex<HashMap<String, Vec<Instant>>>,
 }
 
 impl Execs {
@@ -60,7 +36,7 @@ impl Execs {
         Self { docker, lost: Mutex::default() }
     }
 
-    fn lost(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+    fn lost(&self) -> MutexGuard<'_, HashMap<String, Vec<Instant>>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -69,30 +45,42 @@ impl Execs {
         self.lost().remove(container);
     }
 
-    /// Lets an exec begin, unless it would be in vain.
+    /// Makes sure that an exec in a container would not be in vain.
     ///
     /// # Errors
-    /// [`RuntimeError::NoLogin`] where the container does not let the engine run anything.
-    pub(crate) async fn admit<'a>(&'a self, container: &'a str) -> Result<Admitted<'a>, RuntimeError> {
-        if self.lost().get(container).is_some_and(|lost| *lost >= MOST_LOST) {
-            let reason = format!("{MOST_LOST} programs in a row that the host ran in the container did not come back");
-            return Err(RuntimeError::NoLogin { by_image: true, reason });
+    /// [`RuntimeError::Unavailable`] where several did not come back of late.
+    pub(crate) fn expect_answers(&self, container: &str) -> Result<(), RuntimeError> {
+        let mut lost = self.lost();
+        let Some(times) = lost.get_mut(container) else { return Ok(()) };
+        times.retain(|lost| lost.elapsed() < REMEMBERED);
+        if times.len() < MOST_LOST {
+            return Ok(());
         }
-        account_files::expect_plain(&self.docker, container).await?;
-        Ok(Admitted { execs: self, container, came_back: false })
+        Err(RuntimeError::Unavailable("programs that the host ran in the container did not come back".into()))
     }
 
-    /// Runs a program as root, and gives what it printed.
+    /// Notes that an exec did not come back.
+    pub(crate) fn note_lost(&self, container: &str) {
+        self.lost().entry(container.to_owned()).or_default().push(Instant::now());
+    }
+
+    /// Runs a program as root, and gives what it printed. It goes on, for its bounded time, where nobody waits any more:
+    /// only so it is known whether it came back.
     ///
     /// # Errors
     /// [`RuntimeError::Missing`] without a container, [`RuntimeError::Refused`] where the program failed,
-    /// [`RuntimeError::NoLogin`] where the container does not let the engine run anything.
-    pub(crate) async fn run(&self, container: &str, command: Vec<String>) -> Result<String, RuntimeError> {
-        let admitted = self.admit(container).await?;
-        let run = tokio::time::timeout(PATIENCE, self.run_unbounded(container, command)).await;
-        let ran = run.map_err(|late| RuntimeError::Unavailable(Box::new(late)))?;
-        admitted.came_back();
-        ran
+    /// [`RuntimeError::Unavailable`] where it did not come back, or others did not.
+    pub(crate) async fn run(self: &Arc<Self>, container: &str, command: Vec<String>) -> Result<String, RuntimeError> {
+        self.expect_answers(container)?;
+        let (this, container) = (Arc::clone(self), container.to_owned());
+        let run = tokio::spawn(async move {
+            let run = tokio::time::timeout(PATIENCE, this.run_unbounded(&container, command)).await;
+            run.unwrap_or_else(|late| {
+                this.note_lost(&container);
+                Err(RuntimeError::Unavailable(Box::new(late)))
+            })
+        });
+        run.await.unwrap_or_else(|lost| Err(RuntimeError::Unavailable(Box::new(lost))))
     }
 
     async fn run_unbounded(&self, container: &str, command: Vec<String>) -> Result<String, RuntimeError> {
@@ -141,16 +129,13 @@ mod tests {
     async fn a_container_whose_execs_do_not_come_back_gets_no_more() {
         let engine = std::env::var("DOCKER_HOST").expect("DOCKER_HOST: run scripts/test");
         let execs = Execs::new(crate::client::connect(&engine.as_str().into()).await.unwrap());
-        for _ in 0..MOST_LOST - 1 {
-            drop(execs.admit("gpurent-none").await.unwrap());
-        }
-        execs.admit("gpurent-none").await.unwrap().came_back();
         for _ in 0..MOST_LOST {
-            drop(execs.admit("gpurent-none").await.unwrap());
+            assert!(execs.expect_answers("gpurent-none").is_ok());
+            execs.note_lost("gpurent-none");
         }
-        assert!(matches!(execs.admit("gpurent-none").await, Err(RuntimeError::NoLogin { by_image: true, .. })));
-        assert!(execs.admit("gpurent-another").await.is_ok());
+        assert!(matches!(execs.expect_answers("gpurent-none"), Err(RuntimeError::Unavailable(_))));
+        assert!(execs.expect_answers("gpurent-another").is_ok());
         execs.forget("gpurent-none");
-        assert!(execs.admit("gpurent-none").await.is_ok());
+        assert!(execs.expect_answers("gpurent-none").is_ok());
     }
 }

@@ -106,6 +106,8 @@ pub(crate) struct Source<'a> {
     /// The engine's kind of processor, as uname(1) calls it.
     pub(crate) architecture: &'a str,
     pub(crate) registries: &'a Registries,
+    /// Whether the engine asks registries by way of a proxy.
+    pub(crate) by_proxy: bool,
 }
 
 impl Source<'_> {
@@ -130,7 +132,7 @@ impl Source<'_> {
             return fits(found).map(|()| prepared(found));
         }
         // From here on the engine goes where the image's name leads it.
-        if let Err(not_asked) = self.registries.expect_allowed(image).await {
+        if let Err(not_asked) = self.registries.expect_allowed(image, self.by_proxy).await {
             return Err(RuntimeError::ImageUnavailable { image: image.clone(), source: Box::new(not_asked) });
         }
         if marked || login.is_some() {

@@ -13,7 +13,7 @@ use bollard::errors::Error;
 use bollard::exec::{ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerStatsResponse, ExecConfig};
 use bollard::query_parameters::{LogsOptionsBuilder, StatsOptionsBuilder};
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use gpurent_core::id::{LaunchId, RentalId};
 use gpurent_core::inside::{Bytes, Input, Inside, Program, Session, TerminalSize, Usage};
 use gpurent_core::runtime::RuntimeError;
@@ -158,7 +158,7 @@ impl DockerRuntime {
     /// Runs a program by the engine's exec, where there is no line into the container.
     async fn run_by_engine(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError> {
         let (docker, container) = (self.docker().clone(), self.name(launch).await?);
-        let admitted = self.execs().admit(&container).await?;
+        self.execs().expect_answers(&container)?;
         let session = RentalId::generate().to_string();
         let command = [ENTER.to_owned(), session.clone()];
         let terminal = program.terminal.is_some();
@@ -176,23 +176,16 @@ impl DockerRuntime {
         let ended = AtomicBool::new(false);
         let (execs, its_container) = (Arc::clone(self.execs()), container.clone());
         let ends_with = Arc::new(HangUp { execs, container: its_container, session, ended });
-        let attached = in_time(async {
-            let exec = docker.create_exec(&container, config).await.map_err(|error| match error {
-                // 409: it does not run (any more).
-                Error::DockerResponseServerError { status_code: 409, .. } => RuntimeError::Missing,
-                error => classify(error, &[]),
-            })?;
-            let options = StartExecOptions { tty: terminal, ..StartExecOptions::default() };
-            let started = docker.start_exec(&exec.id, Some(options)).await;
-            match started.map_err(|error| classify(error, &[]))? {
-                StartExecResults::Attached { output, input } => Ok((exec.id, output, input)),
-                StartExecResults::Detached => Err(RuntimeError::Unavailable("the engine did not attach".into())),
+        // On a task of its own, so that it is known whether it came back, also where nobody waits any more.
+        let (execs, engine, name) = (Arc::clone(self.execs()), docker.clone(), container.clone());
+        let attached = tokio::spawn(async move {
+            let attached = in_time(attach(&engine, &name, config, terminal)).await;
+            if matches!(attached, Err(RuntimeError::Unavailable(_))) {
+                execs.note_lost(&name);
             }
+            attached
         });
-        let attached = attached.await;
-        if !matches!(attached, Err(RuntimeError::Unavailable(_))) {
-            admitted.came_back();
-        }
+        let attached = attached.await.unwrap_or_else(|lost| Err(RuntimeError::Unavailable(Box::new(lost))));
         let (exec, output, pipe) = attached?;
         if let Some(size) = program.terminal {
             // A program that ended at once has no terminal left; its output tells.
@@ -223,6 +216,29 @@ impl DockerRuntime {
             output: output.boxed(),
             exit: exit.boxed(),
         })
+    }
+}
+
+/// A program's number, its output and its input.
+type Attached = (String, Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>, Pin<Box<dyn AsyncWrite + Send>>);
+
+/// Begins a program in a container.
+async fn attach(
+    docker: &Docker,
+    container: &str,
+    config: ExecConfig,
+    terminal: bool,
+) -> Result<Attached, RuntimeError> {
+    let exec = docker.create_exec(container, config).await.map_err(|error| match error {
+        // 409: it does not run (any more).
+        Error::DockerResponseServerError { status_code: 409, .. } => RuntimeError::Missing,
+        error => classify(error, &[]),
+    })?;
+    let options = StartExecOptions { tty: terminal, ..StartExecOptions::default() };
+    let started = docker.start_exec(&exec.id, Some(options)).await;
+    match started.map_err(|error| classify(error, &[]))? {
+        StartExecResults::Attached { output, input } => Ok((exec.id, output, input)),
+        StartExecResults::Detached => Err(RuntimeError::Unavailable("the engine did not attach".into())),
     }
 }
 

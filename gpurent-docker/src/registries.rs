@@ -37,6 +37,8 @@ pub(crate) enum NotAsked {
     NotListed,
     #[error("images are pulled from registries with a public name only")]
     NotPublic,
+    #[error("the name of its registry does not resolve")]
+    Unknown,
 }
 
 impl Registries {
@@ -51,7 +53,9 @@ impl Registries {
     }
 
     /// Whether the registry of an image may be asked.
-    pub(crate) async fn expect_allowed(&self, image: &ImageRef) -> Result<(), NotAsked> {
+    ///
+    /// `by_proxy`: the engine asks a proxy for it, which knows names by itself, and is the one to refuse.
+    pub(crate) async fn expect_allowed(&self, image: &ImageRef, by_proxy: bool) -> Result<(), NotAsked> {
         let registry = registry(image);
         match self {
             Self::Any => return Ok(()),
@@ -63,9 +67,13 @@ impl Registries {
         if !is_public_name(host) {
             return Err(NotAsked::NotPublic);
         }
-        // The engine may know names by a proxy that this machine does not know: then it is the proxy's to refuse.
+        // Nobody who rents says what Docker Hub's name resolves to: a mirror of the operator's own is theirs to have.
+        if by_proxy || host == DOCKER_HUB {
+            return Ok(());
+        }
         let lookup = tokio::net::lookup_host((host, port.parse().unwrap_or(443)));
-        let Ok(Ok(mut found)) = tokio::time::timeout(PATIENCE, lookup).await else { return Ok(()) };
+        // A name that does not resolve now may do so for the engine in a moment, to anything.
+        let Ok(Ok(mut found)) = tokio::time::timeout(PATIENCE, lookup).await else { return Err(NotAsked::Unknown) };
         if found.all(|address| is_public(address.ip())) { Ok(()) } else { Err(NotAsked::NotPublic) }
     }
 }
@@ -134,7 +142,7 @@ mod tests {
     use super::*;
 
     async fn allowed(registries: &Registries, image: &str) -> Result<(), NotAsked> {
-        registries.expect_allowed(&image.parse().unwrap()).await
+        registries.expect_allowed(&image.parse().unwrap(), false).await
     }
 
     #[tokio::test]
@@ -156,11 +164,16 @@ mod tests {
         ] {
             assert_eq!(allowed(&public, image).await, Err(NotAsked::NotPublic), "{image}");
         }
-        for image in
-            ["ubuntu:22.04", "docker.io/library/ubuntu", "pytorch/pytorch:latest", "nvcr.invalid.example/nvidia/cuda"]
-        {
+        for image in ["ubuntu:22.04", "docker.io/library/ubuntu", "pytorch/pytorch:latest"] {
             assert_eq!(allowed(&public, image).await, Ok(()), "{image}");
         }
+        assert_eq!(
+            allowed(&public, "registry.invalid/x").await,
+            Err(NotAsked::Unknown),
+            "it resolves in a moment, perhaps"
+        );
+        let by_proxy = public.expect_allowed(&"registry.invalid/x".parse().unwrap(), true).await;
+        assert_eq!(by_proxy, Ok(()));
     }
 
     #[tokio::test]

@@ -88,6 +88,8 @@ pub struct DockerRuntime {
     slots: u32,
     patience: PullPatience,
     registries: Registries,
+    /// Whether the engine asks registries by way of a proxy.
+    by_proxy: bool,
     /// Where published ports are reached from here.
     reach: String,
     attaching: Attaching,
@@ -130,6 +132,7 @@ impl DockerRuntime {
             binds_access: OnceCell::new(),
             patience: PullPatience::default(),
             registries: Registries::default(),
+            by_proxy: [&info.http_proxy, &info.https_proxy].into_iter().flatten().any(|proxy| !proxy.is_empty()),
             reach: address.host().to_owned(),
             attaching: Attaching::default(),
             never_started: Mutex::default(),
@@ -239,6 +242,7 @@ impl DockerRuntime {
             patience: self.patience,
             architecture: &self.architecture,
             registries: &self.registries,
+            by_proxy: self.by_proxy,
         }
     }
 
@@ -325,6 +329,7 @@ impl DockerRuntime {
         if !self.being_made().contains(&launch) {
             return Ok(());
         }
+        helper::ensure(&self.docker).await?;
         let body = ContainerCreateBody {
             image: Some(helper::image()),
             entrypoint: Some(vec!["/none".to_owned()]),
@@ -374,11 +379,12 @@ impl DockerRuntime {
             Presence::Running
         } else {
             // The list does not tell when it ended. An engine that hangs over one container knows the others.
-            match tokio::time::timeout(LOOK_PATIENCE, self.inspect(&id)).await {
-                Ok(Ok(Some(found))) => presence(&found.state.unwrap_or_default()),
-                Ok(Ok(None)) => return Ok(None),
-                Ok(Err(error)) => return Err(error),
-                Err(_late) => {
+            match tokio::time::timeout(LOOK_PATIENCE, self.docker.inspect_container(&id, None)).await {
+                Ok(Ok(found)) => presence(&found.state.unwrap_or_default()),
+                Ok(Err(error)) if is_missing(&error) => return Ok(None),
+                // It is asked no more than this one can answer for.
+                Ok(Err(error)) if refusal(&error).is_none() => return Err(unavailable(error)),
+                Ok(Err(_)) | Err(_) => {
                     tracing::warn!(%launch, "the engine does not say how this container is");
                     Presence::Unknown
                 }
@@ -448,6 +454,19 @@ fn not_made(error: std::io::Error) -> RuntimeError {
         }
         _ => RuntimeError::Unavailable(Box::new(error)),
     }
+}
+
+/// A line of output without what controls a terminal, but for colours: each such letter makes an answer six letters longer.
+fn plain(line: &str) -> String {
+    let mut letters = line.chars().peekable();
+    let mut plain = String::with_capacity(line.len());
+    while let Some(letter) = letters.next() {
+        let begins_a_colour = letter == '\u{1b}' && letters.peek() == Some(&'[');
+        if !letter.is_control() || letter == '\t' || begins_a_colour {
+            plain.push(letter);
+        }
+    }
+    plain
 }
 
 fn gpus_attached(labels: &HashMap<String, String>) -> bool {
@@ -740,8 +759,6 @@ impl ContainerRuntime for DockerRuntime {
             Ok(())
         };
         tokio::time::timeout(LOG_PATIENCE, read).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))??;
-        // Colours stay; whatever else controls a terminal only makes an answer six times as long.
-        let plain = |line: &str| line.chars().filter(|c| !c.is_control() || matches!(c, '\t' | '\u{1b}')).collect();
-        Ok(text.lines().map(plain).collect())
+        Ok(text.split(['\n', '\r']).map(plain).filter(|line| !line.is_empty()).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! `/health`: what machines and people are told of the host that have no key.
 //!
-//! That the database answers is good for a second, and it is asked one question at a time: strangers cost it no more,
+//! Whether the database answers is good for a second, and it is asked one question at a time: strangers cost it no more,
 //! however many they are.
 
 use std::sync::Arc;
@@ -21,21 +21,21 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long the database may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// When the database answered last.
+/// Whether the database answered, and when that was found out.
 #[derive(Clone, Default)]
-pub(crate) struct Health(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Health(Arc<Mutex<Option<(Instant, bool)>>>);
 
 impl Health {
     async fn database(&self, rentals: &Rentals) -> bool {
         // Held while the database is asked: who comes meanwhile waits.
-        let mut answered = self.0.lock().await;
-        if answered.is_some_and(|answered| answered.elapsed() < FRESH) {
-            return true;
+        let mut kept = self.0.lock().await;
+        if let Some((_, answers)) = kept.filter(|(since, _)| since.elapsed() < FRESH) {
+            return answers;
         }
         let filter = Filter::default();
         let asked = tokio::time::timeout(PATIENCE, rentals.list(&filter, None, 1)).await;
         let answers = matches!(asked, Ok(Ok(_)));
-        *answered = answers.then(Instant::now);
+        *kept = Some((Instant::now(), answers));
         answers
     }
 }

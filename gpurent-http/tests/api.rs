@@ -311,6 +311,20 @@ async fn a_workspace_is_the_renters_own() {
 }
 
 #[tokio::test]
+async fn customers_of_one_platform_share_no_folder() {
+    const PLATFORM: &str = "platform-platform-platform";
+    let keys = ApiKeys::new(vec![ApiKey::platform(PLATFORM, "shop".parse().unwrap()).unwrap()]);
+    let host = host_with(keys).await;
+    for _ in 0..2 {
+        let body = json!({"template": "pytorch", "gpu": "Tesla V100", "access": ["ssh"]});
+        let made = host.client.post(host.url("/api/gpu/instances")).bearer_auth(PLATFORM).json(&body).send().await;
+        let made = made.unwrap();
+        assert_eq!(made.status(), 201, "{}", made.text().await.unwrap());
+    }
+    assert_eq!(host.runtime.workspaces().len(), 2);
+}
+
+#[tokio::test]
 async fn without_a_gpu_is_rented_where_that_is_asked_for() {
     let host = host().await;
     let (status, made) = host.post("/v1/rentals", &json!({"image": "ubuntu:22.04", "duration": "1h"})).await;

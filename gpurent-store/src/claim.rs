@@ -1,10 +1,12 @@
 //! What a claim comes to, once it is known what is held and what was asked for before. The same for
 //! every database.
 
+use gpurent_core::lifecycle::FailureKind;
 use gpurent_core::placement::{Held, NoPlace, Placed, Placement};
 use gpurent_core::rental::Rental;
-use gpurent_core::renter::RenterHas;
+use gpurent_core::renter::{BY_THE_HOST, RenterHas};
 use gpurent_core::store::{ClaimError, NewRental};
+use sqlx::types::Json;
 
 /// A rental that was asked for before, and the fingerprint of how.
 pub(crate) type Asked = (Rental, Vec<u8>);
@@ -59,3 +61,6 @@ pub(crate) fn counted((live, unready, suspended, in_vain, gpus): Counts) -> Rent
         gpus: count(gpus),
     }
 }
+
+/// The kinds of failures that count against no renter, as an array of the words that bodies have for them.
+pub(crate) const NOT_IN_VAIN: Json<[FailureKind; 5]> = Json(BY_THE_HOST);

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{HostPort, PortBinding, PublishedPorts, SSH};
-use crate::id::LaunchId;
+use crate::id::{Attempt, LaunchId};
 use crate::invalid::Invalid;
 
 /// A range of the host's ports, `first-last`.
@@ -135,11 +135,15 @@ pub enum NoPort {
 
 /// Ports over which machines like this one are steered, by engines (2375 to 2377, 4243), clusters (2379, 2380, 4789, 6443,
 /// 7946, 10250, 10255 to 10257, 10259), configuration management (4505, 4506, 8140) and GPUs' own monitoring (5555, 9400).
-/// Nobody may ask for one: what asks there on this machine, now or later, trusts what answers.
+/// Nobody gets one, unless in a range of their own: what asks there on this machine, now or later, trusts what answers.
 const OF_THE_MACHINE: [u16; 20] = [
     2375, 2376, 2377, 2379, 2380, 4243, 4505, 4506, 4789, 5555, 6443, 7946, 8140, 9400, 10_250, 10_255, 10_256, 10_257,
     10_258, 10_259,
 ];
+
+fn is_of_the_machine(port: HostPort) -> bool {
+    OF_THE_MACHINE.contains(&port.get())
+}
 
 /// The host's ports that rentals may get.
 #[derive(Clone, Debug)]
@@ -219,7 +223,9 @@ impl PortPools {
                     let lies_in = |range: Option<&PortRange>| range.is_some_and(|range| range.contains(host));
                     let (sticky, requestable) = (lies_in(self.sticky.as_ref()), lies_in(self.requestable.as_ref()));
                     let allowed = if sticky { lies_in(own) } else { requestable };
-                    if !allowed || self.reserved.contains(&host) || OF_THE_MACHINE.contains(&host.get()) {
+                    // A range of the renter's own was given to them; so was what they are launched with again.
+                    let is_new = !sticky && launch.attempt == Attempt::new(1);
+                    if !allowed || self.reserved.contains(&host) || (is_new && is_of_the_machine(host)) {
                         return Err(NoPort::NotAllowed(host));
                     }
                     if held.contains(&host) || !probe.is_free(host) {
@@ -232,6 +238,7 @@ impl PortPools {
                     pool.shuffled(salt)
                         .find(|host| {
                             ![held, &chosen, &asked, &self.reserved].iter().any(|set| set.contains(host))
+                                && !is_of_the_machine(*host)
                                 && probe.is_free(*host)
                         })
                         .ok_or_else(|| NoPort::Exhausted(pool.clone()))?

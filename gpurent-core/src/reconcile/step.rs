@@ -254,8 +254,7 @@ impl Step {
     }
 
     /// Lets in by the stored credential. A container that does not take it now keeps its renter, and is
-    /// asked again; one that has ended is found out by the next observation. One that cannot be told anything, by its
-    /// renter's doing, ends: somebody may be in by the former credential who is to be kept out.
+    /// asked again; one that has ended is found out by the next observation.
     async fn replace_access(&self) -> Result<Rental, Trouble> {
         let secrets = match self.secrets().await {
             Ok(secrets) => secrets,
@@ -263,17 +262,8 @@ impl Step {
             Err(other) => return Err(other),
         };
         self.lease.check()?;
-        match self.shared.runtime.replace_access(&LaunchSpec::of(&self.rental), &secrets).await {
-            Ok(()) => {}
-            // Its renter has seen to it that nothing can be told to the container any more.
-            Err(error @ RuntimeError::NoLogin { by_image: true, .. }) => {
-                tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "the container is out of reach");
-                let detail = with_causes(&error);
-                let failure = Failure { kind: FailureKind::NoLogin, detail, log_tail: Vec::new() };
-                return Ok(self.record(Event::EndBegan { reason: EndReason::Failed(failure) }).await?);
-            }
-            Err(error) => return Err(StepError::Later(Box::new(error)).into()),
-        }
+        let replaced = self.shared.runtime.replace_access(&LaunchSpec::of(&self.rental), &secrets).await;
+        replaced.map_err(|error| StepError::Later(Box::new(error)))?;
         self.shared.failpoints.pass("access-unrecorded");
         let rental = self.record(Event::AccessApplied).await?;
         self.shared.failpoints.pass("access");

@@ -92,6 +92,12 @@ impl Rental {
         !self.segments.is_empty() || self.lost_use.is_positive()
     }
 
+    /// Whether it is to become ready, and never was: suspending it ends it.
+    #[must_use]
+    pub fn is_on_its_first_way_up(&self) -> bool {
+        matches!(self.state, State::Provisioning | State::Running) && !self.has_been_ready()
+    }
+
     /// How much paid time was used by launches that are over.
     #[must_use]
     pub fn used_before(&self) -> SignedDuration {

@@ -28,12 +28,12 @@ impl Rentals {
                 return Err(SuspendError::Over);
             }
             let is_up = rental.state().suspend_cause().is_none() && rental.state().end_reason().is_none();
-            let event = if is_up && !rental.has_been_ready() {
+            let event = if rental.is_on_its_first_way_up() {
                 // It has nothing that would be kept, and cost nothing: it ends.
                 Event::EndBegan { reason: EndReason::Cancelled }
             } else {
                 if is_up {
-                    self.shared.placement.renter_limits.allow_suspended(&has)?;
+                    self.renter_limits().allow_suspended(&has)?;
                 }
                 Event::SuspendBegan { cause: SuspendCause::Requested }
             };
@@ -78,7 +78,7 @@ impl Rentals {
             }
             let renter = &rental.spec().renter;
             let has = self.shared.store.renter_has(&self.shared.host, renter, lately(at.wall)).await?;
-            self.shared.placement.renter_limits.allow_up(&has, rental.spec()).map_err(NoPlace::from)?;
+            self.renter_limits().allow_up(&has, rental.spec()).map_err(NoPlace::from)?;
             let held = self.shared.store.held(&self.shared.host).await?;
             let placed = self.shared.placement.place(rental.launch().next(), rental.spec(), &held)?;
             let resumption = Resumption {

@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use gpurent_core::api_key::Role;
 use gpurent_core::id::{ApiKeyId, RenterId};
 use gpurent_core::rental::Rental;
+use gpurent_core::rentals::Rentals;
 use gpurent_core::store::StoreError;
 
 use crate::problem::Problem;
@@ -54,6 +55,11 @@ impl Caller {
     /// Whether they may act for this renter.
     pub(crate) fn may_act_for(&self, renter: &RenterId) -> bool {
         self.role != Role::Renter || self.renter == *renter
+    }
+
+    /// The rentals as they may rent them: a renter's limits are not a platform's, who has many customers.
+    pub(crate) fn as_they_may(&self, rentals: &Rentals) -> Rentals {
+        if self.role == Role::Renter { rentals.clone() } else { rentals.for_a_platform() }
     }
 
     /// Whether they may see and change what belongs to the machine.

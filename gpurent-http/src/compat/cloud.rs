@@ -13,8 +13,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use gpurent_core::access::{Credential, CredentialRequest};
+use gpurent_core::api_key::Role;
 use gpurent_core::gpu::{GpuModel, GpuRequest};
-use gpurent_core::id::RentalId;
+use gpurent_core::id::{RentalId, RenterId};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::lifecycle::{Phase, State as RentalState};
 use gpurent_core::money::{MicroUnits, Quote, RateCard};
@@ -260,11 +261,16 @@ impl Cloud {
             let reason = format!("{} is not offered by this template", unknown.chars().take(32).collect::<String>());
             return Err(Invalid::new("access", reason));
         }
+        // Whoever rents for many says not for whom: each instance has a folder of its own then.
+        let whose = match caller.role {
+            Role::Platform => RenterId::try_from(format!("cloud-{}", RentalId::generate()))?,
+            _ => caller.renter.clone(),
+        };
         let mut spec = RentalSpec::new(caller.renter, gpu, template.docker_image.clone(), self.term);
         let ports = template.default_ports.values().map(|port| PublishedPort { container: *port, host: None });
         spec.ports = ports.collect::<Vec<_>>().try_into()?;
         if self.workspaces {
-            let folder = WorkspaceFolder::of(&spec.renter);
+            let folder = WorkspaceFolder::of(&whose);
             spec.workspace = Some(Workspace { folder, mount: MountPath::default() });
         }
         let mut labels = BTreeMap::from([(TEMPLATE.to_owned(), template.id.clone())]);
@@ -300,6 +306,7 @@ async fn create(
 ) -> Result<Response, Refused> {
     let deadline = Instant::now() + WAIT;
     let body = body.map_err(|malformed| Refused(StatusCode::UNPROCESSABLE_ENTITY, malformed.sentence()))?;
+    let rentals = caller.as_they_may(&rentals);
     let request = offered(cloud)?.request(caller, &body)?;
     let updates = rentals.subscribe();
     let claimed = rentals.rent(request).await?;
@@ -358,7 +365,12 @@ async fn stop(
     Path(name): Path<String>,
 ) -> Result<Response, Refused> {
     let deadline = Instant::now() + WAIT;
-    let id = find(&rentals, &caller, &name).await?.id();
+    let rentals = caller.as_they_may(&rentals);
+    let rental = find(&rentals, &caller, &name).await?;
+    let id = rental.id();
+    if rental.is_on_its_first_way_up() {
+        return Err(Refused(StatusCode::CONFLICT, "it is still starting; ask again".to_owned()));
+    }
     let updates = rentals.subscribe();
     let rental = rentals.suspend(id).await?.ok_or_else(not_found)?;
     let is_down = |rental: &Rental| matches!(rental.state(), RentalState::Suspended { .. }) || !rental.is_live();
@@ -373,6 +385,7 @@ async fn start(
     Path(name): Path<String>,
 ) -> Result<Response, Refused> {
     let deadline = Instant::now() + WAIT;
+    let rentals = caller.as_they_may(&rentals);
     let id = find(&rentals, &caller, &name).await?.id();
     let updates = rentals.subscribe();
     let rental = rentals.resume(id).await?.ok_or_else(not_found)?;

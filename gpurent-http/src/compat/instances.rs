@@ -106,6 +106,7 @@ async fn started(
     body: StartBody,
     deadline: Instant,
 ) -> Result<Response, Refused> {
+    let rentals = caller.as_they_may(rentals);
     let named = |field: &'static str| move |error: Invalid| error.named(field);
     let gpu = GpuRequest::one(body.gpu_uuid.parse().map_err(named("gpu_uuid"))?);
     let image = body.image_name.parse().map_err(named("image_name"))?;
@@ -120,7 +121,7 @@ async fn started(
         Err(_late) => return Err(Refused("the host's database does not answer in time; try again".to_owned())),
     };
     let is_settled = |rental: &Rental| rental.started_at().is_some() || rental.state().end_reason().is_some();
-    let rental = until(rentals, claimed.rental().clone(), updates, deadline, is_settled).await;
+    let rental = until(&rentals, claimed.rental().clone(), updates, deadline, is_settled).await;
     if let Some(reason) = rental.state().end_reason() {
         return Err(Refused(reason.describe()));
     }

@@ -106,6 +106,7 @@ async fn rent(
         Ok(body) => body,
         Err(malformed) => return unprocessable(malformed),
     };
+    let rentals = caller.as_they_may(&rentals);
     let gpu_type = body.gpu_type.clone();
     let request = match into_request(body, caller.renter) {
         Ok(request) => request,

@@ -12,7 +12,7 @@ use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 
 use super::held::Beliefs;
-use crate::claim::{Decision, Look, counted, decide};
+use crate::claim::{Decision, Look, NOT_IN_VAIN, counted, decide};
 use crate::error::{bounded, broken_constraint};
 use crate::row::{RentalColumns, signed};
 
@@ -41,7 +41,8 @@ const LOOK: &str = "
            has.live, has.unready, has.suspended,
            (SELECT count(*) FROM gpurent.rental AS theirs
             WHERE theirs.host_id = $1 AND theirs.renter = $3 AND theirs.created_at > $5 AND theirs.phase = 'ended'
-              AND NOT EXISTS (SELECT 1 FROM gpurent.usage_segment WHERE rental_id = theirs.id)),
+              AND NOT EXISTS (SELECT 1 FROM gpurent.usage_segment WHERE rental_id = theirs.id)
+              AND NOT $6::jsonb ? coalesce(theirs.body #>> '{state,reason,kind}', '')),
            (SELECT count(*) FROM gpurent.rental AS theirs JOIN gpurent.gpu_hold AS held ON held.rental_id = theirs.id
             WHERE theirs.host_id = $1 AND theirs.renter = $3 AND theirs.phase <> 'ended')
     FROM (SELECT count(*) AS live, count(*) FILTER (WHERE phase IN ('provisioning', 'running')) AS unready,
@@ -81,7 +82,8 @@ pub(super) async fn claim(
             .bind(new.name.as_str())
             .bind(new.spec.renter.as_str())
             .bind(new.key.as_ref().map(|key| key.as_str()))
-            .bind(lately(new.at.wall).as_microsecond());
+            .bind(lately(new.at.wall).as_microsecond())
+            .bind(NOT_IN_VAIN);
         let (gpus, ports, named, named_as, keyed, keyed_as, live, unready, suspended, in_vain, their_gpus): Columns =
             bounded(query.fetch_one(pool)).await?;
         let asked = |(Json(rental), fingerprint): (Json<Rental>, Vec<u8>)| (rental, fingerprint);
@@ -133,6 +135,7 @@ async fn write(
              SELECT count(*) AS in_vain FROM gpurent.rental AS theirs
              WHERE theirs.host_id = $2 AND theirs.renter = $3 AND theirs.created_at > $22 AND theirs.phase = 'ended'
                AND NOT EXISTS (SELECT 1 FROM gpurent.usage_segment WHERE rental_id = theirs.id)
+              AND NOT $24::jsonb ? coalesce(theirs.body #>> '{state,reason,kind}', '')
          ), made AS (
              INSERT INTO gpurent.rental
                  (id, host_id, renter, name, phase, revision, created_at, expires_at, fingerprint, body)
@@ -176,7 +179,8 @@ async fn write(
     .bind(i64::from(limits.live))
     .bind(i64::from(limits.unready))
     .bind(lately(new.at.wall).as_microsecond())
-    .bind(i64::from(limits.in_vain));
+    .bind(i64::from(limits.in_vain))
+    .bind(NOT_IN_VAIN);
     match bounded(query.execute(pool)).await?.rows_affected() {
         // The renter has as much as one may have, as far as this statement saw: the look tells.
         0 => Err(StoreError::Conflict),
@@ -261,12 +265,14 @@ pub(super) async fn renter_has(
                 count(*) FILTER (WHERE phase IN ('suspending', 'suspended')),
                 (SELECT count(*) FROM gpurent.rental AS theirs
                  WHERE theirs.host_id = $1 AND theirs.renter = $2 AND theirs.created_at > $3 AND theirs.phase = 'ended'
-                   AND NOT EXISTS (SELECT 1 FROM gpurent.usage_segment WHERE rental_id = theirs.id)),
+                   AND NOT EXISTS (SELECT 1 FROM gpurent.usage_segment WHERE rental_id = theirs.id)
+              AND NOT $4::jsonb ? coalesce(theirs.body #>> '{state,reason,kind}', '')),
                 (SELECT count(*) FROM gpurent.rental AS theirs JOIN gpurent.gpu_hold AS held ON held.rental_id = theirs.id
                  WHERE theirs.host_id = $1 AND theirs.renter = $2 AND theirs.phase <> 'ended')
          FROM gpurent.rental WHERE host_id = $1 AND renter = $2 AND phase <> 'ended'",
     );
     let query = query.bind(host.as_str()).bind(renter.as_str()).bind(since.as_microsecond());
+    let query = query.bind(NOT_IN_VAIN);
     Ok(counted(bounded(query.fetch_one(pool)).await?))
 }
 

@@ -37,7 +37,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use reserve::{Reserve, is_full};
 
-use crate::claim::counted;
+use crate::claim::{NOT_IN_VAIN, counted};
 use crate::error::bounded;
 use crate::row::{recorded, signed, unsigned};
 
@@ -68,6 +68,8 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // What is erased is not left in free pages.
+            .pragma("secure_delete", "ON")
             .busy_timeout(Duration::from_secs(5));
         let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(5));
         let pool = pool.connect_lazy_with(options);
@@ -239,12 +241,14 @@ async fn renter_has(
                 count(*) FILTER (WHERE phase IN ('suspending', 'suspended')),
                 (SELECT count(*) FROM gpurent_rental AS theirs
                  WHERE theirs.host_id = ?1 AND theirs.renter = ?2 AND theirs.created_at > ?3 AND theirs.phase = 'ended'
-                   AND NOT EXISTS (SELECT 1 FROM gpurent_usage_segment WHERE rental_id = theirs.id)),
+                   AND NOT EXISTS (SELECT 1 FROM gpurent_usage_segment WHERE rental_id = theirs.id)
+                   AND coalesce(theirs.body ->> '$.state.reason.kind', '') NOT IN (SELECT value FROM json_each(?4))),
                 (SELECT count(*) FROM gpurent_rental AS theirs JOIN gpurent_gpu_hold AS held ON held.rental_id = theirs.id
                  WHERE theirs.host_id = ?1 AND theirs.renter = ?2 AND theirs.phase <> 'ended')
          FROM gpurent_rental WHERE host_id = ?1 AND renter = ?2 AND phase <> 'ended'",
     );
     let query = query.bind(host.as_str()).bind(renter.as_str()).bind(since.as_microsecond());
+    let query = query.bind(NOT_IN_VAIN);
     Ok(counted(bounded(query.fetch_one(connection)).await?))
 }
 

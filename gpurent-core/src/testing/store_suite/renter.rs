@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Bench, at, moment, valid, whole_life};
 use crate::event::Event;
 use crate::gpu::GpuRequest;
-use crate::lifecycle::EndReason;
+use crate::lifecycle::{EndReason, Failure, FailureKind};
 use crate::placement::NoPlace;
 use crate::renter::{RenterHas, RenterLimits, TooMany};
 use crate::store::{ClaimError, Store};
@@ -39,8 +39,8 @@ pub async fn one_renter_has_no_more_than_one_may<S: Store>(store: Arc<S>) {
     assert_eq!(nobody, RenterHas::default());
 }
 
-/// What was never paid for counts against its renter for an hour, and what was paid for does not.
-pub async fn what_came_to_nothing_counts_for_an_hour<S: Store>(store: Arc<S>) {
+/// What was never paid for counts against its renter for three hours, and what was paid for does not.
+pub async fn what_came_to_nothing_counts_for_a_while<S: Store>(store: Arc<S>) {
     let mut bench = Bench::with_gpus(store, 8);
     let epoch = bench.epoch().await;
     bench.live_through(bench.claimed("paid").await, epoch, whole_life()).await;
@@ -52,11 +52,20 @@ pub async fn what_came_to_nothing_counts_for_an_hour<S: Store>(store: Arc<S>) {
         Event::Ended,
     ];
     bench.live_through(in_vain.clone(), epoch, given_up).await;
+    let failure = Failure { kind: FailureKind::PortTaken, detail: String::new(), log_tail: Vec::new() };
+    let by_the_host = vec![
+        Event::EndBegan { reason: EndReason::Failed(failure) },
+        Event::Stopped { exit: None, ended: None },
+        Event::Ended,
+    ];
+    bench.placement.renter_limits = RenterLimits { in_vain: 9, ..RenterLimits::default() };
+    bench.live_through(bench.claimed("by-the-host").await, epoch, by_the_host).await;
+    bench.placement.renter_limits = RenterLimits { in_vain: 1, ..RenterLimits::default() };
     let has = valid(bench.store.renter_has(&bench.host, &in_vain.spec().renter, at(-1)).await);
     assert_eq!(has, RenterHas { in_vain: 1, ..RenterHas::default() });
     let mut next = bench.request("next");
     let refused = bench.claim(&next).await;
     assert!(matches!(refused, Err(ClaimError::NoPlace(NoPlace::TooMany(TooMany::InVain(1))))), "{refused:?}");
-    next.at = moment(3600);
+    next.at = moment(3 * 3600);
     valid(bench.claim(&next).await);
 }

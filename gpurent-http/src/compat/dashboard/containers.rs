@@ -191,6 +191,7 @@ pub(super) async fn create(
     Extension(caller): Extension<Caller>,
     body: LooseJson<CreateBody>,
 ) -> Result<Response, Refused> {
+    let rentals = caller.as_they_may(&rentals);
     let (dashboard, body) = (offered(dashboard)?, read(body)?);
     let user = user(&body.username, &caller)?;
     let mut spec = dashboard.spec(user, &body)?;
@@ -254,6 +255,7 @@ pub(super) async fn start(
     Path(id): Path<String>,
     body: LooseJson<StartBody>,
 ) -> Result<Response, Refused> {
+    let rentals = caller.as_they_may(&rentals);
     let (dashboard, body) = (offered(dashboard)?, read(body)?);
     let rental = find(&rentals, &caller, &id).await?;
     let rental = if rental.is_live() {
@@ -303,6 +305,9 @@ async fn resume(rentals: &Rentals, rental: &Rental) -> Result<Rental, Refused> {
 }
 
 async fn suspend(rentals: &Rentals, rental: &Rental) -> Result<Rental, Refused> {
+    if rental.is_on_its_first_way_up() {
+        return Err(Refused::new("it is still starting; ask again"));
+    }
     let deadline = Instant::now() + WAIT;
     let updates = rentals.subscribe();
     let rental = rentals.suspend(rental.id()).await?.ok_or_else(Refused::not_found)?;
@@ -315,6 +320,7 @@ pub(super) async fn stop(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
+    let rentals = caller.as_they_may(&rentals);
     let rental = find(&rentals, &caller, &id).await?;
     suspend(&rentals, &rental).await?;
     Ok(Json(json!({"success": true})).into_response())
@@ -326,6 +332,7 @@ pub(super) async fn restart(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
+    let rentals = caller.as_they_may(&rentals);
     let rental = find(&rentals, &caller, &id).await?;
     // Goes on also if nobody waits for the answer: half a restart would be a stop.
     let restarting = listeners.tracker.spawn(async move {
