@@ -67,7 +67,7 @@ pub struct Access {
     /// Of these, suspended ones.
     #[arg(long, env = "GPURENT_RENTER_SUSPENDED", default_value_t = RenterLimits::default().suspended)]
     pub renter_suspended: u32,
-    /// Rentals of one renter that may come to nothing within an hour: their image let nobody in, or they were given up
+    /// Rentals of one renter that may come to nothing within three hours: their image let nobody in, or they were given up
     /// before they were ready.
     #[arg(long, env = "GPURENT_RENTER_IN_VAIN", default_value_t = RenterLimits::default().in_vain)]
     pub renter_in_vain: u32,

@@ -26,6 +26,8 @@ const LABEL_ATTEMPT: &str = "io.gpurent.attempt";
 pub(crate) const LABEL_HASH: &str = "io.gpurent.spec-hash";
 /// The claim that it was made for, as JSON and without the renter's environment.
 const LABEL_CLAIM: &str = "io.gpurent.claim";
+/// What the names of a renter's labels begin with.
+const LABEL_OF_RENTER: &str = "io.gpurent.label.";
 /// Whether the engine attached its GPUs.
 pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
 
@@ -80,8 +82,8 @@ pub(crate) fn body(
         healthcheck: Some(HealthConfig { test: Some(vec![text("NONE")]), ..HealthConfig::default() }),
         // The entry point lets the renter in, which takes root; the image's own user runs its program.
         user: Some(text("0:0")),
-        env: Some(environment(launch)),
-        labels: Some(labels(launch, attach_gpus)),
+        env: Some(environment(launch, image)),
+        labels: Some(labels(launch, image, attach_gpus)),
         exposed_ports: Some(launch.ports.iter().map(port_key).collect()),
         host_config: Some(HostConfig {
             port_bindings: Some(
@@ -184,8 +186,22 @@ fn device_requests(launch: &LaunchSpec) -> Vec<DeviceRequest> {
     }]
 }
 
-fn environment(launch: &LaunchSpec) -> Vec<String> {
+/// What NVIDIA's hook gives a container for an image's word alone, beside GPUs: devices of the machine's own
+/// (<https://github.com/NVIDIA/nvidia-container-toolkit>, `cmd/nvidia-container-runtime-hook`). An empty word asks for none.
+const ASKS_FOR_DEVICES: [&str; 7] = [
+    "NVIDIA_GDRCOPY",
+    "NVIDIA_GDS",
+    "NVIDIA_IMEX_CHANNELS",
+    "NVIDIA_MIG_CONFIG_DEVICES",
+    "NVIDIA_MIG_MONITOR_DEVICES",
+    "NVIDIA_MOFED",
+    "NVIDIA_NVSWITCH",
+];
+
+fn environment(launch: &LaunchSpec, image: &ImageConfig) -> Vec<String> {
     let mut variables: Vec<String> = launch.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let names = image.env.iter().flatten().filter_map(|variable| variable.split_once('=')).map(|(name, _)| name);
+    variables.extend(names.filter(|name| ASKS_FOR_DEVICES.contains(name)).map(|name| format!("{name}=")));
     let visible = match launch.gpus.as_slice() {
         // "none" would still load the driver's libraries; "void" means no GPU at all.
         [] => text("void"),
@@ -203,9 +219,12 @@ fn environment(launch: &LaunchSpec) -> Vec<String> {
     variables
 }
 
-fn labels(launch: &LaunchSpec, attach_gpus: bool) -> HashMap<String, String> {
-    let mut labels: HashMap<String, String> =
-        launch.labels.iter().map(|(name, value)| (text(name), text(value))).collect();
+/// Other programs of the machine believe labels of containers (they publish them to the world, restart them, run commands
+/// for them): so those of an image have no value, and a renter's have a name of ours before them.
+fn labels(launch: &LaunchSpec, image: &ImageConfig, attach_gpus: bool) -> HashMap<String, String> {
+    let of_the_image = image.labels.iter().flat_map(HashMap::keys).map(|name| (text(name), String::new()));
+    let of_the_renter = launch.labels.iter().map(|(name, value)| (format!("{LABEL_OF_RENTER}{name}"), text(value)));
+    let mut labels: HashMap<String, String> = of_the_image.chain(of_the_renter).collect();
     labels.extend([
         (text(LABEL_HOST), launch.host.to_string()),
         (text(LABEL_RENTAL), launch.id.rental.to_string()),

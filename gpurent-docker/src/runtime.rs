@@ -159,7 +159,8 @@ impl DockerRuntime {
         Ok(self)
     }
 
-    /// What the machine has for renters, divided among its [slots](Self::with_slots), so that nobody is promised more.
+    /// What the machine has for renters, divided among its [slots](Self::with_slots). What rentals without a
+    /// GPU have is not added up.
     ///
     /// # Errors
     /// [`RuntimeError::Unavailable`] where the engine does not answer.
@@ -542,7 +543,7 @@ impl ContainerRuntime for DockerRuntime {
             // Also into a container that was found: the crash may have come before the credentials.
             self.hand_over(launch.id, &files, sees.as_deref()).await?;
         }
-        self.expect_our_entry_point(launch.id, &config).await?;
+        self.expect_our_entry_point(launch, &config).await?;
         self.known_tokens().insert(launch.id, spec.tokens);
         Ok(created)
     }

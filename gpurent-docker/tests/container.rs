@@ -117,6 +117,29 @@ async fn every_tenant_is_hardened() {
 }
 
 #[tokio::test]
+async fn nothing_else_on_the_machine_acts_on_an_images_or_a_renters_word() {
+    let image = support::image::Image::busybox("word")
+        .says("LABEL traefik.enable=true ofelia.enabled=true io.gpurent.rental=mine")
+        .says("ENV NVIDIA_MOFED=enabled NVIDIA_GDS=enabled NVIDIA_REQUIRE_CUDA=cuda>=1.0")
+        .says(r#"CMD ["/bin/sleep", "1000"]"#);
+    let mut launch = launch(&image.made().await);
+    let label = ("com.centurylinklabs.watchtower.enable".to_owned(), "true".to_owned());
+    launch.labels = BTreeMap::from([label]).try_into().unwrap();
+    let tenant = Tenant::ready(launch).await;
+    let labels = field(&tenant.container, "{{json .Config.Labels}}").await;
+    let labels: BTreeMap<String, String> = serde_json::from_str(&labels).unwrap();
+    assert_eq!((labels["traefik.enable"].as_str(), labels["ofelia.enabled"].as_str()), ("", ""));
+    assert_eq!(labels["io.gpurent.rental"], tenant.launch.id.rental.to_string());
+    assert_eq!(labels.get("com.centurylinklabs.watchtower.enable"), None);
+    assert_eq!(labels["io.gpurent.label.com.centurylinklabs.watchtower.enable"], "true");
+    let variables = field(&tenant.container, "{{json .Config.Env}}").await;
+    let variables: Vec<String> = serde_json::from_str(&variables).unwrap();
+    let has = |variable: &str| variables.iter().any(|found| found == variable);
+    assert!(has("NVIDIA_MOFED=") && has("NVIDIA_GDS=") && has("NVIDIA_REQUIRE_CUDA=cuda>=1.0"), "{variables:?}");
+    tenant.gone().await;
+}
+
+#[tokio::test]
 async fn the_labels_tell_whose_it_is() {
     let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
     let labels = field(&tenant.container, "{{json .Config.Labels}}").await;

@@ -449,3 +449,33 @@ async fn a_workspace_at_the_home_is_its_users() {
         tenant.gone().await;
     }
 }
+
+#[tokio::test]
+async fn a_workspace_by_a_link_covers_nothing_of_ours() {
+    use gpurent_core::spec::{Workspace, WorkspaceFolder};
+    let directory = tempfile::tempdir().unwrap();
+    let root = gpurent_docker::WorkspaceRoot::new(&directory.path().join("vms")).unwrap();
+    let image = Image::busybox("workspace-by-link").link("a", "/.gpurent").says(IDLE).made().await;
+    for mount in ["/a/kit", "/a/run/x", "/a/access"] {
+        let mut launch = launch(&image);
+        let folder = WorkspaceFolder::of(&"mallory".parse().unwrap());
+        launch.workspace = Some(Workspace { folder, mount: mount.parse().unwrap() });
+        let runtime =
+            support::runtime().await.with_access_dir(&support::access_dir()).unwrap().with_workspaces(root.clone());
+        let brought_up = async {
+            runtime.prepare(&launch, None, &support::Silent).await?;
+            runtime.create(&launch, &secrets(&password())).await?;
+            runtime.start(&launch).await?;
+            runtime.verify(&launch, Duration::from_secs(10)).await
+        };
+        let refused = brought_up.await.expect_err(mount);
+        let by_the_image = match &refused {
+            RuntimeError::NoLogin { by_image, .. } => *by_image,
+            RuntimeError::Exited(exit) => exit.code == 125,
+            RuntimeError::Refused(_) => true,
+            _ => false,
+        };
+        assert!(by_the_image, "{mount}: {refused:?}");
+        runtime.remove(launch.id).await.unwrap();
+    }
+}

@@ -104,8 +104,9 @@ impl fmt::Display for WorkspaceFolder {
 pub struct MountPath(String);
 
 /// What a container cannot do without, or is protected by.
-const NOT_BELOW: [&str; 14] =
-    ["bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "sbin", "sys", "usr", "var", ".gpurent"];
+const NOT_BELOW: [&str; 15] = [
+    "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "sbin", "sys", "usr", "var", ".gp", ".gpurent",
+];
 
 impl MountPath {
     /// The path.

@@ -12,7 +12,7 @@ use gpurent_access::paths::{ACCESS, KIT, PROGRAM, SPEC};
 use gpurent_access::spec::{Spec, Tokens};
 use gpurent_access::wire::{Reply, Request};
 use gpurent_core::id::LaunchId;
-use gpurent_core::runtime::RuntimeError;
+use gpurent_core::runtime::{LaunchSpec, RuntimeError};
 
 use super::DockerRuntime;
 use crate::access_dir::AccessDir;
@@ -152,23 +152,23 @@ impl DockerRuntime {
         kit::only_file(&archive).map_err(|error| RuntimeError::Refused(Box::new(error)))
     }
 
-    /// Makes sure that an image with volumes of its own starts our entry point and no other: a volume can lie over the kit
-    /// by way of a link.
+    /// Makes sure that a container with volumes of its image's or a workspace starts our entry point and no other: either
+    /// can lie over the kit by way of a link.
     pub(super) async fn expect_our_entry_point(
         &self,
-        launch: LaunchId,
+        launch: &LaunchSpec,
         image: &bollard::models::ImageConfig,
     ) -> Result<(), RuntimeError> {
-        if image.volumes.as_ref().is_none_or(|volumes| volumes.is_empty()) {
+        if launch.workspace.is_none() && image.volumes.as_ref().is_none_or(|volumes| volumes.is_empty()) {
             return Ok(());
         }
-        let found = self.download(&self.name(launch).await?, PROGRAM).await?;
+        let found = self.download(&self.name(launch.id).await?, PROGRAM).await?;
         if self.kit.kit.is_entry_point(&found) {
             return Ok(());
         }
         Err(RuntimeError::NoLogin {
             by_image: true,
-            reason: "the image has a volume over the host's own files".to_owned(),
+            reason: "a volume or the workspace lies over the host's own files".to_owned(),
         })
     }
 }
