@@ -1,4 +1,4 @@
-//! What the agent believes of files is worth as much as who may write them.
+//! The files that the agent believes: they are worth as much as who may write them.
 
 use std::fs;
 use std::io;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 /// Why a file or folder is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOurs {
-    /// Somebody else owns it, or everybody may write there.
+    /// The file is somebody else's, or everybody may write there.
     #[error("{0} can be written by others: chown it to the agent's user and chmod o-w")]
     Writable(PathBuf),
-    /// It cannot be looked at, or not be closed to others.
+    /// The file cannot be looked at, or not be closed to others.
     #[error("{path} cannot be closed to others")]
     Io {
         /// The file.
@@ -51,7 +51,7 @@ pub fn close_secret(file: &Path) -> Result<(), NotOurs> {
     Ok(())
 }
 
-/// What a path leads to, by way of links too: whoever makes one in a folder of ours may do as they like.
+/// The file at the end of a path, by way of links too: whoever makes one in a folder of ours may do as they like.
 fn look(path: &Path) -> Result<Option<fs::Metadata>, NotOurs> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found)),
@@ -60,7 +60,7 @@ fn look(path: &Path) -> Result<Option<fs::Metadata>, NotOurs> {
     }
 }
 
-/// What is root's is good enough: root needs no file to do as it likes.
+/// Whether a file is neither ours nor root's: root needs no file to do as it likes.
 fn is_anothers(found: &fs::Metadata) -> bool {
     found.uid() != rustix::process::geteuid().as_raw() && found.uid() != 0
 }

@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }
 
-/// What the engine told when it was last asked for all containers.
+/// The engine's answer when it was last asked for all containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineHealth {
     /// How all of them are. So it is believed to be before it was asked for the first time.

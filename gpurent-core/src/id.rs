@@ -71,7 +71,7 @@ text_id!(
     HostId, "host_id", 128, plain, "letters, digits, '.', '_' and '-'"
 );
 text_id!(
-    /// What the renter calls the rental; unique among the renter's live rentals on a host.
+    /// The renter's name for the rental; unique among the renter's live rentals on a host.
     InstanceName, "instance_name", 128, plain, "letters, digits, '.', '_' and '-'"
 );
 text_id!(

@@ -36,7 +36,7 @@ impl Held {
     }
 }
 
-/// What a machine has for those who rent it, besides GPUs, and how it is divided among them.
+/// The CPUs, the memory and the processes of a machine that are for those who rent it, and how they are divided.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
     /// Thousandths of a CPU.

@@ -34,7 +34,7 @@ impl Default for RenterLimits {
     }
 }
 
-/// What a renter has on a host.
+/// The rentals and GPUs that a renter has on a host, as numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RenterHas {
     /// Rentals that have not ended.
@@ -50,7 +50,7 @@ pub struct RenterHas {
 }
 
 impl RenterHas {
-    /// What these rentals come to. What was made after `since` was made lately.
+    /// The sums over these rentals. One that was made after `since` was made lately.
     #[must_use]
     pub fn of<'a>(rentals: impl IntoIterator<Item = &'a Rental>, since: Timestamp) -> Self {
         rentals.into_iter().fold(Self::default(), |has, rental| {

@@ -369,7 +369,7 @@ pub trait Store: Send + Sync + 'static {
     /// What the host's live rentals hold.
     async fn held(&self, host: &HostId) -> Result<Held, StoreError>;
 
-    /// What a renter has on the host, counted without reading it; what was made after `since` was made
+    /// The sums of what a renter has on the host, counted without reading it; a rental made after `since` was made
     /// [lately](crate::renter::lately).
     async fn renter_has(&self, host: &HostId, renter: &RenterId, since: Timestamp) -> Result<RenterHas, StoreError>;
 

@@ -34,7 +34,7 @@ mod mode {
     const SOCKET: u32 = 1 << 24;
     const CHARACTER_DEVICE: u32 = 1 << 21;
     const IRREGULAR: u32 = 1 << 19;
-    /// Whatever is not a file that ends.
+    /// Every kind that is not a file that ends.
     pub(super) const SPECIAL: u32 = DEVICE | PIPE | SOCKET | CHARACTER_DEVICE | IRREGULAR;
 }
 
@@ -120,7 +120,7 @@ fn is(found: &PathStatResponse, kind: u32) -> bool {
     found.file_mode & kind != 0
 }
 
-/// What lies there, without opening it; `None` for nothing.
+/// The kind of thing that lies at a path, without opening it; `None` for nothing.
 async fn stat(docker: &Docker, container: &str, path: &str) -> Result<Option<PathStatResponse>, RuntimeError> {
     let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
     match docker.get_container_archive_info(container, Some(options)).await {

@@ -26,7 +26,7 @@ const LABEL_ATTEMPT: &str = "io.gpurent.attempt";
 pub(crate) const LABEL_HASH: &str = "io.gpurent.spec-hash";
 /// The claim that it was made for, as JSON and without the renter's environment.
 const LABEL_CLAIM: &str = "io.gpurent.claim";
-/// What the names of a renter's labels begin with.
+/// The beginning of the names of a renter's labels.
 const LABEL_OF_RENTER: &str = "io.gpurent.label.";
 /// Whether the engine attached its GPUs.
 pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
@@ -186,7 +186,7 @@ fn device_requests(launch: &LaunchSpec) -> Vec<DeviceRequest> {
     }]
 }
 
-/// What NVIDIA's hook gives a container for an image's word alone, beside GPUs: devices of the machine's own
+/// Variables for which NVIDIA's hook gives a container devices of the machine's own, for an image's word alone
 /// (<https://github.com/NVIDIA/nvidia-container-toolkit>, `cmd/nvidia-container-runtime-hook`). An empty word asks for none.
 const ASKS_FOR_DEVICES: [&str; 7] = [
     "NVIDIA_GDRCOPY",

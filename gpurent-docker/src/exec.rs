@@ -111,7 +111,7 @@ impl Execs {
     }
 }
 
-/// What a program said, in one line: it is the renter's word, and a line of ours must not be made of it.
+/// A program's words in one line: it is the renter's word, and a line of ours must not be made of it.
 fn plain(said: &str) -> String {
     said.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect()
 }

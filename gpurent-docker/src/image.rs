@@ -252,7 +252,7 @@ fn busybox_archive(busybox: &[u8]) -> std::io::Result<Vec<u8>> {
     tar.into_inner()
 }
 
-/// What a renter is told of a pull that failed: one of these sentences, never what was said. The host that an image names
+/// The sentences that a renter is told of a pull that failed: one of these, never what was said. The host that an image names
 /// is the renter's choice, and its words may be those of a server that is none of theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
@@ -285,7 +285,7 @@ impl Refusal {
     }
 }
 
-/// Whatever the registry or the engine says against a pull concerns the image; silence concerns the engine. The words
+/// Words of the registry or the engine against a pull concern the image; silence concerns the engine. The words
 /// themselves are in the log alone.
 fn failed(image: &ImageRef, error: bollard::errors::Error) -> RuntimeError {
     use bollard::errors::Error;

@@ -1,4 +1,4 @@
-//! What tenants' containers are called, and by what a container is known to be one of ours.
+//! The names of tenants' containers, by which a container is known to be one of ours.
 //!
 //! Labels alone prove nothing, since an image brings its own; a name can be given by nobody but whoever makes the
 //! container. It need not be keyed: without the rental's id, which is random, nobody tells one from the other, and a key

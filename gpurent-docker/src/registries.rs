@@ -26,7 +26,7 @@ pub enum Registries {
     Public,
     /// Certain ones only, wherever they are; see [`Registries::only`].
     Only(BTreeSet<String>),
-    /// Whatever an image names: only where those who rent may reach everything that the engine reaches.
+    /// All that an image can name: only where those who rent may reach everything that the engine reaches.
     Any,
 }
 

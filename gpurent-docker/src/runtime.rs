@@ -159,7 +159,7 @@ impl DockerRuntime {
         Ok(self)
     }
 
-    /// What the machine has for renters, divided among its [slots](Self::with_slots). What rentals without a
+    /// The machine's capacity for renters, divided among its [slots](Self::with_slots). What rentals without a
     /// GPU have is not added up.
     ///
     /// # Errors
@@ -298,7 +298,7 @@ impl DockerRuntime {
         image::import_busybox(&self.docker, busybox, name).await
     }
 
-    /// What a launch's container is called, whether or not there is one.
+    /// The name of a launch's container, whether or not there is one.
     pub(crate) async fn name(&self, launch: LaunchId) -> Result<String, RuntimeError> {
         self.names.of(&self.docker, launch).await
     }
@@ -369,7 +369,7 @@ impl DockerRuntime {
         }
     }
 
-    /// What is seen of one listed container; `None` where it is gone by now.
+    /// The sight of one listed container; `None` where it is gone by now.
     async fn see(&self, launch: LaunchId, listed: ContainerSummary) -> Result<Option<Seen>, RuntimeError> {
         let Some(id) = listed.id else { return Ok(None) };
         let running =

@@ -1,6 +1,6 @@
 //! How much of the machine renters may use, and the part of it that a container gets that asks for nothing.
 
-/// What a container gets that asks for nothing.
+/// The part of the machine for a container that asks for nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     /// Billionths of a CPU.

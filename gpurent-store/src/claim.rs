@@ -14,7 +14,7 @@ pub(crate) type Asked = (Rental, Vec<u8>);
 /// What a claim looks at.
 pub(crate) struct Look {
     pub(crate) held: Held,
-    /// What the renter has.
+    /// The sums of what the renter has.
     pub(crate) has: RenterHas,
     /// The live rental of the same name.
     pub(crate) same_name: Option<Asked>,

@@ -66,9 +66,9 @@ pub struct Machine {
     pub gpus: String,
     pub data_dir: String,
     pub access_timeout: String,
-    /// What `--access-dir` is given.
+    /// The value of `--access-dir`.
     pub access_dir: String,
-    /// What `--registries` is given: those of the tests are this machine's.
+    /// The value of `--registries`: those of the tests are this machine's.
     pub registries: String,
     /// What `--database` is given.
     pub database: String,

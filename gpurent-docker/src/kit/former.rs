@@ -13,7 +13,7 @@ use super::credential::AccessFile;
 /// The entry point of their kit.
 const INIT: &str = "/.gpurent/kit/init";
 
-/// What the former version called a launch's container. It told neighbours the rental's id (reverse DNS).
+/// The former version's name for a launch's container. It told neighbours the rental's id (reverse DNS).
 pub(crate) fn container_name(launch: LaunchId) -> String {
     format!("gpurent-{}-{}", launch.rental, launch.attempt)
 }

@@ -10,7 +10,7 @@ const MOST: usize = 256;
 /// Of these, from one address.
 const MOST_OF_AN_ADDRESS: usize = 16;
 
-/// Who waits, and from where; `None` for those of whom that is not known.
+/// How many wait from each address; `None` for those of whom that is not known.
 #[derive(Default)]
 pub(crate) struct WaitingRoom(Mutex<HashMap<Option<IpAddr>, usize>>);
 
@@ -27,12 +27,12 @@ impl WaitingRoom {
 
     /// A place for somebody from this address, if there is one.
     pub(crate) fn enter(self: &Arc<Self>, from: Option<IpAddr>) -> Option<Place> {
+        // From this machine comes what a proxy passes on, for everybody.
+        let has_a_share = !from.is_some_and(|from| from.is_loopback());
         let from = from.map(network_of);
         let mut waiting = self.waiting();
         let all: usize = waiting.values().sum();
         let theirs = waiting.get(&from).copied().unwrap_or(0);
-        // From this machine comes what a proxy passes on, for everybody.
-        let has_a_share = !from.is_some_and(|from| from.is_loopback());
         if all >= MOST || (has_a_share && theirs >= MOST_OF_AN_ADDRESS) {
             return None;
         }
@@ -53,7 +53,7 @@ impl Drop for Place {
     }
 }
 
-/// Whoever has one IPv6 address has the 64 bits below it too (RFC 4291, section 2.5.4).
+/// The network of an address: an IPv6 client has the 64 bits below its own too (RFC 4291, section 2.5.4).
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

@@ -339,7 +339,7 @@ impl PullProgress for Silent {
     fn update(&self, _progress: Progress) {}
 }
 
-/// What an engine tells that answers for those containers alone which run.
+/// The observation of an engine that answers for running containers alone.
 fn half_blind(mut observation: Observation) -> Observation {
     for seen in &mut observation.containers {
         if seen.presence != Presence::Running {

@@ -1,4 +1,4 @@
-//! What a store lets one renter have.
+//! The limits of one renter, as every store keeps them.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub async fn one_renter_has_no_more_than_one_may<S: Store>(store: Arc<S>) {
     assert_eq!(nobody, RenterHas::default());
 }
 
-/// What was never paid for counts against its renter for three hours, and what was paid for does not.
+/// A rental that was never paid for counts against its renter for three hours, one that was does not.
 pub async fn what_came_to_nothing_counts_for_a_while<S: Store>(store: Arc<S>) {
     let mut bench = Bench::with_gpus(store, 8);
     let epoch = bench.epoch().await;
