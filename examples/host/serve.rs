@@ -45,7 +45,12 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     own_files::expect_folder(&settings.data_dir)?;
     own_files::close_secret(&settings.data_dir.join("seal.key"))?;
     if let Some(file) = database::file_of(&settings.database, &settings.data_dir) {
-        own_files::close_secret(&file)?;
+        // With what SQLite keeps beside it.
+        for end in ["", "-wal", "-shm"] {
+            let mut name = file.clone().into_os_string();
+            name.push(end);
+            own_files::close_secret(Path::new(&name))?;
+        }
     }
     let deadlines = DeadlineFile::in_directory(&settings.data_dir, &host);
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;

@@ -6,8 +6,8 @@ use crate::lifecycle::{EndReason, FailureKind, Phase};
 use crate::rental::Rental;
 use crate::spec::RentalSpec;
 
-/// How much of a host one renter may have at once. A renter is whoever a rental's `renter` names: where a platform rents for
-/// its customers under names of theirs, each of them.
+/// How much of a host one renter may have at once. A renter is whoever a rental's `renter` names.
+/// Somebody who rents for many under one name is [a platform](crate::rentals::Rentals::for_a_platform).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenterLimits {
     /// Rentals that have not ended, suspended ones included.
@@ -69,14 +69,9 @@ impl RenterHas {
     }
 }
 
-/// Kinds of failures that count against no renter: they are the host's own.
-pub const BY_THE_HOST: [FailureKind; 5] = [
-    FailureKind::NoServer,
-    FailureKind::GpuRuntimeMissing,
-    FailureKind::PortTaken,
-    FailureKind::WrongDevices,
-    FailureKind::Vanished,
-];
+/// Kinds of failures that count against no renter: they are the host's own, and told by no container.
+pub const BY_THE_HOST: [FailureKind; 3] =
+    [FailureKind::GpuRuntimeMissing, FailureKind::PortTaken, FailureKind::Vanished];
 
 fn by_the_host(rental: &Rental) -> bool {
     let failure = match rental.state().end_reason() {

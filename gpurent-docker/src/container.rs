@@ -222,9 +222,8 @@ fn environment(launch: &LaunchSpec, image: &ImageConfig) -> Vec<String> {
 /// Other programs of the machine believe labels of containers (they publish them to the world, restart them, run commands
 /// for them): so those of an image have no value, and a renter's have a name of ours before them.
 fn labels(launch: &LaunchSpec, image: &ImageConfig, attach_gpus: bool) -> HashMap<String, String> {
-    let of_the_image = image.labels.iter().flat_map(HashMap::keys).map(|name| (text(name), String::new()));
     let of_the_renter = launch.labels.iter().map(|(name, value)| (format!("{LABEL_OF_RENTER}{name}"), text(value)));
-    let mut labels: HashMap<String, String> = of_the_image.chain(of_the_renter).collect();
+    let mut labels: HashMap<String, String> = emptied(image).into_iter().chain(of_the_renter).collect();
     labels.extend([
         (text(LABEL_HOST), launch.host.to_string()),
         (text(LABEL_RENTAL), launch.id.rental.to_string()),
@@ -237,6 +236,12 @@ fn labels(launch: &LaunchSpec, image: &ImageConfig, attach_gpus: bool) -> HashMa
         labels.insert(text(LABEL_CLAIM), serde_json::to_string(claim).unwrap_or_default());
     }
     labels
+}
+
+/// An image's labels without their values.
+pub(crate) fn emptied(image: &ImageConfig) -> HashMap<String, String> {
+    let names = image.labels.as_ref().into_iter().flat_map(|labels| labels.keys());
+    names.map(|name| (text(name), String::new())).collect()
 }
 
 /// The claim that a container was made for, if it tells one that this version understands.

@@ -1,7 +1,7 @@
 //! Running the kit's own programs inside a container, for a bounded time: where agent and engine share no folder, so that
 //! there is no line.
 //!
-//! Each exec makes the engine open files of the container ([`account_files`](crate::account_files)), which root in it can
+//! Each exec makes the engine open files of the container ([`screening`](crate::screening)), which root in it can
 //! turn into pipes: then a thread of the engine waits for ever. So a container whose execs do not come back gets no more.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use crate::error::{classify, unavailable};
 const PATIENCE: Duration = Duration::from_secs(10);
 const MOST_OUTPUT: usize = 64 * 1024;
 /// After so many execs that did not come back a container gets no more for a while: each may have cost a thread of the engine.
-const MOST_LOST: usize = 3;
+const MOST_LOST: usize = 4;
 /// For how long an exec that did not come back is remembered: the engine may have been slow, and not the container hostile.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
@@ -45,23 +45,32 @@ impl Execs {
         self.lost().remove(container);
     }
 
-    /// Makes sure that an exec in a container would not be in vain.
+    /// Begins an exec in a container, unless it would be in vain. Until it [came back](Self::came_back) it counts as lost.
     ///
     /// # Errors
-    /// [`RuntimeError::Unavailable`] where several did not come back of late.
-    pub(crate) fn expect_answers(&self, container: &str) -> Result<(), RuntimeError> {
+    /// [`RuntimeError::Unavailable`] where several did not come back of late, or not yet.
+    pub(crate) fn begin(&self, container: &str) -> Result<(), RuntimeError> {
         let mut lost = self.lost();
-        let Some(times) = lost.get_mut(container) else { return Ok(()) };
+        let times = lost.entry(container.to_owned()).or_default();
         times.retain(|lost| lost.elapsed() < REMEMBERED);
-        if times.len() < MOST_LOST {
-            return Ok(());
+        if times.len() >= MOST_LOST {
+            return Err(RuntimeError::Unavailable(
+                "programs that the host ran in the container did not come back".into(),
+            ));
         }
-        Err(RuntimeError::Unavailable("programs that the host ran in the container did not come back".into()))
+        times.push(Instant::now());
+        Ok(())
     }
 
-    /// Notes that an exec did not come back.
-    pub(crate) fn note_lost(&self, container: &str) {
-        self.lost().entry(container.to_owned()).or_default().push(Instant::now());
+    /// Notes that the engine has answered for an exec, whatever it said.
+    pub(crate) fn came_back(&self, container: &str) {
+        let mut lost = self.lost();
+        if let Some(times) = lost.get_mut(container) {
+            times.pop();
+            if times.is_empty() {
+                lost.remove(container);
+            }
+        }
     }
 
     /// Runs a program as root, and gives what it printed. It goes on, for its bounded time, where nobody waits any more:
@@ -71,14 +80,14 @@ impl Execs {
     /// [`RuntimeError::Missing`] without a container, [`RuntimeError::Refused`] where the program failed,
     /// [`RuntimeError::Unavailable`] where it did not come back, or others did not.
     pub(crate) async fn run(self: &Arc<Self>, container: &str, command: Vec<String>) -> Result<String, RuntimeError> {
-        self.expect_answers(container)?;
+        self.begin(container)?;
         let (this, container) = (Arc::clone(self), container.to_owned());
         let run = tokio::spawn(async move {
-            let run = tokio::time::timeout(PATIENCE, this.run_unbounded(&container, command)).await;
-            run.unwrap_or_else(|late| {
-                this.note_lost(&container);
-                Err(RuntimeError::Unavailable(Box::new(late)))
-            })
+            let ran = tokio::time::timeout(PATIENCE, this.run_unbounded(&container, command)).await;
+            if ran.is_ok() {
+                this.came_back(&container);
+            }
+            ran.unwrap_or_else(|late| Err(RuntimeError::Unavailable(Box::new(late))))
         });
         run.await.unwrap_or_else(|lost| Err(RuntimeError::Unavailable(Box::new(lost))))
     }
@@ -130,12 +139,13 @@ mod tests {
         let engine = std::env::var("DOCKER_HOST").expect("DOCKER_HOST: run scripts/test");
         let execs = Execs::new(crate::client::connect(&engine.as_str().into()).await.unwrap());
         for _ in 0..MOST_LOST {
-            assert!(execs.expect_answers("gpurent-none").is_ok());
-            execs.note_lost("gpurent-none");
+            execs.begin("gpurent-none").unwrap();
         }
-        assert!(matches!(execs.expect_answers("gpurent-none"), Err(RuntimeError::Unavailable(_))));
-        assert!(execs.expect_answers("gpurent-another").is_ok());
+        assert!(matches!(execs.begin("gpurent-none"), Err(RuntimeError::Unavailable(_))));
+        assert!(execs.begin("gpurent-another").is_ok());
+        execs.came_back("gpurent-none");
+        assert!(execs.begin("gpurent-none").is_ok());
         execs.forget("gpurent-none");
-        assert!(execs.expect_answers("gpurent-none").is_ok());
+        assert!(execs.begin("gpurent-none").is_ok());
     }
 }

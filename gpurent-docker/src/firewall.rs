@@ -110,8 +110,9 @@ impl Firewall {
         if self.off.is_some() {
             return;
         }
-        let _turn = self.setting.lock().await;
         if let Err(hole) = isolate_ports().await {
+            // What is being set now knew nothing of it.
+            let _turn = self.setting.lock().await;
             *self.known() = Known { isolation: Isolation::Degraded(hole.to_string()), checked: None };
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::{is_missing, refusal, unavailable};
 use crate::helper::{self, MARKS};
-use crate::registries::Registries;
+use crate::registries::{self, NotAsked, Registries};
 
 /// How long a pull may make no progress before it is given up: a slow line is fine, a dead one is not.
 #[derive(Clone, Copy, Debug)]
@@ -132,8 +132,15 @@ impl Source<'_> {
             return fits(found).map(|()| prepared(found));
         }
         // From here on the engine goes where the image's name leads it.
-        if let Err(not_asked) = self.registries.expect_allowed(image, self.by_proxy).await {
-            return Err(RuntimeError::ImageUnavailable { image: image.clone(), source: Box::new(not_asked) });
+        match self.registries.expect_allowed(image, self.by_proxy).await {
+            Ok(()) => {}
+            // Of no renter's doing.
+            Err(NotAsked::NotNow) => {
+                return Err(RuntimeError::PullStalled { image: image.clone(), idle: registries::PATIENCE });
+            }
+            Err(not_asked) => {
+                return Err(RuntimeError::ImageUnavailable { image: image.clone(), source: Box::new(not_asked) });
+            }
         }
         if marked || login.is_some() {
             ask_registry(docker, image, login).await?;

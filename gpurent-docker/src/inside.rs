@@ -158,7 +158,7 @@ impl DockerRuntime {
     /// Runs a program by the engine's exec, where there is no line into the container.
     async fn run_by_engine(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError> {
         let (docker, container) = (self.docker().clone(), self.name(launch).await?);
-        self.execs().expect_answers(&container)?;
+        self.execs().begin(&container)?;
         let session = RentalId::generate().to_string();
         let command = [ENTER.to_owned(), session.clone()];
         let terminal = program.terminal.is_some();
@@ -179,11 +179,11 @@ impl DockerRuntime {
         // On a task of its own, so that it is known whether it came back, also where nobody waits any more.
         let (execs, engine, name) = (Arc::clone(self.execs()), docker.clone(), container.clone());
         let attached = tokio::spawn(async move {
-            let attached = in_time(attach(&engine, &name, config, terminal)).await;
-            if matches!(attached, Err(RuntimeError::Unavailable(_))) {
-                execs.note_lost(&name);
+            let attached = tokio::time::timeout(PATIENCE, attach(&engine, &name, config, terminal)).await;
+            if attached.is_ok() {
+                execs.came_back(&name);
             }
-            attached
+            attached.unwrap_or_else(|late| Err(RuntimeError::Unavailable(Box::new(late))))
         });
         let attached = attached.await.unwrap_or_else(|lost| Err(RuntimeError::Unavailable(Box::new(lost))));
         let (exec, output, pipe) = attached?;

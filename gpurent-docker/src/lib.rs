@@ -19,7 +19,6 @@
 //! ```
 
 mod access_dir;
-mod account_files;
 mod attach;
 mod client;
 mod container;
@@ -51,6 +50,7 @@ mod ports;
 mod private;
 mod registries;
 mod runtime;
+mod screening;
 mod share;
 mod ssh;
 mod state;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use gpurent_core::spec::ImageRef;
 
 /// How long a registry's name may take to resolve.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Docker Hub, as it is named in lists.
 const DOCKER_HUB: &str = "docker.io";
@@ -39,6 +39,8 @@ pub(crate) enum NotAsked {
     NotPublic,
     #[error("the name of its registry does not resolve")]
     Unknown,
+    #[error("the name of its registry does not resolve now")]
+    NotNow,
 }
 
 impl Registries {
@@ -54,7 +56,7 @@ impl Registries {
 
     /// Whether the registry of an image may be asked.
     ///
-    /// `by_proxy`: the engine asks a proxy for it, which knows names by itself, and is the one to refuse.
+    /// `by_proxy`: the engine asks by way of a proxy, which may know names that this machine does not.
     pub(crate) async fn expect_allowed(&self, image: &ImageRef, by_proxy: bool) -> Result<(), NotAsked> {
         let registry = registry(image);
         match self {
@@ -68,13 +70,24 @@ impl Registries {
             return Err(NotAsked::NotPublic);
         }
         // Nobody who rents says what Docker Hub's name resolves to: a mirror of the operator's own is theirs to have.
-        if by_proxy || host == DOCKER_HUB {
+        if host == DOCKER_HUB {
             return Ok(());
         }
         let lookup = tokio::net::lookup_host((host, port.parse().unwrap_or(443)));
-        // A name that does not resolve now may do so for the engine in a moment, to anything.
-        let Ok(Ok(mut found)) = tokio::time::timeout(PATIENCE, lookup).await else { return Err(NotAsked::Unknown) };
-        if found.all(|address| is_public(address.ip())) { Ok(()) } else { Err(NotAsked::NotPublic) }
+        match tokio::time::timeout(PATIENCE, lookup).await {
+            Ok(Ok(mut found)) => {
+                if found.all(|address| is_public(address.ip())) {
+                    Ok(())
+                } else {
+                    Err(NotAsked::NotPublic)
+                }
+            }
+            // Then the engine's proxy knows it, or nobody.
+            _ if by_proxy => Ok(()),
+            // It may resolve for the engine in a moment, to anything.
+            Ok(Err(error)) if !error.to_string().contains("Temporary failure") => Err(NotAsked::Unknown),
+            _ => Err(NotAsked::NotNow),
+        }
     }
 }
 

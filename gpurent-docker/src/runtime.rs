@@ -51,11 +51,12 @@ use crate::kit::{AccessKit, former};
 use crate::line::Lines;
 use crate::names::Names;
 use crate::registries::Registries;
+use crate::screening::Screening;
 use crate::share::{Share, for_renters, processes_for_renters};
 use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
-use crate::{account_files, client, devices, helper, kit, names, network, ssh};
+use crate::{client, devices, helper, kit, names, network, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
@@ -102,6 +103,7 @@ pub struct DockerRuntime {
     lines: Lines,
     names: Names,
     execs: Arc<Execs>,
+    screening: Screening,
     /// Whether named users may become root.
     sudo: bool,
     /// The engine's kind of processor, as uname(1) calls it.
@@ -132,7 +134,7 @@ impl DockerRuntime {
             binds_access: OnceCell::new(),
             patience: PullPatience::default(),
             registries: Registries::default(),
-            by_proxy: [&info.http_proxy, &info.https_proxy].into_iter().flatten().any(|proxy| !proxy.is_empty()),
+            by_proxy: info.https_proxy.as_ref().is_some_and(|proxy| !proxy.is_empty()),
             reach: address.host().to_owned(),
             attaching: Attaching::default(),
             never_started: Mutex::default(),
@@ -141,6 +143,7 @@ impl DockerRuntime {
             lines: Lines::default(),
             names: Names::default(),
             execs,
+            screening: Screening::default(),
             sudo: false,
             architecture: info.architecture.unwrap_or_default(),
             pulls: Semaphore::new(CONCURRENT_PULLS),
@@ -359,9 +362,9 @@ impl DockerRuntime {
         Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited))
     }
 
-    async fn image_config(&self, launch: &LaunchSpec) -> Result<bollard::models::ImageConfig, RuntimeError> {
+    async fn image(&self, launch: &LaunchSpec) -> Result<bollard::models::ImageInspect, RuntimeError> {
         match image::inspect(&self.docker, &launch.image).await? {
-            Some(image) => Ok(image.config.unwrap_or_default()),
+            Some(image) => Ok(image),
             None => Err(RuntimeError::ImageUnavailable {
                 image: launch.image.clone(),
                 source: "it was removed from the engine after it had been pulled".into(),
@@ -457,15 +460,23 @@ fn not_made(error: std::io::Error) -> RuntimeError {
     }
 }
 
-/// A line of output without what controls a terminal, but for colours: each such letter makes an answer six letters longer.
+/// A line of output as a terminal shows it in the end: without what was written over, and without what controls the
+/// terminal, but for colours (`ESC [ ... m`, ECMA-48).
 fn plain(line: &str) -> String {
-    let mut letters = line.chars().peekable();
-    let mut plain = String::with_capacity(line.len());
-    while let Some(letter) = letters.next() {
-        let begins_a_colour = letter == '\u{1b}' && letters.peek() == Some(&'[');
-        if !letter.is_control() || letter == '\t' || begins_a_colour {
-            plain.push(letter);
+    let line = line.trim_end_matches('\r');
+    let mut rest = line.rsplit('\r').next().unwrap_or(line);
+    let mut plain = String::with_capacity(rest.len());
+    while let Some(letter) = rest.chars().next() {
+        let colour =
+            rest.strip_prefix("\u{1b}[").and_then(|inner| inner.find(|c: char| !c.is_ascii_digit() && c != ';'));
+        let length = match colour {
+            Some(end) if rest[2 + end..].starts_with('m') => end + 3,
+            _ => letter.len_utf8(),
+        };
+        if length > letter.len_utf8() || !letter.is_control() || letter == '\t' {
+            plain.push_str(&rest[..length]);
         }
+        rest = &rest[length..];
     }
     plain
 }
@@ -508,8 +519,11 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError> {
         let attach = self.attaching.attaches(&self.docker, &self.kit.kit, launch).await?;
-        let (config, ()) = tokio::try_join!(self.image_config(launch), self.kit.ensure_still(&self.docker))?;
+        let (image, ()) = tokio::try_join!(self.image(launch), self.kit.ensure_still(&self.docker))?;
+        let config = image.config.unwrap_or_default();
         expect_ordinary_volumes(&config)?;
+        let workspace = launch.workspace.as_ref().map(|workspace| &workspace.mount);
+        self.screening.expect_harmless(&self.docker, &image.id.unwrap_or_default(), workspace).await?;
         let spec = credential::spec_of(launch, secrets, &config, self.sudo).await?;
         let files = credential::file(&spec);
         let directory = self.access_dir().await;
@@ -543,7 +557,6 @@ impl ContainerRuntime for DockerRuntime {
             // Also into a container that was found: the crash may have come before the credentials.
             self.hand_over(launch.id, &files, sees.as_deref()).await?;
         }
-        self.expect_our_entry_point(launch, &config).await?;
         self.known_tokens().insert(launch.id, spec.tokens);
         Ok(created)
     }
@@ -554,15 +567,21 @@ impl ContainerRuntime for DockerRuntime {
         let runs = if self.never_started().remove(&launch.id) {
             false
         } else {
-            let before = self.state(launch.id).await?.ok_or(RuntimeError::Missing)?;
+            let found = self.inspect(&self.name(launch.id).await?).await?.ok_or(RuntimeError::Missing)?;
+            let before = found.state.unwrap_or_default();
             if let Some(exit) = exit(&before) {
                 return Err(RuntimeError::Exited(exit));
+            }
+            // It may have been made by a version that did not look.
+            if !is_running(&before) {
+                let (image, workspace) = (found.image.unwrap_or_default(), launch.workspace.as_ref());
+                let workspace = workspace.map(|workspace| &workspace.mount);
+                self.screening.expect_harmless(&self.docker, &image, workspace).await?;
             }
             is_running(&before)
         };
         if !runs {
             let name = self.name(launch.id).await?;
-            account_files::expect_plain(&self.docker, &name).await?;
             self.docker.start_container(&name, None).await.map_err(|error| classify(error, &ports(launch)))?;
             self.firewall.isolate_new().await;
         }
@@ -624,7 +643,7 @@ impl ContainerRuntime for DockerRuntime {
         if !is_running(&state) {
             return Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited));
         }
-        let config = self.image_config(launch).await?;
+        let config = self.image(launch).await?.config.unwrap_or_default();
         if has_former_kit {
             let hashed = credential::hashed(&secrets.credential).await?;
             let files = former::access_files(launch.login.as_str(), &hashed, &config);
@@ -760,6 +779,20 @@ impl ContainerRuntime for DockerRuntime {
             Ok(())
         };
         tokio::time::timeout(LOG_PATIENCE, read).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))??;
-        Ok(text.split(['\n', '\r']).map(plain).filter(|line| !line.is_empty()).collect())
+        let shown: Vec<_> = text.lines().map(plain).collect();
+        Ok(shown[shown.len().saturating_sub(lines)..].to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_what_a_terminal_shows_of_it() {
+        assert_eq!(plain("10%\r50%\r100%\r"), "100%");
+        assert_eq!(plain("\u{1b}[1;31mred\u{1b}[0m\tplain"), "\u{1b}[1;31mred\u{1b}[0m\tplain");
+        assert_eq!(plain("\u{1b}[2J\u{1b}[6n\u{1b}]0;title\u{7}\0gone"), "[2J[6n]0;titlegone");
+        assert_eq!(plain("\u{1b}[1;3"), "[1;3");
     }
 }

@@ -63,4 +63,4 @@ pub(crate) fn counted((live, unready, suspended, in_vain, gpus): Counts) -> Rent
 }
 
 /// The kinds of failures that count against no renter, as an array of the words that bodies have for them.
-pub(crate) const NOT_IN_VAIN: Json<[FailureKind; 5]> = Json(BY_THE_HOST);
+pub(crate) const NOT_IN_VAIN: Json<[FailureKind; 3]> = Json(BY_THE_HOST);

@@ -91,7 +91,6 @@ pub enum KitError {
 pub struct AccessKit {
     archive: Arc<Vec<u8>>,
     digest: String,
-    entry_point: [u8; 32],
 }
 
 struct Program {
@@ -173,13 +172,7 @@ impl AccessKit {
     pub fn from_files(files: &BTreeMap<String, Vec<u8>>) -> Result<Self, KitError> {
         let archive = archive(files).map_err(|source| KitError::Io { path: PathBuf::from("the kit"), source })?;
         let digest = Sha256::digest(&archive).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let entry_point = Sha256::digest(files.get("access").map(Vec::as_slice).unwrap_or_default()).into();
-        Ok(Self { archive: Arc::new(archive), digest, entry_point })
-    }
-
-    /// Whether these are the bytes of this kit's entry point.
-    pub(crate) fn is_entry_point(&self, bytes: &[u8]) -> bool {
-        self.entry_point == <[u8; 32]>::from(Sha256::digest(bytes))
+        Ok(Self { archive: Arc::new(archive), digest })
     }
 
     /// The volume that holds this very kit.

@@ -8,11 +8,11 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use futures_util::StreamExt;
-use gpurent_access::paths::{ACCESS, KIT, PROGRAM, SPEC};
+use gpurent_access::paths::{ACCESS, KIT, SPEC};
 use gpurent_access::spec::{Spec, Tokens};
 use gpurent_access::wire::{Reply, Request};
 use gpurent_core::id::LaunchId;
-use gpurent_core::runtime::{LaunchSpec, RuntimeError};
+use gpurent_core::runtime::RuntimeError;
 
 use super::DockerRuntime;
 use crate::access_dir::AccessDir;
@@ -150,26 +150,6 @@ impl DockerRuntime {
             }
         }
         kit::only_file(&archive).map_err(|error| RuntimeError::Refused(Box::new(error)))
-    }
-
-    /// Makes sure that a container with volumes of its image's or a workspace starts our entry point and no other: either
-    /// can lie over the kit by way of a link.
-    pub(super) async fn expect_our_entry_point(
-        &self,
-        launch: &LaunchSpec,
-        image: &bollard::models::ImageConfig,
-    ) -> Result<(), RuntimeError> {
-        if launch.workspace.is_none() && image.volumes.as_ref().is_none_or(|volumes| volumes.is_empty()) {
-            return Ok(());
-        }
-        let found = self.download(&self.name(launch.id).await?, PROGRAM).await?;
-        if self.kit.kit.is_entry_point(&found) {
-            return Ok(());
-        }
-        Err(RuntimeError::NoLogin {
-            by_image: true,
-            reason: "a volume or the workspace lies over the host's own files".to_owned(),
-        })
     }
 }
 
