@@ -62,13 +62,17 @@ fn a_pipe_for_passwd_ends_its_own_rental_and_no_other() {
             ("linked", "rm etc/passwd; mkfifo etc/x; ln -s ../etc/y etc/passwd; ln -s x etc/y"),
             ("zero", "rm etc/passwd; mknod etc/passwd c 1 5"),
             ("endless", "truncate -s 5G etc/passwd"),
-            // What is mounted hides the pipe from whoever looks, and not from the engine. (A link for /etc itself is none
-            // there: the engine's own layer has a folder.)
+            // What is mounted hides the pipe from whoever looks through it, and not from the engine.
             (
                 "kit",
                 "rm etc/passwd; mkdir -p .gpurent/kit; mkfifo .gpurent/kit/complete; ln -s /.gpurent/kit/complete etc/passwd",
             ),
-            ("hosts", "rm etc/passwd; mkfifo etc/hosts; ln -s hosts etc/passwd"),
+            ("kit-over-etc", "mkdir .gpurent; ln -s /etc .gpurent/kit; rm etc/passwd; mkfifo etc/passwd"),
+            (
+                "way",
+                "mkdir -p .gpurent/kit e/a/b/c e/etc; ln -s /e/a/b/c .gpurent/kit/x; mv etc/passwd etc/good; mkfifo e/etc/good
+                 ln -s /.gpurent/kit/x/../../../etc/good etc/passwd",
+            ),
         ] {
             image(&engine, &format!("attack/{name}:1"), script, &[IDLE]).await;
             let id = machine.rent(&request(&format!("attack/{name}:1"), "1h")).await;

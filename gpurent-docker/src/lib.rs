@@ -46,6 +46,7 @@ mod machine;
 mod names;
 mod network;
 mod nvml;
+mod output;
 mod ports;
 mod private;
 mod registries;

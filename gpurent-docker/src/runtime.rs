@@ -56,7 +56,7 @@ use crate::share::{Share, for_renters, processes_for_renters};
 use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
-use crate::{client, devices, helper, kit, names, network, ssh};
+use crate::{client, devices, helper, kit, names, network, output, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
@@ -460,27 +460,6 @@ fn not_made(error: std::io::Error) -> RuntimeError {
     }
 }
 
-/// A line of output as a terminal shows it in the end: without what was written over, and without what controls the
-/// terminal, but for colours (`ESC [ ... m`, ECMA-48).
-fn plain(line: &str) -> String {
-    let line = line.trim_end_matches('\r');
-    let mut rest = line.rsplit('\r').next().unwrap_or(line);
-    let mut plain = String::with_capacity(rest.len());
-    while let Some(letter) = rest.chars().next() {
-        let colour =
-            rest.strip_prefix("\u{1b}[").and_then(|inner| inner.find(|c: char| !c.is_ascii_digit() && c != ';'));
-        let length = match colour {
-            Some(end) if rest[2 + end..].starts_with('m') => end + 3,
-            _ => letter.len_utf8(),
-        };
-        if length > letter.len_utf8() || !letter.is_control() || letter == '\t' {
-            plain.push_str(&rest[..length]);
-        }
-        rest = &rest[length..];
-    }
-    plain
-}
-
 fn gpus_attached(labels: &HashMap<String, String>) -> bool {
     labels.get(LABEL_GPUS).is_some_and(|value| value == "true")
 }
@@ -779,20 +758,7 @@ impl ContainerRuntime for DockerRuntime {
             Ok(())
         };
         tokio::time::timeout(LOG_PATIENCE, read).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))??;
-        let shown: Vec<_> = text.lines().map(plain).collect();
+        let shown: Vec<_> = text.lines().map(output::plain).collect();
         Ok(shown[shown.len().saturating_sub(lines)..].to_vec())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_what_a_terminal_shows_of_it() {
-        assert_eq!(plain("10%\r50%\r100%\r"), "100%");
-        assert_eq!(plain("\u{1b}[1;31mred\u{1b}[0m\tplain"), "\u{1b}[1;31mred\u{1b}[0m\tplain");
-        assert_eq!(plain("\u{1b}[2J\u{1b}[6n\u{1b}]0;title\u{7}\0gone"), "[2J[6n]0;titlegone");
-        assert_eq!(plain("\u{1b}[1;3"), "[1;3");
     }
 }
