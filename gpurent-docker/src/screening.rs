@@ -2,28 +2,27 @@
 //!
 //! The engine opens `/etc/passwd` and `/etc/group` of a container's own file system at its start, to find out whom it runs
 //! as, also where the user is given as numbers (<https://github.com/moby/moby/blob/v20.10.24/daemon/oci_linux.go>,
-//! `getUser`), and copies what an image has at its volumes when the container is made. A pipe among that blocks it for ever,
-//! with the container's lock held: then nothing can be said of that container any more, and it can be neither started nor
-//! removed. So a container is made first that has no volumes, mounts nothing and never runs, and is looked into by requests
-//! that open nothing special. What is found is true of every container of the image.
+//! `getUser`); so does its archiver, with the mounts over it. A pipe there blocks it for ever, with the container's lock
+//! held: then nothing can be said of that container any more, and it can be neither started nor removed. And when a container
+//! is made the engine copies what the image has at its volumes, however much that is.
+//!
+//! So a container is made first that has tmpfs in place of volumes, mounts nothing and never runs, and the files are looked
+//! at in it by requests that open nothing; then, for an image with volumes, one that has them and never runs either. No
+//! rental waits for a container of its own before the engine has come back from both. What is found is true of every
+//! container of the image.
 
 use std::collections::{BTreeSet, HashSet};
-use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::container::PathStatResponse;
 use bollard::models::{ContainerCreateBody, HostConfig, ImageConfig};
-use bollard::query_parameters::{
-    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
-};
-use futures_util::StreamExt;
+use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder};
 use gpurent_access::paths::{ACCESS, KIT, RUN};
 use gpurent_core::id::RentalId;
 use gpurent_core::runtime::RuntimeError;
 use gpurent_core::spec::MountPath;
-use tokio::sync::mpsc;
 
 use crate::container::emptied;
 use crate::error::{classify, is_missing};
@@ -33,12 +32,9 @@ use crate::state::remove_by_name;
 const ACCOUNT_FILES: [&str; 2] = ["/etc/passwd", "/etc/group"];
 const MOST_OF_A_FILE: i64 = 4 * 1024 * 1024;
 
-/// What all volumes of an image may hold together: the engine copies it for each container, outside of any limit.
-const MOST_ENTRIES: u64 = 200_000;
-const MOST_BYTES: u64 = 4 * 1024 * 1024 * 1024;
-
-/// How long the look at one image may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the look at one image may take, and how long the engine may copy its volumes.
+const PATIENCE: Duration = Duration::from_secs(30);
+const COPY: Duration = Duration::from_secs(90);
 
 /// So many images are remembered; then all are forgotten, and looked at again.
 const MOST_REMEMBERED: usize = 1024;
@@ -92,7 +88,10 @@ impl Screening {
         if let Err(error) = remove_by_name(docker, &name).await {
             tracing::warn!(name, error = &error as &dyn std::error::Error, "a container that never ran is left over");
         }
-        look.unwrap_or_else(|_late| Err(refused("it takes too long to look at the image's volumes".to_owned())))?;
+        look.unwrap_or_else(|late| Err(RuntimeError::Unavailable(Box::new(late))))?;
+        if config.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty()) {
+            copy(docker, &format!("{name}-copy"), id, &config).await?;
+        }
         let mut known = self.known();
         if known.len() >= MOST_REMEMBERED {
             known.clear();
@@ -154,11 +153,29 @@ async fn look(
             return Err(refused(format!("{ours}, where the host's own files are, is a link in the image")));
         }
     }
-    let mut left = Left { entries: MOST_ENTRIES, bytes: MOST_BYTES };
-    for volume in &volumes {
-        left = walk_volume(docker, name, volume, left).await?;
-    }
     Ok(())
+}
+
+/// Has the engine copy an image's volumes once, for a container that nobody waits for: where it does not come back from that,
+/// it hangs over this one, and no rental does.
+async fn copy(docker: &Docker, name: &str, id: &str, config: &ImageConfig) -> Result<(), RuntimeError> {
+    let body = ContainerCreateBody {
+        image: Some(id.to_owned()),
+        entrypoint: Some(vec!["/none".to_owned()]),
+        labels: Some(emptied(config)),
+        host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
+        ..ContainerCreateBody::default()
+    };
+    let options = CreateContainerOptionsBuilder::default().name(name).build();
+    let unhurried = docker.clone().with_timeout(COPY * 2);
+    let made = tokio::time::timeout(COPY, unhurried.create_container(Some(options), body)).await;
+    let Ok(made) = made else {
+        let reason = "the engine does not come back from copying the image's volumes: they hold too much";
+        tracing::error!(image = id, name, "{reason}; remove this container once it is there");
+        return Err(refused(reason.to_owned()));
+    };
+    made.map_err(|error| classify(error, &[]))?;
+    remove_by_name(docker, name).await
 }
 
 /// Whether a path is another or lies below it.
@@ -213,84 +230,6 @@ fn expect_plain(file: &str, found: Option<&PathStatResponse>) -> Result<(), Runt
     }
 }
 
-/// How much the volumes that were not looked at yet may hold.
-#[derive(Clone, Copy)]
-struct Left {
-    entries: u64,
-    bytes: u64,
-}
-
-/// Looks at everything that an image has at a volume, and gives what is left for the others.
-async fn walk_volume(docker: &Docker, container: &str, volume: &str, left: Left) -> Result<Left, RuntimeError> {
-    let options = DownloadFromContainerOptionsBuilder::default().path(volume).build();
-    let mut stream = docker.download_from_container(container, Some(options));
-    let (chunks, archive) = mpsc::channel(16);
-    let walk = tokio::task::spawn_blocking(move || walk(Chunks { chunks: archive, chunk: Vec::new(), read: 0 }, left));
-    while let Some(chunk) = stream.next().await {
-        match chunk {
-            Ok(chunk) => {
-                if chunks.send(chunk.to_vec()).await.is_err() {
-                    // Enough was seen.
-                    break;
-                }
-            }
-            Err(error) if is_missing(&error) => return Ok(left),
-            Err(error) => return Err(classify(error, &[])),
-        }
-    }
-    drop(chunks);
-    match walk.await {
-        Ok(Ok(left)) => Ok(left),
-        Ok(Err(Unfit::Broken(error))) => Err(RuntimeError::Unavailable(Box::new(error))),
-        Ok(Err(unfit)) => Err(refused(format!("{volume}, a volume of the image, {unfit}"))),
-        Err(lost) => Err(RuntimeError::Unavailable(Box::new(lost))),
-    }
-}
-
-/// Why the engine must not copy a volume.
-#[derive(Debug, thiserror::Error)]
-enum Unfit {
-    #[error("holds a pipe or a device")]
-    Special,
-    #[error("makes more than {MOST_ENTRIES} files, or {MOST_BYTES} bytes, of all volumes together")]
-    TooMuch,
-    #[error("cannot be read")]
-    Broken(#[from] std::io::Error),
-}
-
-fn walk(archive: impl Read, mut left: Left) -> Result<Left, Unfit> {
-    for entry in tar::Archive::new(archive).entries()? {
-        let entry = entry?;
-        let kind = entry.header().entry_type();
-        if !(kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link()) {
-            return Err(Unfit::Special);
-        }
-        left.entries = left.entries.checked_sub(1).ok_or(Unfit::TooMuch)?;
-        left.bytes = left.bytes.checked_sub(entry.size()).ok_or(Unfit::TooMuch)?;
-    }
-    Ok(left)
-}
-
-/// An archive that comes in pieces, read by a thread that may wait for them.
-struct Chunks {
-    chunks: mpsc::Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
-    read: usize,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.read == self.chunk.len() {
-            let Some(chunk) = self.chunks.blocking_recv() else { return Ok(0) };
-            (self.chunk, self.read) = (chunk, 0);
-        }
-        let length = buffer.len().min(self.chunk.len() - self.read);
-        buffer[..length].copy_from_slice(&self.chunk[self.read..self.read + length]);
-        self.read += length;
-        Ok(length)
-    }
-}
-
 fn refused(reason: String) -> RuntimeError {
     RuntimeError::NoLogin { by_image: true, reason }
 }
@@ -298,31 +237,6 @@ fn refused(reason: String) -> RuntimeError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn archive(entries: &[(&str, tar::EntryType, usize)]) -> Vec<u8> {
-        let mut made = tar::Builder::new(Vec::new());
-        for (path, kind, size) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(*kind);
-            header.set_mode(0o644);
-            header.set_size(*size as u64);
-            made.append_data(&mut header, path, vec![0; *size].as_slice()).unwrap();
-        }
-        made.into_inner().unwrap()
-    }
-
-    #[test]
-    fn only_what_can_be_copied_is_and_not_without_end() {
-        use tar::EntryType::{Directory, Fifo, Regular};
-        let left = Left { entries: 3, bytes: 100 };
-        let walked = |entries: &[_]| walk(archive(entries).as_slice(), left);
-        let good = walked(&[("data", Directory, 0), ("data/a", Regular, 60)]).unwrap();
-        assert_eq!((good.entries, good.bytes), (1, 40));
-        assert!(matches!(walked(&[("data", Directory, 0), ("data/pipe", Fifo, 0)]), Err(Unfit::Special)));
-        assert!(matches!(walked(&[("a", Regular, 60), ("b", Regular, 60)]), Err(Unfit::TooMuch)));
-        let many = [("a", Regular, 0), ("b", Regular, 0), ("c", Regular, 0), ("d", Regular, 0)];
-        assert!(matches!(walked(&many), Err(Unfit::TooMuch)));
-    }
 
     #[test]
     fn volumes_are_named_as_the_engine_names_them() {
