@@ -122,7 +122,7 @@ async fn service(folder: &Path, key_file: PathBuf) -> (Child, Server) {
     (valid(child), Server { port, key: key_file })
 }
 
-/// What is measured of a server.
+/// The figures that are measured of a server.
 type Work = fn(Server) -> BoxFuture<'static, Duration>;
 
 async fn ask(question: &str, rounds: usize, ours: &Server, theirs: &Server, work: Work) {

@@ -117,7 +117,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Where images may come from.
+    /// The registries that images may come from.
     pub fn registries(&self) -> Registries {
         let listed = self.registries.iter().map(|registry| registry.trim().to_owned());
         let listed: Vec<_> = listed.filter(|registry| !registry.is_empty()).collect();

@@ -260,15 +260,7 @@ async fn one_renter_has_only_so_much() {
     let mut headers = reqwest::header::HeaderMap::new();
     headers.insert("x-api-key", made["key"].as_str().unwrap().parse().unwrap());
     machine.client = support::http_with(headers);
-    // A registry that accepts and never answers.
-    let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let image = format!("127.0.0.1:{}/stalls:1", registry.local_addr().unwrap().port());
-    let accepting = tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((stream, _)) = registry.accept().await {
-            held.push(stream);
-        }
-    });
+    let (image, accepting) = support::silent_registry().await;
     let unready = json!({"image": image, "duration": "1h"});
     let mut made = Vec::new();
     let refused = loop {

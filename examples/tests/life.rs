@@ -137,15 +137,7 @@ async fn a_killed_container_ends_its_rental() {
 async fn a_cancel_during_a_stalled_pull_frees_the_gpu() {
     let machine = Machine::new("simulated:1:RTX 5090");
     let _host = machine.start().await;
-    // A registry that accepts and never answers.
-    let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let image = format!("127.0.0.1:{}/stalls:1", registry.local_addr().unwrap().port());
-    let stalling = tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((stream, _)) = registry.accept().await {
-            held.push(stream);
-        }
-    });
+    let (image, stalling) = support::silent_registry().await;
     let id = machine.rent(&request(&image, "1h")).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(machine.show(&id).await["state"], "provisioning");

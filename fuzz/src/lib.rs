@@ -121,7 +121,7 @@ pub fn documents(data: &[u8]) {
     }
 }
 
-/// What a container says to its host, which is its renter's word.
+/// The words of a container to its host, which are its renter's.
 pub fn container(data: &[u8]) {
     let mut buffer = data.to_vec();
     while let Ok(Some(frame)) = Frame::take(&mut buffer) {

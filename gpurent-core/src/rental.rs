@@ -337,7 +337,7 @@ impl Rental {
         &self.host
     }
 
-    /// Its name, unique among its renter's live rentals on the host.
+    /// The rental's name, unique among its renter's live rentals on the host.
     #[must_use]
     pub fn name(&self) -> &InstanceName {
         &self.name

@@ -7,7 +7,7 @@ use crate::rental::Rental;
 use crate::spec::RentalSpec;
 
 /// How much of a host one renter may have at once. A renter is whoever a rental's `renter` names.
-/// Somebody who rents for many under one name is [a platform](crate::rentals::Rentals::for_a_platform).
+/// One who rents for many under one name is [a platform](crate::rentals::Rentals::for_a_platform).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenterLimits {
     /// Rentals that have not ended, suspended ones included.
@@ -82,14 +82,12 @@ fn by_the_host(rental: &Rental) -> bool {
 }
 
 /// Whether a rental in this phase is on its way up.
-#[must_use]
-pub fn is_unready(phase: Phase) -> bool {
+fn is_unready(phase: Phase) -> bool {
     matches!(phase, Phase::Provisioning | Phase::Running)
 }
 
 /// Whether a rental in this phase is or is being suspended.
-#[must_use]
-pub fn is_suspended(phase: Phase) -> bool {
+fn is_suspended(phase: Phase) -> bool {
     matches!(phase, Phase::Suspending | Phase::Suspended)
 }
 

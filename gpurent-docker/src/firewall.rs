@@ -27,7 +27,7 @@ const TRUST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The operator's own networks, as a rule (RFC 1918, RFC 6598).
 const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
-/// Where our chains are jumped to from.
+/// The chains from which ours are jumped to.
 const JUMPS: [(&str, &str); 3] =
     [("INPUT", "GPURENT-HOST"), ("DOCKER-USER", "GPURENT-FORWARD"), ("FORWARD", "GPURENT-FORWARD")];
 

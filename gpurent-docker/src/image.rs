@@ -98,7 +98,7 @@ pub(crate) async fn inspect(docker: &Docker, image: &ImageRef) -> Result<Option<
     }
 }
 
-/// Where images come from: an engine, and what it may ask.
+/// The source of images: an engine, and what it may ask.
 pub(crate) struct Source<'a> {
     pub(crate) docker: &'a Docker,
     pub(crate) pulls: &'a Semaphore,

@@ -1,7 +1,7 @@
 //! Which registries the engine is sent to. An image's name makes the engine ask whatever host it begins with, from the
 //! engine's own network: without a limit a renter reaches by it what firewall rules keep their container from.
 //!
-//! What is not checked here, since the engine alone sees it: where a registry that may be asked redirects to, where it
+//! Three things are not checked here, since the engine alone sees them: where a registry that may be asked redirects to, where it
 //! sends the engine for a token, and to what its name resolves a moment later. Only a proxy or a network namespace of the
 //! engine's own limits that (`docs/threats.md`), or a list of registries that are trusted not to.
 

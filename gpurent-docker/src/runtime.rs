@@ -238,7 +238,7 @@ impl DockerRuntime {
         &self.docker
     }
 
-    /// Where images come from.
+    /// The source of images.
     pub(crate) fn images(&self) -> image::Source<'_> {
         image::Source {
             docker: &self.docker,

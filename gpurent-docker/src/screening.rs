@@ -39,7 +39,7 @@ const COPY: Duration = Duration::from_secs(90);
 /// So many images are remembered; then all are forgotten, and looked at again.
 const MOST_REMEMBERED: usize = 1024;
 
-/// Where the host's own files are in a container.
+/// The folders of the host's own files in a container.
 const OURS: [&str; 2] = ["/.gpurent", "/.gp"];
 
 /// Bits of a mode as Go writes it, by which the engine tells a file's kind (<https://pkg.go.dev/io/fs#FileMode>).
@@ -139,9 +139,10 @@ async fn look(
     }
     if let Some(workspace) = workspace {
         let workspace = real_path(docker, name, workspace.as_str()).await?;
-        // A renter's other containers may be changing what is inside a workspace while the engine mounts there.
-        if let Some(volume) = real.iter().find(|volume| lies_in(volume, &workspace) || lies_in(&workspace, volume)) {
-            return Err(refused(format!("the image has a volume at {volume}, and the workspace is at {workspace}")));
+        // A renter's other containers may be changing what is inside a workspace while the engine mounts a volume there. In
+        // the very place of a volume a workspace takes it, and inside one it lies where nobody else is.
+        if let Some(volume) = real.iter().find(|volume| **volume != workspace && lies_in(volume, &workspace)) {
+            return Err(refused(format!("the image has a volume at {volume}, inside the workspace at {workspace}")));
         }
         real.push(workspace);
     }

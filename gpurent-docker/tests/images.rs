@@ -7,7 +7,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
+use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, RuntimeError};
+use gpurent_core::spec::{Workspace, WorkspaceFolder};
+use gpurent_docker::DockerRuntime;
 use support::image::Image;
 use support::{Tenant, docker, launch, password, secrets};
 
@@ -298,6 +300,17 @@ async fn what_cannot_work_fails_with_a_reason_that_a_renter_understands() {
     assert!(matches!(&refused, RuntimeError::Exited(exit) if exit.code == 127), "{refused:?}");
 }
 
+/// Whether a container was refused for its image, before it started or by our own entry point.
+fn is_by_the_image(refused: &RuntimeError) -> bool {
+    match refused {
+        RuntimeError::NoLogin { by_image, .. } => *by_image,
+        RuntimeError::Exited(exit) => exit.code == 125,
+        // The engine itself does not mount twice in one place.
+        RuntimeError::Refused(_) => true,
+        _ => false,
+    }
+}
+
 #[tokio::test]
 async fn an_image_that_makes_the_hosts_files_its_own_is_refused() {
     let images = [
@@ -314,14 +327,7 @@ async fn an_image_that_makes_the_hosts_files_its_own_is_refused() {
     for image in images {
         let image = image.made().await;
         let refused = Tenant::refused(launch(&image)).await;
-        let understood = match &refused {
-            RuntimeError::NoLogin { by_image, .. } => *by_image,
-            RuntimeError::Exited(exit) => exit.code == 125,
-            // The engine itself does not mount twice in one place.
-            RuntimeError::Refused(_) => true,
-            _ => false,
-        };
-        assert!(understood, "{image}: {refused:?}");
+        assert!(is_by_the_image(&refused), "{image}: {refused:?}");
     }
 }
 
@@ -434,7 +440,6 @@ async fn environments_that_nobody_asked_for() {
 
 #[tokio::test]
 async fn a_workspace_at_the_home_is_its_users() {
-    use gpurent_core::spec::{Workspace, WorkspaceFolder};
     let directory = tempfile::tempdir().unwrap();
     let root = gpurent_docker::WorkspaceRoot::new(&directory.path().join("vms")).unwrap();
     for (user, home) in [("root", "/root"), ("gpu-user", "/home/gpu-user")] {
@@ -450,32 +455,43 @@ async fn a_workspace_at_the_home_is_its_users() {
     }
 }
 
+/// A runtime with workspaces in a folder, and a launch that has one.
+async fn with_workspace(folder: &std::path::Path, image: &str, mount: &str) -> (DockerRuntime, LaunchSpec) {
+    let root = gpurent_docker::WorkspaceRoot::new(&folder.join("vms")).unwrap();
+    let mut launch = launch(image);
+    let folder = WorkspaceFolder::of(&"mallory".parse().unwrap());
+    launch.workspace = Some(Workspace { folder, mount: mount.parse().unwrap() });
+    let runtime = support::runtime().await.with_access_dir(&support::access_dir()).unwrap();
+    (runtime.with_workspaces(root), launch)
+}
+
 #[tokio::test]
 async fn a_workspace_by_a_link_covers_nothing_of_ours() {
-    use gpurent_core::spec::{Workspace, WorkspaceFolder};
     let directory = tempfile::tempdir().unwrap();
-    let root = gpurent_docker::WorkspaceRoot::new(&directory.path().join("vms")).unwrap();
     let image = Image::busybox("workspace-by-link").link("a", "/.gpurent").says(IDLE).made().await;
     for mount in ["/a/kit", "/a/run/x", "/a/access"] {
-        let mut launch = launch(&image);
-        let folder = WorkspaceFolder::of(&"mallory".parse().unwrap());
-        launch.workspace = Some(Workspace { folder, mount: mount.parse().unwrap() });
-        let runtime =
-            support::runtime().await.with_access_dir(&support::access_dir()).unwrap().with_workspaces(root.clone());
-        let brought_up = async {
-            runtime.prepare(&launch, None, &support::Silent).await?;
-            runtime.create(&launch, &secrets(&password())).await?;
-            runtime.start(&launch).await?;
-            runtime.verify(&launch, Duration::from_secs(10)).await
-        };
-        let refused = brought_up.await.expect_err(mount);
-        let by_the_image = match &refused {
-            RuntimeError::NoLogin { by_image, .. } => *by_image,
-            RuntimeError::Exited(exit) => exit.code == 125,
-            RuntimeError::Refused(_) => true,
-            _ => false,
-        };
-        assert!(by_the_image, "{mount}: {refused:?}");
-        runtime.remove(launch.id).await.unwrap();
+        let (runtime, launch) = with_workspace(directory.path(), &image, mount).await;
+        let refused = Tenant::refused_on(runtime, launch).await;
+        assert!(is_by_the_image(&refused), "{mount}: {refused:?}");
     }
+}
+
+#[tokio::test]
+async fn a_workspace_takes_the_place_of_a_volume_and_holds_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = Image::busybox("volumes-and-workspace").folder("data/models", 0o755, 0);
+    let image = image.says("VOLUME /workspace /home /data/models").says(IDLE).made().await;
+    for mount in ["/workspace", "/home/me/work"] {
+        let (runtime, launch) = with_workspace(directory.path(), &image, mount).await;
+        let tenant = Tenant::up_on(runtime, launch, &password()).await;
+        assert_eq!(tenant.says(&format!("echo kept >{mount}/file && cat {mount}/file")).await, "kept", "{mount}");
+        tenant.gone().await;
+    }
+    // A renter's other container could lead the engine elsewhere, just when it mounts the volume.
+    let (runtime, launch) = with_workspace(directory.path(), &image, "/data").await;
+    let refused = Tenant::refused_on(runtime, launch).await;
+    assert!(
+        matches!(&refused, RuntimeError::NoLogin { by_image: true, reason } if reason.contains("/data/models")),
+        "{refused:?}"
+    );
 }

@@ -52,7 +52,7 @@ impl Engine {
         format!("unix://{}", self.path("socket").display())
     }
 
-    /// Its process.
+    /// The id of the engine's process.
     pub fn pid(&self) -> u32 {
         self.dockerd.as_ref().and_then(Child::id).expect("it runs")
     }

@@ -371,6 +371,19 @@ pub async fn ssh(port: u64, user: &str, password: &str, command: &str) -> std::p
         .unwrap()
 }
 
+/// A registry that accepts and never answers: the name of an image of it, and its task.
+pub async fn silent_registry() -> (String, tokio::task::JoinHandle<()>) {
+    let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let image = format!("127.0.0.1:{}/stalls:1", registry.local_addr().unwrap().port());
+    let accepting = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = registry.accept().await {
+            held.push(stream);
+        }
+    });
+    (image, accepting)
+}
+
 pub fn text(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

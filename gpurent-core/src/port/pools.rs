@@ -135,7 +135,7 @@ pub enum NoPort {
 
 /// Ports over which machines like this one are steered, by engines (2375 to 2377, 4243), clusters (2379, 2380, 4789, 6443,
 /// 7946, 10250, 10255 to 10257, 10259), configuration management (4505, 4506, 8140) and GPUs' own monitoring (5555, 9400).
-/// Nobody gets one, unless in a range of their own: what asks there on this machine, now or later, trusts what answers.
+/// No renter gets one, unless in a range of their own: what asks there on this machine, now or later, trusts what answers.
 const OF_THE_MACHINE: [u16; 20] = [
     2375, 2376, 2377, 2379, 2380, 4243, 4505, 4506, 4789, 5555, 6443, 7946, 8140, 9400, 10_250, 10_255, 10_256, 10_257,
     10_258, 10_259,

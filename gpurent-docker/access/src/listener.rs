@@ -70,7 +70,7 @@ pub(crate) struct Listener {
     next: u64,
     /// Until when nobody is taken in, after that was not possible.
     pause: Option<Instant>,
-    /// What ended connections still said.
+    /// The last words of connections that have ended.
     last_words: Vec<String>,
 }
 

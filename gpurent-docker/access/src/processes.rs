@@ -131,7 +131,7 @@ pub(crate) fn terminate(program: Program, servers: &BTreeSet<i32>, and_sessions:
     }
 }
 
-/// Where the image's program is.
+/// The path of the image's program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     /// Our child.

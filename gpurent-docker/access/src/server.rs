@@ -44,7 +44,7 @@ pub(crate) struct Server {
     listener: Listener,
     control: Control,
     signals: Signals,
-    /// Who logged in, and all else that is said of connections: strangers push nobody out who was let in.
+    /// The logins, and all else that is said of connections: strangers push nobody out who was let in.
     logins: VecDeque<(u64, String)>,
     log: VecDeque<(u64, String)>,
     lines: u64,

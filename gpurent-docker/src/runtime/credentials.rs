@@ -26,7 +26,7 @@ use crate::{access_dir, kit};
 const MOST_FILE: usize = 4 * 1024 * 1024;
 
 impl DockerRuntime {
-    /// Where the launch's credentials are handed over, unless they have to be uploaded.
+    /// The folder by which the launch's credentials are handed over, unless they have to be uploaded.
     pub(super) async fn access_dir(&self) -> Option<&AccessDir> {
         let directory = self.access_dir.as_ref()?;
         let try_out = async || {
@@ -106,7 +106,7 @@ impl DockerRuntime {
         self.execs.run(&self.name(launch).await?, command.collect()).await
     }
 
-    /// Who logged in to a container, as it kept it: a line each, the time as seconds first.
+    /// The logins to a container, as it kept them: a line each, the time as seconds first.
     pub(crate) async fn read_access_log(&self, launch: LaunchId) -> Result<String, RuntimeError> {
         self.ask(launch, &Request::AccessLog, &["access-log"]).await
     }

@@ -113,7 +113,11 @@ impl Tenant {
 
     /// As far as it comes: what keeps an image from being ready.
     pub async fn refused(launch: LaunchSpec) -> gpurent_core::runtime::RuntimeError {
-        let runtime = runtime().await.with_access_dir(&access_dir()).unwrap();
+        Self::refused_on(runtime().await.with_access_dir(&access_dir()).unwrap(), launch).await
+    }
+
+    /// The same on a runtime of the test's own.
+    pub async fn refused_on(runtime: DockerRuntime, launch: LaunchSpec) -> gpurent_core::runtime::RuntimeError {
         let brought_up = async {
             runtime.prepare(&launch, None, &Silent).await?;
             runtime.create(&launch, &secrets(&password())).await?;

@@ -42,7 +42,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     JsonBody(body): JsonBody<CreateRental>,
 ) -> Result<Response, Problem> {
-    let rentals = caller.as_they_may(&rentals);
+    let rentals = caller.within_their_limits(&rentals);
     let key = idempotency_key(&headers)?;
     let request = body?.into_request(caller.renter)?;
     let claimed = match key {
@@ -282,7 +282,7 @@ pub(super) async fn suspend(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
-    let at = precondition(&caller.as_they_may(&rentals), &headers)?;
+    let at = precondition(&caller.within_their_limits(&rentals), &headers)?;
     let rental = at.judge(at.rentals.suspend(id).await, |error| match error {
         SuspendError::Store(error) => Some(error),
         _ => None,
@@ -309,7 +309,7 @@ pub(super) async fn resume(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
-    let at = precondition(&caller.as_they_may(&rentals), &headers)?;
+    let at = precondition(&caller.within_their_limits(&rentals), &headers)?;
     let rental = at.judge(at.rentals.resume(id).await, |error| match error {
         ResumeError::Store(error) => Some(error),
         _ => None,

@@ -57,8 +57,8 @@ impl Caller {
         self.role != Role::Renter || self.renter == *renter
     }
 
-    /// The rentals as they may rent them: a renter's limits are not a platform's, who has many customers.
-    pub(crate) fn as_they_may(&self, rentals: &Rentals) -> Rentals {
+    /// The handle for what they ask: a renter's limits are not a platform's, who has many customers.
+    pub(crate) fn within_their_limits(&self, rentals: &Rentals) -> Rentals {
         if self.role == Role::Renter { rentals.clone() } else { rentals.for_a_platform() }
     }
 

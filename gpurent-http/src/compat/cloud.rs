@@ -306,7 +306,7 @@ async fn create(
 ) -> Result<Response, Refused> {
     let deadline = Instant::now() + WAIT;
     let body = body.map_err(|malformed| Refused(StatusCode::UNPROCESSABLE_ENTITY, malformed.sentence()))?;
-    let rentals = caller.as_they_may(&rentals);
+    let rentals = caller.within_their_limits(&rentals);
     let request = offered(cloud)?.request(caller, &body)?;
     let updates = rentals.subscribe();
     let claimed = rentals.rent(request).await?;
@@ -365,7 +365,7 @@ async fn stop(
     Path(name): Path<String>,
 ) -> Result<Response, Refused> {
     let deadline = Instant::now() + WAIT;
-    let rentals = caller.as_they_may(&rentals);
+    let rentals = caller.within_their_limits(&rentals);
     let rental = find(&rentals, &caller, &name).await?;
     let id = rental.id();
     if rental.is_on_its_first_way_up() {
@@ -385,7 +385,7 @@ async fn start(
     Path(name): Path<String>,
 ) -> Result<Response, Refused> {
     let deadline = Instant::now() + WAIT;
-    let rentals = caller.as_they_may(&rentals);
+    let rentals = caller.within_their_limits(&rentals);
     let id = find(&rentals, &caller, &name).await?.id();
     let updates = rentals.subscribe();
     let rental = rentals.resume(id).await?.ok_or_else(not_found)?;

@@ -106,7 +106,7 @@ async fn started(
     body: StartBody,
     deadline: Instant,
 ) -> Result<Response, Refused> {
-    let rentals = caller.as_they_may(rentals);
+    let rentals = caller.within_their_limits(rentals);
     let named = |field: &'static str| move |error: Invalid| error.named(field);
     let gpu = GpuRequest::one(body.gpu_uuid.parse().map_err(named("gpu_uuid"))?);
     let image = body.image_name.parse().map_err(named("image_name"))?;

@@ -106,7 +106,7 @@ async fn rent(
         Ok(body) => body,
         Err(malformed) => return unprocessable(malformed),
     };
-    let rentals = caller.as_they_may(&rentals);
+    let rentals = caller.within_their_limits(&rentals);
     let gpu_type = body.gpu_type.clone();
     let request = match into_request(body, caller.renter) {
         Ok(request) => request,

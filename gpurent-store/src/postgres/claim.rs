@@ -19,7 +19,7 @@ use crate::row::{RentalColumns, signed};
 /// How often a claim that lost a race against another process looks again.
 const TRIES: usize = 8;
 
-/// What a claim looks at: holds, the live rental of the same name, the rental that the same key made, what the renter has.
+/// The columns of a claim's look: holds, the live rental of the same name, the rental that the same key made, what the renter has.
 type Columns = (
     Vec<String>,
     Vec<i32>,

@@ -191,7 +191,7 @@ pub(super) async fn create(
     Extension(caller): Extension<Caller>,
     body: LooseJson<CreateBody>,
 ) -> Result<Response, Refused> {
-    let rentals = caller.as_they_may(&rentals);
+    let rentals = caller.within_their_limits(&rentals);
     let (dashboard, body) = (offered(dashboard)?, read(body)?);
     let user = user(&body.username, &caller)?;
     let mut spec = dashboard.spec(user, &body)?;
@@ -255,7 +255,7 @@ pub(super) async fn start(
     Path(id): Path<String>,
     body: LooseJson<StartBody>,
 ) -> Result<Response, Refused> {
-    let rentals = caller.as_they_may(&rentals);
+    let rentals = caller.within_their_limits(&rentals);
     let (dashboard, body) = (offered(dashboard)?, read(body)?);
     let rental = find(&rentals, &caller, &id).await?;
     let rental = if rental.is_live() {
@@ -320,7 +320,7 @@ pub(super) async fn stop(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
-    let rentals = caller.as_they_may(&rentals);
+    let rentals = caller.within_their_limits(&rentals);
     let rental = find(&rentals, &caller, &id).await?;
     suspend(&rentals, &rental).await?;
     Ok(Json(json!({"success": true})).into_response())
@@ -332,7 +332,7 @@ pub(super) async fn restart(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
-    let rentals = caller.as_they_may(&rentals);
+    let rentals = caller.within_their_limits(&rentals);
     let rental = find(&rentals, &caller, &id).await?;
     // Goes on also if nobody waits for the answer: half a restart would be a stop.
     let restarting = listeners.tracker.spawn(async move {
