@@ -13,10 +13,11 @@ use gpurent_benches::{environment, quantile, rounds};
 use gpurent_core::access::CredentialKind;
 use gpurent_core::allocator::BestFit;
 use gpurent_core::clock::{Clock, SystemClock};
+use gpurent_core::disk::{AlwaysRoom, DiskLimit};
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::placement::{AlwaysRoom, Placement};
+use gpurent_core::placement::Placement;
 use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::seal::{Fingerprint, Sealed};
 use gpurent_core::spec::RentalSpec;
@@ -58,6 +59,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         workspaces: false,
         without_gpu: false,
         disks: Arc::new(AlwaysRoom),
+        disk_limit: DiskLimit::None,
     }
 }
 

@@ -11,12 +11,13 @@ use futures_util::task::LocalSpawnExt;
 use gpurent_core::access::{CredentialRequest, GeneratedHostKeys, HostKeySource, Secrets};
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::Clock;
+use gpurent_core::disk::{AlwaysRoom, DiskLimit};
 use gpurent_core::event::Event;
 use gpurent_core::gpu::{Gpu, GpuRequest};
 use gpurent_core::id::HostId;
 use gpurent_core::lifecycle::{EndReason, Phase};
 use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::placement::{AlwaysRoom, Placement};
+use gpurent_core::placement::Placement;
 use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
 use gpurent_core::seal::{SealKey, Sealer};
@@ -105,6 +106,7 @@ fn by_hand(key: &SealKey) {
             workspaces: false,
             without_gpu: false,
             disks: Arc::new(AlwaysRoom),
+            disk_limit: DiskLimit::None,
         };
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();
         let launch = LaunchSpec::of(&rental);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use gpurent_core::disk::DiskLimit;
 use gpurent_core::gpu::{GpuModel, GpuUuid};
 use gpurent_core::id::HostId;
 use gpurent_core::invalid::Invalid;
@@ -93,6 +94,10 @@ pub struct Serve {
     /// is taken in.
     #[arg(long, env = "GPURENT_DISK_RESERVE_MIB", default_value_t = 1024)]
     pub disk_reserve_mib: u64,
+    /// So many MiB each rental may write in its container and workspace for each of its GPUs; 0 for no limit. By default its
+    /// part of the disk: half of it for 1 GPU of 2. Who goes on beyond that is ended.
+    #[arg(long, env = "GPURENT_RENTAL_DISK_MIB")]
+    pub rental_disk_mib: Option<u64>,
     /// Where the sealing key, the book of deadlines and the SQLite file are kept.
     #[arg(long, env = "GPURENT_DATA_DIR", default_value = "/var/lib/gpurent")]
     pub data_dir: PathBuf,
@@ -117,6 +122,15 @@ pub struct Serve {
 }
 
 impl Serve {
+    /// How much a rental may write on the disk.
+    pub fn disk_limit(&self) -> DiskLimit {
+        match self.rental_disk_mib {
+            None => DiskLimit::Part,
+            Some(0) => DiskLimit::None,
+            Some(mib) => DiskLimit::Bytes(mib.saturating_mul(1024 * 1024)),
+        }
+    }
+
     /// The registries that images may come from.
     pub fn registries(&self) -> Registries {
         let listed = self.registries.iter().map(|registry| registry.trim().to_owned());

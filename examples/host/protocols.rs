@@ -143,8 +143,13 @@ fn read_only(text: &str) -> Result<(PathBuf, MountPath), String> {
 }
 
 impl Workspaces {
+    /// Where they lie.
+    pub fn folder(&self, data_dir: &Path) -> PathBuf {
+        self.workspace_root.clone().unwrap_or_else(|| data_dir.join("workspaces"))
+    }
+
     pub fn root(&self, data_dir: &Path) -> Result<WorkspaceRoot, Failure> {
-        let place = self.workspace_root.clone().unwrap_or_else(|| data_dir.join("workspaces"));
+        let place = self.folder(data_dir);
         let failed = |what: &Path| {
             let what = what.display().to_string();
             move |error: std::io::Error| format!("workspaces: {what}: {error}")

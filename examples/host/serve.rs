@@ -89,8 +89,11 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let engine_data = machine_folder.clone();
     let database_file = database::file_of(&settings.database, &settings.data_dir);
     let database_folder = database_file.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+    let workspaces = if is_local { Some(settings.workspaces.folder(&settings.data_dir)) } else { None };
+    let of_tenants = engine_data.clone().into_iter().chain(workspaces).collect();
     let folders = [settings.data_dir.clone()].into_iter().chain(engine_data).chain(database_folder).collect();
     let disks = DiskReserve::new(folders, settings.disk_reserve_mib.saturating_mul(1024 * 1024));
+    let disks = disks.with_tenants_in(of_tenants);
     let runtime = Arc::new(runtime);
     let mut builder = HostBuilder::new(host, database.store.clone(), runtime.clone(), Arc::new(sealer), gpus, pools)
         .inside(runtime.clone())
@@ -99,7 +102,8 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         .capacity(capacity)
         .renter_limits(settings.access.renter_limits())
         .deadlines(Arc::new(deadlines))
-        .disks(Arc::new(disks));
+        .disks(Arc::new(disks))
+        .limit_disk(settings.disk_limit());
     if is_local && settings.access_dir.as_os_str() != "none" {
         match HostKeyStock::fill(&settings.access_dir.with_file_name("gpurent-host-keys")) {
             Ok(stock) => builder = builder.host_keys(Arc::new(stock)),

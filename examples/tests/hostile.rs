@@ -291,3 +291,28 @@ async fn one_renter_has_only_so_much() {
     assert_eq!(last.0, 429, "{}", last.1);
     accepting.abort();
 }
+
+/// A tenant that fills the host's disk is told so, and then ended, and no other is.
+#[tokio::test]
+async fn who_fills_the_disk_is_ended() {
+    let mut machine = machine();
+    machine.gpus = "simulated:2:RTX 5090".to_owned();
+    machine.settings.extend(["--rental-disk-mib", "64"].map(str::to_owned));
+    let _host = machine.start().await;
+    let rent = json!({"image": "gpurent-test/busybox:1", "duration": "1h"});
+    let (neighbour, id) = (machine.rent(&rent).await, machine.rent(&rent).await);
+    for id in [&neighbour, &id] {
+        machine.until(id, &["ready"], Duration::from_secs(30)).await;
+    }
+    let container = machine.show(&id).await["container_id"].as_str().unwrap().to_owned();
+    let fill = "i=0; while busybox dd if=/dev/zero of=/f$i bs=1M count=10; do i=$((i+1)); busybox sleep 4; done";
+    support::docker(&["exec", "-d", &container, "/bin/busybox", "sh", "-c", fill]).await;
+    let ended = machine.until(&id, &["terminated"], Duration::from_secs(90)).await;
+    let message = ended["end"]["message"].as_str().unwrap();
+    assert!(message.contains("wrote more on the host's disk than it may"), "{ended}");
+    assert_eq!(ended["end"]["fault"], "renter", "{ended}");
+    let events = machine.get(&format!("/v1/rentals/{id}/events")).await.to_string();
+    assert!(events.contains("disk_warned"), "{events}");
+    assert_eq!(machine.show(&neighbour).await["state"], "ready");
+    machine.cancel(&neighbour).await;
+}

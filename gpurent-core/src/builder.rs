@@ -6,6 +6,7 @@ use crate::access::{GeneratedHostKeys, HostKeySource};
 use crate::allocator::{Allocator, BestFit};
 use crate::clock::{Clock, SystemClock};
 use crate::deadline::{DeadlineBook, Deadlines};
+use crate::disk::{AlwaysRoom, DiskLimit, DiskProbe};
 use crate::failpoint::{FailpointHook, Failpoints};
 use crate::feed::Feed;
 use crate::gpu::Gpu;
@@ -14,7 +15,7 @@ use crate::id::{HostId, RentalId};
 use crate::inside::Inside;
 use crate::memory::MemoryDeadlines;
 use crate::money::RateCard;
-use crate::placement::{AlwaysRoom, Capacity, DiskProbe, Placement};
+use crate::placement::{Capacity, Placement};
 use crate::port::{PortPools, PortProbe, TrustBooks};
 use crate::quarantine::Quarantine;
 use crate::reconcile::{Pace, Reconciler};
@@ -67,6 +68,7 @@ impl HostBuilder {
             workspaces: false,
             without_gpu: false,
             disks: Arc::new(AlwaysRoom),
+            disk_limit: DiskLimit::default(),
         };
         Self {
             host,
@@ -121,10 +123,18 @@ impl HostBuilder {
         self
     }
 
-    /// A way to see that the host's disks are almost full; nobody new is taken in then.
+    /// A way to see how full the host's disks are; nobody new is taken in where they are almost full, and who writes most
+    /// is stopped.
     #[must_use]
     pub fn disks(mut self, probe: Arc<dyn DiskProbe>) -> Self {
         self.placement.disks = probe;
+        self
+    }
+
+    /// Another limit than [its part](DiskLimit::Part) to what a rental may write on the host's disks.
+    #[must_use]
+    pub fn limit_disk(mut self, limit: DiskLimit) -> Self {
+        self.placement.disk_limit = limit;
         self
     }
 

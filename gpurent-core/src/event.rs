@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::CredentialKind;
 use crate::clock::Moment;
+use crate::disk::DiskUse;
 use crate::gpu::Gpu;
 use crate::id::{Attempt, ContainerId, HostId, InstanceName, Position, RentalId, Seq};
 use crate::lifecycle::{EndReason, Exit, SuspendCause};
@@ -133,6 +134,13 @@ pub enum Event {
     Warned,
     /// The renter was told that the end is not so near any more.
     WarningWithdrawn,
+    /// Its disk space is almost used up, or more than that, and the renter was told inside the container.
+    DiskWarned {
+        /// What it has written.
+        used: DiskUse,
+        /// What it may.
+        limit: DiskUse,
+    },
     /// The renter's program was told to finish (SIGTERM); the container lives on until the end.
     Notified,
     /// It began to be suspended.
@@ -182,6 +190,7 @@ impl Event {
             Self::AccessApplied => "access_applied",
             Self::Warned => "warned",
             Self::WarningWithdrawn => "warning_withdrawn",
+            Self::DiskWarned { .. } => "disk_warned",
             Self::Notified => "notified",
             Self::SuspendBegan { .. } => "suspend_began",
             Self::Suspended { .. } => "suspended",

@@ -61,6 +61,7 @@ pub mod billing;
 pub mod builder;
 pub mod clock;
 pub mod deadline;
+pub mod disk;
 pub mod event;
 pub mod failpoint;
 pub mod feed;

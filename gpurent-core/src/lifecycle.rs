@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
+use crate::disk::DiskUse;
 
 /// Where a rental is in its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +186,13 @@ pub enum EndReason {
     Failed(Failure),
     /// It was suspended for longer than the host keeps it.
     Abandoned,
+    /// It wrote more on the host's disk than it may, and went on.
+    DiskFull {
+        /// What it had written.
+        used: DiskUse,
+        /// What it may.
+        limit: DiskUse,
+    },
 }
 
 /// The outcomes that everybody distinguishes, for filters and words.
@@ -195,7 +203,7 @@ pub enum EndKind {
     Expired,
     /// It never became ready.
     Failed,
-    /// Anything else: cancelled, exited, lost, abandoned.
+    /// Anything else: cancelled, exited, lost, abandoned, stopped for what it wrote.
     Terminated,
 }
 
@@ -218,7 +226,9 @@ impl EndReason {
         match self {
             Self::Expired => EndKind::Expired,
             Self::Failed(_) => EndKind::Failed,
-            Self::Cancelled | Self::Exited { .. } | Self::Lost { .. } | Self::Abandoned => EndKind::Terminated,
+            Self::Cancelled | Self::Exited { .. } | Self::Lost { .. } | Self::Abandoned | Self::DiskFull { .. } => {
+                EndKind::Terminated
+            }
         }
     }
 }
@@ -241,7 +251,7 @@ impl EndReason {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Expired | Self::Cancelled | Self::Abandoned => Fault::Nobody,
-            Self::Exited { .. } => Fault::Renter,
+            Self::Exited { .. } | Self::DiskFull { .. } => Fault::Renter,
             Self::Lost { .. } => Fault::Host,
             Self::Failed(failure) => failure.kind.fault(),
         }
@@ -266,6 +276,9 @@ impl EndReason {
             Self::Lost { .. } => "The container disappeared from the host".to_owned(),
             Self::Failed(failure) => failure.detail.clone(),
             Self::Abandoned => "It was suspended for too long".to_owned(),
+            Self::DiskFull { used, limit } => {
+                format!("It wrote more on the host's disk than it may: {}", used.beside(*limit))
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::allocator::Allocator;
+use crate::disk::{DiskLimit, DiskProbe, Part};
 use crate::gpu::{Gpu, GpuModel, GpuRequest, GpuSelector, GpuUuid};
 use crate::id::{Attempt, LaunchId};
 use crate::invalid::Invalid;
@@ -145,23 +146,8 @@ pub struct Placement {
     pub without_gpu: bool,
     /// Who knows whether the host's disks have room for another rental.
     pub disks: Arc<dyn DiskProbe>,
-}
-
-/// Tells whether the host's disks have room for another rental. Called inside the store's claim, so it must
-/// not wait.
-pub trait DiskProbe: Send + Sync {
-    /// Whether there is more than is kept for those who are here already.
-    fn has_room(&self) -> bool;
-}
-
-/// Asks nobody: for fakes, and for engines on another machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AlwaysRoom;
-
-impl DiskProbe for AlwaysRoom {
-    fn has_room(&self) -> bool {
-        true
-    }
+    /// How much of them a rental may fill.
+    pub disk_limit: DiskLimit,
 }
 
 impl Placement {
@@ -199,6 +185,13 @@ impl Placement {
         };
         let ports = self.ports(launch, spec, held)?;
         Ok(Placed { quote, ports, gpus: chosen.into_iter().cloned().collect() })
+    }
+
+    /// The part of the machine that a rental of so many GPUs has.
+    #[must_use]
+    pub fn part(&self, gpus: usize) -> Part {
+        let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Part { of: number(gpus).max(1), parts: number(self.gpus.len()).max(1) }
     }
 
     fn choose(&self, wanted: &GpuRequest, held: &Held) -> Result<Vec<&Gpu>, NoPlace> {

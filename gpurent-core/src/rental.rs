@@ -57,6 +57,9 @@ pub struct Rental {
     claimed: Option<Moment>,
     #[serde(default)]
     started: Option<Moment>,
+    /// When its renter was last warned of what it writes on the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    disk_warned_at: Option<Timestamp>,
     /// Paid time of earlier launches that no segment tells of: the store lost them.
     #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
     lost_use: SignedDuration,
@@ -121,6 +124,7 @@ impl Rental {
             pinned: None,
             claimed: claim.at,
             started: None,
+            disk_warned_at: None,
             lost_use: claim.used,
             brought_up_as: Attempt::new(1),
         };
@@ -214,6 +218,10 @@ impl Rental {
                 self.warning_outdated = false;
             }
             (Event::WarningWithdrawn, State::Ready) if self.warning_outdated => self.warning_outdated = false,
+            (Event::DiskWarned { .. }, State::Ready) if !self.was_warned_of_the_disk(at) => {
+                self.disk_warned_at = Some(at);
+            }
+            (Event::DiskWarned { .. }, State::Ready) => return Ok(Outcome::Unchanged),
             (Event::Notified, State::Ready) if !self.notified => self.notified = true,
             (Event::SuspendBegan { cause }, State::Provisioning | State::Running | State::Ready) => {
                 self.state = State::Suspending { cause, stopped: false };
@@ -288,6 +296,11 @@ impl Rental {
         self.paid_from = None;
         self.exit = None;
         (self.warned, self.notified, self.warning_outdated) = (false, false, false);
+    }
+
+    /// Whether its renter heard within the last hour that it writes much on the disk: often enough.
+    pub(crate) fn was_warned_of_the_disk(&self, now: Timestamp) -> bool {
+        self.disk_warned_at.is_some_and(|at| now.duration_since(at).abs() < SignedDuration::from_hours(1))
     }
 
     /// What a launch that failed comes to: a rental that was ready once waits to be resumed, with what is left of

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::access::{LoginUser, RegistryLogin, Secrets};
+use crate::disk::DiskUse;
 use crate::event::Claim;
 use crate::gpu::{Gpu, GpuUuid};
 use crate::id::{ContainerId, EngineId, HostId, LaunchId};
@@ -356,6 +357,10 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// # Errors
     /// [`RuntimeError::Unavailable`]: then nothing may be concluded about any container.
     async fn observe(&self, host: &HostId) -> Result<Observation, RuntimeError>;
+
+    /// The disk space that a running container and its workspace use on the host; what the image brought is not counted.
+    /// Counted no further than `most`: whoever uses more is told to use at least that.
+    async fn disk_use(&self, launch: &LaunchSpec, most: DiskUse) -> Result<DiskUse, RuntimeError>;
 
     /// How well tenants are kept apart, as far as known now.
     fn isolation(&self) -> Isolation;

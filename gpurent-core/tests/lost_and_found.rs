@@ -13,6 +13,7 @@ use futures_util::task::LocalSpawnExt;
 use gpurent_core::access::CredentialRequest;
 use gpurent_core::allocator::BestFit;
 use gpurent_core::builder::HostBuilder;
+use gpurent_core::disk::{AlwaysRoom, DiskLimit};
 use gpurent_core::event::Event;
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{Attempt, EngineId, HostId, LaunchId, RentalId};
@@ -20,7 +21,7 @@ use gpurent_core::lifecycle::Phase;
 use gpurent_core::memory::{
     Fault, ManualClock, MemoryDeadlines, MemoryRuntime, MemoryStore, RuntimeStep, SimulatedGpus,
 };
-use gpurent_core::placement::{AlwaysRoom, Held, NoPlace, Placement};
+use gpurent_core::placement::{Held, NoPlace, Placement};
 use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::reconcile::ReconcileError;
 use gpurent_core::rental::Rental;
@@ -258,6 +259,7 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         workspaces: false,
         without_gpu: false,
         disks: Arc::new(AlwaysRoom),
+        disk_limit: DiskLimit::None,
     };
     let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
     let spec = RentalSpec::new("me".parse().unwrap(), gpu, "ubuntu:22.04".parse().unwrap(), "1h".parse().unwrap());

@@ -25,6 +25,7 @@ mod container;
 mod deadline_file;
 mod devices;
 mod disk;
+mod disk_use;
 mod engine_lock;
 mod error;
 mod exec;

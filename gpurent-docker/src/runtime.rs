@@ -23,6 +23,7 @@ use gpurent_access::paths::KIT;
 use gpurent_access::spec::Tokens;
 use gpurent_access::wire::{Request, Verdict};
 use gpurent_core::access::{RegistryLogin, Secrets};
+use gpurent_core::disk::DiskUse;
 use gpurent_core::id::{EngineId, HostId, LaunchId};
 use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
@@ -56,7 +57,7 @@ use crate::share::{Share, for_renters, processes_for_renters};
 use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
-use crate::{client, devices, helper, kit, names, network, output, ssh};
+use crate::{client, devices, disk_use, helper, kit, names, network, output, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
@@ -91,6 +92,8 @@ pub struct DockerRuntime {
     registries: Registries,
     /// Whether the engine asks registries by way of a proxy.
     by_proxy: bool,
+    /// Whether the engine's folders are this machine's.
+    is_local: bool,
     /// Where published ports are reached from here.
     reach: String,
     attaching: Attaching,
@@ -135,6 +138,7 @@ impl DockerRuntime {
             patience: PullPatience::default(),
             registries: Registries::default(),
             by_proxy: info.https_proxy.as_ref().is_some_and(|proxy| !proxy.is_empty()),
+            is_local: address.is_local(),
             reach: address.host().to_owned(),
             attaching: Attaching::default(),
             never_started: Mutex::default(),
@@ -734,6 +738,10 @@ impl ContainerRuntime for DockerRuntime {
         let containers: Vec<Option<Seen>> = stream::iter(seen).buffered(LOOKS_AT_ONCE).try_collect().await?;
         let containers = containers.into_iter().flatten().collect();
         Ok(Observation { containers })
+    }
+
+    async fn disk_use(&self, launch: &LaunchSpec, most: DiskUse) -> Result<DiskUse, RuntimeError> {
+        disk_use::of(&self.docker, &self.name(launch.id).await?, self.is_local, most).await
     }
 
     fn isolation(&self) -> Isolation {

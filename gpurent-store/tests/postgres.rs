@@ -8,10 +8,11 @@ use futures_util::future::join_all;
 use gpurent_core::access::CredentialKind;
 use gpurent_core::allocator::BestFit;
 use gpurent_core::clock::{Clock, SystemClock};
+use gpurent_core::disk::{AlwaysRoom, DiskLimit};
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::placement::{AlwaysRoom, NoPlace, Placement};
+use gpurent_core::placement::{NoPlace, Placement};
 use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::seal::{Fingerprint, Sealed};
 use gpurent_core::spec::RentalSpec;
@@ -80,6 +81,7 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
         workspaces: false,
         without_gpu: false,
         disks: Arc::new(AlwaysRoom),
+        disk_limit: DiskLimit::None,
     };
     // Each store is a process of its own: no lock in memory between them.
     let stores = join_all((0..6).map(|_| store())).await;

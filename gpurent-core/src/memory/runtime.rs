@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::ManualClock;
 use crate::access::{Credential, RegistryLogin, Secrets};
 use crate::clock::Clock;
+use crate::disk::DiskUse;
 use crate::gpu::GpuUuid;
 use crate::id::{ContainerId, EngineId, HostId, LaunchId};
 use crate::lifecycle::Exit;
@@ -42,6 +43,8 @@ pub enum RuntimeStep {
     Examine,
     /// [`ContainerRuntime::observe`]
     Observe,
+    /// [`ContainerRuntime::disk_use`]
+    DiskUse,
 }
 
 /// What goes wrong.
@@ -82,6 +85,9 @@ pub(super) struct Container {
     lets_in: Vec<u8>,
     announced: Vec<String>,
     pub(super) output: Vec<String>,
+    written: DiskUse,
+    /// Bytes a second that are written besides, and since when on the boot clock.
+    fills: Option<(u64, i64)>,
 }
 
 /// See [`MemoryRuntime::glance`].
@@ -101,6 +107,14 @@ impl Container {
             (None, Some(_)) => Presence::Running,
             (None, None) => Presence::Created,
         }
+    }
+
+    fn has_written(&self, now: i64) -> DiskUse {
+        let filled = self.fills.map_or(0, |(bytes_per_second, since)| {
+            let seconds = u64::try_from(now.saturating_sub(since)).unwrap_or(0) / 1_000_000;
+            bytes_per_second.saturating_mul(seconds)
+        });
+        self.written.plus(DiskUse { bytes: filled, files: 0 })
     }
 }
 
@@ -143,6 +157,21 @@ impl MemoryRuntime {
         let finished_at = self.clock.now().wall;
         if let Some(container) = self.engine().containers.get_mut(&launch) {
             container.exit = Some(Exit { finished_at, code, out_of_memory });
+        }
+    }
+
+    /// Lets a container's program have so much on the disk.
+    pub fn write(&self, launch: LaunchId, written: DiskUse) {
+        if let Some(container) = self.engine().containers.get_mut(&launch) {
+            container.written = written;
+        }
+    }
+
+    /// Lets a container's program write so many bytes a second from now on, for as long as it runs.
+    pub fn fill(&self, launch: LaunchId, bytes_per_second: u64) {
+        let since = self.clock.now().boot.micros;
+        if let Some(container) = self.engine().containers.get_mut(&launch) {
+            container.fills = Some((bytes_per_second, since));
         }
     }
 
@@ -278,6 +307,8 @@ impl ContainerRuntime for MemoryRuntime {
                 lets_in,
                 announced: Vec::new(),
                 output: Vec::new(),
+                written: DiskUse::default(),
+                fills: None,
             };
             engine.containers.insert(container.spec.id, container);
             Ok(Created { container: id, gpus_attached: true })
@@ -379,6 +410,14 @@ impl ContainerRuntime for MemoryRuntime {
             })
         })
         .await
+    }
+
+    async fn disk_use(&self, launch: &LaunchSpec, _most: DiskUse) -> Result<DiskUse, RuntimeError> {
+        let (launch, now) = (launch.id, self.clock.now().boot.micros);
+        let written = move |engine: &mut Engine, _| {
+            engine.containers.get(&launch).map(|container| container.has_written(now)).ok_or(RuntimeError::Missing)
+        };
+        self.step(RuntimeStep::DiskUse, written).await
     }
 
     fn isolation(&self) -> Isolation {

@@ -15,11 +15,13 @@ use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
 use super::chores::{PUBLISH_BATCH, Taken, contained, observe, publish, take_over};
+use super::disk_watch::DiskWatch;
 use super::duty::{Duty, later};
 use super::underway::{Ended, InFlight, Setback};
 use super::watch::watch_while_unused;
 use crate::clock::{Moment, Sleep};
 use crate::deadline::{Deadline, DeadlineError};
+use crate::disk::DiskUse;
 use crate::event::JournalEntry;
 use crate::feed::Update;
 use crate::host::{EngineHealth, Shared, Stage};
@@ -44,6 +46,8 @@ pub(super) enum Done {
     Confirmed(i64, Result<(), StoreError>),
     Kept(Result<(), DeadlineError>),
     Stepped(RentalId, Ended),
+    /// Asked for at this time on the boot clock.
+    Measured(LaunchId, i64, Result<DiskUse, RuntimeError>),
     Settled(LaunchId, Orphan),
 }
 
@@ -85,7 +89,8 @@ pub(super) struct Driver {
     pub(super) unsure: BTreeSet<RentalId>,
     /// Launches whose image is here.
     pub(super) prepared: BTreeSet<LaunchId>,
-    /// What an observation found about rentals that believe to be running.
+    pub(super) disks: DiskWatch,
+    /// What a look found about rentals that believe to be running: that they do not, or write more than they may.
     pub(super) ended_by_themselves: BTreeMap<RentalId, EndReason>,
     /// Later launches than the store knows of.
     pub(super) later_launches: BTreeMap<RentalId, LaunchId>,
@@ -135,6 +140,7 @@ impl Driver {
             setbacks: BTreeMap::new(),
             unsure: BTreeSet::new(),
             prepared: BTreeSet::new(),
+            disks: DiskWatch::default(),
             ended_by_themselves: BTreeMap::new(),
             later_launches: BTreeMap::new(),
             last_seen: kept.into_iter().map(|kept| (kept.launch, kept.last_seen)).collect(),
@@ -188,6 +194,7 @@ impl Driver {
             self.lease.set_used(acts);
             if acts {
                 self.start_steps(now);
+                self.measure_disks(now);
             }
             self.start_duties(now);
             let pause = self.pause(now);
@@ -235,7 +242,7 @@ impl Driver {
         known && self.lease.check().is_ok()
     }
 
-    fn now(&self) -> i64 {
+    pub(super) fn now(&self) -> i64 {
         self.shared.clock.now().boot.micros
     }
 
@@ -246,6 +253,7 @@ impl Driver {
         let mut wake = chores.into_iter().chain(observe).filter_map(Duty::due).min().unwrap_or(i64::MAX);
         let moment = self.shared.clock.now();
         let acts = self.may_act();
+        wake = wake.min(self.disks.due().filter(|_| acts).unwrap_or(i64::MAX));
         for (id, rental) in &self.live {
             let wait = match self.in_flight.get(id) {
                 _ if !acts => None,
@@ -383,6 +391,7 @@ impl Driver {
                 self.observe.failed(now, complain("observing the engine", &error, most));
             }
             Done::Kept(Err(error)) => self.keep.failed(now, complain("keeping the book of deadlines", &error, most)),
+            Done::Measured(launch, begun, used) => self.measured(launch, begun, used),
             Done::Settled(launch, orphan) => self.settled(launch, orphan),
             Done::Stepped(id, ended) => return self.stepped(id, ended, now),
         }
@@ -396,6 +405,7 @@ impl Driver {
         self.later_launches.remove(&id);
         self.last_seen.retain(|launch, _| launch.rental != id);
         self.ended_by_themselves.remove(&id);
+        self.disks.warnings.remove(&id);
         self.prepared.retain(|launch| launch.rental != id);
         // It may have been what somebody else's place was taken by.
         self.left_alone.values_mut().for_each(|not_before| *not_before = i64::MIN);

@@ -5,10 +5,11 @@
 //! repaired by starting again. `driver` decides what runs when, `underway` which rental's step; `step`
 //! carries one action out for one rental (`stamp` puts the engine's times on our clocks), `sight` tells what
 //! an observation means, `chores` are the host's own (taking it over, observing, publishing), `duty` is when
-//! they are due; `watch` is what is still done while nobody may act; `plan` tells an operator what would be
+//! they are due; `disk_watch` looks at what rentals write; `watch` is what is still done while nobody may act; `plan` tells an operator what would be
 //! done.
 
 mod chores;
+mod disk_watch;
 mod driver;
 mod duty;
 mod pace;

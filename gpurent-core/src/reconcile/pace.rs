@@ -21,6 +21,8 @@ pub struct Pace {
     pub orphan_grace: Duration,
     /// The safety sweep: everything is read and compared, whatever was believed before.
     pub sweep: Duration,
+    /// How often a rental's use of the disk is measured; more rarely where that takes long.
+    pub measure: Duration,
     /// The longest pause between two tries of something that fails for now.
     pub max_backoff: Duration,
     /// How long a shutdown waits for effects that must not be cut off.
@@ -39,6 +41,7 @@ impl Default for Pace {
             handover: Duration::ZERO,
             orphan_grace: Duration::from_secs(3),
             sweep: Duration::from_secs(300),
+            measure: Duration::from_secs(15),
             max_backoff: Duration::from_secs(15),
             drain: Duration::from_secs(20),
             concurrent_steps: 64,

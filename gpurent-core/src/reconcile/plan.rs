@@ -120,6 +120,7 @@ fn describe(action: &Action) -> String {
         Action::ReplaceAccess => "replace the credential".to_owned(),
         Action::Warn => "warn the renter".to_owned(),
         Action::WithdrawWarning => "tell the renter of the extension".to_owned(),
+        Action::WarnOfDisk { used, limit } => format!("tell the renter what it writes: {}", used.beside(*limit)),
         Action::Notify => "tell the program to finish".to_owned(),
         Action::End(reason) => format!("end: {}", reason.describe()),
         Action::Stop { grace } => format!("stop the container within {} s", grace.as_secs()),

@@ -220,6 +220,13 @@ impl Step {
             Action::ReplaceAccess => self.replace_access().await,
             Action::Warn => self.tell(&self.warning(), Event::Warned).await,
             Action::WithdrawWarning => self.tell(&self.all_clear(), Event::WarningWithdrawn).await,
+            Action::WarnOfDisk { used, limit } => {
+                let message = format!(
+                    "This rental uses {} that it may have on this host's disk. Make room: it ends if it writes beyond that.",
+                    used.beside(limit)
+                );
+                self.tell(&message, Event::DiskWarned { used, limit }).await
+            }
             Action::Notify => self.notify().await,
             Action::End(reason) => self.end(reason).await,
             Action::Stop { grace } => self.stop(grace).await,
@@ -474,7 +481,9 @@ impl Step {
         let seen = last_seen.unwrap_or(paid_from);
         let clock_was_set = now.wall.duration_since(exit.finished_at) > now.since(seen);
         let ended_by_us = match self.rental.state().end_reason() {
-            Some(reason) => matches!(reason, EndReason::Expired | EndReason::Cancelled),
+            Some(reason) => {
+                matches!(reason, EndReason::Expired | EndReason::Cancelled | EndReason::DiskFull { .. })
+            }
             None => true,
         };
         // Then the engine's stamp says nothing. It was running a moment ago, and so ran until we stopped it.

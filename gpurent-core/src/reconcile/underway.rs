@@ -81,7 +81,9 @@ impl Driver {
                 (_, Next::Now(Action::Create | Action::Start))
                     if self.unsure.contains(id) || self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
                 (_, Next::Now(action)) => due.push((*id, action)),
-                (_, Next::After(_) | Next::Idle) => {}
+                (_, Next::After(_) | Next::Idle) => {
+                    due.extend(self.disks.warnings.remove(id).map(|warning| (*id, warning)));
+                }
             }
         }
         for (id, action) in due {
@@ -112,7 +114,12 @@ impl Driver {
         let may_be_cut_off = pulls
             || matches!(
                 action,
-                Action::Verify { .. } | Action::ReplaceAccess | Action::Warn | Action::WithdrawWarning | Action::Notify
+                Action::Verify { .. }
+                    | Action::ReplaceAccess
+                    | Action::Warn
+                    | Action::WithdrawWarning
+                    | Action::WarnOfDisk { .. }
+                    | Action::Notify
             );
         // Taking down is never held up by what goes up.
         let goes_up = matches!(action, Action::Create | Action::Start | Action::Verify { .. });
@@ -120,7 +127,7 @@ impl Driver {
             return;
         }
         let expiring = action == Action::End(EndReason::Expired);
-        let deferrable = matches!(action, Action::ReplaceAccess | Action::WithdrawWarning);
+        let deferrable = matches!(action, Action::ReplaceAccess | Action::WithdrawWarning | Action::WarnOfDisk { .. });
         let work = if pulls { step.prepare().boxed() } else { step.take(action).boxed() };
         self.run_step(id, work, InFlight { expiring, deferrable, abort: None }, may_be_cut_off);
     }

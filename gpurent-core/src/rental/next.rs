@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 
 use super::Rental;
 use crate::clock::Moment;
+use crate::disk::DiskUse;
 use crate::lifecycle::{EndReason, Failure, FailureKind, State};
 
 /// The times that decide when a rental is warned, notified and given up.
@@ -62,6 +63,13 @@ pub enum Action {
     Warn,
     /// Tell the renter that it is not so near any more.
     WithdrawWarning,
+    /// Tell the renter that the rental writes more on the disk than it may, or almost. Found by looking, not by the clock.
+    WarnOfDisk {
+        /// What it has written.
+        used: DiskUse,
+        /// What it may.
+        limit: DiskUse,
+    },
     /// Tell the renter's program to finish.
     Notify,
     /// Record that it ends.

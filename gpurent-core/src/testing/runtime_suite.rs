@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::access::{Credential, CredentialKind, GeneratedHostKeys, HostKeySource, LoginUser, Password, Secrets};
+use crate::disk::DiskUse;
 use crate::event::Claim;
 use crate::gpu::{Gpu, GpuRequest};
 use crate::id::{Attempt, HostId, LaunchId, RentalId};
@@ -36,6 +37,7 @@ macro_rules! runtime_suite {
             attempts_are_told_apart,
             a_running_container_takes_another_credential,
             the_renter_is_told_inside_the_container,
+            what_a_container_writes_is_measured,
         );
     };
     (@clauses $block_on:expr, $make:expr; $($clause:ident),* $(,)?) => {
@@ -282,4 +284,16 @@ pub async fn the_renter_is_told_inside_the_container<R: ContainerRuntime>(fixtur
     fixture.clean_up(&launch).await;
     let gone = fixture.runtime.announce(launch.id, "hello").await;
     assert!(matches!(gone, Err(RuntimeError::Missing)), "{gone:?}");
+}
+
+/// What a container has written is told, without the image, as long as it runs.
+pub async fn what_a_container_writes_is_measured<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    let error = fixture.runtime.disk_use(&launch, DiskUse::MAX).await.err();
+    assert!(!matches!(error, Some(RuntimeError::Exited(_))), "one that does not run may be measured or not: {error:?}");
+    valid(fixture.runtime.start(&launch).await);
+    let used = valid(fixture.runtime.disk_use(&launch, DiskUse::MAX).await);
+    assert!(used.bytes < 16 << 20, "what the image brought is not counted: {used:?}");
+    fixture.clean_up(&launch).await;
+    assert!(matches!(fixture.runtime.disk_use(&launch, DiskUse::MAX).await, Err(RuntimeError::Missing)));
 }

@@ -12,12 +12,13 @@ use crate::access::CredentialKind;
 use crate::allocator::BestFit;
 use crate::api_key::{KeyDigest, KeyStore, NewKey, Role};
 use crate::clock::{BootId, BootTime, Moment};
+use crate::disk::{AlwaysRoom, DiskLimit};
 use crate::event::{Adoption, Event, Recorded};
 use crate::gpu::{GpuRequest, GpuSelector};
 use crate::id::{Attempt, EngineId, Epoch, HostId, Position, RentalId, Seq};
 use crate::lifecycle::{EndKind, EndReason, Exit, Phase};
 use crate::memory::SimulatedGpus;
-use crate::placement::{AlwaysRoom, NoPlace, Placement};
+use crate::placement::{NoPlace, Placement};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PublishedPort, TrustBooks, WEB};
 use crate::rental::Rental;
 use crate::seal::{Fingerprint, Sealed};
@@ -164,6 +165,7 @@ impl<S: Store> Bench<S> {
                 workspaces: false,
                 without_gpu: false,
                 disks: Arc::new(AlwaysRoom),
+                disk_limit: DiskLimit::None,
             },
             host,
         }

@@ -42,10 +42,15 @@ pub fn term(text: &str) -> Term {
 
 impl World {
     pub fn new() -> Self {
+        Self::with(|host| host)
+    }
+
+    /// A host that was put together otherwise.
+    pub fn with(otherwise: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
         let host: HostId = "host".parse().unwrap();
         let clock = ManualClock::new();
         let (runtime, store) = (MemoryRuntime::new(clock.clone()), Arc::new(MemoryStore::default()));
-        let (rentals, reconciler) = HostBuilder::new(
+        let host = HostBuilder::new(
             host.clone(),
             store.clone(),
             Arc::new(runtime.clone()),
@@ -53,8 +58,8 @@ impl World {
             SimulatedGpus::new(&host, 1, "RTX 5090".parse().unwrap()).gpus().to_vec(),
             PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
         )
-        .clock(Arc::new(clock.clone()))
-        .build();
+        .clock(Arc::new(clock.clone()));
+        let (rentals, reconciler) = otherwise(host).build();
         let mut pool = LocalPool::new();
         let sleeper = clock.clone();
         pool.spawner()

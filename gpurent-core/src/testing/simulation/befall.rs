@@ -83,6 +83,11 @@ impl Run {
                     self.truth().changed = true;
                 }
             }
+            What::Fill { nth } => {
+                if let Some((host, launch)) = self.launch(nth) {
+                    self.truth().fills(now, host, launch);
+                }
+            }
             What::Lose { nth } => {
                 if let Some((host, launch)) = self.launch(nth) {
                     self.truth().hosts[host].engine.lose(launch);

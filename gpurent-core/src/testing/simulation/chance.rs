@@ -18,6 +18,8 @@ pub(super) enum Purpose {
     Turn,
     /// Who suspends and resumes, and when.
     Pause,
+    /// Who fills the disk, and when.
+    Fill,
 }
 
 impl Chance {

@@ -16,6 +16,7 @@ use super::truth::Truth;
 use super::world::{About, HostNo, ProcessId, World};
 use crate::access::{RegistryLogin, Secrets};
 use crate::deadline::{Deadline, DeadlineBook, DeadlineError};
+use crate::disk::DiskUse;
 use crate::event::{JournalEntry, Recorded};
 use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, Position, RentalId, RenterId, Seq};
 use crate::lifecycle::{Exit, Phase};
@@ -468,6 +469,13 @@ impl ContainerRuntime for FaultyRuntime {
             move || observe().map(half_blind)
         };
         self.line.call(Point::Observe, about, observe, |what| Err(gone(what)), half_blind).await
+    }
+
+    async fn disk_use(&self, launch: &LaunchSpec, most: DiskUse) -> Result<DiskUse, RuntimeError> {
+        let about = self.line.about(launch.id.rental, String::new);
+        let launch = launch.clone();
+        let effect = move |engine: &MemoryRuntime| at_once(engine.disk_use(&launch, most));
+        self.ask(Point::DiskUse, about, effect, || gone("refused")).await
     }
 
     fn isolation(&self) -> Isolation {

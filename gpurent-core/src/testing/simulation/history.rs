@@ -45,6 +45,10 @@ pub(super) enum What {
         nth: u64,
         out_of_memory: bool,
     },
+    /// A container's program begins to fill the disk.
+    Fill {
+        nth: u64,
+    },
     /// A container is removed by hand.
     Lose {
         nth: u64,
@@ -180,11 +184,20 @@ pub(super) fn drawn(chance: Chance, hosts: usize, pauses: bool, left_out: &BTree
     if pauses {
         happenings.extend(drawn_pauses(chance));
     }
+    happenings.extend(drawn_fill(chance));
     let kept =
         happenings.into_iter().zip(0u32..).filter(|(_, n)| !left_out.contains(n)).map(|(happening, _)| happening);
     let mut kept: Vec<_> = kept.collect();
     kept.sort_by_key(|happening| happening.at);
     kept
+}
+
+/// Who fills the disk: in every fourth history, drawn apart.
+fn drawn_fill(chance: Chance) -> Option<Happening> {
+    let mut draw = chance.draw(Purpose::Fill, 0);
+    let fills = draw.per_mille(250);
+    let at = draw.between(SECOND, CHAOS - 10 * SECOND);
+    fills.then(|| Happening { at, what: What::Fill { nth: draw.below(64) } })
 }
 
 /// Who suspends and resumes: in every other history, drawn apart, so that the rest is the same without it.

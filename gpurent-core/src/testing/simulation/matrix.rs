@@ -31,11 +31,14 @@ pub enum Life {
     Adopted,
     /// It is suspended, resumed, and its time runs out.
     Suspended,
+    /// It fills the disk, is warned, and ends.
+    Fills,
 }
 
 impl Life {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Whole, Self::Cancelled, Self::Exited, Self::Lost, Self::Adopted, Self::Suspended];
+    pub const ALL: [Self; 7] =
+        [Self::Whole, Self::Cancelled, Self::Exited, Self::Lost, Self::Adopted, Self::Suspended, Self::Fills];
 
     fn happenings(self) -> Vec<Happening> {
         let rent = || What::Rent { host: 0, gpus: 1, term_secs: 0, key: Some(0), times: 1 };
@@ -48,6 +51,7 @@ impl Life {
             ]),
             Self::Cancelled => life.push((7 * SECOND, What::Cancel { nth: LATEST })),
             Self::Exited => life.push((7 * SECOND, What::Exit { nth: 0, out_of_memory: true })),
+            Self::Fills => life.push((6 * SECOND, What::Fill { nth: 0 })),
             Self::Lost => life.push((7 * SECOND, What::Lose { nth: 0 })),
             Self::Adopted => {
                 life.insert(0, (SECOND / 2, What::Backup));

@@ -35,6 +35,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 
@@ -74,7 +75,7 @@ impl Default for Simulation {
                 access: SignedDuration::from_secs(15),
                 ..Timing::default()
             },
-            pace: Pace::default(),
+            pace: Pace { measure: Duration::from_secs(5), ..Pace::default() },
             chaos: history::CHAOS,
             echoes: 26_000_000,
         }

@@ -32,6 +32,7 @@ pub enum Point {
     Examine,
     Observe,
     Logs,
+    DiskUse,
     ReadBook,
     WriteBook,
 }
@@ -85,7 +86,7 @@ impl Point {
             Self::Prepare | Self::Create | Self::Start => &[Provisioning],
             Self::Verify => &[Running],
             Self::ReplaceAccess => &[Running, Ready],
-            Self::Announce | Self::Notify => &[Ready],
+            Self::Announce | Self::Notify | Self::DiskUse => &[Ready],
             // Of a rental that ends, and of one whose time is over while the store does not answer.
             Self::Stop => &[Ready, Suspending, Ending],
             // Of a rental that ends or is suspended; of an earlier launch; of one that has ended, as an orphan.
@@ -99,7 +100,7 @@ impl Point {
         }
     }
 
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 26] = [
         Self::TakeOver,
         Self::Confirm,
         Self::Claim,
@@ -123,6 +124,7 @@ impl Point {
         Self::Examine,
         Self::Observe,
         Self::Logs,
+        Self::DiskUse,
         Self::ReadBook,
         Self::WriteBook,
     ];

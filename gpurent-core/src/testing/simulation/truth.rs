@@ -25,6 +25,11 @@ use crate::store::Store;
 
 /// How long after the end of its paid time a container may still run: a second, and what our own calls take.
 const LATE: i64 = 1_000_000 + 800_000;
+/// How many bytes a rental may write, how many one writes in a second that fills the disk, and how long it may go on, in
+/// microseconds: it is warned at one look, and ended at a later one.
+pub(super) const DISK_LIMIT: u64 = 1000;
+const FILLS_PER_SECOND: u64 = 200;
+const FILLS_FOR: i64 = 30_000_000;
 /// For how long after something went wrong on a host nobody is blamed for being late.
 const RECOVERY: i64 = 45_000_000;
 
@@ -85,6 +90,8 @@ pub(super) struct Truth {
     /// How long a rental may take to start.
     provisioning: i64,
     billed: BTreeSet<RentalId>,
+    /// The containers that fill the disk, and since when.
+    filling: BTreeMap<LaunchId, i64>,
     /// The folders that outlive containers: none is ever lost or made anew.
     workspaces: BTreeMap<(HostNo, WorkspaceFolder), Option<u64>>,
     /// What somebody was told, and may rely on.
@@ -125,6 +132,7 @@ impl Truth {
             known_since: BTreeMap::new(),
             provisioning,
             billed: BTreeSet::new(),
+            filling: BTreeMap::new(),
             workspaces: BTreeMap::new(),
             promised: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -285,6 +293,12 @@ impl Truth {
             }
             Some(_) => {}
         }
+    }
+
+    /// A container's program begins to fill the disk.
+    pub(super) fn fills(&mut self, now: i64, host: HostNo, launch: LaunchId) {
+        self.hosts[host].engine.fill(launch, FILLS_PER_SECOND);
+        self.filling.entry(launch).or_insert(now);
     }
 
     /// The machine goes down, with every container on it.
@@ -495,6 +509,13 @@ impl Truth {
             Some(EndReason::Failed(why)) => is_gone(why),
             _ => matches!(row.state().suspend_cause(), Some(SuspendCause::Failed(why)) if is_gone(why)),
         };
+        if let Some(EndReason::DiskFull { used, .. }) = row.state().end_reason() {
+            let filled = self.filling.get(&row.launch()).map_or(0, |since| world.now() - since);
+            let written = u64::try_from(filled).unwrap_or(0) / 1_000_000 * FILLS_PER_SECOND;
+            if used.bytes <= DISK_LIMIT || (used.bytes > written && !self.restored) {
+                self.accuse(format!("{name} ends for {} bytes, and wrote {written}", used.bytes));
+            }
+        }
         let runs = self.runs.get(&row.launch()).is_some_and(|run| run.died.is_none());
         if gone && runs && world.now() >= self.echoes_until {
             self.accuse(format!("{name} ends as gone, and its container runs: {:?}", row.state().end_reason()));
@@ -579,8 +600,9 @@ impl Truth {
             let runs = self.hosts.iter().any(|host| {
                 host.engine.glance().iter().any(|s| s.launch == row.launch() && s.presence == Presence::Running)
             });
+            let filling = self.filling.get(&row.launch()).is_some_and(|since| since + FILLS_FOR < now);
             match row.state() {
-                State::Ready if runs => {}
+                State::Ready if runs && !filling => {}
                 State::Suspended { .. } if !runs => {}
                 State::Ended { .. } => {}
                 State::Suspending { .. }
