@@ -1,7 +1,7 @@
 //! A client of a host's own API, for the command line.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use reqwest::{Method, Response, StatusCode};
@@ -11,6 +11,8 @@ use crate::exit::{Failed, with_causes};
 
 /// How long an answer may take; streams have no end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an image that the host pulls first is waited for.
+const PULL_PATIENCE: Duration = Duration::from_secs(2 * 3600);
 
 /// Which host is spoken to.
 #[derive(Args, Clone)]
@@ -88,7 +90,7 @@ impl Client {
 
     /// Makes a rental, at most once under one key: safe to repeat where an answer was lost.
     pub async fn create(&self, key: &str, body: &Value) -> Result<Value, Failed> {
-        let mut tries = 0;
+        let (mut tries, begun) = (0, Instant::now());
         loop {
             let request = self.request(Method::POST, "/v1/rentals").timeout(PATIENCE);
             match json(request.header("Idempotency-Key", key).json(body).send().await).await {
@@ -96,6 +98,11 @@ impl Client {
                     tracing::warn!(why, "no answer; asking again");
                     tries += 1;
                     tokio::time::sleep(Duration::from_secs(tries)).await;
+                }
+                // Nothing is claimed meanwhile.
+                Err(Failed::Pulling(why)) if begun.elapsed() < PULL_PATIENCE => {
+                    tracing::info!(why, "waiting for the image");
+                    tokio::time::sleep(Duration::from_secs(5)).await;
                 }
                 result => return result,
             }
@@ -189,6 +196,7 @@ async fn check(sent: Result<Response, reqwest::Error>) -> Result<Response, Faile
     };
     Err(match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => Failed::NotFound(text),
+        StatusCode::CONFLICT if problem["type"] == "/problems/image-pulling" => Failed::Pulling(text),
         StatusCode::CONFLICT => Failed::Refused(text),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failed::Denied(text),
         StatusCode::TOO_MANY_REQUESTS => Failed::Unavailable(text),

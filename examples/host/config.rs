@@ -61,6 +61,18 @@ pub struct Serve {
     /// Currency of the prices.
     #[arg(long, env = "GPURENT_CURRENCY", default_value = "USD", value_parser = |code: &str| Currency::try_from(code.to_owned()))]
     pub currency: Currency,
+    /// Charge for containers too that ran and never let their renters in, unless by the host's own doing: their image's
+    /// program had the GPU all the same.
+    #[arg(long, env = "GPURENT_CHARGE_UNVERIFIED")]
+    pub charge_unverified: bool,
+    /// How long a rental may take until its container has started, such as 2h: so long it holds its GPUs while its image is
+    /// pulled.
+    #[arg(long, env = "GPURENT_START_TIMEOUT", default_value = "2h")]
+    pub start_timeout: SignedDuration,
+    /// Pull images before anything is claimed for them: who asks for one that is not here hears that it is being pulled, and
+    /// asks again.
+    #[arg(long, env = "GPURENT_PULL_FIRST")]
+    pub pull_first: bool,
     /// How long after its start a container may take until SSH answers, such as 90s.
     #[arg(long, env = "GPURENT_ACCESS_TIMEOUT", default_value = "90s")]
     pub access_timeout: SignedDuration,
@@ -101,9 +113,11 @@ pub struct Serve {
     /// Where the sealing key, the book of deadlines and the SQLite file are kept.
     #[arg(long, env = "GPURENT_DATA_DIR", default_value = "/var/lib/gpurent")]
     pub data_dir: PathBuf,
-    /// Rent containers without a GPU too, to those who ask for none.
-    #[arg(long, env = "GPURENT_RENT_WITHOUT_GPU")]
-    pub rent_without_gpu: bool,
+    /// Rent containers without a GPU too, to those who ask for none: 4 at once, or =N. All of them together have the part of
+    /// the machine of one GPU more.
+    #[arg(long, env = "GPURENT_RENT_WITHOUT_GPU", num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", hide_default_value = true)]
+    pub rent_without_gpu: WithoutGpu,
     /// Price of a container without a GPU an hour; with prices and without this one, there are none.
     #[arg(long, env = "GPURENT_RATE_WITHOUT_GPU", value_parser = price)]
     pub rate_without_gpu: Option<HourlyRate>,
@@ -198,6 +212,24 @@ impl FromStr for GpuSource {
                 Ok(Self::Simulated(count, model.parse()?))
             }
             _ => Err(Invalid::new("gpus", "must be nvml, nvml:UUID,... or simulated:N:MODEL")),
+        }
+    }
+}
+
+/// How many containers without a GPU there may be at once: a number, `true` for as many as is usual, `false` for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WithoutGpu(pub u32);
+
+impl FromStr for WithoutGpu {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "true" => Ok(Self(4)),
+            "false" => Ok(Self(0)),
+            number => {
+                number.parse().map(Self).map_err(|_| Invalid::new("rent-without-gpu", "must be a number of containers"))
+            }
         }
     }
 }

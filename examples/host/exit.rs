@@ -15,6 +15,9 @@ pub enum Failed {
     /// 4: refused as things are now (no GPU free, name taken, too late): ask later, or otherwise.
     #[error("{0}")]
     Refused(String),
+    /// 4 too: the host pulls the image first; ask again.
+    #[error("{0}")]
+    Pulling(String),
     /// 5: the request is wrong; it will be wrong again.
     #[error("{0}")]
     Invalid(String),
@@ -40,7 +43,7 @@ impl Failed {
         ExitCode::from(match self {
             Self::Here(_) => 1,
             Self::NotFound(_) => 3,
-            Self::Refused(_) => 4,
+            Self::Refused(_) | Self::Pulling(_) => 4,
             Self::Invalid(_) => 5,
             Self::Denied(_) => 6,
             Self::Unavailable(_) => 7,

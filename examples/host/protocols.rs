@@ -71,6 +71,9 @@ pub struct Access {
     /// before they were ready.
     #[arg(long, env = "GPURENT_RENTER_IN_VAIN", default_value_t = RenterLimits::default().in_vain)]
     pub renter_in_vain: u32,
+    /// Times that one rental may be resumed by its renter, besides once for each 10 minutes of its use.
+    #[arg(long, env = "GPURENT_RENTER_RESUMES", default_value_t = RenterLimits::default().resumes)]
+    pub renter_resumes: u32,
     /// GPUs that one renter may have at once; all there are by default.
     #[arg(long, env = "GPURENT_RENTER_GPUS")]
     pub renter_gpus: Option<u32>,
@@ -103,6 +106,7 @@ impl Access {
             suspended: self.renter_suspended,
             gpus: self.renter_gpus,
             in_vain: self.renter_in_vain,
+            resumes: self.renter_resumes,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::{SleepFuture, SystemClock};
+use gpurent_core::division::Division;
 use gpurent_core::gpu::Gpu;
 use gpurent_core::id::HostId;
 use gpurent_core::memory::SimulatedGpus;
@@ -40,7 +41,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     listen.set_port(settings.port.unwrap_or(listen.port()));
 
     let gpus = discover(&host, &settings.gpus).await?;
-    let runtime = engine(&settings, gpus.len()).await?;
+    let division =
+        Division { gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX), without_gpu: settings.rent_without_gpu.0 };
+    let runtime = engine(&settings, division).await?;
     let engine_lock = EngineLock::acquire(&settings.lock_dir, &runtime.engine().await?)?;
     own_files::expect_folder(&settings.data_dir)?;
     own_files::close_secret(&settings.data_dir.join("seal.key"))?;
@@ -82,8 +85,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
             "tenants can reach this host's services, the metadata address and each other's published ports"
         ),
     }
-    let capacity = runtime.capacity().await?;
-    let capacity = if settings.oversell { Capacity { parts: 1, ..capacity } } else { capacity };
+    let capacity = Capacity { divided: !settings.oversell, ..runtime.capacity() };
     let is_local = settings.engine.address().is_local();
     let machine_folder = runtime.data_folder().await?.filter(|_| is_local);
     let engine_data = machine_folder.clone();
@@ -98,7 +100,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let mut builder = HostBuilder::new(host, database.store.clone(), runtime.clone(), Arc::new(sealer), gpus, pools)
         .inside(runtime.clone())
         .public_host(settings.public_host.clone())
-        .timing(Timing { access: settings.access_timeout, ..Timing::default() })
+        .timing(Timing { access: settings.access_timeout, provisioning: settings.start_timeout, ..Timing::default() })
         .capacity(capacity)
         .renter_limits(settings.access.renter_limits())
         .deadlines(Arc::new(deadlines))
@@ -123,12 +125,13 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     if is_local {
         builder = builder.offer_workspaces();
     }
-    if settings.rent_without_gpu {
-        builder = builder.rent_without_gpu();
-    }
+    builder = builder.rent_without_gpu(settings.rent_without_gpu.0);
     let prices = prices(&settings);
     if let Some(card) = &prices {
         builder = builder.prices(card.clone());
+    }
+    if settings.pull_first {
+        builder = builder.pull_first();
     }
     if let Some(hook) = failpoint::from_environment()? {
         builder = builder.failpoints(hook);
@@ -195,11 +198,11 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     first
 }
 
-async fn engine(settings: &Serve, slots: usize) -> Result<DockerRuntime, Failure> {
+async fn engine(settings: &Serve, division: Division) -> Result<DockerRuntime, Failure> {
     let address = settings.engine.address();
     let is_local = address.is_local();
     let runtime = DockerRuntime::connect(address, AccessKit::from_host().await?).await?;
-    let mut runtime = runtime.with_slots(slots).await?.with_registries(settings.registries());
+    let mut runtime = runtime.with_division(division).with_registries(settings.registries());
     if settings.allow_sudo {
         runtime = runtime.with_sudo();
     }
@@ -225,6 +228,7 @@ fn prices(settings: &Serve) -> Option<RateCard> {
         return None;
     }
     let card = RateCard::new(settings.currency.clone());
+    let card = if settings.charge_unverified { card.charging_unverified() } else { card };
     let card = settings.rates.iter().fold(card, |card, rate| card.with(rate.model.clone(), rate.rate));
     Some(match settings.rate_without_gpu {
         Some(rate) => card.with_price_without_gpu(rate),

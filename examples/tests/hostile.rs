@@ -251,7 +251,7 @@ async fn one_renter_has_only_so_much() {
     let mut machine = machine();
     machine
         .settings
-        .extend(["--rent-without-gpu", "--rate-without-gpu", "1", "--renter-in-vain", "40"].map(str::to_owned));
+        .extend(["--rent-without-gpu=64", "--rate-without-gpu", "1", "--renter-in-vain", "40"].map(str::to_owned));
     let _host = machine.start().await;
     let mut make = tokio::process::Command::new(env!("CARGO_BIN_EXE_gpurent-host"));
     make.args(["keys", "--data-dir", &machine.data_dir, "create", "--renter", "alice", "--json"]);
@@ -292,14 +292,14 @@ async fn one_renter_has_only_so_much() {
     accepting.abort();
 }
 
-/// A tenant that fills the host's disk is told so, and then ended, and no other is.
+/// A tenant that fills the host's disk is ended, and no other is.
 #[tokio::test]
 async fn who_fills_the_disk_is_ended() {
     let mut machine = machine();
     machine.gpus = "simulated:2:RTX 5090".to_owned();
     machine.settings.extend(["--rental-disk-mib", "64"].map(str::to_owned));
     let _host = machine.start().await;
-    let rent = json!({"image": "gpurent-test/busybox:1", "duration": "1h"});
+    let rent = json!({"gpu": "RTX 5090", "image": "gpurent-test/busybox:1", "duration": "1h"});
     let (neighbour, id) = (machine.rent(&rent).await, machine.rent(&rent).await);
     for id in [&neighbour, &id] {
         machine.until(id, &["ready"], Duration::from_secs(30)).await;
@@ -311,8 +311,6 @@ async fn who_fills_the_disk_is_ended() {
     let message = ended["end"]["message"].as_str().unwrap();
     assert!(message.contains("wrote more on the host's disk than it may"), "{ended}");
     assert_eq!(ended["end"]["fault"], "renter", "{ended}");
-    let events = machine.get(&format!("/v1/rentals/{id}/events")).await.to_string();
-    assert!(events.contains("disk_warned"), "{events}");
     assert_eq!(machine.show(&neighbour).await["state"], "ready");
     machine.cancel(&neighbour).await;
 }

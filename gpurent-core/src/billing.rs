@@ -121,6 +121,7 @@ mod tests {
         Quote {
             rate: HourlyRate::new(MicroUnits::new(micros)).unwrap(),
             currency: "USD".to_owned().try_into().unwrap(),
+            unverified: false,
         }
     }
 

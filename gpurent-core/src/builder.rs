@@ -17,6 +17,7 @@ use crate::memory::MemoryDeadlines;
 use crate::money::RateCard;
 use crate::placement::{Capacity, Placement};
 use crate::port::{PortPools, PortProbe, TrustBooks};
+use crate::pulls::Pulls;
 use crate::quarantine::Quarantine;
 use crate::reconcile::{Pace, Reconciler};
 use crate::rental::Timing;
@@ -40,6 +41,7 @@ pub struct HostBuilder {
     pace: Pace,
     failpoints: Failpoints,
     deadlines: Arc<dyn DeadlineBook>,
+    pull_first: bool,
     inside: Option<Arc<dyn Inside>>,
     host_keys: Arc<dyn HostKeySource>,
     new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
@@ -66,7 +68,7 @@ impl HostBuilder {
             quarantine: Arc::new(Quarantine::default()),
             renter_limits: RenterLimits::default(),
             workspaces: false,
-            without_gpu: false,
+            without_gpu: 0,
             disks: Arc::new(AlwaysRoom),
             disk_limit: DiskLimit::default(),
         };
@@ -82,6 +84,7 @@ impl HostBuilder {
             pace: Pace::default(),
             failpoints: Failpoints::default(),
             deadlines: Arc::new(MemoryDeadlines::default()),
+            pull_first: false,
             inside: None,
             host_keys: Arc::new(GeneratedHostKeys),
             new_id: Arc::new(RentalId::generate),
@@ -99,6 +102,14 @@ impl HostBuilder {
     #[must_use]
     pub fn host_keys(mut self, source: Arc<dyn HostKeySource>) -> Self {
         self.host_keys = source;
+        self
+    }
+
+    /// Pulls images before anything is claimed for them, so that no GPU waits for a registry: who rents by an image that is
+    /// not here is refused with [`RentError::Pulling`](crate::rentals::RentError::Pulling), and asks again.
+    #[must_use]
+    pub fn pull_first(mut self) -> Self {
+        self.pull_first = true;
         self
     }
 
@@ -145,10 +156,10 @@ impl HostBuilder {
         self
     }
 
-    /// Rents containers without a GPU too, to those who ask for none.
+    /// Rents containers without a GPU too, to those who ask for none: so many at once.
     #[must_use]
-    pub fn rent_without_gpu(mut self) -> Self {
-        self.placement.without_gpu = true;
+    pub fn rent_without_gpu(mut self, places: u32) -> Self {
+        self.placement.without_gpu = places;
         self
     }
 
@@ -238,6 +249,7 @@ impl HostBuilder {
             standing: Standing::new(),
             engine_health: Mutex::new(EngineHealth::Answers),
             deadlines: Deadlines::new(self.deadlines),
+            pulls: self.pull_first.then(Pulls::new),
             inside: self.inside,
             host_keys: self.host_keys,
             new_id: self.new_id,

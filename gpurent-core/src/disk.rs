@@ -4,6 +4,7 @@
 //! workspace is measured again and again, and compared with the part of the disk that is theirs. A rental is never ended for
 //! what it found there, nor while it makes room: only while it is over its limit and still writes more.
 
+use crate::division::Part;
 use serde::{Deserialize, Serialize};
 
 /// Space on a disk: bytes, and files with folders.
@@ -54,17 +55,14 @@ impl DiskUse {
         format!("{} of {}", gib(self.bytes), gib(limit.bytes))
     }
 
-    /// So many hundredths of it.
-    fn percent(self, percent: u64) -> Self {
-        self.part(percent, 100)
+    /// The part of it that somebody has.
+    fn part(self, part: Part) -> Self {
+        Self { bytes: part.of(self.bytes), files: part.of(self.files) }
     }
 
-    fn part(self, of: u64, parts: u64) -> Self {
-        let part = |whole: u64| match whole {
-            u64::MAX => u64::MAX,
-            whole => u64::try_from(u128::from(whole) * u128::from(of) / u128::from(parts.max(1))).unwrap_or(u64::MAX),
-        };
-        Self { bytes: part(self.bytes), files: part(self.files) }
+    /// So much of it that a warning is due.
+    fn almost(self) -> Self {
+        self.map(Self::default(), |amount, _| amount - amount / 10)
     }
 }
 
@@ -122,15 +120,6 @@ pub enum DiskLimit {
     None,
 }
 
-/// The part of a machine that a rental has: so many of so many equal parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// How many are its.
-    pub of: u64,
-    /// How many there are.
-    pub parts: u64,
-}
-
 impl DiskLimit {
     /// The limit of a rental that has this part of the machine. `used` is what all rentals of the host have written
     /// together. While the disk is low, nobody may have more than their part of what renters have and could have.
@@ -138,11 +127,11 @@ impl DiskLimit {
     pub fn of(self, part: Part, space: Option<&DiskSpace>, used: DiskUse) -> Option<DiskUse> {
         let usual = match (self, space) {
             (Self::None, _) | (Self::Part, None) => None,
-            (Self::Part, Some(space)) => Some(space.total.minus(space.kept).part(part.of, part.parts)),
-            (Self::Bytes(bytes), _) => Some(DiskUse { bytes: bytes.saturating_mul(part.of.max(1)), files: u64::MAX }),
+            (Self::Part, Some(space)) => Some(space.total.minus(space.kept).part(part)),
+            (Self::Bytes(bytes), _) => Some(DiskUse { bytes: bytes.saturating_mul(part.count()), files: u64::MAX }),
         };
         let Some(low) = space.filter(|space| space.is_low()) else { return usual };
-        let fair = low.free.plus(used).minus(low.kept).part(part.of, part.parts);
+        let fair = low.free.plus(used).minus(low.kept).part(part);
         let fair = fair.map(AT_LEAST, u64::max);
         Some(usual.map_or(fair, |usual| usual.map(fair, u64::min)))
     }
@@ -150,9 +139,6 @@ impl DiskLimit {
 
 /// However low the disk is, for less than that nobody is ended.
 const AT_LEAST: DiskUse = DiskUse { bytes: 256 * 1024 * 1024, files: 50_000 };
-
-/// From which part of its limit on a rental is warned, in hundredths.
-const WARN_PERCENT: u64 = 90;
 
 /// What is to be done about a rental's use of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +164,7 @@ pub fn judge(used: DiskUse, before: Option<DiskUse>, limit: DiskUse) -> Verdict 
     let is_far_beyond = before.is_some() && (used.bytes >= most.bytes || used.files >= most.files);
     if writes_on || is_far_beyond {
         Verdict::Stop
-    } else if used.exceeds(limit.percent(WARN_PERCENT)) {
+    } else if used.exceeds(limit.almost()) {
         Verdict::Warn
     } else {
         Verdict::Fine
@@ -194,6 +180,7 @@ pub fn most_counted(limit: DiskUse) -> DiskUse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::division::Division;
 
     const GIB: u64 = 1024 * 1024 * 1024;
 
@@ -223,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_rental_has_the_part_of_its_gpus() {
-        let part = |of| Part { of, parts: 4 };
+        let part = |gpus| Division { gpus: 4, without_gpu: 0 }.part(gpus);
         let space = disk(1001, 900, 1);
         assert_eq!(DiskLimit::Part.of(part(1), Some(&space), gib(0)).map(|limit| limit.bytes), Some(250 * GIB));
         assert_eq!(DiskLimit::Part.of(part(4), Some(&space), gib(0)).map(|limit| limit.bytes), Some(1000 * GIB));
@@ -237,9 +224,9 @@ mod tests {
     fn while_the_disk_is_low_renters_share_what_they_have() {
         // Others fill the disk: of 1000 GiB renters have 40, and 1 is free where 2 are to be kept.
         let space = disk(1000, 1, 2);
-        let limit = DiskLimit::None.of(Part { of: 1, parts: 4 }, Some(&space), gib(41));
+        let limit = DiskLimit::None.of(Division { gpus: 4, without_gpu: 0 }.part(1), Some(&space), gib(41));
         assert_eq!(limit.map(|limit| limit.bytes), Some(10 * GIB));
-        let nothing = DiskLimit::Part.of(Part { of: 1, parts: 4 }, Some(&space), gib(0));
+        let nothing = DiskLimit::Part.of(Division { gpus: 4, without_gpu: 0 }.part(1), Some(&space), gib(0));
         assert_eq!(nothing.map(|limit| limit.bytes), Some(AT_LEAST.bytes), "nobody ends for almost nothing");
     }
 }

@@ -12,6 +12,7 @@ use crate::feed::Feed;
 use crate::id::{HostId, RentalId};
 use crate::inside::Inside;
 use crate::placement::Placement;
+use crate::pulls::Pulls;
 use crate::reconcile::Pace;
 use crate::rental::Timing;
 use crate::runtime::ContainerRuntime;
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     /// As of the last observation.
     pub(crate) engine_health: Mutex<EngineHealth>,
     pub(crate) deadlines: Deadlines,
+    /// Where images are pulled before anything is claimed for them.
+    pub(crate) pulls: Option<Pulls>,
     pub(crate) inside: Option<Arc<dyn Inside>>,
     pub(crate) host_keys: Arc<dyn HostKeySource>,
     /// Names new rentals; only simulations want to know them beforehand.

@@ -257,6 +257,16 @@ impl EndReason {
         }
     }
 
+    /// Whether the end counts against no renter.
+    #[must_use]
+    pub fn is_by_the_host(&self) -> bool {
+        match self {
+            Self::Failed(failure) => failure.kind.is_by_the_host(),
+            Self::Lost { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether the same request may succeed another time.
     #[must_use]
     pub fn retryable(&self) -> bool {
@@ -327,7 +337,18 @@ pub enum FailureKind {
     Vanished,
 }
 
+/// Kinds of failures that count against no renter: they are the host's own, and told by no container. (Others that are
+/// said to be the host's fault, such as access that is not answered in time, an image can bring about.)
+pub const BY_THE_HOST: [FailureKind; 3] =
+    [FailureKind::GpuRuntimeMissing, FailureKind::PortTaken, FailureKind::Vanished];
+
 impl FailureKind {
+    /// Whether it counts against no renter.
+    #[must_use]
+    pub fn is_by_the_host(self) -> bool {
+        BY_THE_HOST.contains(&self)
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub fn fault(self) -> Fault {

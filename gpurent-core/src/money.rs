@@ -138,13 +138,15 @@ pub struct RateCard {
     rates: BTreeMap<GpuModel, HourlyRate>,
     #[serde(default)]
     without_gpu: Option<HourlyRate>,
+    #[serde(default)]
+    unverified: bool,
 }
 
 impl RateCard {
     /// An empty card in one currency.
     #[must_use]
     pub fn new(currency: Currency) -> Self {
-        Self { currency, rates: BTreeMap::new(), without_gpu: None }
+        Self { currency, rates: BTreeMap::new(), without_gpu: None, unverified: false }
     }
 
     /// The same card with a price for GPUs that answer to `model`.
@@ -161,10 +163,17 @@ impl RateCard {
         self
     }
 
+    /// The same card for a host that also charges for containers that ran and never let their renters in.
+    #[must_use]
+    pub fn charging_unverified(mut self) -> Self {
+        self.unverified = true;
+        self
+    }
+
     /// The price of a container without a GPU; `None` where the card has none.
     #[must_use]
     pub fn quote_without_gpu(&self) -> Option<Quote> {
-        self.without_gpu.map(|rate| Quote { rate, currency: self.currency.clone() })
+        self.without_gpu.map(|rate| Quote { rate, currency: self.currency.clone(), unverified: self.unverified })
     }
 
     /// The price of one GPU of `model`; `None` where the card has none.
@@ -175,7 +184,7 @@ impl RateCard {
             .iter()
             .filter(|(named, _)| model.answers_to(named))
             .max_by_key(|(named, _)| named.normalised().len())
-            .map(|(_, rate)| Quote { rate: *rate, currency: self.currency.clone() })
+            .map(|(_, rate)| Quote { rate: *rate, currency: self.currency.clone(), unverified: self.unverified })
     }
 }
 
@@ -186,6 +195,9 @@ pub struct Quote {
     pub rate: HourlyRate,
     /// In which currency.
     pub currency: Currency,
+    /// Whether a container is also paid for that ran and never let its renter in, unless by the host's own doing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unverified: bool,
 }
 
 #[cfg(test)]

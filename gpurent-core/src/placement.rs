@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::allocator::Allocator;
-use crate::disk::{DiskLimit, DiskProbe, Part};
+use crate::disk::{DiskLimit, DiskProbe};
+use crate::division::{Division, Part};
 use crate::gpu::{Gpu, GpuModel, GpuRequest, GpuSelector, GpuUuid};
 use crate::id::{Attempt, LaunchId};
 use crate::invalid::Invalid;
@@ -24,6 +25,8 @@ pub struct Held {
     pub gpus: BTreeSet<GpuUuid>,
     /// Host ports.
     pub ports: BTreeSet<HostPort>,
+    /// Rentals without a GPU that have, or may have, a container.
+    pub without_gpu: u32,
 }
 
 impl Held {
@@ -33,7 +36,16 @@ impl Held {
         Self {
             gpus: rental.gpus().iter().map(|gpu| gpu.uuid.clone()).collect(),
             ports: rental.ports().iter().map(|binding| binding.host).collect(),
+            without_gpu: u32::from(rental.has_a_place_without_gpu()),
         }
+    }
+
+    /// Adds what a rental holds.
+    pub fn add(&mut self, rental: &Rental) {
+        let more = Self::of(rental);
+        self.gpus.extend(more.gpus);
+        self.ports.extend(more.ports);
+        self.without_gpu = self.without_gpu.saturating_add(more.without_gpu);
     }
 }
 
@@ -46,23 +58,20 @@ pub struct Capacity {
     pub memory_bytes: u64,
     /// Processes and threads.
     pub processes: u32,
-    /// In how many equal parts it is divided: as many as there are GPUs to rent, as a rule. A rental may have a part for
-    /// each of its GPUs, and one where it has none. With one part alone each may have all of the machine.
-    pub parts: u32,
+    /// Whether each rental may have [its part](Division) of it alone; otherwise each may have all of it.
+    pub divided: bool,
 }
 
 impl Capacity {
-    /// Checks what a rental of so many GPUs asks for.
-    fn check(&self, limits: &Limits, gpus: usize) -> Result<(), Invalid> {
-        let parts = u64::from(self.parts.max(1));
-        let its_parts = u64::try_from(gpus).unwrap_or(u64::MAX).clamp(1, parts);
+    /// Checks what a rental asks for that has this part of the machine.
+    fn check(&self, limits: &Limits, part: Part) -> Result<(), Invalid> {
+        let part = if self.divided { part } else { Part::WHOLE };
         let expect = |field: &str, asked: Option<u64>, all: u64| {
-            let most = u64::try_from(u128::from(all) * u128::from(its_parts) / u128::from(parts)).unwrap_or(all);
+            let most = part.of(all);
             match asked {
                 Some(asked) if asked > all => Err(Invalid::new(field, "is more than this host has")),
                 Some(asked) if asked > most => {
-                    let of_whom = if gpus > 1 { format!("for {gpus} GPUs") } else { "for one GPU or none".to_owned() };
-                    Err(Invalid::new(field, format!("must be at most {most} on this host {of_whom}")))
+                    Err(Invalid::new(field, format!("must be at most {most} on this host for the GPUs asked for")))
                 }
                 _ => Ok(()),
             }
@@ -104,6 +113,9 @@ pub enum NoPlace {
     /// No GPU is asked for, and the operator rents GPUs only.
     #[error("this host rents nothing without a GPU")]
     GpuNeeded,
+    /// As many containers without a GPU are rented as there may be: asking later may be.
+    #[error("every place of this host for a container without a GPU is rented")]
+    NoPlaceWithoutGpu,
     /// Prices are on, and the rate card has none for a container without a GPU.
     #[error("no price is set for a container without a GPU")]
     NoRateWithoutGpu,
@@ -142,8 +154,8 @@ pub struct Placement {
     pub renter_limits: RenterLimits,
     /// Whether there is a place for workspaces.
     pub workspaces: bool,
-    /// Whether containers without a GPU are rented.
-    pub without_gpu: bool,
+    /// How many containers without a GPU are rented at once.
+    pub without_gpu: u32,
     /// Who knows whether the host's disks have room for another rental.
     pub disks: Arc<dyn DiskProbe>,
     /// How much of them a rental may fill.
@@ -159,7 +171,7 @@ impl Placement {
         // What was granted once is granted again: limits may be others by then.
         if let Some(capacity) = self.capacity.filter(|_| launch.attempt == Attempt::new(1)) {
             let gpus = spec.gpu.as_ref().map_or(0, |wanted| usize::from(wanted.count.get()));
-            capacity.check(&spec.limits, gpus).map_err(NoPlace::TooMuch)?;
+            capacity.check(&spec.limits, self.division().part(gpus)).map_err(NoPlace::TooMuch)?;
         }
         if spec.workspace.is_some() && !self.workspaces {
             return Err(NoPlace::NoWorkspaces);
@@ -180,18 +192,18 @@ impl Placement {
                 let quote = self.quote(&chosen)?;
                 (chosen, quote)
             }
-            None if !self.without_gpu => return Err(NoPlace::GpuNeeded),
+            None if self.without_gpu == 0 => return Err(NoPlace::GpuNeeded),
+            None if held.without_gpu >= self.without_gpu => return Err(NoPlace::NoPlaceWithoutGpu),
             None => (Vec::new(), self.quote_without_gpu()?),
         };
         let ports = self.ports(launch, spec, held)?;
         Ok(Placed { quote, ports, gpus: chosen.into_iter().cloned().collect() })
     }
 
-    /// The part of the machine that a rental of so many GPUs has.
+    /// How the machine is divided.
     #[must_use]
-    pub fn part(&self, gpus: usize) -> Part {
-        let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        Part { of: number(gpus).max(1), parts: number(self.gpus.len()).max(1) }
+    pub fn division(&self) -> Division {
+        Division { gpus: u32::try_from(self.gpus.len()).unwrap_or(u32::MAX), without_gpu: self.without_gpu }
     }
 
     fn choose(&self, wanted: &GpuRequest, held: &Held) -> Result<Vec<&Gpu>, NoPlace> {
@@ -239,16 +251,17 @@ mod tests {
 
     #[test]
     fn a_rental_may_ask_for_the_part_of_its_gpus_and_no_more() {
-        let whole = Capacity { milli_cpus: 8000, memory_bytes: 64 << 30, processes: 32_000, parts: 4 };
+        let whole = Capacity { milli_cpus: 8000, memory_bytes: 64 << 30, processes: 32_000, divided: true };
+        let part = |gpus| Division { gpus: 3, without_gpu: 2 }.part(gpus);
         let cpus = |cpus| Limits::default().with_milli_cpus(cpus).unwrap();
-        assert!(whole.check(&cpus(2000), 1).is_ok() && whole.check(&cpus(2000), 0).is_ok());
-        assert_eq!(whole.check(&cpus(2001), 1).unwrap_err().field(), "cpus");
-        assert!(whole.check(&cpus(4000), 2).is_ok() && whole.check(&cpus(4001), 2).is_err());
-        assert!(whole.check(&cpus(8000), 9).is_ok() && whole.check(&cpus(8001), 9).is_err());
-        assert!(whole.check(&Limits::default().with_processes(8001).unwrap(), 1).is_err());
-        assert!(whole.check(&Limits::default().with_memory_bytes(17 << 30).unwrap(), 1).is_err());
-        assert!(whole.check(&Limits::default().with_shm_bytes(17 << 30).unwrap(), 1).is_err());
-        let undivided = Capacity { parts: 1, ..whole };
-        assert!(undivided.check(&cpus(8000), 1).is_ok() && undivided.check(&cpus(8001), 4).is_err());
+        assert!(whole.check(&cpus(2000), part(1)).is_ok() && whole.check(&cpus(1000), part(0)).is_ok());
+        assert_eq!(whole.check(&cpus(2001), part(1)).unwrap_err().field(), "cpus");
+        assert!(whole.check(&cpus(1001), part(0)).is_err());
+        assert!(whole.check(&cpus(4000), part(2)).is_ok() && whole.check(&cpus(4001), part(2)).is_err());
+        assert!(whole.check(&Limits::default().with_processes(8001).unwrap(), part(1)).is_err());
+        assert!(whole.check(&Limits::default().with_memory_bytes(17 << 30).unwrap(), part(1)).is_err());
+        assert!(whole.check(&Limits::default().with_shm_bytes(17 << 30).unwrap(), part(1)).is_err());
+        let undivided = Capacity { divided: false, ..whole };
+        assert!(undivided.check(&cpus(8000), part(1)).is_ok() && undivided.check(&cpus(8001), part(3)).is_err());
     }
 }

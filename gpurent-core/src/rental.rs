@@ -57,6 +57,9 @@ pub struct Rental {
     claimed: Option<Moment>,
     #[serde(default)]
     started: Option<Moment>,
+    /// How often it was resumed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    resumed: u32,
     /// When its renter was last warned of what it writes on the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     disk_warned_at: Option<Timestamp>,
@@ -70,6 +73,11 @@ pub struct Rental {
 
 fn first() -> Attempt {
     Attempt::new(1)
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// An event that cannot happen in the state the rental is in: late, doubled or out of order.
@@ -124,6 +132,7 @@ impl Rental {
             pinned: None,
             claimed: claim.at,
             started: None,
+            resumed: 0,
             disk_warned_at: None,
             lost_use: claim.used,
             brought_up_as: Attempt::new(1),
@@ -231,6 +240,8 @@ impl Rental {
             }
             (Event::Stopped { exit, ended }, State::Suspending { cause, stopped: false }) => {
                 let cause = cause.clone();
+                let by_the_host = matches!(&cause, SuspendCause::Failed(failure) if failure.kind.is_by_the_host());
+                self.charge_unverified(exit.as_ref(), ended.as_ref(), by_the_host);
                 self.close_segment(exit.as_ref(), ended.as_ref(), None, at);
                 self.exit = exit;
                 self.state = State::Suspending { cause, stopped: true };
@@ -254,6 +265,7 @@ impl Rental {
                 self.claimed = Some(resumption.at);
                 self.begin_launch(self.attempt.next());
                 self.brought_up_as = self.attempt;
+                self.resumed = self.resumed.saturating_add(1);
                 self.state = State::Provisioning;
             }
             (Event::EndBegan { reason }, State::Provisioning | State::Running | State::Ready) => {
@@ -269,6 +281,7 @@ impl Rental {
             (Event::EndBegan { .. }, State::Ending { .. } | State::Ended { .. }) => return Ok(Outcome::Unchanged),
             (Event::Stopped { exit, ended }, State::Ending { reason, stopped: false }) => {
                 let reason = reason.clone();
+                self.charge_unverified(exit.as_ref(), ended.as_ref(), reason.is_by_the_host());
                 self.close_segment(exit.as_ref(), ended.as_ref(), Some(&reason), at);
                 self.exit = exit;
                 self.state = State::Ending { reason, stopped: true };
@@ -374,6 +387,12 @@ impl Rental {
         &self.gpus
     }
 
+    /// Whether it has one of the places for containers without a GPU: until it has ended, or is suspended.
+    #[must_use]
+    pub fn has_a_place_without_gpu(&self) -> bool {
+        self.spec.gpu.is_none() && !matches!(self.state, State::Suspended { .. } | State::Ended { .. })
+    }
+
     /// Its ports. Held until it has ended, or is suspended: then it has none.
     #[must_use]
     pub fn ports(&self) -> &[PortBinding] {
@@ -426,6 +445,12 @@ impl Rental {
     #[must_use]
     pub fn relaunches(&self) -> u64 {
         self.attempt.get().saturating_sub(self.brought_up_as.get()).into()
+    }
+
+    /// How often it was resumed.
+    #[must_use]
+    pub fn resumed(&self) -> u32 {
+        self.resumed
     }
 
     /// Its current launch.

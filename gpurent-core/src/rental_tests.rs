@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::{BootId, BootTime};
 use crate::event::Resumption;
 use crate::gpu::GpuRequest;
-use crate::lifecycle::Phase;
+use crate::lifecycle::{FailureKind, Phase};
 use crate::money::{HourlyRate, MicroUnits};
 use crate::spec::Term;
 
@@ -34,12 +34,21 @@ fn claimed() -> (Rental, Recorded) {
         quote: Some(Quote {
             rate: HourlyRate::new(MicroUnits::new(3_600_000)).unwrap(),
             currency: "USD".to_owned().try_into().unwrap(),
+            unverified: false,
         }),
         due: at(600),
         at: Some(moment(0)),
         used: SignedDuration::ZERO,
     };
     Rental::claimed(claim, at(0))
+}
+
+/// As [`claimed`], on a host that charges for what was never verified.
+fn claimed_for_money() -> Rental {
+    let (rental, _) = claimed();
+    let mut claim = rental.claim();
+    claim.quote = claim.quote.map(|quote| Quote { unverified: true, ..quote });
+    Rental::claimed(claim, at(0)).0
 }
 
 fn created() -> Event {
@@ -208,6 +217,31 @@ fn use_ends_with_the_container_or_the_paid_time() {
     assert_eq!(used(EndReason::Expired, Some(9000), 9000), 3600, "nobody pays past the end");
     assert_eq!(used(EndReason::Lost { last_seen: at(40) }, None, 100), 30);
     assert_eq!(used(EndReason::Cancelled, Some(5), 100), 0, "never negative");
+}
+
+#[test]
+fn what_ran_and_let_nobody_in_costs_what_it_ran_where_the_host_says_so() {
+    let used = |reason: EndReason, way_up: usize, jump: i64| {
+        let mut rental = claimed_for_money();
+        let started = Event::Started { started_at: at(10), started: Some(moment(10)) };
+        for (second, event) in (1..).zip([created(), started].into_iter().take(way_up)) {
+            rental.apply(event, at(second)).unwrap();
+        }
+        rental.apply(Event::EndBegan { reason }, at(75)).unwrap();
+        let exit = Some(Exit { finished_at: at(75 + jump), code: 0, out_of_memory: false });
+        let ended = rental.started().map(|started| {
+            let boot = BootTime { micros: started.boot.micros + 65_000_000, ..started.boot.clone() };
+            Moment { wall: at(75 + jump), boot }
+        });
+        rental.apply(Event::Stopped { exit, ended }, at(75 + jump)).unwrap();
+        (rental.bill(at(99_999)).used_micros / 1_000_000, rental.has_been_ready())
+    };
+    let failed = |kind| EndReason::Failed(Failure { kind, detail: String::new(), log_tail: Vec::new() });
+    assert_eq!(used(EndReason::Cancelled, 2, 0), (65, true));
+    assert_eq!(used(failed(FailureKind::AccessTimeout), 2, 0), (65, true));
+    assert_eq!(used(EndReason::Cancelled, 2, 86_400), (65, true), "whatever the wall clock does");
+    assert_eq!(used(failed(FailureKind::Vanished), 2, 0), (0, false), "by the host");
+    assert_eq!(used(EndReason::Cancelled, 1, 0), (0, false), "it never ran");
 }
 
 #[test]

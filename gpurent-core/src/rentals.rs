@@ -27,6 +27,7 @@ use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::{Held, Placement};
 use crate::port::HostPort;
+use crate::pulls::Pull;
 use crate::rental::{Outcome, Rental};
 use crate::renter::RenterLimits;
 use crate::runtime::{Cause, Isolation};
@@ -162,6 +163,14 @@ impl Rentals {
             Stage::Acting => {}
             Stage::Absent => return Err(RentError::NotReconciled),
             Stage::TakingStock | Stage::Stuck => return Err(RentError::TakingStock),
+        }
+        if let Some(pulls) = &shared.pulls {
+            let now = shared.clock.now();
+            match pulls.ask(&request.spec, request.registry.as_ref(), &now, || shared.nudge()).await {
+                Pull::Here => {}
+                Pull::UnderWay => return Err(RentError::Pulling(request.spec.image)),
+                Pull::Failed(why) => return Err(RentError::Unpullable(why)),
+            }
         }
         let id = (shared.new_id)();
         let fingerprint = shared.sealer.fingerprint(&what_was_asked(&request));

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::lifecycle::{EndReason, FailureKind, Phase};
+use crate::lifecycle::{EndReason, Phase};
 use crate::rental::Rental;
 use crate::spec::RentalSpec;
 
@@ -21,7 +21,13 @@ pub struct RenterLimits {
     /// Rentals that were made within the last [three hours](LATELY) and came to nothing that was paid for: each may have had a GPU
     /// work for as long as access takes to be verified, in an image that lets nobody in.
     pub in_vain: u32,
+    /// Times that one rental may be resumed, besides once for each [ten minutes](RESUMED_ONCE_IN) of its use: what a host
+    /// does to bring a rental up is not paid for.
+    pub resumes: u32,
 }
+
+/// For each so much paid time a rental may be resumed once more.
+pub const RESUMED_ONCE_IN: SignedDuration = SignedDuration::from_mins(10);
 
 /// How long a rental that came to nothing counts against its renter.
 ///
@@ -30,7 +36,7 @@ pub const LATELY: SignedDuration = SignedDuration::from_hours(3);
 
 impl Default for RenterLimits {
     fn default() -> Self {
-        Self { live: 128, unready: 32, suspended: 16, gpus: None, in_vain: 60 }
+        Self { live: 128, unready: 32, suspended: 16, gpus: None, in_vain: 60, resumes: 6 }
     }
 }
 
@@ -45,7 +51,7 @@ pub struct RenterHas {
     pub suspended: u32,
     /// GPUs.
     pub gpus: u32,
-    /// Rentals that were made lately, have ended, were never paid for, and did not fail [by the host](BY_THE_HOST).
+    /// Rentals that were made lately, have ended, were never paid for, and did not fail [by the host](crate::lifecycle::BY_THE_HOST).
     pub in_vain: u32,
 }
 
@@ -55,7 +61,8 @@ impl RenterHas {
     pub fn of<'a>(rentals: impl IntoIterator<Item = &'a Rental>, since: Timestamp) -> Self {
         rentals.into_iter().fold(Self::default(), |has, rental| {
             let (phase, live) = (rental.state().phase(), rental.is_live());
-            let in_vain = !live && !rental.has_been_ready() && rental.created_at() > since && !by_the_host(rental);
+            let by_the_host = rental.state().end_reason().is_some_and(EndReason::is_by_the_host);
+            let in_vain = !live && !rental.has_been_ready() && rental.created_at() > since && !by_the_host;
             // An ended rental tells which it had.
             let gpus = if live { u32::try_from(rental.gpus().len()).unwrap_or(u32::MAX) } else { 0 };
             Self {
@@ -67,18 +74,6 @@ impl RenterHas {
             }
         })
     }
-}
-
-/// Kinds of failures that count against no renter: they are the host's own, and told by no container.
-pub const BY_THE_HOST: [FailureKind; 3] =
-    [FailureKind::GpuRuntimeMissing, FailureKind::PortTaken, FailureKind::Vanished];
-
-fn by_the_host(rental: &Rental) -> bool {
-    let failure = match rental.state().end_reason() {
-        Some(EndReason::Failed(failure)) => Some(failure.kind),
-        _ => None,
-    };
-    failure.is_some_and(|kind| BY_THE_HOST.contains(&kind))
 }
 
 /// Whether a rental in this phase is on its way up.
@@ -107,6 +102,9 @@ pub enum TooMany {
     /// Rentals that came to nothing: wait, and see why they do.
     #[error("{0} rentals of one renter came to nothing on this host within three hours")]
     InVain(u32),
+    /// Resumptions: use the rental for a while longer before it is suspended again.
+    #[error("a rental may be resumed {0} times on this host, and once more for each 10 minutes that it was used")]
+    Resumes(u32),
     /// GPUs: end a rental.
     #[error("one renter may have {0} GPUs at once on this host")]
     Gpus(u32),
@@ -122,7 +120,8 @@ impl RenterLimits {
     /// As much as there is, for hosts that know all who rent.
     #[must_use]
     pub fn none() -> Self {
-        Self { live: u32::MAX, unready: u32::MAX, suspended: u32::MAX, gpus: None, in_vain: u32::MAX }
+        let all = u32::MAX;
+        Self { live: all, unready: all, suspended: all, gpus: None, in_vain: all, resumes: all }
     }
 
     /// Whether a renter who has so much may have one more rental.
@@ -152,6 +151,16 @@ impl RenterLimits {
             Some(most) if wanted > 0 && has.gpus.saturating_add(wanted) > most => Err(TooMany::Gpus(most)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a rental may be resumed once more.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub fn allow_resume(&self, rental: &Rental) -> Result<(), TooMany> {
+        let earned = rental.used_before().as_secs() / RESUMED_ONCE_IN.as_secs();
+        let most = u64::from(self.resumes).saturating_add(u64::try_from(earned).unwrap_or(0));
+        if u64::from(rental.resumed()) >= most { Err(TooMany::Resumes(self.resumes)) } else { Ok(()) }
     }
 
     /// Whether a renter who has so much may suspend one more rental.

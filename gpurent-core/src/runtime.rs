@@ -74,6 +74,25 @@ impl LaunchSpec {
         }
     }
 
+    /// An image alone, to be [prepared](ContainerRuntime::prepare) before anything is claimed for it.
+    #[must_use]
+    pub fn of_an_image(id: LaunchId, host: HostId, image: ImageRef) -> Self {
+        Self {
+            id,
+            host,
+            image,
+            gpus: Vec::new(),
+            ports: Vec::new(),
+            environment: Environment::default(),
+            limits: Limits::default(),
+            login: LoginUser::default(),
+            labels: Labels::default(),
+            init: None,
+            workspace: None,
+            claim: None,
+        }
+    }
+
     /// A hash over all of it: a container found under the launch's name is ours only if it was made of
     /// the same.
     #[must_use]

@@ -16,6 +16,7 @@ use gpurent_core::renter::{RenterLimits, TooMany};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, RuntimeError};
 use gpurent_core::spec::Term;
 use gpurent_core::store::Store;
+use jiff::SignedDuration;
 use world::{World, mins, password, term};
 
 impl World {
@@ -222,4 +223,26 @@ fn a_container_that_comes_late_is_removed() {
     world.advance(mins(2));
     assert!(world.runtime.containers().is_empty());
     assert_eq!(world.phase(id), Phase::Suspended);
+}
+
+#[test]
+fn who_flaps_uses_the_rental_in_between() {
+    let mut world = World::new();
+    let id = world.rent();
+    for _ in 0..6 {
+        world.advance(SignedDuration::from_secs(50));
+        world.suspend(id).unwrap();
+        world.resume(id).unwrap();
+    }
+    world.suspend(id).unwrap();
+    let refused = world.resume(id);
+    assert!(matches!(refused, Err(ResumeError::NoPlace(NoPlace::TooMany(TooMany::Resumes(6))))), "{refused:?}");
+    // A platform may, for many are behind it.
+    world.rentals = world.rentals.for_a_platform();
+    world.resume(id).unwrap();
+    world.advance(mins(10));
+    world.suspend(id).unwrap();
+    world.resume(id).unwrap();
+    let spent = world.get(id);
+    assert_eq!((spent.resumed(), spent.used_before()), (8, mins(15)), "two more than six would need 20 minutes");
 }

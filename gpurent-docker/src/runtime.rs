@@ -24,6 +24,7 @@ use gpurent_access::spec::Tokens;
 use gpurent_access::wire::{Request, Verdict};
 use gpurent_core::access::{RegistryLogin, Secrets};
 use gpurent_core::disk::DiskUse;
+use gpurent_core::division::Division;
 use gpurent_core::id::{EngineId, HostId, LaunchId};
 use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
@@ -85,9 +86,9 @@ pub struct DockerRuntime {
     workspaces: Option<WorkspaceRoot>,
     /// Whether the engine sees the access folder, once that was tried.
     binds_access: OnceCell<bool>,
-    share: Share,
-    /// The GPUs to rent, among which the machine is divided.
-    slots: u32,
+    /// The machine's CPUs and bytes of memory.
+    machine: (i64, i64),
+    division: Division,
     patience: PullPatience,
     registries: Registries,
     /// Whether the engine asks registries by way of a proxy.
@@ -126,8 +127,8 @@ impl DockerRuntime {
         let info = docker.info().await.map_err(unavailable)?;
         let execs = Arc::new(Execs::new(docker.clone()));
         Ok(Self {
-            share: Share::of(info.ncpu.unwrap_or(1), info.mem_total.unwrap_or(0), 1),
-            slots: 1,
+            machine: (info.ncpu.unwrap_or(1), info.mem_total.unwrap_or(0)),
+            division: Division::default(),
             docker,
             kit: KitVolume::new(kit),
             // Another machine's rules are not ours to set.
@@ -154,31 +155,23 @@ impl DockerRuntime {
         })
     }
 
-    /// Divides the machine among so many GPUs: what a rental gets that asks for no CPU and memory.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Unavailable`] where the engine does not answer.
-    pub async fn with_slots(mut self, slots: usize) -> Result<Self, RuntimeError> {
-        let info = self.docker.info().await.map_err(unavailable)?;
-        let slots = i64::try_from(slots).unwrap_or(i64::MAX);
-        self.share = Share::of(info.ncpu.unwrap_or(1), info.mem_total.unwrap_or(0), slots);
-        self.slots = u32::try_from(slots).unwrap_or(u32::MAX).max(1);
-        Ok(self)
+    /// Divides the machine: what a rental gets that asks for no CPU and memory.
+    #[must_use]
+    pub fn with_division(mut self, division: Division) -> Self {
+        self.division = division;
+        self
     }
 
-    /// The machine's capacity for renters, divided among its [slots](Self::with_slots). What rentals without a
-    /// GPU have is not added up.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Unavailable`] where the engine does not answer.
-    pub async fn capacity(&self) -> Result<Capacity, RuntimeError> {
-        let info = self.docker.info().await.map_err(unavailable)?;
-        Ok(Capacity {
-            milli_cpus: u32::try_from(info.ncpu.unwrap_or(1)).unwrap_or(1).saturating_mul(1000),
-            memory_bytes: u64::try_from(for_renters(info.mem_total.unwrap_or(0))).unwrap_or(0),
+    /// The machine's capacity for renters.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        let (cpus, memory) = self.machine;
+        Capacity {
+            milli_cpus: u32::try_from(cpus).unwrap_or(1).saturating_mul(1000),
+            memory_bytes: u64::try_from(for_renters(memory)).unwrap_or(0),
             processes: u32::try_from(processes_for_renters()).unwrap_or(u32::MAX),
-            parts: self.slots,
-        })
+            divided: true,
+        }
     }
 
     /// Where the engine keeps images and containers, on its own machine.
@@ -521,7 +514,9 @@ impl ContainerRuntime for DockerRuntime {
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let mut mounts = self.workspace_mounts(launch)?;
         mounts.extend(directory.map(|directory| directory.mount(launch.id)));
-        let body = body(launch, &config, &self.kit.kit, self.share, attach, self.sudo, mounts);
+        let (cpus, memory) = self.machine;
+        let share = Share::of(cpus, memory, self.division.part(launch.gpus.len()));
+        let body = body(launch, &config, &self.kit.kit, share, attach, self.sudo, mounts);
         self.being_made().insert(launch.id);
         let made = self.docker.create_container(Some(options), body).await;
         if made.is_ok() || made.as_ref().is_err_and(|error| refusal(error).is_some_and(|(status, _)| status != 409)) {

@@ -1,5 +1,7 @@
 //! How much of the machine renters may use, and the part of it that a container gets that asks for nothing.
 
+use gpurent_core::division::Part;
+
 /// The part of the machine for a container that asks for nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
@@ -12,14 +14,14 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// An equal part of the machine for each of `slots` GPUs, less what is kept for the host itself.
-    pub(crate) fn of(cpus: i64, memory: i64, slots: i64) -> Self {
-        let slots = slots.max(1);
+    /// Its part of a machine with so many CPUs and so much memory, less what is kept for the host itself.
+    pub(crate) fn of(cpus: i64, memory: i64, part: Part) -> Self {
+        let part = |whole: i64| i64::try_from(part.of(u64::try_from(whole).unwrap_or(0))).unwrap_or(i64::MAX);
         Self {
             // Less than a tenth of a CPU is refused as a limit everywhere else too.
-            nano_cpus: (cpus.saturating_mul(1_000_000_000) / slots).max(100_000_000),
-            memory: (for_renters(memory) / slots).max(64 * 1024 * 1024),
-            processes: (processes_for_renters() / slots).clamp(256, MOST_PROCESSES),
+            nano_cpus: part(cpus.saturating_mul(1_000_000_000)).max(100_000_000),
+            memory: part(for_renters(memory)).max(64 * 1024 * 1024),
+            processes: part(processes_for_renters()).clamp(256, MOST_PROCESSES),
         }
     }
 }

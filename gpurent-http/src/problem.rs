@@ -284,7 +284,10 @@ impl From<NoPlace> for Problem {
         };
         match no_place {
             NoPlace::UnknownGpu(_) => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
-            NoPlace::NoGpuFree(_) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
+            NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu => {
+                conflict("/problems/no-gpu-free", "No GPU free").about("gpu")
+            }
+            NoPlace::GpuNeeded => invalid("/problems/gpu-needed", "A GPU has to be asked for", "gpu"),
             NoPlace::TooMuch(invalid) => invalid.into(),
             NoPlace::TooMany(TooMany::InVain(_)) => {
                 let title = "Too many came to nothing";
@@ -351,6 +354,10 @@ impl From<RentError> for Problem {
             RentError::KeyReused => {
                 invalid("/problems/idempotency-key-reused", "Key used for another request", "Idempotency-Key")
             }
+            RentError::Pulling(_) => {
+                conflict("/problems/image-pulling", "Image is being pulled").about("image").later(5)
+            }
+            RentError::Unpullable(_) => invalid("/problems/image-unavailable", "Image cannot be pulled", "image"),
             RentError::Store(error) => error.into(),
             RentError::TakingStock => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(2)

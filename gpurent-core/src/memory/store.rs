@@ -247,8 +247,7 @@ impl Tables {
     pub(super) fn held(&self, host: &HostId) -> Held {
         let mut held = Held::default();
         for row in self.live(host) {
-            held.gpus.extend(row.rental.gpus().iter().map(|gpu| gpu.uuid.clone()));
-            held.ports.extend(row.rental.ports().iter().map(|binding| binding.host));
+            held.add(&row.rental);
         }
         held
     }

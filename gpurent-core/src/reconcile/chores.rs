@@ -8,15 +8,16 @@ use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
 use super::duty::backoff;
-use super::step::adopted;
+use super::step::{adopted, with_causes};
 use super::watch::watch_until_taken_over;
 use crate::clock::Sleep;
 use crate::deadline::DeadlineError;
 use crate::event::{Event, JournalEntry, Recorded};
 use crate::host::Shared;
 use crate::id::{EngineId, Epoch, LaunchId, Position, Seq};
+use crate::pulls::{self, ToPull};
 use crate::rental::Rental;
-use crate::runtime::{Observation, RuntimeError};
+use crate::runtime::{Observation, Progress, PullProgress, RuntimeError};
 use crate::store::{Foundling, StoreError, Tenure};
 
 /// How many events are published at once.
@@ -198,4 +199,28 @@ pub(super) async fn observe(
         return Err(RuntimeError::Unavailable("another engine answers at this address".into()));
     }
     Ok(observation)
+}
+
+/// Pulls an image for nobody's container yet. Whoever waits for it waits no longer than a moment.
+pub(super) async fn pull(shared: &Shared, sleep: &dyn Sleep, wanted: ToPull) -> Result<(), String> {
+    /// Of no rental, and so told to nobody.
+    struct Untold;
+    impl PullProgress for Untold {
+        fn update(&self, _progress: Progress) {}
+    }
+
+    let mut prepared =
+        std::pin::pin!(contained(shared.runtime.prepare(&wanted.launch, wanted.login.as_ref(), &Untold)).fuse());
+    let mut patience = sleep.sleep(pulls::PATIENCE).fuse();
+    loop {
+        select_biased! {
+            prepared = prepared => return prepared.map(drop).map_err(|error| {
+                tracing::warn!(image = %wanted.launch.image, error = &error as &dyn Error, "image not pulled");
+                with_causes(&error)
+            }),
+            () = patience => if let Some(pulls) = &shared.pulls {
+                pulls.takes_its_time(wanted.id);
+            },
+        }
+    }
 }

@@ -92,7 +92,7 @@ impl Driver {
 
     fn limit_of(&self, rental: &Rental) -> Option<DiskUse> {
         let placement = &self.shared.placement;
-        let part = placement.part(rental.gpus().len());
+        let part = placement.division().part(rental.gpus().len());
         placement.disk_limit.of(part, placement.disks.space().as_ref(), self.disks.used())
     }
 

@@ -14,7 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
-use super::chores::{PUBLISH_BATCH, Taken, contained, observe, publish, take_over};
+use super::chores::{PUBLISH_BATCH, Taken, contained, observe, publish, pull, take_over};
 use super::disk_watch::DiskWatch;
 use super::duty::{Duty, later};
 use super::underway::{Ended, InFlight, Setback};
@@ -25,10 +25,11 @@ use crate::disk::DiskUse;
 use crate::event::JournalEntry;
 use crate::feed::Update;
 use crate::host::{EngineHealth, Shared, Stage};
-use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
+use crate::id::{Attempt, EngineId, Epoch, LaunchId, Position, RentalId};
 use crate::lease::Lease;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::Held;
+use crate::pulls::PullId;
 use crate::rental::{Next, Rental};
 use crate::runtime::{Observation, Presence, RuntimeError};
 use crate::store::StoreError;
@@ -46,6 +47,7 @@ pub(super) enum Done {
     Confirmed(i64, Result<(), StoreError>),
     Kept(Result<(), DeadlineError>),
     Stepped(RentalId, Ended),
+    Pulled(PullId, Result<(), String>),
     /// Asked for at this time on the boot clock.
     Measured(LaunchId, i64, Result<DiskUse, RuntimeError>),
     Settled(LaunchId, Orphan),
@@ -195,6 +197,9 @@ impl Driver {
             if acts {
                 self.start_steps(now);
                 self.measure_disks(now);
+                self.start_pulls();
+            } else if let Some(pulls) = &self.shared.pulls {
+                pulls.put_off();
             }
             self.start_duties(now);
             let pause = self.pause(now);
@@ -313,6 +318,16 @@ impl Driver {
         }
     }
 
+    /// Pulls images that were asked for before anything is claimed for them.
+    fn start_pulls(&self) {
+        let Some(pulls) = &self.shared.pulls else { return };
+        let launch = || LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) };
+        for wanted in pulls.take(&self.shared.host, launch) {
+            let (shared, sleep) = (Arc::clone(&self.shared), Arc::clone(&self.sleep));
+            self.spawn(async move { Done::Pulled(wanted.id, pull(&shared, &*sleep, wanted).await) });
+        }
+    }
+
     pub(super) fn spawn(&self, effect: impl Future<Output = Done> + Send + 'static) {
         self.running.push(effect.boxed());
     }
@@ -391,6 +406,11 @@ impl Driver {
                 self.observe.failed(now, complain("observing the engine", &error, most));
             }
             Done::Kept(Err(error)) => self.keep.failed(now, complain("keeping the book of deadlines", &error, most)),
+            Done::Pulled(id, result) => {
+                if let Some(pulls) = &self.shared.pulls {
+                    pulls.done(id, result, &self.shared.clock.now());
+                }
+            }
             Done::Measured(launch, begun, used) => self.measured(launch, begun, used),
             Done::Settled(launch, orphan) => self.settled(launch, orphan),
             Done::Stepped(id, ended) => return self.stepped(id, ended, now),

@@ -91,5 +91,8 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.standing.set(Stage::Absent);
+        if let Some(pulls) = &self.0.pulls {
+            pulls.forget();
+        }
     }
 }

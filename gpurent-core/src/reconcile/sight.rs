@@ -117,7 +117,7 @@ impl Driver {
             let all = self.shared.placement.gpus.iter().map(|gpu| gpu.uuid.clone());
             return Held { gpus: all.collect(), ..Held::default() };
         }
-        Held { gpus: seen.gpus.iter().cloned().collect(), ports: seen.ports.iter().copied().collect() }
+        Held { gpus: seen.gpus.iter().cloned().collect(), ports: seen.ports.iter().copied().collect(), without_gpu: 0 }
     }
 
     /// Removes a container that its own rental has no use for any more. A missing row proves nothing: the

@@ -466,7 +466,8 @@ impl Step {
 
     /// When the container ended, on both clocks.
     fn ended(&self, exit: Option<&Exit>, asked: Moment, now: &Moment) -> Option<Moment> {
-        let paid_from = self.rental.paid_from()?;
+        // What ran and never let its renter in may be paid for from its start.
+        let paid_from = self.rental.paid_from().or(self.rental.started())?;
         let last_seen = self.last_seen.as_ref();
         let Some(exit) = exit else {
             // Gone without a record: it is paid for as long as it was seen.
@@ -625,7 +626,7 @@ pub(super) fn adopted(launch: LaunchId, found: &Examined) -> Event {
 }
 
 /// An error and its causes in one line: for the rental's own record, which has no room for a chain.
-fn with_causes(error: &dyn Error) -> String {
+pub(super) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -26,6 +26,28 @@ impl Rental {
         self.state = State::Ready;
     }
 
+    /// Opens a segment for a container that ran and never let its renter in, where the host charges for that: the GPU worked
+    /// all the same. Not where it was the host's doing, nor where nobody knows how long it ran.
+    pub(super) fn charge_unverified(&mut self, exit: Option<&Exit>, ended: Option<&Moment>, by_the_host: bool) {
+        let charges = self.quote.as_ref().is_some_and(|quote| quote.unverified) && !by_the_host;
+        let (true, Some(started_at), Some(exit), None) = (charges, self.started_at, exit, &self.paid_from) else {
+            return;
+        };
+        let left = self.spec.term.duration().map(|term| term - self.used_before());
+        let earliest = self.segments.last().and_then(|before| before.ended_at);
+        let mut segment = Segment {
+            started_at: earliest.map_or(started_at, |earliest| earliest.max(started_at)),
+            ended_at: None,
+            quote: None,
+        };
+        let ran = match (&self.started, ended) {
+            (Some(started), Some(ended)) => ended.since(started),
+            _ => exit.finished_at.duration_since(started_at),
+        };
+        segment.end_after(left.map_or(ran, |left| ran.min(left)));
+        self.segments.push(segment);
+    }
+
     /// Ends the open segment at the earliest of when the container ended, when it was last seen, and the end
     /// of the paid time; never before its start. The length is that of the boot clock where both ends were
     /// read in one boot: a wall clock that is set in between neither gives time away nor sells it twice.

@@ -78,7 +78,8 @@ impl Rentals {
             }
             let renter = &rental.spec().renter;
             let has = self.shared.store.renter_has(&self.shared.host, renter, lately(at.wall)).await?;
-            self.renter_limits().allow_up(&has, rental.spec()).map_err(NoPlace::from)?;
+            let limits = self.renter_limits();
+            limits.allow_resume(&rental).and_then(|()| limits.allow_up(&has, rental.spec())).map_err(NoPlace::from)?;
             let held = self.shared.store.held(&self.shared.host).await?;
             let placed = self.shared.placement.place(rental.launch().next(), rental.spec(), &held)?;
             let resumption = Resumption {

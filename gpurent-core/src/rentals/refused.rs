@@ -8,6 +8,7 @@ use crate::placement::NoPlace;
 use crate::renter::TooMany;
 use crate::runtime::{Cause, RuntimeError};
 use crate::seal::SealError;
+use crate::spec::ImageRef;
 use crate::store::{ClaimError, StoreError};
 
 /// Why a rental was not made.
@@ -23,6 +24,12 @@ pub enum RentError {
     /// The renter used the idempotency key for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// The image is being pulled, and nothing was claimed meanwhile: ask again after a few seconds.
+    #[error("the image {0} is being pulled: ask again")]
+    Pulling(ImageRef),
+    /// The image cannot be pulled; the renter has to name another.
+    #[error("{0}")]
+    Unpullable(String),
     /// Nobody runs the host's reconciler, so nothing would ever happen.
     #[error("no reconciler runs for this host: spawn the one that came with these rentals")]
     NotReconciled,

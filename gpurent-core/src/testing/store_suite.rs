@@ -37,7 +37,10 @@ pub use pause::{
     a_container_leads_to_its_rental_for_ever, a_resumed_rental_takes_nothing_from_others,
     what_is_suspended_holds_nothing_but_its_name,
 };
-pub use renter::{one_renter_has_no_more_than_one_may, what_came_to_nothing_counts_for_a_while};
+pub use renter::{
+    one_renter_has_no_more_than_one_may, there_are_so_many_places_without_a_gpu,
+    what_came_to_nothing_counts_for_a_while,
+};
 
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
 /// executor; `MAKE` is called for each test and gives a future of a [`Store`](crate::store::Store).
@@ -48,6 +51,7 @@ macro_rules! store_suite {
             a_claim_is_read_back_whole,
             gpus_are_never_held_twice,
             one_renter_has_no_more_than_one_may,
+            there_are_so_many_places_without_a_gpu,
             what_came_to_nothing_counts_for_a_while,
             many_claims_at_once_win_as_often_as_there_are_gpus,
             a_port_asked_for_is_held_once,
@@ -163,7 +167,7 @@ impl<S: Store> Bench<S> {
                 quarantine: Arc::default(),
                 renter_limits: Default::default(),
                 workspaces: false,
-                without_gpu: false,
+                without_gpu: 0,
                 disks: Arc::new(AlwaysRoom),
                 disk_limit: DiskLimit::None,
             },

@@ -190,7 +190,9 @@ impl From<StoreError> for Refused {
 impl From<NoPlace> for Refused {
     fn from(no_place: NoPlace) -> Self {
         let status = match &no_place {
-            NoPlace::NoGpuFree(_) | NoPlace::NoPort(_) | NoPlace::TooMany(_) => StatusCode::CONFLICT,
+            NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu | NoPlace::NoPort(_) | NoPlace::TooMany(_) => {
+                StatusCode::CONFLICT
+            }
             NoPlace::DiskFull => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };

@@ -175,7 +175,7 @@ fn published(mappings: BTreeMap<String, PortNumber>) -> Result<Vec<PublishedPort
 
 fn explain(gpu_type: &str, error: &RentError) -> String {
     match error {
-        RentError::NoPlace(NoPlace::UnknownGpu(_) | NoPlace::NoGpuFree(_)) => {
+        RentError::NoPlace(NoPlace::UnknownGpu(_) | NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu) => {
             format!("No {gpu_type} GPUs available on this host")
         }
         RentError::Store(StoreError::Unavailable(_)) | RentError::Unconfirmed { .. } => {

@@ -52,11 +52,11 @@ pub async fn host_as(store: Arc<MemoryStore>, keys: ApiKeys, how: impl FnOnce(Su
         .with_price_without_gpu(rate(100_000));
     let (rentals, reconciler) =
         HostBuilder::new(host, store.clone(), runtime.clone(), Arc::new(SealKey::generate().0), gpus, pools)
-            .capacity(Capacity { milli_cpus: 4000, memory_bytes: 1 << 34, processes: 32_000, parts: 1 })
+            .capacity(Capacity { milli_cpus: 4000, memory_bytes: 1 << 34, processes: 32_000, divided: false })
             .prices(prices.clone())
             .inside(runtime.clone())
             .offer_workspaces()
-            .rent_without_gpu()
+            .rent_without_gpu(64)
             .build();
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
     tokio::spawn(reconciler.run(sleep, std::future::pending()));

@@ -32,6 +32,7 @@ type Columns = (
     i64,
     i64,
     i64,
+    i64,
 );
 
 const LOOK: &str = "
@@ -44,7 +45,9 @@ const LOOK: &str = "
               AND NOT EXISTS (SELECT 1 FROM gpurent.usage_segment WHERE rental_id = theirs.id)
               AND NOT $6::jsonb ? coalesce(theirs.body #>> '{state,reason,kind}', '')),
            (SELECT count(*) FROM gpurent.rental AS theirs JOIN gpurent.gpu_hold AS held ON held.rental_id = theirs.id
-            WHERE theirs.host_id = $1 AND theirs.renter = $3 AND theirs.phase <> 'ended')
+            WHERE theirs.host_id = $1 AND theirs.renter = $3 AND theirs.phase <> 'ended'),
+           (SELECT count(*) FROM gpurent.rental AS without_gpu
+            WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended') AND body #> '{spec,gpu}' = 'null')
     FROM (SELECT count(*) AS live, count(*) FILTER (WHERE phase IN ('provisioning', 'running')) AS unready,
                  count(*) FILTER (WHERE phase IN ('suspending', 'suspended')) AS suspended
           FROM gpurent.rental WHERE host_id = $1 AND renter = $3 AND phase <> 'ended') AS has
@@ -84,11 +87,11 @@ pub(super) async fn claim(
             .bind(new.key.as_ref().map(|key| key.as_str()))
             .bind(lately(new.at.wall).as_microsecond())
             .bind(NOT_IN_VAIN);
-        let (gpus, ports, named, named_as, keyed, keyed_as, live, unready, suspended, in_vain, their_gpus): Columns =
+        let (gpus, ports, named, named_as, keyed, keyed_as, live, unready, suspended, in_vain, their_gpus, without_gpu): Columns =
             bounded(query.fetch_one(pool)).await?;
         let asked = |(Json(rental), fingerprint): (Json<Rental>, Vec<u8>)| (rental, fingerprint);
         let look = Look {
-            held: parse(gpus, ports)?,
+            held: parse(gpus, ports, without_gpu)?,
             has: counted((live, unready, suspended, in_vain, their_gpus)),
             same_name: named.zip(named_as).map(asked),
             same_key: keyed.zip(keyed_as).map(asked),
@@ -248,10 +251,12 @@ pub(super) async fn adopt(pool: &PgPool, found: &Foundling, epoch: Epoch) -> Res
 pub(super) async fn held(pool: &PgPool, host: &HostId) -> Result<Held, StoreError> {
     let query = sqlx::query_as(
         "SELECT ARRAY(SELECT gpu_uuid FROM gpurent.gpu_hold WHERE host_id = $1),
-                ARRAY(SELECT port FROM gpurent.port_hold WHERE host_id = $1)",
+                ARRAY(SELECT port FROM gpurent.port_hold WHERE host_id = $1),
+                (SELECT count(*) FROM gpurent.rental
+                 WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended') AND body #> '{spec,gpu}' = 'null')",
     );
-    let (gpus, ports) = bounded(query.bind(host.as_str()).fetch_one(pool)).await?;
-    parse(gpus, ports)
+    let (gpus, ports, without_gpu) = bounded(query.bind(host.as_str()).fetch_one(pool)).await?;
+    parse(gpus, ports, without_gpu)
 }
 
 pub(super) async fn renter_has(
@@ -276,10 +281,11 @@ pub(super) async fn renter_has(
     Ok(counted(bounded(query.fetch_one(pool)).await?))
 }
 
-fn parse(gpus: Vec<String>, ports: Vec<i32>) -> Result<Held, StoreError> {
+fn parse(gpus: Vec<String>, ports: Vec<i32>, without_gpu: i64) -> Result<Held, StoreError> {
     let corrupt = |error: gpurent_core::invalid::Invalid| StoreError::Corrupt(error.into());
     let gpus: Result<_, _> = gpus.into_iter().map(GpuUuid::try_from).collect();
     let ports: Result<_, _> =
         ports.into_iter().map(|port| HostPort::try_from(u16::try_from(port).unwrap_or(0))).collect();
-    Ok(Held { gpus: gpus.map_err(corrupt)?, ports: ports.map_err(corrupt)? })
+    let without_gpu = u32::try_from(without_gpu).unwrap_or(u32::MAX);
+    Ok(Held { gpus: gpus.map_err(corrupt)?, ports: ports.map_err(corrupt)?, without_gpu })
 }

@@ -59,8 +59,7 @@ impl Beliefs {
     /// A rental was made: it holds its own from now on.
     pub(super) fn took(&self, rental: &Rental) {
         if let Some((_, held)) = self.hosts().get_mut(rental.host()).and_then(|belief| belief.held.as_mut()) {
-            held.gpus.extend(rental.gpus().iter().map(|gpu| gpu.uuid.clone()));
-            held.ports.extend(rental.ports().iter().map(|binding| binding.host));
+            held.add(rental);
         }
     }
 

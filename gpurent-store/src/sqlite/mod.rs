@@ -223,11 +223,13 @@ async fn has_epoch(connection: impl SqliteExecutor<'_>, host: &HostId, epoch: Ep
 async fn held(connection: impl SqliteExecutor<'_>, host: &HostId) -> Result<Held, StoreError> {
     let query = sqlx::query_as(
         "SELECT (SELECT json_group_array(gpu_uuid) FROM gpurent_gpu_hold WHERE host_id = ?1),
-                (SELECT json_group_array(port) FROM gpurent_port_hold WHERE host_id = ?1)",
+                (SELECT json_group_array(port) FROM gpurent_port_hold WHERE host_id = ?1),
+                (SELECT count(*) FROM gpurent_rental
+                 WHERE host_id = ?1 AND phase NOT IN ('suspended', 'ended') AND body ->> '$.spec.gpu' IS NULL)",
     );
-    let (Json(gpus), Json(ports)): (Json<Vec<GpuUuid>>, Json<Vec<HostPort>>) =
+    let (Json(gpus), Json(ports), without_gpu): (Json<Vec<GpuUuid>>, Json<Vec<HostPort>>, u32) =
         bounded(query.bind(host.as_str()).fetch_one(connection)).await?;
-    Ok(Held { gpus: gpus.into_iter().collect(), ports: ports.into_iter().collect() })
+    Ok(Held { gpus: gpus.into_iter().collect(), ports: ports.into_iter().collect(), without_gpu })
 }
 
 async fn renter_has(

@@ -10,6 +10,32 @@ use crate::placement::NoPlace;
 use crate::renter::{RenterHas, RenterLimits, TooMany};
 use crate::store::{ClaimError, Store};
 
+/// Containers without a GPU have their places, as cards are places of others: the next one is free when one has ended or is
+/// suspended.
+pub async fn there_are_so_many_places_without_a_gpu<S: Store>(store: Arc<S>) {
+    let mut bench = Bench::new(store);
+    bench.placement.without_gpu = 2;
+    let request = |name: &str| {
+        let mut request = bench.request(name);
+        request.spec.gpu = None;
+        request
+    };
+    let mut made = Vec::new();
+    for name in ["one", "two"] {
+        let request = request(name);
+        made.push(valid(bench.claim(&request).await).rental().clone());
+    }
+    let third = request("three");
+    let refused = bench.claim(&third).await;
+    assert!(matches!(refused, Err(ClaimError::NoPlace(NoPlace::NoPlaceWithoutGpu))), "{refused:?}");
+    assert_eq!(valid(bench.store.held(&bench.host).await).without_gpu, 2);
+    bench.claimed("with-a-gpu").await;
+    let epoch = bench.epoch().await;
+    bench.live_through(made.remove(0), epoch, whole_life()).await;
+    valid(bench.claim(&third).await);
+    assert_eq!(valid(bench.store.held(&bench.host).await).without_gpu, 2);
+}
+
 /// A renter who has as much as one may have gets nothing, and everybody else what is free. What is refused leaves no trace.
 pub async fn one_renter_has_no_more_than_one_may<S: Store>(store: Arc<S>) {
     let mut bench = Bench::with_gpus(store, 8);

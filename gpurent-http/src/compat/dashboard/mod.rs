@@ -240,7 +240,7 @@ impl From<ResumeError> for Refused {
 
 /// Whether the same would go without a GPU.
 fn lacks_a_gpu(error: &RentError) -> bool {
-    matches!(error, RentError::NoPlace(NoPlace::UnknownGpu(_) | NoPlace::NoGpuFree(_)))
+    matches!(error, RentError::NoPlace(NoPlace::UnknownGpu(_) | NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu))
 }
 
 /// The answer when the host has more requests than it takes at once.
