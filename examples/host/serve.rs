@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::{SleepFuture, SystemClock};
@@ -97,6 +98,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let disks = DiskReserve::new(folders, settings.disk_reserve_mib.saturating_mul(1024 * 1024));
     let disks = disks.with_tenants_in(of_tenants);
     let runtime = Arc::new(runtime);
+    let prober = Arc::clone(&runtime);
     let mut builder = HostBuilder::new(host, database.store.clone(), runtime.clone(), Arc::new(sealer), gpus, pools)
         .inside(runtime.clone())
         .public_host(settings.public_host.clone())
@@ -162,6 +164,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         // An error means that the sender is gone, which is an end too.
         drop(ended.changed().await);
     };
+    let probing = tokio::spawn(probe_now_and_then(prober));
     let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
     let own = dashboard.map(|server| tokio::spawn(server.run(until_end(ended.clone()))));
     let mut serving = tokio::spawn(server.run(until_end(ended)));
@@ -194,8 +197,22 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     if let Some(own) = own {
         own.await??;
     }
+    probing.abort();
     drop(engine_lock);
     first
+}
+
+/// How often packets are sent to see whether tenants are kept apart.
+const PROBE_EVERY: Duration = Duration::from_secs(600);
+
+/// What the rules for tenants are worth, by packets; what comes of it shows in `/health` and the log.
+async fn probe_now_and_then(runtime: Arc<DockerRuntime>) {
+    loop {
+        if let Err(error) = runtime.probe_isolation().await {
+            tracing::warn!(error = &error as &dyn Error, "whether tenants are kept apart could not be probed");
+        }
+        tokio::time::sleep(PROBE_EVERY).await;
+    }
 }
 
 async fn engine(settings: &Serve, division: Division) -> Result<DockerRuntime, Failure> {

@@ -129,6 +129,7 @@ mod counting {
         fn add(&mut self, found: &Stat) {
             let bytes = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(BLOCK);
             // A file with several names is one, and each name its part.
+            #[allow(clippy::useless_conversion, reason = "of another type on other machines")]
             let names =
                 if FileType::from_raw_mode(found.st_mode).is_dir() { 1 } else { u64::from(found.st_nlink).max(1) };
             self.sum = self.sum.plus(DiskUse { bytes: bytes / names, files: 1 });
@@ -209,7 +210,7 @@ mod counting {
     fn is_memory(path: &Path) -> bool {
         /// Linux's `TMPFS_MAGIC` and `HUGETLBFS_MAGIC` (statfs(2)).
         const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x9584_58f6];
-        rustix::fs::statfs(path).is_ok_and(|found| IN_MEMORY.contains(&(found.f_type as i64)))
+        rustix::fs::statfs(path).is_ok_and(|found| IN_MEMORY.contains(&found.f_type))
     }
 
     #[cfg(test)]

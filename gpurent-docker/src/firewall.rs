@@ -59,6 +59,8 @@ enum Hole {
 struct Known {
     isolation: Isolation,
     checked: Option<Instant>,
+    /// What the last probe reached, although all rules were in place.
+    reached: Option<String>,
 }
 
 /// The rules on this machine.
@@ -88,7 +90,7 @@ impl Firewall {
     }
 
     fn with(off: Option<&'static str>, isolation: &str) -> Self {
-        let known = Known { isolation: Isolation::Degraded(isolation.to_owned()), checked: None };
+        let known = Known { isolation: Isolation::Degraded(isolation.to_owned()), checked: None, reached: None };
         Self { off, private: false, known: std::sync::Mutex::new(known), setting: Mutex::new(()) }
     }
 
@@ -98,7 +100,24 @@ impl Firewall {
     }
 
     pub(crate) fn isolation(&self) -> Isolation {
-        self.known().isolation.clone()
+        let known = self.known();
+        match (&known.isolation, &known.reached) {
+            (Isolation::Enforced, Some(reached)) => Isolation::Degraded(reached.clone()),
+            (isolation, _) => isolation.clone(),
+        }
+    }
+
+    /// Whether there are rules to be probed.
+    pub(crate) fn is_on(&self) -> bool {
+        self.off.is_none()
+    }
+
+    /// What a probe reached from the tenants' network; nothing, as it should be, for `None`.
+    pub(crate) fn probed(&self, reached: Option<String>) {
+        if let Some(reached) = &reached {
+            tracing::error!(isolation = "degraded", reached, "a probe got through the rules for tenants");
+        }
+        self.known().reached = reached;
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -113,7 +132,7 @@ impl Firewall {
         if let Err(hole) = isolate_ports().await {
             // What is being set now knew nothing of it.
             let _turn = self.setting.lock().await;
-            *self.known() = Known { isolation: Isolation::Degraded(hole.to_string()), checked: None };
+            self.learn(Isolation::Degraded(hole.to_string()), None);
         }
     }
 
@@ -137,7 +156,12 @@ impl Firewall {
                 Isolation::Degraded(hole.to_string())
             }
         };
-        *self.known() = Known { isolation, checked: Some(Instant::now()) };
+        self.learn(isolation, Some(Instant::now()));
+    }
+
+    fn learn(&self, isolation: Isolation, checked: Option<Instant>) {
+        let mut known = self.known();
+        (known.isolation, known.checked) = (isolation, checked);
     }
 }
 

@@ -50,6 +50,7 @@ mod nvml;
 mod output;
 mod ports;
 mod private;
+mod probe;
 mod registries;
 mod runtime;
 mod screening;

@@ -58,7 +58,7 @@ use crate::share::{Share, for_renters, processes_for_renters};
 use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
-use crate::{client, devices, disk_use, helper, kit, names, network, output, ssh};
+use crate::{client, devices, disk_use, helper, kit, names, network, output, probe, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
@@ -279,6 +279,29 @@ impl DockerRuntime {
     pub async fn isolate(&self) -> Result<Isolation, RuntimeError> {
         network::ensure(&self.docker).await?;
         self.firewall.ensure().await;
+        Ok(self.firewall.isolation())
+    }
+
+    /// Finds out by packets whether tenants are kept apart: two containers of the host's own are on their network for about a
+    /// second. To be called now and then, such as every ten minutes; what is found shows in
+    /// [`isolation`](ContainerRuntime::isolation). Where rules are not set from here nothing is tried.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where it could not be found out.
+    pub async fn probe_isolation(&self) -> Result<Isolation, RuntimeError> {
+        if !self.firewall.is_on() {
+            return Ok(self.firewall.isolation());
+        }
+        self.isolate().await?;
+        self.kit.ensure(&self.docker).await?;
+        let isolate = async || self.firewall.isolate_new().await;
+        let reached = probe::probe(&self.docker, &self.kit.kit, isolate).await?;
+        self.firewall.probed(match (reached.neighbour, reached.host) {
+            (false, false) => None,
+            (true, false) => Some("a probe reached its neighbour over the tenants' network".to_owned()),
+            (false, true) => Some("a probe reached the host's own services from the tenants' network".to_owned()),
+            (true, true) => Some("a probe reached its neighbour and the host from the tenants' network".to_owned()),
+        });
         Ok(self.firewall.isolation())
     }
 

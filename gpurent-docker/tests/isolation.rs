@@ -117,6 +117,16 @@ async fn a_tenant_reaches_the_world_but_not_the_host_the_metadata_or_its_neighbo
     ] {
         assert!(!reaches(&tenant, address, port).await, "{what}: {address}:{port}");
     }
+    // Nor does a probe. Of rules that look right and do not hold, it is the probe that tells.
+    let prober = runtime().await;
+    assert_eq!(prober.probe_isolation().await.unwrap(), Isolation::Enforced);
+    let first = |how: &'static str| ["-w", "5", how, "GPURENT-HOST", "-j", "RETURN"];
+    assert!(Command::new("iptables").args(first("-I")).status().await.unwrap().success());
+    let probed = prober.probe_isolation().await.unwrap();
+    assert!(matches!(&probed, Isolation::Degraded(why) if why.contains("host's own services")), "{probed:?}");
+    assert!(Command::new("iptables").args(first("-D")).status().await.unwrap().success());
+    assert_eq!(prober.probe_isolation().await.unwrap(), Isolation::Enforced);
+    assert_eq!(docker(&["ps", "-aq", "--filter", "name=gpurent-probe"]).await, "", "nothing is left of them");
     // Rules that somebody flushes come back.
     let delete = ["-w", "5", "-D", "INPUT", "-i", "gpurent0", "-j", "GPURENT-HOST"];
     assert!(Command::new("iptables").args(delete).status().await.unwrap().success());

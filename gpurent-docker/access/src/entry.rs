@@ -18,7 +18,7 @@ use crate::server::Server;
 use crate::session::{self, Login, kit_program};
 use crate::spec::Spec;
 use crate::wire::Request;
-use crate::{credential, files, greeting, listener, mounts, program, relay};
+use crate::{credential, files, greeting, listener, mounts, program, reach, relay};
 
 /// What Docker itself ends with where a container cannot be begun.
 const NOT_BEGUN: u8 = 125;
@@ -53,6 +53,8 @@ fn dispatch(name: &str, arguments: &[OsString]) -> io::Result<ExitCode> {
         "start" => return start(arguments),
         "serve" => return serve(text(0)),
         "true" => {}
+        "await" => reach::wait(&text(0))?,
+        "reach" => return reach::reach(arguments),
         "run-as" => program::run_as(arguments)?,
         "check" => check::answer(&text(0))?,
         "relay" => relay::run(arguments)?,

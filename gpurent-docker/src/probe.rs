@@ -1,0 +1,106 @@
+//! A probe of the tenants' isolation: what is set is one thing, what packets do another. Two containers of our own are on the
+//! tenants' network for a moment; one tries to reach the other, and a port that this process opens on the host for it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, WaitContainerOptions};
+use futures_util::StreamExt;
+use gpurent_access::paths::PROGRAM;
+use gpurent_core::id::RentalId;
+use gpurent_core::runtime::RuntimeError;
+use tokio::net::TcpListener;
+
+use crate::container::kit_mount;
+use crate::error::{classify, unavailable};
+use crate::kit::AccessKit;
+use crate::state::remove_by_name;
+use crate::{helper, network};
+
+/// How long a probe may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Where the one waits for the other.
+const PORT: u16 = 7;
+
+/// What a tenant could reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) neighbour: bool,
+    pub(crate) host: bool,
+}
+
+/// Finds out what a tenant reaches. `isolate` is what is done to a tenant's container once it has started.
+///
+/// # Errors
+/// Where nobody can tell: the engine does not run the containers, or not in time.
+pub(crate) async fn probe(docker: &Docker, kit: &AccessKit, isolate: impl AsyncFn()) -> Result<Reached, RuntimeError> {
+    helper::ensure(docker).await?;
+    let name = format!("gpurent-probe-{}", RentalId::generate());
+    let names = [format!("{name}-a"), format!("{name}-b")];
+    let probed = tokio::time::timeout(PATIENCE, between(docker, kit, &names, isolate)).await;
+    for name in &names {
+        remove_by_name(docker, name).await?;
+    }
+    probed.map_err(|late| RuntimeError::Unavailable(Box::new(late)))?
+}
+
+async fn between(
+    docker: &Docker,
+    kit: &AccessKit,
+    [waiting, reaching]: &[String; 2],
+    isolate: impl AsyncFn(),
+) -> Result<Reached, RuntimeError> {
+    let cannot_tell = |what: &str| RuntimeError::Unavailable(what.into());
+    start(docker, kit, waiting, &["await", &PORT.to_string()]).await?;
+    isolate().await;
+    let found = docker.inspect_container(waiting, None).await.map_err(unavailable)?;
+    let network = found.network_settings.and_then(|settings| settings.networks?.remove(network::NAME));
+    let network = network.ok_or_else(|| cannot_tell("the engine does not tell the probe's network"))?;
+    let address = |text: Option<String>| text.and_then(|text| text.parse::<Ipv4Addr>().ok());
+    let (Some(neighbour), Some(gateway)) = (address(network.ip_address), address(network.gateway)) else {
+        return Err(cannot_tell("the engine does not tell the probe's address"));
+    };
+    // On the address by which tenants know the host, and on no other.
+    let listener = TcpListener::bind((gateway, 0)).await.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
+    let host = listener.local_addr().map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
+    let neighbour = SocketAddr::from((neighbour, PORT));
+    start(docker, kit, reaching, &["reach", &neighbour.to_string(), &host.to_string()]).await?;
+    isolate().await;
+    let mut waits = docker.wait_container(reaching, None::<WaitContainerOptions>);
+    let code = match waits.next().await {
+        Some(Ok(ended)) => ended.status_code,
+        // How bollard tells of an exit code that is not 0.
+        Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => code,
+        Some(Err(error)) => return Err(unavailable(error)),
+        None => return Err(cannot_tell("the engine does not tell how the probe ended")),
+    };
+    match code {
+        0..=3 => Ok(Reached { neighbour: code & 1 != 0, host: code & 2 != 0 }),
+        _ => Err(cannot_tell("the probe could not be run in its container")),
+    }
+}
+
+async fn start(docker: &Docker, kit: &AccessKit, name: &str, command: &[&str]) -> Result<(), RuntimeError> {
+    let text = |text: &str| text.to_owned();
+    let body = ContainerCreateBody {
+        image: Some(helper::image()),
+        entrypoint: Some([PROGRAM].iter().chain(command).map(|word| text(word)).collect()),
+        user: Some(text("0:0")),
+        host_config: Some(HostConfig {
+            network_mode: Some(text(network::NAME)),
+            mounts: Some(vec![kit_mount(kit, true)]),
+            cap_drop: Some(vec![text("ALL")]),
+            security_opt: Some(vec![text("no-new-privileges")]),
+            readonly_rootfs: Some(true),
+            memory: Some(64 * 1024 * 1024),
+            pids_limit: Some(16),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    };
+    let options = CreateContainerOptionsBuilder::default().name(name).build();
+    docker.create_container(Some(options), body).await.map_err(|error| classify(error, &[]))?;
+    docker.start_container(name, None).await.map_err(|error| classify(error, &[]))
+}
