@@ -78,7 +78,7 @@ fn by_hand(key: &SealKey) {
     let clock = ManualClock::new();
     let (runtime, store) = (MemoryRuntime::new(clock.clone()), MemoryStore::default());
     block_on(async {
-        let epoch = store.take_over(&host(), &runtime.engine().await.unwrap()).await.unwrap().epoch;
+        let epoch = store.take_over(&host(), &runtime.engine().await.unwrap(), None).await.unwrap().epoch;
         let credential = CredentialRequest::Generate.resolve();
         let secrets = Secrets { credential, host_keys: GeneratedHostKeys.next(), registry: None };
         let id = gpurent_core::id::RentalId::generate();
@@ -118,7 +118,7 @@ fn by_hand(key: &SealKey) {
         };
         runtime.prepare(&launch, None, &Silent).await.unwrap();
         let created = runtime.create(&launch, &secrets).await.unwrap();
-        rental = write(rental, Event::Created { container: created.container, gpus_attached: true }).await;
+        rental = write(rental, Event::Created { container: created.container, gpus_attached: true, at: None }).await;
         let started_at = runtime.start(&launch).await.unwrap();
         rental = write(rental, Event::Started { started_at, started: None }).await;
         runtime.verify(&launch, Duration::from_secs(1)).await.unwrap();

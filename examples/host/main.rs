@@ -11,6 +11,7 @@ mod config;
 mod database;
 mod exit;
 mod failpoint;
+mod kernel;
 mod manager;
 mod own_files;
 mod protocols;

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::config::{self, GpuSource, Serve};
 use crate::manager::Manager;
 use crate::protocols::{Parts, Protocol};
-use crate::{database, failpoint, own_files, seal_key};
+use crate::{database, failpoint, kernel, own_files, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -86,6 +86,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
             "tenants can reach this host's services, the metadata address and each other's published ports"
         ),
     }
+    kernel::warn_of_scarce_inotify(division.gpus.saturating_add(division.without_gpu));
     let capacity = Capacity { divided: !settings.oversell, ..runtime.capacity() };
     let is_local = settings.engine.address().is_local();
     let machine_folder = runtime.data_folder().await?.filter(|_| is_local);

@@ -78,7 +78,7 @@ impl Telling {
                     claim.ports.iter().map(|port| format!("{}->{}", port.host, port.container)).collect();
                 format!("{} with ports {} for {}", gpus.join(", "), ports.join(", "), claim.spec.image)
             }
-            Event::Created { container, gpus_attached: true } => format!("container {container}"),
+            Event::Created { container, gpus_attached: true, .. } => format!("container {container}"),
             Event::Created { container, .. } => {
                 format!("container {container}; the engine has no GPU driver, so simulated GPUs are left off")
             }

@@ -97,6 +97,9 @@ pub enum Event {
         container: ContainerId,
         /// Whether the GPUs were attached by the engine; simulated ones cannot always be.
         gpus_attached: bool,
+        /// When, on both of our clocks: it started no earlier. `None` where an older version wrote it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Moment>,
     },
     /// Its container started.
     Started {

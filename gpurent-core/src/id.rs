@@ -90,6 +90,12 @@ text_id!(
 );
 
 text_id!(
+    /// The machine of an engine, as far as this process can tell: two machines that were cloned from one image have one
+    /// [`EngineId`], and two engines of one machine may have one too.
+    MachineId, "machine", 128, plain, "letters, digits, '.', '_' and '-'"
+);
+
+text_id!(
     /// A renter's own name for one request: however often it is sent, it makes at most one rental.
     IdempotencyKey, "idempotency_key", 255, |c: char| c.is_ascii_graphic(), "visible ASCII characters"
 );

@@ -89,6 +89,10 @@ impl Phase {
     pub const ALL: [Self; 7] =
         [Self::Provisioning, Self::Running, Self::Ready, Self::Suspending, Self::Suspended, Self::Ending, Self::Ended];
 
+    /// All but the last, in which nothing is held any more.
+    pub const LIVE: [Self; 6] =
+        [Self::Provisioning, Self::Running, Self::Ready, Self::Suspending, Self::Suspended, Self::Ending];
+
     /// The name in lower case.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -57,6 +57,9 @@ pub struct Rental {
     claimed: Option<Moment>,
     #[serde(default)]
     started: Option<Moment>,
+    /// When its container was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created: Option<Moment>,
     /// How often it was resumed.
     #[serde(default, skip_serializing_if = "is_zero")]
     resumed: u32,
@@ -132,6 +135,7 @@ impl Rental {
             pinned: None,
             claimed: claim.at,
             started: None,
+            created: None,
             resumed: 0,
             disk_warned_at: None,
             lost_use: claim.used,
@@ -178,8 +182,9 @@ impl Rental {
             (Event::Pinned { digest }, State::Provisioning) if self.container.is_none() && self.pinned.is_none() => {
                 self.pinned = Some(digest);
             }
-            (Event::Created { container, gpus_attached }, State::Provisioning) if self.container.is_none() => {
+            (Event::Created { container, gpus_attached, at }, State::Provisioning) if self.container.is_none() => {
                 self.container = Some(container);
+                self.created = at;
                 self.gpus_attached = gpus_attached;
             }
             (Event::Started { started_at, started }, State::Provisioning) if self.container.is_some() => {
@@ -306,6 +311,7 @@ impl Rental {
         self.access_outdated = false;
         self.started_at = None;
         self.started = None;
+        self.created = None;
         self.paid_from = None;
         self.exit = None;
         (self.warned, self.notified, self.warning_outdated) = (false, false, false);
@@ -495,10 +501,11 @@ impl Rental {
         self.gpus_attached
     }
 
-    /// When it was claimed, on both clocks; `None` for a rental of an older version.
+    /// The earliest moment at which its container may have started: when that was made, or the rental claimed; `None` for
+    /// a rental of an older version.
     #[must_use]
-    pub fn claimed_at(&self) -> Option<&Moment> {
-        self.claimed.as_ref()
+    pub fn not_started_before(&self) -> Option<&Moment> {
+        self.created.as_ref().or(self.claimed.as_ref())
     }
 
     /// From when its paid time counts, once it is ready.

@@ -52,7 +52,7 @@ fn claimed_for_money() -> Rental {
 }
 
 fn created() -> Event {
-    Event::Created { container: "c1".parse().unwrap(), gpus_attached: true }
+    Event::Created { container: "c1".parse().unwrap(), gpus_attached: true, at: None }
 }
 
 fn cancelled() -> Event {

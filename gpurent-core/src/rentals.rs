@@ -481,6 +481,14 @@ impl Rentals {
         self.shared.store.live(&self.shared.host).await
     }
 
+    /// The live rentals that are not suspended.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn active(&self) -> Result<Vec<Rental>, StoreError> {
+        self.shared.store.active(&self.shared.host).await
+    }
+
     /// The GPUs and ports that live rentals hold.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::access::{LoginUser, RegistryLogin, Secrets};
 use crate::disk::DiskUse;
 use crate::event::Claim;
 use crate::gpu::{Gpu, GpuUuid};
-use crate::id::{ContainerId, EngineId, HostId, LaunchId};
+use crate::id::{ContainerId, EngineId, HostId, LaunchId, MachineId};
 use crate::lifecycle::{Exit, FailureKind};
 use crate::port::{HostPort, PortBinding, SSH};
 use crate::rental::Rental;
@@ -322,6 +322,11 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// # Errors
     /// [`RuntimeError::Unavailable`] where the engine does not answer.
     async fn engine(&self) -> Result<EngineId, RuntimeError>;
+
+    /// The engine's machine; `None` where this process cannot tell, as it is with engines elsewhere.
+    async fn machine(&self) -> Option<MachineId> {
+        None
+    }
 
     /// Fetches the image and whatever else a container needs. The deadline is one of progress, not of
     /// time: a large image on a slow line may take as long as bytes keep coming.

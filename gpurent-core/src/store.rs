@@ -14,8 +14,8 @@ use crate::access::CredentialKind;
 use crate::clock::Moment;
 use crate::event::{Claim, Event, JournalEntry, Recorded};
 use crate::id::{
-    Attempt, ContainerId, EngineId, Epoch, HostId, IdempotencyKey, InstanceName, LaunchId, Position, RentalId,
-    RenterId, Revision, Seq,
+    Attempt, ContainerId, EngineId, Epoch, HostId, IdempotencyKey, InstanceName, LaunchId, MachineId, Position,
+    RentalId, RenterId, Revision, Seq,
 };
 use crate::lifecycle::{EndKind, Phase, State};
 use crate::placement::{Held, NoPlace, Placed, Placement};
@@ -311,8 +311,14 @@ pub trait Store: Send + Sync + 'static {
     /// holder is not asked.
     ///
     /// # Errors
-    /// [`StoreError::HostPinned`] if the host has live rentals on another engine.
-    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError>;
+    /// [`StoreError::HostPinned`] if the host has live rentals on another engine: of another id, or of the same one on
+    /// another machine, where both machines are known.
+    async fn take_over(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<Tenure, StoreError>;
 
     /// Whether `epoch` is still the host's.
     ///
@@ -355,6 +361,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The host's rentals that have not ended.
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError>;
+
+    /// Those of them that are not suspended: that have, or may have, a container.
+    async fn active(&self, host: &HostId) -> Result<Vec<Rental>, StoreError>;
 
     /// The host's rentals that pass the filter, newest first, at most `limit` (and [`MAX_PAGE`]) of
     /// those after `after`.

@@ -195,7 +195,7 @@ fn an_agent_that_stood_still_does_nothing_before_it_has_asked() {
     let rental = agent.rent("mine", "10m").unwrap();
     // It stands still past the end that it knows of, and somebody else takes the host over and extends it.
     let engine: EngineId = machine.runtime.engine().now_or_never().unwrap().unwrap();
-    store.take_over(&machine.host, &engine).now_or_never().unwrap().unwrap();
+    store.take_over(&machine.host, &engine, None).now_or_never().unwrap().unwrap();
     let found = store.get(rental.id()).now_or_never().unwrap().unwrap().unwrap();
     let mut change = Change::intent(found);
     let at = change.rental().created_at();

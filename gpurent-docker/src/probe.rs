@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::container::kit_mount;
 use crate::error::{classify, unavailable};
+use crate::firewall::Firewall;
 use crate::kit::AccessKit;
 use crate::state::remove_by_name;
 use crate::{helper, network};
@@ -31,15 +32,15 @@ pub(crate) struct Reached {
     pub(crate) host: bool,
 }
 
-/// Finds out what a tenant reaches. `isolate` is what is done to a tenant's container once it has started.
+/// Finds out what a tenant reaches.
 ///
 /// # Errors
 /// Where nobody can tell: the engine does not run the containers, or not in time.
-pub(crate) async fn probe(docker: &Docker, kit: &AccessKit, isolate: impl AsyncFn()) -> Result<Reached, RuntimeError> {
+pub(crate) async fn probe(docker: &Docker, kit: &AccessKit, firewall: &Firewall) -> Result<Reached, RuntimeError> {
     helper::ensure(docker).await?;
     let name = format!("gpurent-probe-{}", RentalId::generate());
     let names = [format!("{name}-a"), format!("{name}-b")];
-    let probed = tokio::time::timeout(PATIENCE, between(docker, kit, &names, isolate)).await;
+    let probed = tokio::time::timeout(PATIENCE, between(docker, kit, &names, firewall)).await;
     for name in &names {
         remove_by_name(docker, name).await?;
     }
@@ -50,11 +51,11 @@ async fn between(
     docker: &Docker,
     kit: &AccessKit,
     [waiting, reaching]: &[String; 2],
-    isolate: impl AsyncFn(),
+    firewall: &Firewall,
 ) -> Result<Reached, RuntimeError> {
     let cannot_tell = |what: &str| RuntimeError::Unavailable(what.into());
     start(docker, kit, waiting, &["await", &PORT.to_string()]).await?;
-    isolate().await;
+    firewall.isolate_new().await;
     let found = docker.inspect_container(waiting, None).await.map_err(unavailable)?;
     let network = found.network_settings.and_then(|settings| settings.networks?.remove(network::NAME));
     let network = network.ok_or_else(|| cannot_tell("the engine does not tell the probe's network"))?;
@@ -67,7 +68,7 @@ async fn between(
     let host = listener.local_addr().map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
     let neighbour = SocketAddr::from((neighbour, PORT));
     start(docker, kit, reaching, &["reach", &neighbour.to_string(), &host.to_string()]).await?;
-    isolate().await;
+    firewall.isolate_new().await;
     let mut waits = docker.wait_container(reaching, None::<WaitContainerOptions>);
     let code = match waits.next().await {
         Some(Ok(ended)) => ended.status_code,

@@ -25,7 +25,7 @@ use gpurent_access::wire::{Request, Verdict};
 use gpurent_core::access::{RegistryLogin, Secrets};
 use gpurent_core::disk::DiskUse;
 use gpurent_core::division::Division;
-use gpurent_core::id::{EngineId, HostId, LaunchId};
+use gpurent_core::id::{EngineId, HostId, LaunchId, MachineId};
 use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
 use gpurent_core::port::HostPort;
@@ -35,6 +35,7 @@ use gpurent_core::runtime::{
 };
 use gpurent_core::spec::ImageRef;
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
 use credentials::access_folder;
@@ -294,8 +295,7 @@ impl DockerRuntime {
         }
         self.isolate().await?;
         self.kit.ensure(&self.docker).await?;
-        let isolate = async || self.firewall.isolate_new().await;
-        let reached = probe::probe(&self.docker, &self.kit.kit, isolate).await?;
+        let reached = probe::probe(&self.docker, &self.kit.kit, &self.firewall).await?;
         self.firewall.probed(match (reached.neighbour, reached.host) {
             (false, false) => None,
             (true, false) => Some("a probe reached its neighbour over the tenants' network".to_owned()),
@@ -467,6 +467,18 @@ impl DockerRuntime {
     }
 }
 
+/// This machine, without telling its own id, which is a secret (machine-id(5)). `None` in a container, which has none or
+/// another one.
+fn local_machine() -> Option<MachineId> {
+    if ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()) {
+        return None;
+    }
+    // A machine without one cannot be told from others.
+    let id = std::fs::read_to_string("/etc/machine-id").ok().filter(|id| id.trim().len() >= 32)?;
+    let hash = Sha256::new().chain_update("gpurent").chain_update(id.trim()).finalize();
+    MachineId::try_from(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>()).ok()
+}
+
 /// Why a workspace cannot be made: some of it passes, a name or a right does not.
 fn not_made(error: std::io::Error) -> RuntimeError {
     use std::io::ErrorKind::{
@@ -494,6 +506,10 @@ impl ContainerRuntime for DockerRuntime {
         let info = self.docker.info().await.map_err(unavailable)?;
         let id = info.id.unwrap_or_default();
         EngineId::try_from(id).map_err(|error| RuntimeError::Refused(Box::new(error)))
+    }
+
+    async fn machine(&self) -> Option<MachineId> {
+        local_machine().filter(|_| self.is_local)
     }
 
     async fn prepare(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gpurent_core::runtime::{ContainerRuntime, Progress, PullProgress, RuntimeError};
 use gpurent_docker::{AccessKit, DockerRuntime, LocalPorts, PullPatience};
-use support::{Silent, Tenant, docker, engine, launch, password, secrets};
+use support::{Silent, Tenant, docker, engine, launch, password, secrets, text};
 
 async fn field(container: &str, format: &str) -> String {
     docker(&["inspect", "--format", format, container]).await
@@ -43,6 +43,18 @@ async fn a_container_that_does_not_see_its_gpu_is_refused() {
         "{verified:?}"
     );
     runtime.remove(launch.id).await.unwrap();
+}
+
+/// A tenant, root in the container, reaches neither the machine's hypervisor nor io_uring: the engine's own profile lets both
+/// through before version 25. What everybody needs works.
+#[tokio::test]
+async fn sockets_to_the_hypervisor_and_io_uring_are_out_of_reach() {
+    let tenant = Tenant::up(launch("gpurent-test/busybox:1"), &password()).await;
+    let filters =
+        text(&tenant.ssh("mySecurePassword123", "busybox grep Seccomp /proc/self/status /proc/1/status").await);
+    let counts: Vec<_> = filters.lines().filter(|line| line.contains("Seccomp_filters:")).collect();
+    assert!(counts.len() == 2 && counts.iter().all(|line| line.trim().ends_with('2')), "{filters}");
+    tenant.gone().await;
 }
 
 #[derive(Default)]

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::api_key::KeyRecord;
 use crate::audit::NumberedEntry;
 use crate::event::{Event, JournalEntry, Recorded};
-use crate::id::{ContainerId, EngineId, Epoch, HostId, IdempotencyKey, Position, RentalId, RenterId, Seq};
+use crate::id::{ContainerId, EngineId, Epoch, HostId, IdempotencyKey, MachineId, Position, RentalId, RenterId, Seq};
 use crate::lifecycle::State;
 use crate::placement::{Held, NoPlace, Placement};
 use crate::port::PortRange;
@@ -57,6 +57,7 @@ pub(super) struct Tables {
 #[derive(Clone)]
 struct HostRow {
     engine: EngineId,
+    machine: Option<MachineId>,
     epoch: Epoch,
     journal: Vec<JournalEntry>,
 }
@@ -255,21 +256,27 @@ impl Tables {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
+    async fn take_over(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<Tenure, StoreError> {
         let mut tables = self.open().await?;
         // One that is suspended has nothing on any engine.
         let busy = tables.live(host).any(|row| !matches!(row.rental.state(), State::Suspended { .. }));
         let row = tables.hosts.entry(host.clone()).or_insert_with(|| HostRow {
             engine: engine.clone(),
+            machine: None,
             epoch: Epoch::ZERO,
             journal: Vec::new(),
         });
-        if row.engine != *engine {
-            if busy {
-                return Err(StoreError::HostPinned(row.engine.clone()));
-            }
-            row.engine = engine.clone();
+        let elsewhere = row.machine.as_ref().zip(machine).is_some_and(|(known, machine)| known != machine);
+        if busy && (row.engine != *engine || elsewhere) {
+            return Err(StoreError::HostPinned(row.engine.clone()));
         }
+        row.engine = engine.clone();
+        row.machine = machine.cloned().or(row.machine.take().filter(|_| busy));
         row.epoch = row.epoch.next();
         Ok(Tenure { epoch: row.epoch, last_position: Position::new(row.journal.len() as u64) })
     }
@@ -387,6 +394,11 @@ impl Store for MemoryStore {
 
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
         Ok(self.open().await?.live(host).map(|row| row.rental.clone()).collect())
+    }
+
+    async fn active(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
+        let live = self.live(host).await?;
+        Ok(live.into_iter().filter(|rental| !matches!(rental.state(), State::Suspended { .. })).collect())
     }
 
     async fn list(

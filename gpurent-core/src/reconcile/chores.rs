@@ -79,8 +79,9 @@ async fn try_to_take_over(shared: &Shared) -> Result<Result<Taken, NotYet>, Reco
         Err(error @ RuntimeError::Unavailable(_)) => return Ok(Err(Box::new(error))),
         Err(error) => return Err(ReconcileError::Engine(error)),
     };
+    let machine = shared.runtime.machine().await;
     let asked_at = shared.clock.now().boot.micros;
-    match shared.store.take_over(&shared.host, &engine).await {
+    match shared.store.take_over(&shared.host, &engine, machine.as_ref()).await {
         Ok(tenure) => {
             tracing::info!(host = %shared.host, epoch = %tenure.epoch, "host taken over");
             Ok(Ok(Taken { engine, tenure, asked_at }))

@@ -39,7 +39,7 @@ const CONFIRM_BACKOFF: Duration = Duration::from_secs(2);
 
 /// What ended.
 pub(super) enum Done {
-    Read(Generation, Result<Vec<Rental>, StoreError>),
+    Read(Generation, Extent, Result<Vec<Rental>, StoreError>),
     /// Asked at this moment: what was seen was so then or later.
     Observed(Generation, Moment, Result<Observation, RuntimeError>),
     Published(Result<Vec<JournalEntry>, StoreError>),
@@ -56,6 +56,15 @@ pub(super) enum Done {
 /// Grows whenever the host may have been somebody else's: what was asked before says nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Generation(u64);
+
+/// How much was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Every live rental.
+    All,
+    /// Those that are not suspended: of the others there may be many, and nothing happens to them.
+    Active,
+}
 
 /// What became of a container that no live rental has a use for.
 pub(super) enum Orphan {
@@ -74,6 +83,8 @@ pub(super) struct Driver {
     pub(super) epoch: Epoch,
     pub(super) lease: Lease,
     pub(super) generation: Generation,
+    /// How much is read next.
+    pub(super) extent: Extent,
     /// The generation in which the store was read, and everything may be acted upon.
     pub(super) read_in: Option<Generation>,
     /// The same for the engine.
@@ -133,6 +144,7 @@ impl Driver {
             epoch: tenure.epoch,
             lease,
             generation: Generation(0),
+            extent: Extent::All,
             read_in: None,
             observed_in: None,
             engine,
@@ -224,13 +236,19 @@ impl Driver {
         Ok(())
     }
 
+    /// The next read is one of everything.
+    fn read_all(&mut self) {
+        self.extent = Extent::All;
+        self.read.ask();
+    }
+
     /// The host may have been somebody else's meanwhile: everything is read again before anything is done.
     fn doubt_everything(&mut self) {
         if self.read_in == Some(self.generation) || self.observed_in == Some(self.generation) {
             self.generation.0 += 1;
             self.ended_by_themselves.clear();
             self.later_launches.clear();
-            self.read.ask();
+            self.read_all();
             self.observe.ask();
         }
         self.confirm.ask_unless_failing();
@@ -285,7 +303,7 @@ impl Driver {
     fn start_duties(&mut self, now: i64) {
         let (shared, epoch) = (Arc::clone(&self.shared), self.epoch);
         if self.sweep.begin(now) {
-            self.read.ask();
+            self.read_all();
             self.observe.ask();
             self.sweep.done(now, shared.pace.sweep);
         }
@@ -296,7 +314,16 @@ impl Driver {
         if self.read.begin(now) {
             self.moved_during_read.clear();
             let (shared, generation) = (Arc::clone(&shared), self.generation);
-            self.spawn(async move { Done::Read(generation, contained(shared.store.live(&shared.host)).await) });
+            // Before anything may be done everything has to be known.
+            let extent = if self.may_observe() { self.extent } else { Extent::All };
+            self.extent = Extent::Active;
+            self.spawn(async move {
+                let read = match extent {
+                    Extent::All => contained(shared.store.live(&shared.host)).await,
+                    Extent::Active => contained(shared.store.active(&shared.host)).await,
+                };
+                Done::Read(generation, extent, read)
+            });
         }
         if self.publish.begin(now) {
             let shared = Arc::clone(&shared);
@@ -355,18 +382,18 @@ impl Driver {
                 self.publish.done(now, self.shared.pace.read);
             }
             // Asked before the host was found to be perhaps somebody else's.
-            Done::Read(generation, Ok(_)) if generation != self.generation => {
-                self.read.ask();
+            Done::Read(generation, _, Ok(_)) if generation != self.generation => {
+                self.read_all();
                 self.read.done(now, self.shared.pace.read);
             }
             Done::Observed(generation, _, Ok(_)) if generation != self.generation => {
                 self.observe.ask();
                 self.observe.done(now, self.shared.pace.observe);
             }
-            Done::Read(generation, Ok(rentals)) => {
-                self.adopt(rentals);
+            Done::Read(generation, extent, Ok(rentals)) => {
+                self.adopt(rentals, extent);
                 // Of a host that may be somebody else's it says nothing yet.
-                if self.lease.check().is_ok() {
+                if extent == Extent::All && self.lease.check().is_ok() {
                     self.read_in = Some(generation);
                 }
                 if !self.moved_during_read.is_empty() {
@@ -396,7 +423,10 @@ impl Driver {
                 self.confirm.failed(now, complain("confirming the host", &error, CONFIRM_BACKOFF));
             }
             Done::Published(Err(error)) => self.publish.failed(now, complain("publishing events", &error, most)),
-            Done::Read(_, Err(error)) => {
+            Done::Read(_, extent, Err(error)) => {
+                if extent == Extent::All {
+                    self.extent = extent;
+                }
                 self.shared.standing.stuck();
                 self.read.failed(now, complain("reading the store", &error, most));
             }
@@ -432,10 +462,21 @@ impl Driver {
     }
 
     /// Takes what the store says for true, except where a step knows better.
-    fn adopt(&mut self, rentals: Vec<Rental>) {
+    fn adopt(&mut self, rentals: Vec<Rental>, extent: Extent) {
         let listed: BTreeSet<_> = rentals.iter().map(Rental::id).collect();
         let busy = |id: &RentalId| self.in_flight.contains_key(id) || self.moved_during_read.contains(id);
-        let gone: Vec<_> = self.live.keys().filter(|id| !listed.contains(id) && !busy(id)).copied().collect();
+        let missing = self.live.values().filter(|rental| !listed.contains(&rental.id()) && !busy(&rental.id()));
+        let gone: Vec<_> = match extent {
+            Extent::All => missing.map(Rental::id).collect(),
+            Extent::Active => {
+                // It has ended, or is suspended, by somebody else's doing or by a store that was set back.
+                if missing.filter(|rental| !matches!(rental.state(), State::Suspended { .. })).count() > 0 {
+                    self.extent = Extent::All;
+                    self.read.ask();
+                }
+                Vec::new()
+            }
+        };
         let news: Vec<_> = rentals
             .into_iter()
             .filter(|rental| !self.moved_during_read.contains(&rental.id()))

@@ -34,6 +34,6 @@ pub(super) fn paid_from(rental: &Rental, now: &Moment) -> Moment {
     let started_at = rental.started_at().unwrap_or(now.wall);
     match rental.started() {
         Some(started) => Moment { wall: started_at, boot: started.boot.clone() },
-        None => on_both_clocks(started_at, now, rental.claimed_at()),
+        None => on_both_clocks(started_at, now, rental.not_started_before()),
     }
 }

@@ -23,7 +23,7 @@ use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
 use crate::placement::Held;
 use crate::port::HostPort;
 use crate::rental::{Action, Next, Outcome, Rental};
-use crate::runtime::{Examined, LaunchSpec, Progress, PullProgress, RuntimeError};
+use crate::runtime::{Created, Examined, LaunchSpec, Progress, PullProgress, RuntimeError};
 use crate::store::{Change, LogTail, StoreError};
 
 /// How a step ended.
@@ -244,7 +244,8 @@ impl Step {
         self.lease.check()?;
         let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &secrets).await?;
         self.shared.failpoints.pass("created-unrecorded");
-        let event = Event::Created { container: created.container, gpus_attached: created.gpus_attached };
+        let Created { container, gpus_attached } = created;
+        let event = Event::Created { container, gpus_attached, at: Some(self.shared.clock.now()) };
         let rental = self.record(event).await?;
         self.shared.failpoints.pass("created");
         Ok(rental)
@@ -324,7 +325,7 @@ impl Step {
         };
         self.shared.failpoints.pass("started-unrecorded");
         // It was started now, or (where a crash came in between) at some time after the claim.
-        let not_before = if started_at >= asked.wall { Some(&asked) } else { self.rental.claimed_at() };
+        let not_before = if started_at >= asked.wall { Some(&asked) } else { self.rental.not_started_before() };
         let started = on_both_clocks(started_at, &self.shared.clock.now(), not_before);
         let rental = self.record(Event::Started { started_at, started: Some(started) }).await?;
         self.shared.failpoints.pass("started");

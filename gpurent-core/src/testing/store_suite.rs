@@ -15,7 +15,7 @@ use crate::clock::{BootId, BootTime, Moment};
 use crate::disk::{AlwaysRoom, DiskLimit};
 use crate::event::{Adoption, Event, Recorded};
 use crate::gpu::{GpuRequest, GpuSelector};
-use crate::id::{Attempt, EngineId, Epoch, HostId, Position, RentalId, Seq};
+use crate::id::{Attempt, EngineId, Epoch, HostId, MachineId, Position, RentalId, Seq};
 use crate::lifecycle::{EndKind, EndReason, Exit, Phase};
 use crate::memory::SimulatedGpus;
 use crate::placement::{NoPlace, Placement};
@@ -63,6 +63,7 @@ macro_rules! store_suite {
             observations_need_the_current_epoch,
             intents_need_no_epoch,
             a_host_with_live_rentals_is_pinned_to_its_engine,
+            a_clone_of_the_engines_machine_is_another_engine,
             the_end_frees_what_was_held_and_erases_the_credential,
             a_lost_rental_is_adopted_once_and_holds_what_it_has,
             a_foundling_takes_nothing_from_others,
@@ -176,7 +177,7 @@ impl<S: Store> Bench<S> {
     }
 
     async fn epoch(&self) -> Epoch {
-        valid(self.store.take_over(&self.host, &self.engine).await).epoch
+        valid(self.store.take_over(&self.host, &self.engine, None).await).epoch
     }
 
     fn request(&self, name: &str) -> NewRental {
@@ -248,7 +249,7 @@ fn way_down() -> Vec<Event> {
 
 fn whole_life() -> Vec<Event> {
     vec![
-        Event::Created { container: valid("c1".parse()), gpus_attached: true },
+        Event::Created { container: valid("c1".parse()), gpus_attached: true, at: None },
         Event::Started { started_at: at(1), started: None },
         Event::Verified { paid_from: moment(1) },
         Event::Warned,
@@ -390,7 +391,9 @@ pub async fn a_stale_write_changes_nothing<S: Store>(store: Arc<S>) {
     let rental = bench.claimed("one").await;
     let writes = ["c1", "c2", "c3", "c4"].map(|container| {
         let mut change = Change::observation(rental.clone(), epoch);
-        valid(change.apply(Event::Created { container: valid(container.parse()), gpus_attached: true }, at(1)));
+        valid(
+            change.apply(Event::Created { container: valid(container.parse()), gpus_attached: true, at: None }, at(1)),
+        );
         change
     });
     let results = join_all(writes.iter().map(|change| bench.store.commit(change))).await;
@@ -409,7 +412,7 @@ pub async fn observations_need_the_current_epoch<S: Store>(store: Arc<S>) {
     let new = bench.epoch().await;
     assert!(new > old);
     let mut change = Change::observation(rental.clone(), old);
-    valid(change.apply(Event::Created { container: valid("c1".parse()), gpus_attached: true }, at(1)));
+    valid(change.apply(Event::Created { container: valid("c1".parse()), gpus_attached: true, at: None }, at(1)));
     assert!(matches!(bench.store.commit(&change).await, Err(StoreError::Fenced)));
     assert!(matches!(bench.store.publish(&bench.host, old, 10).await, Err(StoreError::Fenced)));
     assert!(matches!(bench.store.confirm(&bench.host, old).await, Err(StoreError::Fenced)));
@@ -435,14 +438,36 @@ pub async fn a_host_with_live_rentals_is_pinned_to_its_engine<S: Store>(store: A
     let epoch = bench.epoch().await;
     let rental = bench.claimed("one").await;
     let other: EngineId = valid("another".parse());
-    let refused = bench.store.take_over(&bench.host, &other).await;
+    let refused = bench.store.take_over(&bench.host, &other, None).await;
     assert!(matches!(&refused, Err(StoreError::HostPinned(engine)) if *engine == bench.engine), "{refused:?}");
     valid(bench.store.confirm(&bench.host, epoch).await);
     bench.live_through(rental, epoch, way_down()).await;
-    assert!(valid(bench.store.take_over(&bench.host, &other).await).epoch > epoch);
+    assert!(valid(bench.store.take_over(&bench.host, &other, None).await).epoch > epoch);
     bench.claimed("two").await;
-    let back = bench.store.take_over(&bench.host, &bench.engine).await;
+    let back = bench.store.take_over(&bench.host, &bench.engine, None).await;
     assert!(matches!(&back, Err(StoreError::HostPinned(engine)) if *engine == other), "{back:?}");
+}
+
+/// Engines of two machines that were cloned from one image have one id, and are two. One of which the machine is not known
+/// is believed.
+pub async fn a_clone_of_the_engines_machine_is_another_engine<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    let machines: [MachineId; 2] = ["here", "clone"].map(|name| valid(name.parse()));
+    let take_over =
+        async |machine: Option<&MachineId>| bench.store.take_over(&bench.host, &bench.engine, machine).await;
+    valid(take_over(None).await);
+    bench.claimed("one").await;
+    // An agent of a version that did not tell had it before.
+    valid(take_over(Some(&machines[0])).await);
+    let refused = take_over(Some(&machines[1])).await;
+    assert!(matches!(refused, Err(StoreError::HostPinned(_))), "{refused:?}");
+    valid(take_over(None).await);
+    let refused = take_over(Some(&machines[1])).await;
+    assert!(matches!(refused, Err(StoreError::HostPinned(_))), "it is still known: {refused:?}");
+    let epoch = valid(take_over(Some(&machines[0])).await).epoch;
+    let rental = valid(bench.store.live(&bench.host).await).remove(0);
+    bench.live_through(rental, epoch, way_down()).await;
+    valid(take_over(Some(&machines[1])).await);
 }
 
 /// Holds last until the end and not longer; so does the credential.
@@ -619,7 +644,7 @@ pub async fn the_journal_has_every_event_once_and_in_order<S: Store>(store: Arc<
     assert!(published.iter().zip(1..).all(|(entry, n)| entry.position.get() == n && entry.recorded.seq.get() == n));
     assert_eq!(published.len(), 8);
     assert_eq!(valid(bench.store.journal(&bench.host, Position::ZERO, 100).await), published);
-    let tenure = valid(bench.store.take_over(&bench.host, &bench.engine).await);
+    let tenure = valid(bench.store.take_over(&bench.host, &bench.engine, None).await);
     assert_eq!(tenure.last_position, Position::new(8));
     let rest = valid(bench.store.journal(&bench.host, Position::new(6), 1).await);
     assert_eq!(rest, published[6..7]);

@@ -18,7 +18,7 @@ use crate::server::Server;
 use crate::session::{self, Login, kit_program};
 use crate::spec::Spec;
 use crate::wire::Request;
-use crate::{credential, files, greeting, listener, mounts, program, reach, relay};
+use crate::{credential, files, greeting, listener, mounts, program, reach, relay, syscalls};
 
 /// What Docker itself ends with where a container cannot be begun.
 const NOT_BEGUN: u8 = 125;
@@ -140,6 +140,7 @@ fn make_tmp() -> io::Result<()> {
 
 /// The container's entry point; its arguments are the image's program.
 fn start(command: &[OsString]) -> io::Result<ExitCode> {
+    syscalls::restrict()?;
     let Prepared { spec, user, notes } = prepare()?;
     let socket = listener::bind()?;
     let devices = gpu_devices().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");

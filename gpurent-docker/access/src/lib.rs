@@ -47,6 +47,8 @@ mod server;
 mod session;
 #[cfg(target_os = "linux")]
 mod signals;
+#[cfg(target_os = "linux")]
+mod syscalls;
 
 #[cfg(target_os = "linux")]
 pub mod entry;

@@ -51,8 +51,8 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let code =
             |targets: &[&str]| format!("{:?}", reach(&targets.iter().map(OsString::from).collect::<Vec<_>>()).unwrap());
-        // An address of documentation (RFC 5737), where nobody is.
-        let (open, closed, nobody) = (open.to_string(), closed.to_string(), "192.0.2.1:9");
+        // Everybody, to whom TCP connects not.
+        let (open, closed, nobody) = (open.to_string(), closed.to_string(), "255.255.255.255:9");
         assert_eq!(code(&[&open]), format!("{:?}", ExitCode::from(1)));
         assert_eq!(code(&[nobody, &closed, &open]), format!("{:?}", ExitCode::from(6)));
         assert_eq!(code(&[nobody]), format!("{:?}", ExitCode::from(0)));

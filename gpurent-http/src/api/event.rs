@@ -33,7 +33,7 @@ fn data(event: &Event) -> Value {
             "due": claim.due,
         }),
         Event::Pinned { digest } => json!({"image_digest": digest}),
-        Event::Created { container, gpus_attached } => {
+        Event::Created { container, gpus_attached, .. } => {
             json!({"container_id": container, "gpus_attached": gpus_attached})
         }
         Event::Started { started_at, .. } => json!({"started_at": started_at}),

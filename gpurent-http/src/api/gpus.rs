@@ -39,9 +39,9 @@ pub(super) async fn list(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    let live = rentals.live().await?;
+    let active = rentals.active().await?;
     let holders: BTreeMap<_, _> =
-        live.iter().flat_map(|rental| rental.gpus().iter().map(move |gpu| (&gpu.uuid, rental))).collect();
+        active.iter().flat_map(|rental| rental.gpus().iter().map(move |gpu| (&gpu.uuid, rental))).collect();
     let gpus = rentals.gpus().iter().map(|gpu| {
         let holder = holders.get(&gpu.uuid);
         OnHost {

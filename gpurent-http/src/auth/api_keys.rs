@@ -216,6 +216,11 @@ mod tests {
         {
             assert_eq!(keys.authenticate(&from(address, key)).await.is_ok(), good, "{address}");
         }
+        for header in ["x-forwarded-for", "x-real-ip", "forwarded", "x-client-ip"] {
+            let mut spoofed = from("10.2.0.1", key);
+            spoofed.headers.insert(header, "10.1.2.3".parse().unwrap());
+            assert!(matches!(keys.authenticate(&spoofed).await, Err(Denied::Forbidden(_))), "{header}");
+        }
         let mut untold = request();
         untold.headers.insert("x-api-key", new.expose().parse().unwrap());
         assert!(matches!(keys.authenticate(&untold).await, Err(Denied::Forbidden(_))), "from nowhere");

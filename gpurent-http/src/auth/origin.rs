@@ -104,7 +104,19 @@ mod tests {
         assert!(!local(&[("host", "localhost:8000"), ("origin", "http://localhost:8123")]), "a tenant's page");
         assert!(!local(&[("host", "localhost:8000"), ("sec-fetch-site", "same-site")]));
         assert!(!local(&[("host", "evil.example:8000")]));
-        assert!(!local(&[("host", "10.0.0.5:8000")]));
+        for name in [
+            "10.0.0.5:8000",
+            "127.0.0.1.evil.example:8000",
+            "localhost.evil.example",
+            "0.0.0.0:8000",
+            "127.1:8000",
+            "2130706433",
+            "0x7f.1",
+            "127.0.0.1:8000, evil.example",
+            "",
+        ] {
+            assert!(!local(&[("host", name)]), "{name}");
+        }
         assert!(!local(&[("host", "127.0.0.1"), ("origin", "https://evil.example")]));
         assert!(!local(&[("host", "127.0.0.1"), ("origin", "null")]));
         for of_a_proxy in

@@ -24,7 +24,7 @@ use gpurent_core::port::{ContainerPort, PublishedPort};
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{RentError, Rentals, ResumeError, SuspendError};
 use gpurent_core::spec::{ImageRef, Labels, MountPath, RentalRequest, RentalSpec, Term, Workspace, WorkspaceFolder};
-use gpurent_core::store::{Filter, StoreError};
+use gpurent_core::store::{Filter, MAX_PAGE, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -326,7 +326,8 @@ fn is_up_or_over(rental: &Rental) -> bool {
 
 async fn list(State(rentals): State<Rentals>, Extension(caller): Extension<Caller>) -> Result<Response, Refused> {
     let is_ours = |rental: &Rental| rental.spec().labels.get(TEMPLATE).is_some() && caller.may_see(rental);
-    let mut listed: Vec<_> = rentals.live().await?.into_iter().filter(is_ours).collect();
+    let filter = Filter { renter: caller.scope(), phases: Phase::LIVE.to_vec(), ..Filter::default() };
+    let mut listed: Vec<_> = rentals.list(&filter, None, MAX_PAGE).await?.into_iter().filter(is_ours).collect();
     listed.sort_by_key(|rental| std::cmp::Reverse(rental.created_at()));
     // And some of those that have ended: the protocol knows no pages.
     let filter = Filter { renter: caller.scope(), phases: vec![Phase::Ended], ..Filter::default() };

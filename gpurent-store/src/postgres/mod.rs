@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gpurent_core::event::{Event, JournalEntry, Recorded};
-use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, Position, RentalId, RenterId, Seq};
+use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::rental::Rental;
 use gpurent_core::renter::RenterHas;
@@ -136,13 +136,23 @@ fn moves_holds(event: &Event) -> bool {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
+    async fn take_over(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<Tenure, StoreError> {
         let query = sqlx::query_as(
-            "WITH taken AS (
-                 INSERT INTO gpurent.host AS host (id, engine, epoch) VALUES ($1, $2, 1)
-                 ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1, engine = excluded.engine
-                 WHERE host.engine = excluded.engine
-                    OR NOT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended'))
+            "WITH busy AS (
+                 SELECT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended')) AS is_so
+             ), taken AS (
+                 INSERT INTO gpurent.host AS host (id, engine, machine, epoch) VALUES ($1, $2, $3, 1)
+                 ON CONFLICT (id) DO UPDATE
+                 SET epoch = host.epoch + 1, engine = excluded.engine,
+                     machine = coalesce(excluded.machine, CASE WHEN (SELECT is_so FROM busy) THEN host.machine END)
+                 WHERE NOT (SELECT is_so FROM busy)
+                    OR (host.engine = excluded.engine
+                        AND coalesce(host.machine = excluded.machine, true))
                  RETURNING id, epoch
              ), head AS (
                  INSERT INTO gpurent.journal_head (host_id) SELECT id FROM taken ON CONFLICT DO NOTHING
@@ -150,8 +160,14 @@ impl Store for PostgresStore {
              SELECT epoch, coalesce((SELECT last_position FROM gpurent.journal_head WHERE host_id = $1), 0)
              FROM taken",
         );
-        let taken: Option<(i64, i64)> =
-            bounded(query.bind(host.as_str()).bind(engine.as_str()).fetch_optional(&self.pool)).await?;
+        let taken: Option<(i64, i64)> = bounded(
+            query
+                .bind(host.as_str())
+                .bind(engine.as_str())
+                .bind(machine.map(MachineId::as_str))
+                .fetch_optional(&self.pool),
+        )
+        .await?;
         if let Some((epoch, last)) = taken {
             return Ok(Tenure { epoch: Epoch::new(unsigned(epoch)), last_position: Position::new(unsigned(last)) });
         }
@@ -217,6 +233,14 @@ impl Store for PostgresStore {
 
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
         let query = sqlx::query_scalar("SELECT body FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended'");
+        let found: Vec<Json<Rental>> = bounded(query.bind(host.as_str()).fetch_all(&self.pool)).await?;
+        Ok(found.into_iter().map(|Json(rental)| rental).collect())
+    }
+
+    async fn active(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
+        let query = sqlx::query_scalar(
+            "SELECT body FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended' AND phase <> 'suspended'",
+        );
         let found: Vec<Json<Rental>> = bounded(query.bind(host.as_str()).fetch_all(&self.pool)).await?;
         Ok(found.into_iter().map(|Json(rental)| rental).collect())
     }

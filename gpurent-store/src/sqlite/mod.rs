@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gpurent_core::event::{Event, JournalEntry, Recorded};
 use gpurent_core::gpu::GpuUuid;
-use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, Position, RentalId, RenterId, Seq};
+use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
 use gpurent_core::placement::{Held, Placement};
 use gpurent_core::port::HostPort;
 use gpurent_core::rental::Rental;
@@ -123,16 +123,26 @@ impl SqliteStore {
         gave_up
     }
 
-    async fn take_over_once(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
+    async fn take_over_once(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<Tenure, StoreError> {
         let mut writing = self.write().await?;
         let query = sqlx::query_as(
-            "INSERT INTO gpurent_host AS host (id, engine, epoch) VALUES (?1, ?2, 1)
-             ON CONFLICT (id) DO UPDATE SET epoch = host.epoch + 1, engine = excluded.engine
-             WHERE host.engine = excluded.engine
-                OR NOT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase NOT IN ('suspended', 'ended'))
+            "WITH busy AS (
+                 SELECT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase NOT IN ('suspended', 'ended')) AS is_so
+             )
+             INSERT INTO gpurent_host AS host (id, engine, machine, epoch) VALUES (?1, ?2, ?3, 1)
+             ON CONFLICT (id) DO UPDATE
+             SET epoch = host.epoch + 1, engine = excluded.engine,
+                 machine = coalesce(excluded.machine, CASE WHEN (SELECT is_so FROM busy) THEN host.machine END)
+             WHERE NOT (SELECT is_so FROM busy)
+                OR (host.engine = excluded.engine AND coalesce(host.machine = excluded.machine, true))
              RETURNING epoch, last_position",
         );
-        let query = query.bind(host.as_str()).bind(engine.as_str());
+        let query = query.bind(host.as_str()).bind(engine.as_str()).bind(machine.map(MachineId::as_str));
         let taken: Option<(i64, i64)> = bounded(query.fetch_optional(&mut *writing.transaction)).await?;
         if let Some((epoch, last)) = taken {
             writing.commit().await?;
@@ -256,9 +266,14 @@ async fn renter_has(
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
-        match self.take_over_once(host, engine).await {
-            Err(error) if self.made_room(&error).await => self.take_over_once(host, engine).await,
+    async fn take_over(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<Tenure, StoreError> {
+        match self.take_over_once(host, engine, machine).await {
+            Err(error) if self.made_room(&error).await => self.take_over_once(host, engine, machine).await,
             result => result,
         }
     }
@@ -317,6 +332,14 @@ impl Store for SqliteStore {
 
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
         let query = sqlx::query_scalar("SELECT body FROM gpurent_rental WHERE host_id = ? AND phase <> 'ended'");
+        let found: Vec<Json<Rental>> = bounded(query.bind(host.as_str()).fetch_all(&self.pool)).await?;
+        Ok(found.into_iter().map(|Json(rental)| rental).collect())
+    }
+
+    async fn active(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
+        let query = sqlx::query_scalar(
+            "SELECT body FROM gpurent_rental WHERE host_id = ? AND phase <> 'ended' AND phase <> 'suspended'",
+        );
         let found: Vec<Json<Rental>> = bounded(query.bind(host.as_str()).fetch_all(&self.pool)).await?;
         Ok(found.into_iter().map(|Json(rental)| rental).collect())
     }

@@ -18,7 +18,7 @@ use crate::access::{RegistryLogin, Secrets};
 use crate::deadline::{Deadline, DeadlineBook, DeadlineError};
 use crate::disk::DiskUse;
 use crate::event::{JournalEntry, Recorded};
-use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, Position, RentalId, RenterId, Seq};
+use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, MachineId, Position, RentalId, RenterId, Seq};
 use crate::lifecycle::{Exit, Phase};
 use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore};
 use crate::placement::{Held, Placement};
@@ -224,11 +224,18 @@ impl FaultyStore {
 
 #[async_trait]
 impl Store for FaultyStore {
-    async fn take_over(&self, host: &HostId, engine: &EngineId) -> Result<Tenure, StoreError> {
-        let (host, engine) = (host.clone(), engine.clone());
+    async fn take_over(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<Tenure, StoreError> {
+        let (host, engine, machine) = (host.clone(), engine.clone(), machine.cloned());
         let (truth, process, number) = (Arc::clone(&self.0.truth), self.0.process, self.0.host);
         let taken = self
-            .ask(Point::TakeOver, self.0.about_host(), move |store| at_once(store.take_over(&host, &engine)))
+            .ask(Point::TakeOver, self.0.about_host(), move |store| {
+                at_once(store.take_over(&host, &engine, machine.as_ref()))
+            })
             .await?;
         truth.lock().unwrap_or_else(PoisonError::into_inner).took_over(process, number, taken.epoch);
         Ok(taken)
@@ -282,6 +289,11 @@ impl Store for FaultyStore {
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
         let host = host.clone();
         self.ask(Point::Live, self.0.about_host(), move |store| at_once(store.live(&host))).await
+    }
+
+    async fn active(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
+        let host = host.clone();
+        self.ask(Point::Live, self.0.about_host(), move |store| at_once(store.active(&host))).await
     }
 
     async fn list(

@@ -79,8 +79,11 @@ pub async fn a_container_leads_to_its_rental_for_ever<S: Store>(store: Arc<S>) {
     let epoch = bench.epoch().await;
     let id = |n: u32| -> crate::id::ContainerId { valid(format!("{}{n}", uuid::Uuid::new_v4().simple()).parse()) };
     let (first, second) = (id(1), id(2));
-    let created =
-        |container: &crate::id::ContainerId| Event::Created { container: container.clone(), gpus_attached: true };
+    let created = |container: &crate::id::ContainerId| Event::Created {
+        container: container.clone(),
+        gpus_attached: true,
+        at: None,
+    };
     let claimed = bench.claimed("one").await;
     let mut rental = bench.live_through(claimed.clone(), epoch, vec![created(&first)]).await;
     let whose = async |container: &str| valid(bench.store.of_container(&bench.host, &valid(container.parse())).await);

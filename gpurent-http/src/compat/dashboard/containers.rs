@@ -10,13 +10,13 @@ use gpurent_core::access::CredentialRequest;
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, RenterId};
 use gpurent_core::invalid::Invalid;
-use gpurent_core::lifecycle::{State as RentalState, SuspendCause};
+use gpurent_core::lifecycle::{Phase, State as RentalState, SuspendCause};
 use gpurent_core::port::ranges::GivenBack;
 use gpurent_core::port::{HostPort, PublishedPort};
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{InsideError, RentError, Rentals};
 use gpurent_core::spec::{Labels, Limits, RentalRequest, RentalSpec, Workspace, WorkspaceFolder};
-use gpurent_core::store::Claimed;
+use gpurent_core::store::{Claimed, Filter, MAX_PAGE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -465,7 +465,8 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
     let dashboard = offered(dashboard)?;
-    let live = rentals.live().await?;
+    let filter = Filter { renter: caller.scope(), phases: Phase::LIVE.to_vec(), ..Filter::default() };
+    let live = rentals.list(&filter, None, MAX_PAGE).await?;
     let ours = live.iter().filter(|rental| rental.spec().labels.get(GPU).is_some() && caller.may_see(rental));
     let containers: Vec<_> = ours.map(|rental| view(&dashboard, rental)).collect();
     Ok(Json(json!({"success": true, "containers": containers})).into_response())

@@ -1,0 +1,2 @@
+-- The machine of the engine that a host is pinned to, where it is known: clones of a machine have engines of one id.
+ALTER TABLE gpurent_host ADD COLUMN machine text;
