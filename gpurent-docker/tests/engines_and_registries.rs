@@ -74,6 +74,7 @@ async fn a_private_image_is_for_those_who_log_in_also_once_it_is_here() {
     let id = docker(&["inspect", "--format", "{{.Id}}", &image]).await;
     let mut detours: Vec<String> = marks.lines().map(|mark| format!("{mark}:latest")).collect();
     detours.extend(marks.lines().map(|mark| format!("docker.io/{mark}")));
+    detours.extend(marks.lines().map(|mark| format!("index.docker.io/{mark}:latest")));
     detours.extend([id.clone(), id[..10].to_owned()]);
     assert!(detours.len() > 3);
     for detour in detours {

@@ -12,6 +12,7 @@ use gpurent_core::spec::{Workspace, WorkspaceFolder};
 use gpurent_docker::DockerRuntime;
 use support::image::Image;
 use support::{Tenant, docker, launch, password, secrets};
+use tokio::process::Command;
 
 const IDLE: &str = r#"CMD ["/bin/sleep", "1000000"]"#;
 
@@ -96,6 +97,24 @@ async fn name_services_and_preloads_reach_nothing_of_ours() {
             .says("ENV LD_PRELOAD=/evil.so LD_LIBRARY_PATH=/evil OPENSSL_CONF=/evil LD_AUDIT=/evil.so"),
     )
     .await;
+}
+
+/// A library that an image has loaded into its own programs is in none of ours.
+#[tokio::test]
+async fn a_preloaded_library_is_in_the_images_programs_and_not_in_the_kits() {
+    let library = "/lib/x86_64-linux-gnu/libBrokenLocale.so.1";
+    let dockerfile = format!("FROM gpurent-test/tools:1\nENV LD_PRELOAD={library} LD_AUDIT={library}\n");
+    let name = "gpurent-test/way-in-preloaded:1";
+    let build = format!("printf '%s' \"$0\" | DOCKER_BUILDKIT=0 docker build -q -t {name} -");
+    let built = Command::new("sh").args(["-c", &build, &dockerfile]).output().await.unwrap();
+    assert!(built.status.success(), "{built:?}");
+    let tenant = Tenant::ready(launch(name)).await;
+    assert_ne!(tenant.says("grep -c BrokenLocale /proc/self/maps").await, "0", "the image's own have it");
+    let ours = "for p in /proc/[0-9]*; do case $(readlink $p/exe) in /.gpurent/kit/*) echo $p; \
+                grep -l BrokenLocale $p/maps; esac; done";
+    let said = tenant.says(ours).await;
+    assert!(said.lines().any(|line| line == "/proc/1") && !said.contains("maps"), "{said}");
+    tenant.gone().await;
 }
 
 #[tokio::test]

@@ -66,6 +66,57 @@ async fn reaches(tenant: &Tenant, address: &str, port: u16) -> bool {
     said.starts_with("0 ") || !said.ends_with(" 0")
 }
 
+/// What needs no connection: datagrams, to one and to all, and IPv6.
+async fn speaks_to_nobody(neighbour: &Tenant, gateway: &str) {
+    let tenant = Tenant::up(launch("gpurent-test/tools:1"), &password()).await;
+    let listener = Tenant::up(launch("gpurent-test/tools:1"), &password()).await;
+    assert_eq!(tenant.says("grep -c eth0 /proc/net/if_inet6").await, "0", "no address of IPv6");
+    let hears = tokio::net::UdpSocket::bind("0.0.0.0:0").await.unwrap();
+    let port = hears.local_addr().unwrap().port();
+    let mut datagram = [0; 64];
+    let from_here = tokio::net::UdpSocket::bind("0.0.0.0:0").await.unwrap();
+    from_here.send_to(b"host", (gateway, port)).await.unwrap();
+    assert_eq!(hears.recv(&mut datagram).await.unwrap(), 4, "whoever is meant to reach it does");
+    // A neighbour listens for everything: one port, mDNS, broadcasts.
+    let listen = "nohup python3 -c \"
+import select, socket
+def on(port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('', port)); return s
+m = on(5353)
+m.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton('224.0.0.251') + socket.inet_aton('0.0.0.0'))
+all = [m, on(9999)]; open('/tmp/heard', 'w')
+while True:
+    for s in select.select(all, [], [])[0]: open('/tmp/heard', 'ab').write(s.recv(64) + b' ')
+\" >/dev/null 2>&1 &";
+    listener.says(listen).await;
+    let own = "for n in $(seq 50); do [ -e /tmp/heard ] && break; sleep 0.1; done; echo own >/dev/udp/127.0.0.1/9999; sleep 0.3; cat /tmp/heard";
+    assert!(listener.says(&format!("bash -c '{own}'")).await.contains("own"), "it listens");
+    let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let address = docker(&["inspect", "--format", address, &listener.container]).await;
+    let broadcast = format!("{}.255.255", gateway.split('.').take(2).collect::<Vec<_>>().join("."));
+    let speak = format!(
+        "python3 -c \"
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+for to in [('{address}', 9999), ('{address}', 5353), ('255.255.255.255', 9999), ('{broadcast}', 9999),
+           ('224.0.0.251', 5353), ('224.0.0.1', 9999), ('{gateway}', {port}), ('198.18.77.1', {port})]:
+    try: s.sendto(b'tenant', to)
+    except OSError: pass
+for to in ['::ffff:{address}', '::ffff:{gateway}']:
+    try: socket.create_connection((to, 22), 1); print('OPEN', to)
+    except OSError: pass
+\""
+    );
+    assert_eq!(tenant.says(&speak).await, "");
+    let heard = tokio::time::timeout(std::time::Duration::from_secs(2), hears.recv(&mut datagram)).await;
+    assert!(heard.is_err(), "the host hears {:?}", String::from_utf8_lossy(&datagram));
+    assert!(!listener.says("cat /tmp/heard").await.contains("tenant"), "a neighbour hears it");
+    assert_eq!(neighbour.says("echo still here").await, "still here");
+    listener.gone().await;
+    tenant.gone().await;
+}
+
 #[tokio::test]
 async fn a_tenant_reaches_the_world_but_not_the_host_the_metadata_or_its_neighbours() {
     assert_eq!(runtime().await.isolate().await.unwrap(), Isolation::Enforced);
@@ -117,6 +168,7 @@ async fn a_tenant_reaches_the_world_but_not_the_host_the_metadata_or_its_neighbo
     ] {
         assert!(!reaches(&tenant, address, port).await, "{what}: {address}:{port}");
     }
+    speaks_to_nobody(&neighbour, gateway).await;
     // Nor does a probe. Of rules that look right and do not hold, it is the probe that tells.
     let prober = runtime().await;
     assert_eq!(prober.probe_isolation().await.unwrap(), Isolation::Enforced);
