@@ -33,13 +33,14 @@ pub(super) fn answer(output: Bytes, pass: Pass, stopping: CancellationToken, pla
             let chunk = tokio::select! {
                 biased;
                 () = reading.stopping.cancelled() => return None,
-                chunk = reading.output.next() => chunk?,
+                // Before the output, which may never pause.
                 _ = reading.look.tick() => {
                     if reading.pass.is_valid().await {
                         continue;
                     }
                     return None;
                 }
+                chunk = reading.output.next() => chunk?,
             };
             return Some((chunk, reading));
         }
