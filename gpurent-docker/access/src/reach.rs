@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// How long the one that waits to be reached waits at most.
 const WAITS: Duration = Duration::from_secs(60);
+/// How long it waits before it tries.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long a connection may take. What is dropped never answers.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -31,6 +33,8 @@ pub(crate) fn reach(targets: &[OsString]) -> io::Result<ExitCode> {
     let parse = |target: &OsString| target.to_string_lossy().parse::<SocketAddr>();
     let targets: Result<Vec<_>, _> = targets.iter().map(parse).collect();
     let targets = targets.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    // As every tenant's, this container's port of the bridge is isolated a moment after its start.
+    std::thread::sleep(PAUSE);
     let answers = |target: &SocketAddr| match TcpStream::connect_timeout(target, PATIENCE) {
         Ok(_) => true,
         // It came as far as somebody who says no.
