@@ -21,6 +21,8 @@ pub(crate) const READ_BUFFER: usize = 4 * 1024;
 const SHARE_OF_A_RENTER: usize = 8;
 /// Terminals at once of one rental: each is a program in it, and a connection of ours.
 const TERMINALS_OF_A_RENTAL: usize = 8;
+/// How many may follow one rental's output.
+const FOLLOWERS_OF_A_RENTAL: usize = 4;
 /// All renters together leave this part of the places to platforms.
 const KEPT_FOR_PLATFORMS: usize = 8;
 
@@ -36,6 +38,7 @@ pub(crate) struct Listeners {
     most_of_a_renter: usize,
     renters: Renters,
     terminals: Counts<RentalId>,
+    followers: Counts<RentalId>,
     /// Places for requests, one set for all surfaces.
     pub(crate) requests: Arc<Semaphore>,
     /// How many requests each renter has under way.
@@ -55,8 +58,8 @@ pub(crate) struct Place {
     _one_of_a_renter: Option<Counted<RenterId>>,
 }
 
-/// A terminal of a rental, until it is closed.
-pub(crate) struct Terminal(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RentalId>);
+/// A terminal of a rental, or a reader who follows its output, until they leave.
+pub(crate) struct AtARental(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RentalId>);
 
 /// A renter's request, until it is answered.
 pub(crate) struct UnderWay(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RenterId>);
@@ -103,6 +106,7 @@ impl Listeners {
             most_of_a_renter: limits.listeners_of_a_renter,
             renters: Arc::default(),
             terminals: Arc::default(),
+            followers: Arc::default(),
             rendered: Arc::default(),
             under_way: Arc::default(),
             most_requests_of_a_renter: (limits.requests / SHARE_OF_A_RENTER).max(1),
@@ -137,7 +141,28 @@ impl Listeners {
     }
 
     /// A place for one more terminal of a rental.
-    pub(crate) fn open_terminal(&self, rental: RentalId) -> Result<Terminal, Problem> {
-        Counted::one_of(&self.terminals, &rental, TERMINALS_OF_A_RENTAL).map(Terminal).ok_or_else(Problem::busy)
+    pub(crate) fn open_terminal(&self, rental: RentalId) -> Result<AtARental, Problem> {
+        Counted::one_of(&self.terminals, &rental, TERMINALS_OF_A_RENTAL).map(AtARental).ok_or_else(Problem::busy)
+    }
+
+    /// A place for one more who follows a rental's output: for each the engine keeps what they have not read.
+    pub(crate) fn follow(&self, rental: RentalId) -> Result<AtARental, Problem> {
+        Counted::one_of(&self.followers, &rental, FOLLOWERS_OF_A_RENTAL).map(AtARental).ok_or_else(Problem::busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rental_has_so_many_terminals_and_followers() {
+        let listeners = Listeners::new(&Limits::default());
+        let (one, other) = (RentalId::generate(), RentalId::generate());
+        let mut at_it: Vec<_> = (0..FOLLOWERS_OF_A_RENTAL).map(|_| listeners.follow(one).ok()).collect();
+        assert!(at_it.iter().all(Option::is_some) && listeners.follow(one).is_err());
+        assert!(listeners.follow(other).is_ok() && listeners.open_terminal(one).is_ok(), "each has its own");
+        at_it.pop();
+        assert!(listeners.follow(one).is_ok(), "a place that was left is free");
     }
 }

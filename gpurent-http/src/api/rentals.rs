@@ -239,8 +239,9 @@ pub(super) async fn logs(
     }
     if query.follow == Some(true) {
         let place = listeners.enter(&caller)?;
+        let follower = listeners.follow(rental.id())?;
         let output = rentals.follow_output(&rental, tail).await?;
-        return Ok(stream::answer(output, pass, listeners.stopping, place));
+        return Ok(stream::answer(output, pass, listeners.stopping, (place, follower)));
     }
     let logs = rentals.logs(&rental, tail).await?;
     Ok(Json(LogsView { lines: logs.lines, live: logs.live }).into_response())

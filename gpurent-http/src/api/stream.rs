@@ -10,25 +10,33 @@ use gpurent_core::inside::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Pass;
-use crate::listeners::Place;
+use crate::listeners::{AtARental, Place};
 
 /// How often it is asked whether the reader may still read.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// How long a reader may take for one piece. Meanwhile the engine keeps what comes, up to 64 MiB for each reader
+/// (<https://github.com/moby/moby/blob/v20.10.24/daemon/logger/logger.go>, `logWatcherBufferSize`).
+const SLOWEST: Duration = Duration::from_secs(10);
 
 struct Reading {
     output: Bytes,
     pass: Pass,
     stopping: CancellationToken,
     look: tokio::time::Interval,
-    _place: Place,
+    /// When the reader was given the last piece.
+    given: Option<tokio::time::Instant>,
+    _places: (Place, AtARental),
 }
 
-/// The bytes as the container's program writes them. A reader who does not read holds up nothing but the engine's own
-/// copy, until their connection is given up.
-pub(super) fn answer(output: Bytes, pass: Pass, stopping: CancellationToken, place: Place) -> Response {
+/// The bytes as the container's program writes them. A reader who does not keep up is given up.
+pub(super) fn answer(output: Bytes, pass: Pass, stopping: CancellationToken, places: (Place, AtARental)) -> Response {
     let look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
-    let reading = Reading { output, pass, stopping, look, _place: place };
+    let reading = Reading { output, pass, stopping, look, given: None, _places: places };
     let body = stream::unfold(reading, |mut reading| async move {
+        if reading.given.is_some_and(|given| given.elapsed() > SLOWEST) {
+            return None;
+        }
         loop {
             let chunk = tokio::select! {
                 biased;
@@ -42,6 +50,7 @@ pub(super) fn answer(output: Bytes, pass: Pass, stopping: CancellationToken, pla
                 }
                 chunk = reading.output.next() => chunk?,
             };
+            reading.given = Some(tokio::time::Instant::now());
             return Some((chunk, reading));
         }
     });

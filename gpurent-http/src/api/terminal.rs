@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::Refusals;
 use crate::audit::{self, Audit};
 use crate::auth::{Caller, Entrance, Pass};
-use crate::listeners::{Listeners, Place, Terminal};
+use crate::listeners::{AtARental, Listeners, Place};
 use crate::problem::Problem;
 
 /// A client that takes longer to read one message is cut off.
@@ -126,7 +126,7 @@ impl Asked {
         drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
     }
 
-    async fn begin(&self, caller: &Caller) -> Result<(Session, (Place, Terminal)), Problem> {
+    async fn begin(&self, caller: &Caller) -> Result<(Session, (Place, AtARental)), Problem> {
         let place = self.listeners.enter(caller)?;
         let rental = super::find(&self.rentals, caller, &self.id.to_string()).await?;
         let terminal = self.listeners.open_terminal(rental.id())?;
