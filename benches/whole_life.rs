@@ -107,6 +107,7 @@ fn by_hand(key: &SealKey) {
             without_gpu: 0,
             disks: Arc::new(AlwaysRoom),
             disk_limit: DiskLimit::None,
+            awaits_image: false,
         };
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();
         let launch = LaunchSpec::of(&rental);

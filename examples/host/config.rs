@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use gpurent_core::disk::DiskLimit;
+use gpurent_core::disk::{DiskLimit, DiskRoom, DiskUse};
+use gpurent_core::division::Division;
 use gpurent_core::gpu::{GpuModel, GpuUuid};
 use gpurent_core::id::HostId;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::money::{Currency, HourlyRate, MicroUnits};
 use gpurent_core::port::PortRange;
+use gpurent_core::renter::LATELY;
 use gpurent_docker::{EngineAddress, Registries, TlsFiles};
 use jiff::SignedDuration;
 
@@ -67,10 +69,10 @@ pub struct Serve {
     pub charge_unverified: bool,
     /// How long a rental may take until its container has started, such as 2h: so long it holds its GPUs while its image is
     /// pulled.
-    #[arg(long, env = "GPURENT_START_TIMEOUT", default_value = "2h")]
+    #[arg(long, env = "GPURENT_START_TIMEOUT", default_value = "2h", value_parser = start_timeout)]
     pub start_timeout: SignedDuration,
     /// Pull images before anything is claimed for them: who asks for one that is not here hears that it is being pulled, and
-    /// asks again.
+    /// asks again. A rental that is resumed has its GPU first.
     #[arg(long, env = "GPURENT_PULL_FIRST")]
     pub pull_first: bool,
     /// How long after its start a container may take until SSH answers, such as 90s.
@@ -87,6 +89,10 @@ pub struct Serve {
     /// their containers.
     #[arg(long, env = "GPURENT_ALLOW_SUDO")]
     pub allow_sudo: bool,
+    /// Take the host over although its machine has another id (/etc/machine-id) than when it was pinned to this engine: after
+    /// a reinstallation, never for a clone.
+    #[arg(long, env = "GPURENT_ANY_MACHINE")]
+    pub any_machine: bool,
     /// Set no firewall rules: tenants then reach this host's own services and the metadata address.
     #[arg(long, env = "GPURENT_NO_FIREWALL")]
     pub no_firewall: bool,
@@ -136,12 +142,16 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// How much a rental may write on the disk.
-    pub fn disk_limit(&self) -> DiskLimit {
+    /// How much a rental may write on the disk, where tenants have this room.
+    pub fn disk_limit(&self, room: Option<DiskRoom>, division: Division) -> DiskLimit {
         match self.rental_disk_mib {
-            None => DiskLimit::Part,
+            None => room.map_or(DiskLimit::None, DiskLimit::Part),
             Some(0) => DiskLimit::None,
-            Some(mib) => DiskLimit::Bytes(mib.saturating_mul(1024 * 1024)),
+            Some(mib) => {
+                // Files have their part all the same.
+                let files = room.map_or(u64::MAX, |room| division.part(1).of(room.containers.files));
+                DiskLimit::PerGpu(DiskUse { bytes: mib.saturating_mul(1024 * 1024), files })
+            }
         }
     }
 
@@ -251,6 +261,13 @@ impl FromStr for Rate {
         let (model, rate) = text.rsplit_once('=').ok_or_else(refused)?;
         Ok(Self { model: model.trim().parse()?, rate: price(rate)? })
     }
+}
+
+/// A time to start in. What came to nothing is counted for [three hours](gpurent_core::renter::LATELY).
+fn start_timeout(text: &str) -> Result<SignedDuration, Invalid> {
+    let refused = || Invalid::new("start-timeout", "must be 1s to 3h");
+    let time: SignedDuration = text.parse().map_err(|_| refused())?;
+    if (SignedDuration::from_secs(1)..=LATELY).contains(&time) { Ok(time) } else { Err(refused()) }
 }
 
 /// A price an hour, read without a float.

@@ -1,27 +1,40 @@
 //! Counts of the kernel that all tenants share with each other and with root, since without user namespaces they are one
-//! user: one tenant can use them up.
+//! user: one tenant can use them up, and nobody else gets any.
 
 use std::path::Path;
 
-/// What a tenant may need of inotify instances, by the kernel's own word: as many as it gives to one user.
-const PER_TENANT: u32 = 128;
+/// A count, and how much of it each tenant should be able to have.
+struct Count {
+    setting: &'static str,
+    each: u64,
+    /// What nobody else can do without it.
+    without: &'static str,
+}
 
-/// Warns of a machine where one tenant can keep all others, and the host itself, from watching files.
-pub fn warn_of_scarce_inotify(tenants: u32) {
-    let setting = "/proc/sys/fs/inotify/max_user_instances";
-    if let Some(wanted) = too_few(Path::new(setting), tenants) {
-        tracing::warn!(
-            "inotify instances are scarce, and one tenant can use them all up: sysctl -w \
-             fs.inotify.max_user_instances={wanted}, or run the engine with userns-remap"
-        );
+/// Counts whose limits are low by default.
+const COUNTS: [Count; 3] = [
+    Count { setting: "fs.inotify.max_user_instances", each: 128, without: "watches files" },
+    Count { setting: "kernel.pty.max", each: 4096, without: "gets a terminal" },
+    Count { setting: "fs.aio-max-nr", each: 65_536, without: "starts a database with asynchronous I/O" },
+];
+
+/// Warns of a machine on which so many tenants can keep each other from something.
+pub fn warn_of_scarce_counts(tenants: u32) {
+    for Count { setting, each, without } in COUNTS {
+        let file = Path::new("/proc/sys").join(setting.replace('.', "/"));
+        if let Some(wanted) = too_few(&file, each, tenants) {
+            tracing::warn!(
+                "one tenant can use up what all share, so that nobody else {without}: sysctl -w {setting}={wanted}"
+            );
+        }
     }
 }
 
 /// How many there should be, where there are fewer; `None` too where nobody can tell.
-fn too_few(setting: &Path, tenants: u32) -> Option<u32> {
-    let wanted = PER_TENANT.saturating_mul(tenants.saturating_add(1));
-    // Another system's kernel, or one without inotify.
-    let found: u32 = std::fs::read_to_string(setting).ok()?.trim().parse().ok()?;
+fn too_few(setting: &Path, each: u64, tenants: u32) -> Option<u64> {
+    let wanted = each.saturating_mul(u64::from(tenants) + 1);
+    // Another system's kernel, or one that has no such thing.
+    let found: u64 = std::fs::read_to_string(setting).ok()?.trim().parse().ok()?;
     (found < wanted).then_some(wanted)
 }
 
@@ -34,9 +47,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let setting = folder.path().join("max_user_instances");
         std::fs::write(&setting, "128\n").unwrap();
-        assert_eq!(too_few(&setting, 8), Some(1152));
+        assert_eq!(too_few(&setting, 128, 8), Some(1152));
         std::fs::write(&setting, "8192\n").unwrap();
-        assert_eq!(too_few(&setting, 8), None);
-        assert_eq!(too_few(Path::new("/nowhere"), 8), None);
+        assert_eq!(too_few(&setting, 128, 8), None);
+        assert_eq!(too_few(Path::new("/nowhere"), 128, 8), None);
     }
 }

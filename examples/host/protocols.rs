@@ -74,6 +74,9 @@ pub struct Access {
     /// Times that one rental may be resumed by its renter, besides once for each 10 minutes of its use.
     #[arg(long, env = "GPURENT_RENTER_RESUMES", default_value_t = RenterLimits::default().resumes)]
     pub renter_resumes: u32,
+    /// Workspaces that one renter may have; they stay when their rentals have ended.
+    #[arg(long, env = "GPURENT_RENTER_WORKSPACES", default_value_t = RenterLimits::default().workspaces)]
+    pub renter_workspaces: u32,
     /// GPUs that one renter may have at once; all there are by default.
     #[arg(long, env = "GPURENT_RENTER_GPUS")]
     pub renter_gpus: Option<u32>,
@@ -107,6 +110,7 @@ impl Access {
             gpus: self.renter_gpus,
             in_vain: self.renter_in_vain,
             resumes: self.renter_resumes,
+            workspaces: self.renter_workspaces,
         }
     }
 

@@ -86,7 +86,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
             "tenants can reach this host's services, the metadata address and each other's published ports"
         ),
     }
-    kernel::warn_of_scarce_inotify(division.gpus.saturating_add(division.without_gpu));
+    kernel::warn_of_scarce_counts(division.gpus.saturating_add(division.without_gpu));
     let capacity = Capacity { divided: !settings.oversell, ..runtime.capacity() };
     let is_local = settings.engine.address().is_local();
     let machine_folder = runtime.data_folder().await?.filter(|_| is_local);
@@ -94,10 +94,10 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let database_file = database::file_of(&settings.database, &settings.data_dir);
     let database_folder = database_file.as_deref().and_then(Path::parent).map(Path::to_path_buf);
     let workspaces = if is_local { Some(settings.workspaces.folder(&settings.data_dir)) } else { None };
-    let of_tenants = engine_data.clone().into_iter().chain(workspaces).collect();
+    let of_tenants = engine_data.clone();
     let folders = [settings.data_dir.clone()].into_iter().chain(engine_data).chain(database_folder).collect();
     let disks = DiskReserve::new(folders, settings.disk_reserve_mib.saturating_mul(1024 * 1024));
-    let disks = disks.with_tenants_in(of_tenants);
+    let room = of_tenants.and_then(|engine| disks.room(&engine, workspaces.as_deref()));
     let runtime = Arc::new(runtime);
     let prober = Arc::clone(&runtime);
     let mut builder = HostBuilder::new(host, database.store.clone(), runtime.clone(), Arc::new(sealer), gpus, pools)
@@ -108,7 +108,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         .renter_limits(settings.access.renter_limits())
         .deadlines(Arc::new(deadlines))
         .disks(Arc::new(disks))
-        .limit_disk(settings.disk_limit());
+        .limit_disk(settings.disk_limit(room, division));
     if is_local && settings.access_dir.as_os_str() != "none" {
         match HostKeyStock::fill(&settings.access_dir.with_file_name("gpurent-host-keys")) {
             Ok(stock) => builder = builder.host_keys(Arc::new(stock)),
@@ -226,6 +226,9 @@ async fn engine(settings: &Serve, division: Division) -> Result<DockerRuntime, F
     }
     if settings.allow_private_networks {
         runtime = runtime.with_private_networks();
+    }
+    if settings.any_machine {
+        runtime = runtime.on_any_machine();
     }
     if settings.no_firewall {
         runtime = runtime.without_firewall();

@@ -71,6 +71,7 @@ impl HostBuilder {
             without_gpu: 0,
             disks: Arc::new(AlwaysRoom),
             disk_limit: DiskLimit::default(),
+            awaits_image: false,
         };
         Self {
             host,
@@ -134,15 +135,14 @@ impl HostBuilder {
         self
     }
 
-    /// A way to see how full the host's disks are; nobody new is taken in where they are almost full, and who writes most
-    /// is stopped.
+    /// A way to see that the host's disks are almost full; nobody new is taken in then.
     #[must_use]
     pub fn disks(mut self, probe: Arc<dyn DiskProbe>) -> Self {
         self.placement.disks = probe;
         self
     }
 
-    /// Another limit than [its part](DiskLimit::Part) to what a rental may write on the host's disks.
+    /// A limit to what a rental may write on the host's disks; none by default.
     #[must_use]
     pub fn limit_disk(mut self, limit: DiskLimit) -> Self {
         self.placement.disk_limit = limit;

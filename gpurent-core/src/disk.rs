@@ -2,10 +2,12 @@
 //!
 //! An engine limits memory and CPUs by itself, disk space as a rule not: what a tenant writes into the container and the
 //! workspace is measured again and again, and compared with the part of the disk that is theirs. A rental is never ended for
-//! what it found there, nor while it makes room: only while it is over its limit and still writes more.
+//! what was there when it was first looked at, nor while it makes room, nor by one look alone, which may have counted a file
+//! twice that was moved meanwhile.
+
+use serde::{Deserialize, Serialize};
 
 use crate::division::Part;
-use serde::{Deserialize, Serialize};
 
 /// Space on a disk: bytes, and files with folders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,12 @@ impl DiskUse {
         self.map(other, u64::saturating_sub)
     }
 
+    /// At most as much as the other, of each.
+    #[must_use]
+    pub fn at_most(self, other: Self) -> Self {
+        self.map(other, u64::min)
+    }
+
     /// Whether there are more bytes or more files than in the other.
     #[must_use]
     pub fn exceeds(self, other: Self) -> bool {
@@ -60,41 +68,173 @@ impl DiskUse {
         Self { bytes: part.of(self.bytes), files: part.of(self.files) }
     }
 
-    /// So much of it that a warning is due.
-    fn almost(self) -> Self {
-        self.map(Self::default(), |amount, _| amount - amount / 10)
+    /// So many hundredths of it.
+    fn percent(self, percent: u64) -> Self {
+        let of = |whole: u64| u64::try_from(u128::from(whole) * u128::from(percent) / 100).unwrap_or(whole);
+        self.map(Self::default(), |whole, _| if whole == u64::MAX { whole } else { of(whole) })
     }
 }
 
-/// The disk on which containers and workspaces lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskSpace {
-    /// All of it. A file system that does not count files has [`u64::MAX`] of them.
-    pub total: DiskUse,
-    /// What is free.
-    pub free: DiskUse,
-    /// What is to be kept free.
-    pub kept: DiskUse,
+/// What a rental has written, by where it lies; or what it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// In its container, and in volumes of the image.
+    pub container: DiskUse,
+    /// In its workspace.
+    pub workspace: DiskUse,
 }
 
-impl DiskSpace {
-    /// Whether less is free than is to be kept free.
+impl Written {
+    /// As much as there may be.
+    pub const MAX: Self = Self { container: DiskUse::MAX, workspace: DiskUse::MAX };
+
+    /// Both together.
     #[must_use]
-    pub fn is_low(&self) -> bool {
-        self.kept.exceeds(self.free)
+    pub fn sum(self) -> DiskUse {
+        self.container.plus(self.workspace)
     }
 }
 
-/// Tells how much room there is on the host's disks.
-pub trait DiskProbe: Send + Sync {
-    /// Whether there is more than is kept for those who are here already. Called inside the store's claim, so it must not
-    /// wait.
-    fn has_room(&self) -> bool;
+/// The space that all rentals of a machine have together: what its disks hold, less what is kept free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// On the engine's disk.
+    pub containers: DiskUse,
+    /// On that of workspaces, where it is another one.
+    pub workspaces: Option<DiskUse>,
+}
 
-    /// The disk on which containers and workspaces lie; `None` where nobody can tell. It must not wait either.
-    fn space(&self) -> Option<DiskSpace> {
-        None
+/// How much a rental may write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DiskLimit {
+    /// As much as there is.
+    #[default]
+    None,
+    /// The part of this room that is its GPUs' part of the machine.
+    Part(DiskRoom),
+    /// So much for each of its GPUs, and for a rental without one.
+    PerGpu(DiskUse),
+}
+
+/// What a rental may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    container: DiskUse,
+    /// `None` where both are on one disk, and are counted together.
+    workspace: Option<DiskUse>,
+}
+
+impl DiskLimit {
+    /// What a rental may write that has this part of the machine; `None` for whatever it likes.
+    #[must_use]
+    pub fn allowed(self, part: Part) -> Option<Allowed> {
+        match self {
+            Self::None => None,
+            Self::Part(room) => Some(Allowed {
+                container: room.containers.part(part),
+                workspace: room.workspaces.map(|room| room.part(part)),
+            }),
+            Self::PerGpu(each) => {
+                let times = |each: u64| each.saturating_mul(part.count());
+                let container = DiskUse { bytes: times(each.bytes), files: times(each.files) };
+                Some(Allowed { container, workspace: None })
+            }
+        }
     }
+}
+
+/// How much beyond what was found in it one may write in a workspace that is full, in hundredths of the limit: to make room
+/// one has to be able to work.
+const SLACK: u64 = 5;
+/// At first a rental's files are counted no further than to so many times its limit.
+const UNCOUNTED: u64 = 4;
+/// From where on a rental is warned, in hundredths of the limit.
+const WARN: u64 = 90;
+
+/// What is to be done about a rental's use of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Nothing.
+    Fine,
+    /// Its renter is told.
+    Warn,
+    /// It ends.
+    Stop,
+}
+
+/// What was seen of a rental's use before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// When it was looked at for the first time.
+    pub first: Written,
+    /// The last time.
+    pub last: Written,
+}
+
+impl Allowed {
+    /// With what another rental may write, in whose workspace both do.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        match (self.workspace, other.workspace) {
+            (Some(own), Some(others)) => Self { workspace: Some(own.plus(others)), ..self },
+            _ => Self { container: self.container.plus(other.container), ..self },
+        }
+    }
+
+    /// How far a rental's files are counted that had so much at first: who has more is told to have this.
+    #[must_use]
+    pub fn most_counted(&self, first: Option<Written>) -> Written {
+        let most = |limit: DiskUse, first: DiskUse| first.plus(limit.percent(100 * UNCOUNTED));
+        let Written { container, workspace } = first.unwrap_or_default();
+        Written {
+            container: most(self.container, container),
+            workspace: most(self.workspace.unwrap_or(self.container), workspace),
+        }
+    }
+
+    /// Judges what a rental has written, with the use and the limit that it is judged by.
+    #[must_use]
+    pub fn judge(&self, used: Written, before: Option<Before>) -> (Verdict, DiskUse, DiskUse) {
+        let of = |limit: DiskUse, which: fn(Written) -> DiskUse| {
+            let before = before.map(|before| (which(before.first), which(before.last)));
+            (judge(which(used), before, limit), which(used), limit)
+        };
+        match self.workspace {
+            None => of(self.container, Written::sum),
+            Some(workspace) => {
+                let of_container = of(self.container, |written| written.container);
+                let of_workspace = of(workspace, |written| written.workspace);
+                if of_workspace.0 > of_container.0 { of_workspace } else { of_container }
+            }
+        }
+    }
+}
+
+/// Judges the use of one disk, of which a rental had so much when it was looked at for the first and for the last time.
+fn judge(used: DiskUse, before: Option<(DiskUse, DiskUse)>, limit: DiskUse) -> Verdict {
+    let stays_over = before.is_some_and(|(first, last)| {
+        let allowed = first.plus(limit.percent(SLACK)).map(limit, u64::max);
+        // What was not counted to its end at first says nothing of what was written since.
+        let counted = limit.percent(100 * UNCOUNTED);
+        let over = |used: u64, last: u64, allowed: u64, first: u64, counted: u64| {
+            used > allowed && last > allowed && used >= last && first < counted
+        };
+        over(used.bytes, last.bytes, allowed.bytes, first.bytes, counted.bytes)
+            || over(used.files, last.files, allowed.files, first.files, counted.files)
+    });
+    if stays_over {
+        Verdict::Stop
+    } else if used.exceeds(limit.percent(WARN)) {
+        Verdict::Warn
+    } else {
+        Verdict::Fine
+    }
+}
+
+/// Tells whether the host's disks have room for another rental. Called inside the store's claim, so it must not wait.
+pub trait DiskProbe: Send + Sync {
+    /// Whether there is more than is kept for those who are here already.
+    fn has_room(&self) -> bool;
 }
 
 /// Asks nobody: for fakes, and for engines on another machine.
@@ -105,76 +245,6 @@ impl DiskProbe for AlwaysRoom {
     fn has_room(&self) -> bool {
         true
     }
-}
-
-/// How much a rental may write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DiskLimit {
-    /// The part of the disk that is its GPUs' part of the machine, less what is kept free. Without a
-    /// [`DiskProbe`] that tells of the disk there is no limit.
-    #[default]
-    Part,
-    /// So many bytes for each of its GPUs, and for a rental without one.
-    Bytes(u64),
-    /// As much as there is.
-    None,
-}
-
-impl DiskLimit {
-    /// The limit of a rental that has this part of the machine. `used` is what all rentals of the host have written
-    /// together. While the disk is low, nobody may have more than their part of what renters have and could have.
-    #[must_use]
-    pub fn of(self, part: Part, space: Option<&DiskSpace>, used: DiskUse) -> Option<DiskUse> {
-        let usual = match (self, space) {
-            (Self::None, _) | (Self::Part, None) => None,
-            (Self::Part, Some(space)) => Some(space.total.minus(space.kept).part(part)),
-            (Self::Bytes(bytes), _) => Some(DiskUse { bytes: bytes.saturating_mul(part.count()), files: u64::MAX }),
-        };
-        let Some(low) = space.filter(|space| space.is_low()) else { return usual };
-        let fair = low.free.plus(used).minus(low.kept).part(part);
-        let fair = fair.map(AT_LEAST, u64::max);
-        Some(usual.map_or(fair, |usual| usual.map(fair, u64::min)))
-    }
-}
-
-/// However low the disk is, for less than that nobody is ended.
-const AT_LEAST: DiskUse = DiskUse { bytes: 256 * 1024 * 1024, files: 50_000 };
-
-/// What is to be done about a rental's use of the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing.
-    Fine,
-    /// Its renter is told.
-    Warn,
-    /// It ends.
-    Stop,
-}
-
-/// Judges what a rental has written. `before` is what it had when it was looked at the last time; at the first look it may
-/// have found all of it in its workspace.
-#[must_use]
-pub fn judge(used: DiskUse, before: Option<DiskUse>, limit: DiskUse) -> Verdict {
-    let writes_on = before.is_some_and(|before| {
-        let more = |limit: u64, used: u64, before: u64| used > limit && used > before;
-        more(limit.bytes, used.bytes, before.bytes) || more(limit.files, used.files, before.files)
-    });
-    // From there on it is not counted any further, so that nobody can tell whether it still writes.
-    let most = most_counted(limit);
-    let is_far_beyond = before.is_some() && (used.bytes >= most.bytes || used.files >= most.files);
-    if writes_on || is_far_beyond {
-        Verdict::Stop
-    } else if used.exceeds(limit.almost()) {
-        Verdict::Warn
-    } else {
-        Verdict::Fine
-    }
-}
-
-/// How far a rental's files are counted.
-#[must_use]
-pub fn most_counted(limit: DiskUse) -> DiskUse {
-    limit.plus(limit)
 }
 
 #[cfg(test)]
@@ -188,45 +258,64 @@ mod tests {
         DiskUse { bytes: bytes * GIB, files: 10 }
     }
 
-    fn disk(total: u64, free: u64, kept: u64) -> DiskSpace {
-        let space = |bytes: u64| DiskUse { bytes: bytes * GIB, files: bytes * 100_000 };
-        DiskSpace { total: space(total), free: space(free), kept: space(kept) }
+    /// Judged by a limit of 100 GiB and 1000 files, after so much at first and the last time.
+    fn judged(used: u64, first: u64, last: u64) -> Verdict {
+        judge(gib(used), Some((gib(first), gib(last))), DiskUse { bytes: 100 * GIB, files: 1000 })
     }
 
     #[test]
-    fn a_rental_is_ended_for_what_it_writes_beyond_its_limit_and_not_for_what_it_found() {
-        let limit = DiskUse { bytes: 10 * GIB, files: 1000 };
-        assert_eq!(judge(gib(5), Some(gib(4)), limit), Verdict::Fine);
-        assert_eq!(judge(gib(10), Some(gib(9)), limit), Verdict::Warn);
-        assert_eq!(judge(gib(12), None, limit), Verdict::Warn, "found");
-        assert_eq!(judge(gib(12), Some(gib(12)), limit), Verdict::Warn, "nothing more");
-        assert_eq!(judge(gib(11), Some(gib(12)), limit), Verdict::Warn, "makes room");
-        assert_eq!(judge(gib(12), Some(gib(11)), limit), Verdict::Stop);
-        assert_eq!(judge(gib(20), Some(gib(20)), limit), Verdict::Stop, "no longer counted");
+    fn who_stays_over_the_limit_is_ended() {
+        assert_eq!(judged(90, 0, 80), Verdict::Fine);
+        assert_eq!(judged(95, 0, 90), Verdict::Warn);
+        assert_eq!(judged(120, 0, 60), Verdict::Warn, "one look may count twice what is being moved");
+        assert_eq!(judged(130, 0, 120), Verdict::Stop);
+        assert_eq!(judged(120, 0, 120), Verdict::Stop, "it makes no room");
+        assert_eq!(judged(119, 0, 120), Verdict::Warn, "it makes room");
         let many = |files| DiskUse { bytes: 1, files };
-        assert_eq!(judge(many(1002), Some(many(1001)), limit), Verdict::Stop);
-        assert_eq!(judge(many(950), Some(many(10)), limit), Verdict::Warn);
+        let limit = many(1000);
+        assert_eq!(judge(many(1002), Some((many(1), many(1001))), limit), Verdict::Stop);
+        assert_eq!(judge(many(950), Some((many(1), many(10))), limit), Verdict::Warn);
+    }
+
+    #[test]
+    fn nobody_is_ended_for_what_was_there() {
+        assert_eq!(judge(gib(500), None, gib(100)), Verdict::Warn);
+        assert_eq!(judged(300, 300, 300), Verdict::Warn);
+        assert_eq!(judged(304, 300, 303), Verdict::Warn, "to make room one has to work");
+        assert_eq!(judged(309, 300, 308), Verdict::Stop, "it goes on writing");
+        assert_eq!(judged(800, 400, 700), Verdict::Warn, "nobody knows what was there");
     }
 
     #[test]
     fn a_rental_has_the_part_of_its_gpus() {
-        let part = |gpus| Division { gpus: 4, without_gpu: 0 }.part(gpus);
-        let space = disk(1001, 900, 1);
-        assert_eq!(DiskLimit::Part.of(part(1), Some(&space), gib(0)).map(|limit| limit.bytes), Some(250 * GIB));
-        assert_eq!(DiskLimit::Part.of(part(4), Some(&space), gib(0)).map(|limit| limit.bytes), Some(1000 * GIB));
-        assert_eq!(DiskLimit::Part.of(part(1), None, gib(0)), None);
-        let fixed = DiskLimit::Bytes(20 * GIB).of(part(2), None, gib(0));
-        assert_eq!(fixed, Some(DiskUse { bytes: 40 * GIB, files: u64::MAX }));
-        assert_eq!(DiskLimit::None.of(part(1), Some(&space), gib(0)), None);
+        let division = Division { gpus: 4, without_gpu: 0 };
+        let part =
+            |gpus| DiskLimit::Part(DiskRoom { containers: gib(1000), workspaces: None }).allowed(division.part(gpus));
+        assert_eq!(part(1).unwrap().container.bytes, 250 * GIB);
+        assert_eq!(part(4).unwrap().container.bytes, 1000 * GIB);
+        let each = DiskUse { bytes: 20 * GIB, files: u64::MAX };
+        let fixed = DiskLimit::PerGpu(each).allowed(division.part(2)).unwrap();
+        assert_eq!(fixed.container, DiskUse { bytes: 40 * GIB, files: u64::MAX });
+        assert_eq!(DiskLimit::None.allowed(division.part(1)), None);
     }
 
     #[test]
-    fn while_the_disk_is_low_renters_share_what_they_have() {
-        // Others fill the disk: of 1000 GiB renters have 40, and 1 is free where 2 are to be kept.
-        let space = disk(1000, 1, 2);
-        let limit = DiskLimit::None.of(Division { gpus: 4, without_gpu: 0 }.part(1), Some(&space), gib(41));
-        assert_eq!(limit.map(|limit| limit.bytes), Some(10 * GIB));
-        let nothing = DiskLimit::Part.of(Division { gpus: 4, without_gpu: 0 }.part(1), Some(&space), gib(0));
-        assert_eq!(nothing.map(|limit| limit.bytes), Some(AT_LEAST.bytes), "nobody ends for almost nothing");
+    fn each_disk_has_its_own_limit() {
+        let disk = |bytes: u64| DiskUse { bytes: bytes * GIB, files: u64::MAX };
+        let room = DiskRoom { containers: disk(4000), workspaces: Some(disk(40)) };
+        let allowed = DiskLimit::Part(room).allowed(Division { gpus: 4, without_gpu: 0 }.part(1)).unwrap();
+        let written = |container, workspace| Written { container: gib(container), workspace: gib(workspace) };
+        let judged = |used, last| allowed.judge(used, Some(Before { first: Written::default(), last })).0;
+        assert_eq!(judged(written(800, 5), written(700, 4)), Verdict::Fine, "a large container beside a small disk");
+        assert_eq!(judged(written(800, 12), written(700, 11)), Verdict::Stop, "the small disk is the workspace's");
+        assert_eq!(judged(written(1200, 5), written(1100, 5)), Verdict::Stop);
+        let shared = allowed.with(allowed);
+        let used = (written(5, 12), Some(Before { first: Written::default(), last: written(5, 11) }));
+        assert_eq!(shared.judge(used.0, used.1).0, Verdict::Fine, "two share a workspace of 20");
+    }
+
+    #[test]
+    fn hundredths_do_not_overflow() {
+        assert_eq!(DiskUse { bytes: u64::MAX, files: 200 }.percent(90), DiskUse { bytes: u64::MAX, files: 180 });
     }
 }

@@ -89,10 +89,6 @@ impl Phase {
     pub const ALL: [Self; 7] =
         [Self::Provisioning, Self::Running, Self::Ready, Self::Suspending, Self::Suspended, Self::Ending, Self::Ended];
 
-    /// All but the last, in which nothing is held any more.
-    pub const LIVE: [Self; 6] =
-        [Self::Provisioning, Self::Running, Self::Ready, Self::Suspending, Self::Suspended, Self::Ending];
-
     /// The name in lower case.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -271,6 +267,16 @@ impl EndReason {
         }
     }
 
+    /// Whether a container that ran until this end without letting its renter in is charged for, where the host charges for
+    /// such: not where the host ended it.
+    #[must_use]
+    pub fn is_charged(&self) -> bool {
+        match self {
+            Self::Failed(failure) => failure.kind.is_charged(),
+            other => !other.is_by_the_host(),
+        }
+    }
+
     /// Whether the same request may succeed another time.
     #[must_use]
     pub fn retryable(&self) -> bool {
@@ -347,6 +353,12 @@ pub const BY_THE_HOST: [FailureKind; 3] =
     [FailureKind::GpuRuntimeMissing, FailureKind::PortTaken, FailureKind::Vanished];
 
 impl FailureKind {
+    /// Whether a container that ran is charged for in spite of it, where the host charges for such.
+    #[must_use]
+    pub fn is_charged(self) -> bool {
+        !self.is_by_the_host() && !matches!(self, Self::NoServer | Self::WrongDevices)
+    }
+
     /// Whether it counts against no renter.
     #[must_use]
     pub fn is_by_the_host(self) -> bool {

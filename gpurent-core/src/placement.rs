@@ -125,6 +125,9 @@ pub enum NoPlace {
     /// More of the machine is asked for than it has.
     #[error(transparent)]
     TooMuch(Invalid),
+    /// Images are pulled before anything is claimed here, and nobody knows whether this one is here.
+    #[error("the image is not known to be here")]
+    ImageNotHere,
     /// The host's disks are almost full; what is left is for those who are here already.
     #[error("this host's disks are almost full")]
     DiskFull,
@@ -156,6 +159,8 @@ pub struct Placement {
     pub workspaces: bool,
     /// How many containers without a GPU are rented at once.
     pub without_gpu: u32,
+    /// Whether the image has to be here before anything is claimed for it, and is not known to be.
+    pub awaits_image: bool,
     /// Who knows whether the host's disks have room for another rental.
     pub disks: Arc<dyn DiskProbe>,
     /// How much of them a rental may fill.
@@ -197,6 +202,10 @@ impl Placement {
             None => (Vec::new(), self.quote_without_gpu()?),
         };
         let ports = self.ports(launch, spec, held)?;
+        // The last question, so that nothing is pulled for whom there is no place.
+        if self.awaits_image {
+            return Err(NoPlace::ImageNotHere);
+        }
         Ok(Placed { quote, ports, gpus: chosen.into_iter().cloned().collect() })
     }
 

@@ -22,8 +22,8 @@ use crate::sync::{Mutex, listen};
 /// How many images are known of at once; of one renter's, how many are being pulled.
 const MOST: usize = 512;
 const MOST_OF_ONE_RENTER: usize = 4;
-/// How many are pulled at once.
-const AT_ONCE: usize = 16;
+/// How many are looked for at once. Each of those is known after [`PATIENCE`] to be here or not.
+const LOOKS_AT_ONCE: usize = 64;
 /// How long somebody waits for an image that may be here already.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it is remembered that an image is here, and that it could not be pulled.
@@ -80,6 +80,17 @@ pub(crate) enum Pull {
     UnderWay,
     /// It cannot be had, and why.
     Failed(String),
+}
+
+/// What a look for an image came to.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is here.
+    Here,
+    /// It cannot be had, and why, for the renter.
+    Failed(String),
+    /// Something does not answer: nothing is known.
+    Unknown,
 }
 
 /// What is known of images that were asked for.
@@ -141,7 +152,14 @@ impl Pulls {
                 return true;
             }
             let theirs = entries.values().filter(|entry| entry.renter == spec.renter && entry.is_under_way());
-            if theirs.count() >= MOST_OF_ONE_RENTER || entries.len() >= MOST {
+            if theirs.count() >= MOST_OF_ONE_RENTER {
+                return false;
+            }
+            if entries.len() >= MOST {
+                // What is known can be found out again.
+                entries.retain(|_, entry| entry.is_under_way());
+            }
+            if entries.len() >= MOST {
                 return false;
             }
             let state = State::Wanted { login: login.cloned() };
@@ -153,7 +171,7 @@ impl Pulls {
     /// Takes what is to be pulled, as much as may be at once.
     pub(crate) fn take(&self, host: &HostId, launch: impl Fn() -> LaunchId) -> Vec<ToPull> {
         self.with(|entries| {
-            let busy = entries.values().filter(|entry| matches!(entry.state, State::Sought | State::Pulled)).count();
+            let busy = entries.values().filter(|entry| matches!(entry.state, State::Sought)).count();
             let wanted = entries.iter_mut().filter_map(|(id, entry)| match &mut entry.state {
                 State::Wanted { login } => {
                     let launch = LaunchSpec::of_an_image(launch(), host.clone(), entry.image.clone());
@@ -163,7 +181,7 @@ impl Pulls {
                 }
                 _ => None,
             });
-            wanted.take(AT_ONCE.saturating_sub(busy)).collect()
+            wanted.take(LOOKS_AT_ONCE.saturating_sub(busy)).collect()
         })
     }
 
@@ -189,13 +207,14 @@ impl Pulls {
         self.bell.notify(usize::MAX);
     }
 
-    /// It is here, or cannot be had.
-    pub(crate) fn done(&self, id: PullId, result: Result<(), String>, now: &Moment) {
-        let until = now.boot.micros.saturating_add(if result.is_ok() { HERE } else { FAILED });
-        self.with(|entries| {
-            if let Some(entry) = entries.get_mut(&id) {
-                entry.state = State::Known { until, result };
-            }
+    /// It is here, or cannot be had; or nobody knows, and it is asked for again.
+    pub(crate) fn done(&self, id: PullId, outcome: Outcome, now: &Moment) {
+        let known =
+            |result: Result<(), String>, lasts| State::Known { until: now.boot.micros.saturating_add(lasts), result };
+        self.with(|entries| match outcome {
+            Outcome::Unknown => drop(entries.remove(&id)),
+            Outcome::Here => drop(entries.get_mut(&id).map(|entry| entry.state = known(Ok(()), HERE))),
+            Outcome::Failed(why) => drop(entries.get_mut(&id).map(|entry| entry.state = known(Err(why), FAILED))),
         });
         self.bell.notify(usize::MAX);
     }

@@ -238,6 +238,10 @@ impl Rental {
             (Event::DiskWarned { .. }, State::Ready) => return Ok(Outcome::Unchanged),
             (Event::Notified, State::Ready) if !self.notified => self.notified = true,
             (Event::SuspendBegan { cause }, State::Provisioning | State::Running | State::Ready) => {
+                // A resumption that failed before anything ran costs nobody anything.
+                if matches!(cause, SuspendCause::Failed(_)) && self.started_at.is_none() {
+                    self.resumed = self.resumed.saturating_sub(1);
+                }
                 self.state = State::Suspending { cause, stopped: false };
             }
             (Event::SuspendBegan { .. }, State::Suspending { .. } | State::Suspended { .. }) => {
@@ -245,7 +249,7 @@ impl Rental {
             }
             (Event::Stopped { exit, ended }, State::Suspending { cause, stopped: false }) => {
                 let cause = cause.clone();
-                let by_the_host = matches!(&cause, SuspendCause::Failed(failure) if failure.kind.is_by_the_host());
+                let by_the_host = matches!(&cause, SuspendCause::Failed(failure) if !failure.kind.is_charged());
                 self.charge_unverified(exit.as_ref(), ended.as_ref(), by_the_host);
                 self.close_segment(exit.as_ref(), ended.as_ref(), None, at);
                 self.exit = exit;
@@ -286,7 +290,7 @@ impl Rental {
             (Event::EndBegan { .. }, State::Ending { .. } | State::Ended { .. }) => return Ok(Outcome::Unchanged),
             (Event::Stopped { exit, ended }, State::Ending { reason, stopped: false }) => {
                 let reason = reason.clone();
-                self.charge_unverified(exit.as_ref(), ended.as_ref(), reason.is_by_the_host());
+                self.charge_unverified(exit.as_ref(), ended.as_ref(), !reason.is_charged());
                 self.close_segment(exit.as_ref(), ended.as_ref(), Some(&reason), at);
                 self.exit = exit;
                 self.state = State::Ending { reason, stopped: true };

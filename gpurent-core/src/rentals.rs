@@ -25,11 +25,11 @@ use crate::host::{Shared, Stage};
 use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, RentalId, Revision, Seq};
 use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
-use crate::placement::{Held, Placement};
+use crate::placement::{Held, NoPlace, Placement};
 use crate::port::HostPort;
 use crate::pulls::Pull;
 use crate::rental::{Outcome, Rental};
-use crate::renter::RenterLimits;
+use crate::renter::{RenterLimits, TooMany};
 use crate::runtime::{Cause, Isolation};
 use crate::spec::{RentalRequest, RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, StoreError};
@@ -164,17 +164,11 @@ impl Rentals {
             Stage::Absent => return Err(RentError::NotReconciled),
             Stage::TakingStock | Stage::Stuck => return Err(RentError::TakingStock),
         }
-        if let Some(pulls) = &shared.pulls {
-            let now = shared.clock.now();
-            match pulls.ask(&request.spec, request.registry.as_ref(), &now, || shared.nudge()).await {
-                Pull::Here => {}
-                Pull::UnderWay => return Err(RentError::Pulling(request.spec.image)),
-                Pull::Failed(why) => return Err(RentError::Unpullable(why)),
-            }
-        }
+        self.allow_workspace(&request.spec).await?;
         let id = (shared.new_id)();
         let fingerprint = shared.sealer.fingerprint(&what_was_asked(&request));
         let (credential, registry) = (request.credential.resolve(), request.registry);
+        let login = registry.clone();
         let secrets = Secrets { credential, host_keys: shared.host_keys.next(), registry };
         let at = shared.clock.now();
         let new = NewRental {
@@ -189,8 +183,19 @@ impl Rentals {
             due: at.wall.saturating_add(shared.timing.provisioning).unwrap_or(at.wall),
             at,
         };
-        let placement = Placement { renter_limits: self.renter_limits(), ..shared.placement.clone() };
-        let claimed = match shared.store.claim(&new, &placement).await {
+        let mut placement = Placement { renter_limits: self.renter_limits(), ..shared.placement.clone() };
+        placement.awaits_image = shared.pulls.is_some();
+        let mut claim = shared.store.claim(&new, &placement).await;
+        if let (Err(ClaimError::NoPlace(NoPlace::ImageNotHere)), Some(pulls)) = (&claim, &shared.pulls) {
+            match pulls.ask(&new.spec, login.as_ref(), &new.at, || shared.nudge()).await {
+                Pull::Here => {}
+                Pull::UnderWay => return Err(RentError::Pulling(new.spec.image)),
+                Pull::Failed(why) => return Err(RentError::Unpullable(why)),
+            }
+            placement.awaits_image = false;
+            claim = shared.store.claim(&new, &placement).await;
+        }
+        let claimed = match claim {
             Err(ClaimError::Store(StoreError::Unavailable(cause))) => self.look_again(id, cause).await?,
             other => other?,
         };
@@ -201,6 +206,19 @@ impl Rentals {
         shared.failpoints.pass("claimed");
         shared.nudge();
         Ok(claimed)
+    }
+
+    /// Whether a renter may have the workspace that is asked for: one that is there, or one more.
+    async fn allow_workspace(&self, spec: &RentalSpec) -> Result<(), RentError> {
+        let Some(workspace) = spec.workspace.as_ref().filter(|_| self.limited) else { return Ok(()) };
+        let most = self.renter_limits().workspaces;
+        // What cannot be told now may be in a moment.
+        let theirs =
+            self.shared.runtime.workspaces_of(&spec.renter).await.map_err(|_unknown| RentError::TakingStock)?;
+        if theirs.contains(&workspace.folder) || theirs.len() < usize::try_from(most).unwrap_or(usize::MAX) {
+            return Ok(());
+        }
+        Err(RentError::NoPlace(TooMany::Workspaces(most).into()))
     }
 
     /// A claim whose answer was lost may have been written.

@@ -24,6 +24,8 @@ pub struct RenterLimits {
     /// Times that one rental may be resumed, besides once for each [ten minutes](RESUMED_ONCE_IN) of its use: what a host
     /// does to bring a rental up is not paid for.
     pub resumes: u32,
+    /// Workspaces, which stay when their rentals have ended.
+    pub workspaces: u32,
 }
 
 /// For each so much paid time a rental may be resumed once more.
@@ -36,7 +38,7 @@ pub const LATELY: SignedDuration = SignedDuration::from_hours(3);
 
 impl Default for RenterLimits {
     fn default() -> Self {
-        Self { live: 128, unready: 32, suspended: 16, gpus: None, in_vain: 60, resumes: 6 }
+        Self { live: 128, unready: 32, suspended: 16, gpus: None, in_vain: 60, resumes: 6, workspaces: 4 }
     }
 }
 
@@ -105,6 +107,9 @@ pub enum TooMany {
     /// Resumptions: use the rental for a while longer before it is suspended again.
     #[error("a rental may be resumed {0} times on this host, and once more for each 10 minutes that it was used")]
     Resumes(u32),
+    /// Workspaces: use one of those that are there.
+    #[error("one renter may have {0} workspaces on this host")]
+    Workspaces(u32),
     /// GPUs: end a rental.
     #[error("one renter may have {0} GPUs at once on this host")]
     Gpus(u32),
@@ -121,7 +126,7 @@ impl RenterLimits {
     #[must_use]
     pub fn none() -> Self {
         let all = u32::MAX;
-        Self { live: all, unready: all, suspended: all, gpus: None, in_vain: all, resumes: all }
+        Self { live: all, unready: all, suspended: all, gpus: None, in_vain: all, resumes: all, workspaces: all }
     }
 
     /// Whether a renter who has so much may have one more rental.

@@ -3,6 +3,7 @@
 //! Every step is idempotent: after a crash the same step is simply called again, and finds what the call
 //! before it left. An implementation proves itself with [`runtime_suite!`](crate::runtime_suite).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::access::{LoginUser, RegistryLogin, Secrets};
-use crate::disk::DiskUse;
+use crate::disk::Written;
 use crate::event::Claim;
 use crate::gpu::{Gpu, GpuUuid};
-use crate::id::{ContainerId, EngineId, HostId, LaunchId, MachineId};
+use crate::id::{ContainerId, EngineId, HostId, LaunchId, MachineId, RenterId};
 use crate::lifecycle::{Exit, FailureKind};
 use crate::port::{HostPort, PortBinding, SSH};
 use crate::rental::Rental;
-use crate::spec::{Environment, ImageDigest, ImageRef, Labels, Limits, Workspace};
+use crate::spec::{Environment, ImageDigest, ImageRef, Labels, Limits, Workspace, WorkspaceFolder};
 
 /// Everything a container is made of, except secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +151,8 @@ pub struct Created {
     pub container: ContainerId,
     /// Whether the GPUs were attached; simulated ones cannot be where the engine has no GPU driver.
     pub gpus_attached: bool,
+    /// Whether it was made by this very call, and not found.
+    pub is_new: bool,
 }
 
 /// What an engine says of one container.
@@ -328,6 +331,11 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         None
     }
 
+    /// The workspaces of a renter that were made here, whether or not a rental uses them.
+    async fn workspaces_of(&self, _renter: &RenterId) -> Result<BTreeSet<WorkspaceFolder>, RuntimeError> {
+        Ok(BTreeSet::new())
+    }
+
     /// Fetches the image and whatever else a container needs. The deadline is one of progress, not of
     /// time: a large image on a slow line may take as long as bytes keep coming.
     ///
@@ -384,7 +392,7 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// The disk space that a running container and its workspace use on the host; what the image brought is not counted.
     /// Counted no further than `most`: whoever uses more is told to use at least that.
-    async fn disk_use(&self, launch: &LaunchSpec, most: DiskUse) -> Result<DiskUse, RuntimeError>;
+    async fn disk_use(&self, launch: &LaunchSpec, most: Written) -> Result<Written, RuntimeError>;
 
     /// How well tenants are kept apart, as far as known now.
     fn isolation(&self) -> Isolation;

@@ -38,8 +38,9 @@ pub enum StoreError {
     /// Another process has taken over the host: stop acting for it.
     #[error("another process has taken over this host")]
     Fenced,
-    /// The host id belongs to another engine: two machines are configured with one host id.
-    #[error("this host id is pinned to the engine {0}")]
+    /// The host id belongs to another engine, or to one of this id on another machine: two machines are configured with one
+    /// host id.
+    #[error("this host id is pinned to the engine {0}, on the machine where its rentals run")]
     HostPinned(EngineId),
     /// The database is set up so that it must not be used as asked: somebody has to change that.
     #[error("the database must not be used as it is set up")]

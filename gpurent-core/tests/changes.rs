@@ -332,3 +332,32 @@ fn keys_are_added_and_removed_and_the_last_one_stays() {
     let last = world.pool.run_until(world.rentals.remove_key(id, &key(2).fingerprint()));
     assert!(matches!(last, Err(ChangeAccessError::Invalid(_))), "{last:?}");
 }
+
+#[test]
+fn a_renter_has_so_many_workspaces_which_outlive_rentals() {
+    use gpurent_core::placement::NoPlace;
+    use gpurent_core::rentals::RentError;
+    use gpurent_core::renter::TooMany;
+    use gpurent_core::spec::{MountPath, Workspace, WorkspaceFolder};
+    let mut world = World::with(|host| host.offer_workspaces());
+    let mut rent = |name: &str, renter: &str| {
+        let mut request = world.request();
+        request.spec.renter = renter.parse().unwrap();
+        let folder = WorkspaceFolder::named(&request.spec.renter, &name.parse().unwrap());
+        request.spec.workspace = Some(Workspace { folder, mount: MountPath::default() });
+        let claimed = world.pool.run_until(world.rentals.rent(request));
+        world.pool.run_until_stalled();
+        if let Ok(claimed) = &claimed {
+            world.pool.run_until(world.rentals.cancel(claimed.rental().id())).unwrap();
+            world.pool.run_until_stalled();
+        }
+        claimed.map(drop)
+    };
+    for n in 1..=4 {
+        rent(&format!("w{n}"), "me").unwrap();
+    }
+    let fifth = rent("w5", "me");
+    assert!(matches!(fifth, Err(RentError::NoPlace(NoPlace::TooMany(TooMany::Workspaces(4))))), "{fifth:?}");
+    rent("w3", "me").unwrap();
+    rent("w5", "me-too").unwrap();
+}

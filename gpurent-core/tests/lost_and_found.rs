@@ -260,6 +260,7 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         without_gpu: 0,
         disks: Arc::new(AlwaysRoom),
         disk_limit: DiskLimit::None,
+        awaits_image: false,
     };
     let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
     let spec = RentalSpec::new("me".parse().unwrap(), gpu, "ubuntu:22.04".parse().unwrap(), "1h".parse().unwrap());

@@ -246,3 +246,19 @@ fn who_flaps_uses_the_rental_in_between() {
     let spent = world.get(id);
     assert_eq!((spent.resumed(), spent.used_before()), (8, mins(15)), "two more than six would need 20 minutes");
 }
+
+#[test]
+fn a_resumption_that_fails_before_anything_runs_is_not_counted() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.suspend(id).unwrap();
+    for _ in 0..8 {
+        let no_driver = RuntimeError::GpuRuntimeMissing("none".into());
+        world.runtime.fail_next(RuntimeStep::Create, Fault::Before(no_driver));
+        world.resume(id).unwrap();
+        assert_eq!(world.phase(id), Phase::Suspended);
+    }
+    assert_eq!(world.get(id).resumed(), 0);
+    world.resume(id).unwrap();
+    assert_eq!((world.phase(id), world.get(id).resumed()), (Phase::Ready, 1));
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::InspectContainerOptionsBuilder;
-use gpurent_core::disk::DiskUse;
+use gpurent_core::disk::{DiskUse, Written};
 use gpurent_core::runtime::RuntimeError;
 
 use crate::error::{is_missing, unavailable};
@@ -24,18 +24,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// [`RuntimeError::Missing`] where it does not run; [`RuntimeError::Unavailable`] where nobody can tell.
-pub(crate) async fn of(docker: &Docker, name: &str, is_local: bool, most: DiskUse) -> Result<DiskUse, RuntimeError> {
+pub(crate) async fn of(docker: &Docker, name: &str, is_local: bool, most: Written) -> Result<Written, RuntimeError> {
     let found = inspect(docker, name, false).await?;
     let state = found.state.clone().unwrap_or_default();
     if !crate::state::is_running(&state) {
         return Err(RuntimeError::Missing);
     }
-    if let Some(folders) = folders(&found).filter(|folders| is_local && folders.iter().all(|folder| folder.exists())) {
-        return count(folders, found.id.unwrap_or_default(), state.pid.unwrap_or_default(), most).await;
+    let is_local = is_local && cfg!(unix);
+    let folders = if is_local { Folders::of(&found) } else { Folders::default() };
+    let layer_is_a_folder = folders.layer.is_some();
+    let mut written = if is_local {
+        count(folders, found.id.unwrap_or_default(), state.pid.unwrap_or_default(), most).await?
+    } else {
+        Written::default()
+    };
+    if !layer_is_a_folder {
+        // Another storage driver's, or another machine's: the engine's own sum of the layer has to do.
+        let bytes = inspect(docker, name, true).await?.size_rw.and_then(|bytes| u64::try_from(bytes).ok());
+        let bytes =
+            bytes.ok_or_else(|| RuntimeError::Unavailable("the engine does not tell the layer's size".into()))?;
+        written.container = written.container.plus(DiskUse { bytes, files: 0 });
     }
-    let bytes = inspect(docker, name, true).await?.size_rw.and_then(|bytes| u64::try_from(bytes).ok());
-    let bytes = bytes.ok_or_else(|| RuntimeError::Unavailable("the engine does not tell the layer's size".into()))?;
-    Ok(DiskUse { bytes, files: 0 })
+    Ok(written)
 }
 
 async fn inspect(docker: &Docker, name: &str, size: bool) -> Result<ContainerInspectResponse, RuntimeError> {
@@ -48,23 +58,39 @@ async fn inspect(docker: &Docker, name: &str, size: bool) -> Result<ContainerIns
     }
 }
 
-/// The folders of the host that a container writes into; `None` where its layer is no folder.
-fn folders(found: &ContainerInspectResponse) -> Option<Vec<PathBuf>> {
-    let layer = found.graph_driver.as_ref()?.data.get("UpperDir")?;
-    let mounts = found.mounts.iter().flatten();
-    let written =
-        mounts.filter(|mount| mount.rw == Some(true) && matches!(mount.typ.as_deref(), Some("bind" | "volume")));
-    let sources = written.filter_map(|mount| mount.source.clone());
-    Some(std::iter::once(layer.clone()).chain(sources).map(PathBuf::from).collect())
+/// What a container writes into, on the host.
+#[derive(Default)]
+#[cfg_attr(not(unix), allow(dead_code, reason = "files are counted on Unix alone"))]
+struct Folders {
+    /// Its layer, where that is a folder.
+    layer: Option<PathBuf>,
+    volumes: Vec<PathBuf>,
+    workspaces: Vec<PathBuf>,
+    /// Files that the engine itself mounts into every container, and that it may write.
+    files: Vec<PathBuf>,
+}
+
+impl Folders {
+    fn of(found: &ContainerInspectResponse) -> Self {
+        let layer = found.graph_driver.as_ref().and_then(|driver| driver.data.get("UpperDir")).map(PathBuf::from);
+        let mounts = found.mounts.iter().flatten().filter(|mount| mount.rw == Some(true));
+        let of = |kind: &str| {
+            let mounts = mounts.clone().filter(move |mount| mount.typ.as_deref() == Some(kind));
+            mounts.filter_map(|mount| mount.source.clone()).map(PathBuf::from).collect()
+        };
+        let files = [&found.hosts_path, &found.hostname_path, &found.resolv_conf_path];
+        let files = files.into_iter().flatten().filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+        Self { layer, volumes: of("volume"), workspaces: of("bind"), files }
+    }
 }
 
 #[cfg(not(unix))]
-async fn count(_: Vec<PathBuf>, _: String, _: i64, _: DiskUse) -> Result<DiskUse, RuntimeError> {
+async fn count(_: Folders, _: String, _: i64, _: Written) -> Result<Written, RuntimeError> {
     Err(RuntimeError::Unavailable("files are counted on Unix alone".into()))
 }
 
 #[cfg(unix)]
-async fn count(folders: Vec<PathBuf>, id: String, pid: i64, most: DiskUse) -> Result<DiskUse, RuntimeError> {
+async fn count(folders: Folders, id: String, pid: i64, most: Written) -> Result<Written, RuntimeError> {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -77,11 +103,15 @@ async fn count(folders: Vec<PathBuf>, id: String, pid: i64, most: DiskUse) -> Re
     }
 
     let until = Until(Arc::default());
-    let mut counting = counting::Counting::new(most, Arc::clone(&until.0));
+    let mut own = counting::Counting::new(most.container, Arc::clone(&until.0));
+    let mut workspace = counting::Counting::new(most.workspace, Arc::clone(&until.0));
     let counted = tokio::task::spawn_blocking(move || {
-        folders.iter().try_for_each(|folder| counting.folder(folder))?;
-        counting.deleted(&id, pid);
-        Ok::<_, std::io::Error>(counting.sum())
+        folders.layer.iter().chain(&folders.volumes).try_for_each(|folder| own.folder(folder))?;
+        folders.files.iter().for_each(|file| own.file(file));
+        // Wherever they were.
+        own.deleted(&id, pid);
+        folders.workspaces.iter().try_for_each(|folder| workspace.folder(folder))?;
+        Ok::<_, std::io::Error>(Written { container: own.sum(), workspace: workspace.sum() })
     });
     let counted = counted.await.map_err(|lost| RuntimeError::Unavailable(Box::new(lost)))?;
     counted.map_err(|error| RuntimeError::Unavailable(Box::new(error)))
@@ -99,9 +129,12 @@ mod counting {
 
     use gpurent_core::disk::DiskUse;
     use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+    use rustix::io::Errno;
 
     /// A tree that is deeper than this cannot be counted, and counts as everything: each level is an open file.
     const DEEPEST: usize = 1000;
+    /// So many open and mapped files of one container are looked at; one that has more counts as everything.
+    const MOST_OPEN: u64 = 2_000_000;
     /// The unit of a file's blocks (stat(2)).
     const BLOCK: u64 = 512;
 
@@ -110,20 +143,27 @@ mod counting {
         sum: DiskUse,
         most: DiskUse,
         stopped: Arc<AtomicBool>,
+        /// Open and mapped files that were looked at.
+        looked: u64,
     }
 
     impl Counting {
         pub(super) fn new(most: DiskUse, stopped: Arc<AtomicBool>) -> Self {
-            Self { sum: DiskUse::default(), most, stopped }
+            Self { sum: DiskUse::default(), most, stopped, looked: 0 }
         }
 
         /// What was counted, or the most that is.
         pub(super) fn sum(&self) -> DiskUse {
-            if self.sum.exceeds(self.most) { self.most } else { self.sum }
+            self.sum.at_most(self.most)
         }
 
         fn is_over(&self) -> bool {
             self.stopped.load(Ordering::Relaxed) || self.sum.exceeds(self.most)
+        }
+
+        /// What cannot be counted.
+        fn is_everything(&mut self) {
+            self.sum = DiskUse::MAX;
         }
 
         fn add(&mut self, found: &Stat) {
@@ -157,20 +197,33 @@ mod counting {
                 let here = folder.fd()?;
                 let Ok(found) = statat(here, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
                 let inner = if FileType::from_raw_mode(found.st_mode).is_dir() && found.st_dev == device {
-                    openat(here, name, flags, Mode::empty()).and_then(Dir::new).ok()
+                    match openat(here, name, flags, Mode::empty()).and_then(Dir::new) {
+                        Ok(inner) => Some(inner),
+                        // Gone, or another thing by now.
+                        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+                        Err(error) => return Err(error.into()),
+                    }
                 } else {
                     None
                 };
                 self.add(&found);
                 if let Some(inner) = inner {
                     if open.len() >= DEEPEST {
-                        self.sum = self.most.plus(DiskUse { bytes: 1, files: 1 });
+                        self.is_everything();
                         return Ok(());
                     }
                     open.push(inner);
                 }
             }
             Ok(())
+        }
+
+        /// Counts a file of its own.
+        pub(super) fn file(&mut self, path: &Path) {
+            // One that is not there has no size.
+            if let Ok(found) = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+                self.add(&found);
+            }
         }
 
         /// Counts files that have no name any more, and that a process of the container has open or mapped. They are
@@ -193,6 +246,10 @@ mod counting {
 
         fn open_files(&mut self, list: &Path, known: &mut HashSet<(u64, u64)>) {
             for file in fs::read_dir(list).into_iter().flatten().flatten() {
+                self.looked += 1;
+                if self.looked > MOST_OPEN {
+                    self.is_everything();
+                }
                 if self.is_over() {
                     return;
                 }
@@ -242,8 +299,8 @@ mod counting {
             for n in 0..100 {
                 fs::write(folder.path().join(n.to_string()), "").unwrap();
             }
-            let most = DiskUse { bytes: u64::MAX, files: 10 };
-            assert_eq!(count(folder.path(), most), most);
+            let most = DiskUse { bytes: 1 << 30, files: 10 };
+            assert_eq!(count(folder.path(), most).files, 10);
         }
 
         #[test]

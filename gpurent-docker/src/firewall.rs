@@ -27,13 +27,15 @@ const TRUST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The operator's own networks, as a rule (RFC 1918, RFC 6598).
 const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
+/// How many connections to elsewhere a tenant may have at once, of whatever kind. The kernel's table has 262,144 by default.
+const CONNECTIONS: u32 = 8192;
 /// The chains from which ours are jumped to.
 const JUMPS: [(&str, &str); 3] =
     [("INPUT", "GPURENT-HOST"), ("DOCKER-USER", "GPURENT-FORWARD"), ("FORWARD", "GPURENT-FORWARD")];
 
 /// Why tenants are not kept apart as they should be.
 #[derive(Debug, thiserror::Error)]
-enum Hole {
+pub(crate) enum Hole {
     #[error(
         "the engine's bridge {BRIDGE} is not in this network namespace: run the agent on the engine's machine, with the host's network"
     )]
@@ -233,6 +235,10 @@ fn chains(private: bool) -> String {
          -A GPURENT-HOST -j DROP\n\
          -A GPURENT-FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN\n",
     );
+    // The table of connections is the machine's: one tenant has a share of it.
+    text.push_str(&format!(
+        "-A GPURENT-FORWARD -m connlimit --connlimit-above {CONNECTIONS} --connlimit-mask 32 --connlimit-saddr -j DROP\n"
+    ));
     for resolver in RESOLVERS {
         for protocol in ["udp", "tcp"] {
             text.push_str(&format!("-A GPURENT-FORWARD -d {resolver} -p {protocol} --dport 53 -j RETURN\n"));
@@ -254,7 +260,7 @@ fn chains(private: bool) -> String {
 }
 
 /// Runs a program, and gives what it printed.
-async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<String, Hole> {
+pub(crate) async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<String, Hole> {
     let failed = |source| Hole::NoProgram { program, source };
     let mut child = Command::new(program)
         .args(arguments)

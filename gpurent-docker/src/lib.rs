@@ -44,6 +44,7 @@ mod line;
 #[cfg(unix)]
 mod line_session;
 mod machine;
+mod name_server;
 mod names;
 mod network;
 mod nvml;

@@ -1,12 +1,13 @@
 //! A probe of the tenants' isolation: what is set is one thing, what packets do another. Two containers of our own are on the
 //! tenants' network for a moment; one tries to reach the other, and a port that this process opens on the host for it.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, WaitContainerOptions};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder, WaitContainerOptions};
 use futures_util::StreamExt;
 use gpurent_access::paths::PROGRAM;
 use gpurent_core::id::RentalId;
@@ -25,6 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the one waits for the other.
 const PORT: u16 = 7;
 
+/// Begins the names of a probe's containers.
+const NAME: &str = "gpurent-probe-";
+/// A probe that is older was given up: its process died.
+const GIVEN_UP: i64 = 120;
+
 /// What a tenant could reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reached {
@@ -38,13 +44,29 @@ pub(crate) struct Reached {
 /// Where nobody can tell: the engine does not run the containers, or not in time.
 pub(crate) async fn probe(docker: &Docker, kit: &AccessKit, firewall: &Firewall) -> Result<Reached, RuntimeError> {
     helper::ensure(docker).await?;
-    let name = format!("gpurent-probe-{}", RentalId::generate());
+    sweep(docker).await?;
+    let name = format!("{NAME}{}", RentalId::generate());
     let names = [format!("{name}-a"), format!("{name}-b")];
     let probed = tokio::time::timeout(PATIENCE, between(docker, kit, &names, firewall)).await;
-    for name in &names {
-        remove_by_name(docker, name).await?;
-    }
+    let [one, other] = &names;
+    // Both, whatever becomes of the first.
+    let removed = [remove_by_name(docker, one).await, remove_by_name(docker, other).await];
+    removed.into_iter().collect::<Result<(), _>>()?;
     probed.map_err(|late| RuntimeError::Unavailable(Box::new(late)))?
+}
+
+/// Removes what a probe left whose process died meanwhile.
+async fn sweep(docker: &Docker) -> Result<(), RuntimeError> {
+    let filters = HashMap::from([("name".to_owned(), vec![format!("^/{NAME}")])]);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let now = jiff::Timestamp::now().as_second();
+    for found in docker.list_containers(Some(options)).await.map_err(unavailable)? {
+        let old = found.created.is_some_and(|created| now - created > GIVEN_UP);
+        if let Some(id) = found.id.filter(|_| old) {
+            remove_by_name(docker, &id).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn between(

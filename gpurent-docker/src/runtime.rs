@@ -23,9 +23,9 @@ use gpurent_access::paths::KIT;
 use gpurent_access::spec::Tokens;
 use gpurent_access::wire::{Request, Verdict};
 use gpurent_core::access::{RegistryLogin, Secrets};
-use gpurent_core::disk::DiskUse;
+use gpurent_core::disk::Written;
 use gpurent_core::division::Division;
-use gpurent_core::id::{EngineId, HostId, LaunchId, MachineId};
+use gpurent_core::id::{EngineId, HostId, LaunchId, MachineId, RenterId};
 use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
 use gpurent_core::port::HostPort;
@@ -33,7 +33,7 @@ use gpurent_core::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress,
     RuntimeError, Seen,
 };
-use gpurent_core::spec::ImageRef;
+use gpurent_core::spec::{ImageRef, WorkspaceFolder};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
@@ -52,6 +52,7 @@ use crate::kit::credential;
 use crate::kit::volume::KitVolume;
 use crate::kit::{AccessKit, former};
 use crate::line::Lines;
+use crate::name_server::NameServerLimits;
 use crate::names::Names;
 use crate::registries::Registries;
 use crate::screening::Screening;
@@ -94,6 +95,8 @@ pub struct DockerRuntime {
     registries: Registries,
     /// Whether the engine asks registries by way of a proxy.
     by_proxy: bool,
+    /// Whether it does not matter on which machine the engine is.
+    any_machine: bool,
     /// Whether the engine's folders are this machine's.
     is_local: bool,
     /// Where published ports are reached from here.
@@ -107,6 +110,7 @@ pub struct DockerRuntime {
     tokens: Mutex<HashMap<LaunchId, Tokens>>,
     lines: Lines,
     names: Names,
+    name_servers: Arc<NameServerLimits>,
     execs: Arc<Execs>,
     screening: Screening,
     /// Whether named users may become root.
@@ -140,6 +144,7 @@ impl DockerRuntime {
             patience: PullPatience::default(),
             registries: Registries::default(),
             by_proxy: info.https_proxy.as_ref().is_some_and(|proxy| !proxy.is_empty()),
+            any_machine: false,
             is_local: address.is_local(),
             reach: address.host().to_owned(),
             attaching: Attaching::default(),
@@ -148,6 +153,7 @@ impl DockerRuntime {
             tokens: Mutex::default(),
             lines: Lines::default(),
             names: Names::default(),
+            name_servers: Arc::default(),
             execs,
             screening: Screening::default(),
             sudo: false,
@@ -264,6 +270,14 @@ impl DockerRuntime {
         self
     }
 
+    /// Does not tell which machine the engine is on: for a machine that has another id than before (machine-id(5)), and is
+    /// still the one that the host is pinned to.
+    #[must_use]
+    pub fn on_any_machine(mut self) -> Self {
+        self.any_machine = true;
+        self
+    }
+
     /// Sets no firewall rules: tenants then reach the host's own services and the metadata address.
     #[must_use]
     pub fn without_firewall(mut self) -> Self {
@@ -281,6 +295,13 @@ impl DockerRuntime {
         network::ensure(&self.docker).await?;
         self.firewall.ensure().await;
         Ok(self.firewall.isolation())
+    }
+
+    /// Keeps a container from taking the engine's name server for itself.
+    fn limit_name_server(&self, launch: LaunchId, pid: Option<i64>) {
+        if let Some(pid) = pid.filter(|pid| *pid > 0 && self.firewall.is_on() && !self.name_servers.has(launch)) {
+            self.name_servers.set_soon(launch, pid);
+        }
     }
 
     /// Finds out by packets whether tenants are kept apart: two containers of the host's own are on their network for about a
@@ -385,10 +406,8 @@ impl DockerRuntime {
     async fn image(&self, launch: &LaunchSpec) -> Result<bollard::models::ImageInspect, RuntimeError> {
         match image::inspect(&self.docker, &launch.image).await? {
             Some(image) => Ok(image),
-            None => Err(RuntimeError::ImageUnavailable {
-                image: launch.image.clone(),
-                source: "it was removed from the engine after it had been pulled".into(),
-            }),
+            // By the operator, or so says an engine that is out of files: it is looked for again.
+            None => Err(RuntimeError::Unavailable("the image is gone again".into())),
         }
     }
 
@@ -398,8 +417,13 @@ impl DockerRuntime {
         let running =
             listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
         let presence = if running {
-            // Listened to again after a start of this process.
+            // Listened to again after a start of this process, and limited where its start was not ours.
             self.line(launch);
+            if !self.name_servers.has(launch)
+                && let Ok(Some(state)) = self.state(launch).await
+            {
+                self.limit_name_server(launch, state.pid);
+            }
             Presence::Running
         } else {
             // The list does not tell when it ended. An engine that hangs over one container knows the others.
@@ -461,8 +485,11 @@ impl DockerRuntime {
                 "the name belongs to a container that was made of something else".into(),
             ));
         }
-        let created =
-            Created { container: container_id(found.id.unwrap_or_default())?, gpus_attached: gpus_attached(&labels) };
+        let created = Created {
+            container: container_id(found.id.unwrap_or_default())?,
+            gpus_attached: gpus_attached(&labels),
+            is_new: false,
+        };
         Ok((created, folder))
     }
 }
@@ -470,7 +497,8 @@ impl DockerRuntime {
 /// This machine, without telling its own id, which is a secret (machine-id(5)). `None` in a container, which has none or
 /// another one.
 fn local_machine() -> Option<MachineId> {
-    if ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()) {
+    let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    if in_kubernetes || ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()) {
         return None;
     }
     // A machine without one cannot be told from others.
@@ -509,7 +537,12 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn machine(&self) -> Option<MachineId> {
-        local_machine().filter(|_| self.is_local)
+        local_machine().filter(|_| self.is_local && !self.any_machine)
+    }
+
+    async fn workspaces_of(&self, renter: &RenterId) -> Result<BTreeSet<WorkspaceFolder>, RuntimeError> {
+        let Some(root) = &self.workspaces else { return Ok(BTreeSet::new()) };
+        root.of(renter).await.map_err(|error| RuntimeError::Unavailable(Box::new(error)))
     }
 
     async fn prepare(
@@ -564,7 +597,7 @@ impl ContainerRuntime for DockerRuntime {
         let (created, sees) = match made {
             Ok(made) => {
                 self.never_started().insert(launch.id);
-                (Created { container: container_id(made.id)?, gpus_attached: attach }, folder.clone())
+                (Created { container: container_id(made.id)?, gpus_attached: attach, is_new: true }, folder.clone())
             }
             Err(error) if matches!(refusal(&error), Some((409, _))) => self.adopt(launch, error).await?,
             Err(error) => return Err(classify(error, &ports(launch))),
@@ -603,6 +636,7 @@ impl ContainerRuntime for DockerRuntime {
             self.firewall.isolate_new().await;
         }
         let state = self.state(launch.id).await?.ok_or(RuntimeError::Missing)?;
+        self.limit_name_server(launch.id, state.pid);
         time(state.started_at.as_deref())
             .ok_or_else(|| RuntimeError::Unavailable("the engine does not tell when the container started".into()))
     }
@@ -736,6 +770,7 @@ impl ContainerRuntime for DockerRuntime {
         self.never_started().remove(&launch);
         self.known_tokens().remove(&launch);
         self.lines.close(launch);
+        self.name_servers.forget(launch);
         self.settled(launch, |state| state.is_none()).await?;
         self.expect_not_being_made(launch, &name).await?;
         if let Some(directory) = &self.access_dir {
@@ -774,7 +809,7 @@ impl ContainerRuntime for DockerRuntime {
         Ok(Observation { containers })
     }
 
-    async fn disk_use(&self, launch: &LaunchSpec, most: DiskUse) -> Result<DiskUse, RuntimeError> {
+    async fn disk_use(&self, launch: &LaunchSpec, most: Written) -> Result<Written, RuntimeError> {
         disk_use::of(&self.docker, &self.name(launch.id).await?, self.is_local, most).await
     }
 

@@ -4,12 +4,14 @@
 //! the folder or nothing. What renters put into it is never looked at; links in it are theirs and lead us nowhere,
 //! since only the folder itself is ever named.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard::models::{Mount, MountType};
+use gpurent_core::id::RenterId;
 use gpurent_core::spec::{MountPath, Workspace, WorkspaceFolder};
 
 /// Begins the name of a folder that is being made; no workspace's own name begins with a dot.
@@ -91,6 +93,19 @@ impl WorkspaceRoot {
     pub(crate) async fn ensure(&self, workspace: &Workspace) -> io::Result<()> {
         let (root, folder) = (self.clone(), workspace.folder.clone());
         tokio::task::spawn_blocking(move || root.ensure_now(&folder)).await.map_err(io::Error::other)?
+    }
+
+    /// The workspaces of a renter that are there.
+    pub(crate) async fn of(&self, renter: &RenterId) -> io::Result<BTreeSet<WorkspaceFolder>> {
+        let (root, renter) = (self.root.clone(), renter.clone());
+        let list = move || {
+            let names = fs::read_dir(root)?.map(|entry| entry.map(|entry| entry.file_name()));
+            let names: Vec<_> = names.collect::<io::Result<_>>()?;
+            // What has another name is nobody's.
+            let folders = names.into_iter().filter_map(|name| WorkspaceFolder::try_from(name.into_string().ok()?).ok());
+            Ok(folders.filter(|folder| folder.is_of(&renter)).collect())
+        };
+        tokio::task::spawn_blocking(list).await.map_err(io::Error::other)?
     }
 
     /// Whether the workspace is there.

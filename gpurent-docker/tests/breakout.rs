@@ -27,7 +27,9 @@ def py(name, attempt):
     except OSError as error: told(name, error.errno)
 py('packet', lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
 py('raw', lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
+py('audit', lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9))
 py('vsock', lambda: socket.socket(40, socket.SOCK_STREAM))
+call('thread-apart', 56, 0x10b00, 0, 0, 0, 0)
 call('io_uring', 425, 8, ctypes.create_string_buffer(256))
 buffer = ctypes.create_string_buffer(256)
 call('mount', 165, b'none', b'/mnt', b'tmpfs', 0, None)
@@ -78,6 +80,7 @@ async fn root_in_a_container_gets_no_further() {
         match name {
             "kcore" => assert_eq!(outcome, "0", "{said}"),
             "access" => assert!(outcome.split(' ').all(|file| ["spec", "line"].contains(&file)), "{said}"),
+            "audit" => assert_eq!(outcome, "EPROTONOSUPPORT"),
             "vsock" => assert_eq!(outcome, "EAFNOSUPPORT"),
             "io_uring" => assert_eq!(outcome, "ENOSYS"),
             _ => assert!(["EPERM", "EACCES", "EROFS", "ENOSYS", "ENOENT"].contains(&outcome), "{line}\n{said}"),

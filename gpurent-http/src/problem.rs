@@ -284,9 +284,8 @@ impl From<NoPlace> for Problem {
         };
         match no_place {
             NoPlace::UnknownGpu(_) => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
-            NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu => {
-                conflict("/problems/no-gpu-free", "No GPU free").about("gpu")
-            }
+            NoPlace::NoGpuFree(_) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
+            NoPlace::NoPlaceWithoutGpu => conflict("/problems/no-place-free", "No place free"),
             NoPlace::GpuNeeded => invalid("/problems/gpu-needed", "A GPU has to be asked for", "gpu"),
             NoPlace::TooMuch(invalid) => invalid.into(),
             NoPlace::TooMany(TooMany::InVain(_)) => {

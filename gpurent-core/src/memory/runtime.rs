@@ -1,6 +1,6 @@
 //! A container engine in memory, which can be told to fail, to hang and to lose containers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use super::ManualClock;
 use crate::access::{Credential, RegistryLogin, Secrets};
 use crate::clock::Clock;
-use crate::disk::DiskUse;
+use crate::disk::{DiskUse, Written};
 use crate::gpu::GpuUuid;
-use crate::id::{ContainerId, EngineId, HostId, LaunchId};
+use crate::id::{ContainerId, EngineId, HostId, LaunchId, RenterId};
 use crate::lifecycle::Exit;
 use crate::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
@@ -73,6 +73,8 @@ pub(super) struct Engine {
     pub(super) containers: BTreeMap<LaunchId, Container>,
     faults: BTreeMap<RuntimeStep, VecDeque<Fault>>,
     made: u64,
+    /// What a container that is made now finds on the disk.
+    found: DiskUse,
     /// Folders that outlive containers, and as how manieth thing each was made.
     workspaces: BTreeMap<WorkspaceFolder, u64>,
 }
@@ -158,6 +160,11 @@ impl MemoryRuntime {
         if let Some(container) = self.engine().containers.get_mut(&launch) {
             container.exit = Some(Exit { finished_at, code, out_of_memory });
         }
+    }
+
+    /// Lets containers that are made from now on find so much on the disk, as in a workspace that outlives others.
+    pub fn find_written(&self, found: DiskUse) {
+        self.engine().found = found;
     }
 
     /// Lets a container's program have so much on the disk.
@@ -269,6 +276,10 @@ impl ContainerRuntime for MemoryRuntime {
         Ok(name.parse().unwrap_or_else(|_| unreachable!("a plain word")))
     }
 
+    async fn workspaces_of(&self, renter: &RenterId) -> Result<BTreeSet<WorkspaceFolder>, RuntimeError> {
+        Ok(self.engine().workspaces.keys().filter(|folder| folder.is_of(renter)).cloned().collect())
+    }
+
     async fn prepare(
         &self,
         launch: &LaunchSpec,
@@ -290,7 +301,7 @@ impl ContainerRuntime for MemoryRuntime {
                     return Err(RuntimeError::Refused("the name belongs to another container".into()));
                 }
                 found.lets_in = lets_in;
-                return Ok(Created { container: found.id.clone(), gpus_attached: true });
+                return Ok(Created { container: found.id.clone(), gpus_attached: true, is_new: false });
             }
             if let Some(workspace) = &spec.workspace {
                 let next = engine.workspaces.len() as u64 + 1;
@@ -307,11 +318,11 @@ impl ContainerRuntime for MemoryRuntime {
                 lets_in,
                 announced: Vec::new(),
                 output: Vec::new(),
-                written: DiskUse::default(),
+                written: engine.found,
                 fills: None,
             };
             engine.containers.insert(container.spec.id, container);
-            Ok(Created { container: id, gpus_attached: true })
+            Ok(Created { container: id, gpus_attached: true, is_new: true })
         })
         .await
     }
@@ -412,10 +423,11 @@ impl ContainerRuntime for MemoryRuntime {
         .await
     }
 
-    async fn disk_use(&self, launch: &LaunchSpec, _most: DiskUse) -> Result<DiskUse, RuntimeError> {
+    async fn disk_use(&self, launch: &LaunchSpec, _most: Written) -> Result<Written, RuntimeError> {
         let (launch, now) = (launch.id, self.clock.now().boot.micros);
         let written = move |engine: &mut Engine, _| {
-            engine.containers.get(&launch).map(|container| container.has_written(now)).ok_or(RuntimeError::Missing)
+            let found = engine.containers.get(&launch).map(|container| container.has_written(now));
+            found.map(|container| Written { container, ..Written::default() }).ok_or(RuntimeError::Missing)
         };
         self.step(RuntimeStep::DiskUse, written).await
     }

@@ -222,9 +222,11 @@ impl PortPools {
                 Some(host) => {
                     let lies_in = |range: Option<&PortRange>| range.is_some_and(|range| range.contains(host));
                     let (sticky, requestable) = (lies_in(self.sticky.as_ref()), lies_in(self.requestable.as_ref()));
-                    let allowed = if sticky { lies_in(own) } else { requestable };
                     // A range of the renter's own was given to them; so was what they are launched with again.
                     let is_new = !sticky && launch.attempt == Attempt::new(1);
+                    // What somebody's clients know as the port of their SSH nobody chooses.
+                    let of_ssh = is_new && lies_in(Some(&self.ssh));
+                    let allowed = if sticky { lies_in(own) } else { requestable && !of_ssh };
                     if !allowed || self.reserved.contains(&host) || (is_new && is_of_the_machine(host)) {
                         return Err(NoPort::NotAllowed(host));
                     }
@@ -305,7 +307,7 @@ mod tests {
             pools().assign(&wanted, None, id, &BTreeSet::from([port(8080)]), &TrustBooks),
             Err(NoPort::Taken(port(8080)))
         );
-        for (host, why) in [(22, "low"), (8000, "ours"), (2375, "an engine's")] {
+        for (host, why) in [(22, "low"), (8000, "ours"), (2375, "an engine's"), (22004, "of SSH")] {
             let wanted = published(&[(8080, Some(host))]).unwrap();
             let refused = pools().assign(&wanted, None, id, &BTreeSet::new(), &TrustBooks);
             assert_eq!(refused, Err(NoPort::NotAllowed(port(host))), "{why}");

@@ -15,7 +15,7 @@ use crate::deadline::DeadlineError;
 use crate::event::{Event, JournalEntry, Recorded};
 use crate::host::Shared;
 use crate::id::{EngineId, Epoch, LaunchId, Position, Seq};
-use crate::pulls::{self, ToPull};
+use crate::pulls::{self, Outcome, ToPull};
 use crate::rental::Rental;
 use crate::runtime::{Observation, Progress, PullProgress, RuntimeError};
 use crate::store::{Foundling, StoreError, Tenure};
@@ -202,8 +202,9 @@ pub(super) async fn observe(
     Ok(observation)
 }
 
-/// Pulls an image for nobody's container yet. Whoever waits for it waits no longer than a moment.
-pub(super) async fn pull(shared: &Shared, sleep: &dyn Sleep, wanted: ToPull) -> Result<(), String> {
+/// Pulls an image for nobody's container yet, for as long as a rental may wait for one. Whoever asked for it waits no
+/// longer than a moment.
+pub(super) async fn pull(shared: &Shared, sleep: &dyn Sleep, wanted: ToPull) -> Outcome {
     /// Of no rental, and so told to nobody.
     struct Untold;
     impl PullProgress for Untold {
@@ -213,12 +214,17 @@ pub(super) async fn pull(shared: &Shared, sleep: &dyn Sleep, wanted: ToPull) -> 
     let mut prepared =
         std::pin::pin!(contained(shared.runtime.prepare(&wanted.launch, wanted.login.as_ref(), &Untold)).fuse());
     let mut patience = sleep.sleep(pulls::PATIENCE).fuse();
+    let mut too_late = sleep.sleep(shared.timing.provisioning.unsigned_abs()).fuse();
     loop {
         select_biased! {
-            prepared = prepared => return prepared.map(drop).map_err(|error| {
-                tracing::warn!(image = %wanted.launch.image, error = &error as &dyn Error, "image not pulled");
-                with_causes(&error)
-            }),
+            prepared = prepared => return match prepared {
+                Ok(_) => Outcome::Here,
+                Err(error) => {
+                    tracing::warn!(image = %wanted.launch.image, error = &error as &dyn Error, "image not pulled");
+                    if error.failure().is_some() { Outcome::Failed(with_causes(&error)) } else { Outcome::Unknown }
+                }
+            },
+            () = too_late => return Outcome::Failed(format!("the image {} was not pulled in time", wanted.launch.image)),
             () = patience => if let Some(pulls) = &shared.pulls {
                 pulls.takes_its_time(wanted.id);
             },

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{FutureExt, select_biased};
+
 use super::chores::contained;
 use super::driver::{Done, Driver};
 use super::duty::later;
-use crate::disk::{DiskUse, Verdict, judge, most_counted};
+use crate::disk::{Allowed, Before, Verdict, Written};
 use crate::id::{LaunchId, RentalId};
 use crate::lifecycle::{EndReason, State};
 use crate::rental::{Action, Rental};
@@ -20,13 +22,17 @@ use crate::runtime::{LaunchSpec, RuntimeError};
 /// How many rentals are measured at once.
 const AT_ONCE: usize = 4;
 
-/// For each second that measuring takes, so many pass until the next time.
+/// For each second that measuring takes, so many pass until the next time; but no more than this.
 const REST: u32 = 10;
+const LONGEST_REST: Duration = Duration::from_secs(600);
+
+/// How long one measuring may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// One launch's use of the disk, as far as known.
 #[derive(Default)]
 struct Measured {
-    used: Option<DiskUse>,
+    seen: Option<Before>,
     /// On the boot clock; `None` while it is being measured.
     due: Option<i64>,
 }
@@ -36,15 +42,10 @@ struct Measured {
 pub(super) struct DiskWatch {
     measured: BTreeMap<LaunchId, Measured>,
     /// Those whose renters are to be told.
-    pub(super) warnings: BTreeMap<RentalId, Action>,
+    warnings: BTreeMap<RentalId, (LaunchId, Action)>,
 }
 
 impl DiskWatch {
-    /// What all have written together, as far as known.
-    fn used(&self) -> DiskUse {
-        self.measured.values().filter_map(|measured| measured.used).fold(DiskUse::default(), DiskUse::plus)
-    }
-
     fn under_way(&self) -> usize {
         self.measured.values().filter(|measured| measured.due.is_none()).count()
     }
@@ -54,17 +55,26 @@ impl DiskWatch {
         let next = self.measured.values().filter_map(|measured| measured.due).min();
         next.filter(|_| self.under_way() < AT_ONCE)
     }
+
+    /// What a rental's renter is to be told, once.
+    pub(super) fn warning(&mut self, rental: &Rental) -> Option<Action> {
+        let (launch, warning) = self.warnings.remove(&rental.id())?;
+        (launch == rental.launch() && matches!(rental.state(), State::Ready)).then_some(warning)
+    }
+
+    pub(super) fn forget(&mut self, rental: RentalId) {
+        self.warnings.remove(&rental);
+    }
 }
 
 impl Driver {
-    /// Measures those whose turn it is.
+    /// Measures those whose turn it is. A rental is looked at as soon as it runs: what is there then was there before.
     pub(super) fn measure_disks(&mut self, now: i64) {
-        let up: Vec<LaunchId> =
-            self.live.values().filter(|rental| rental.state().is_up()).map(Rental::launch).collect();
+        let up = |rental: &&Rental| rental.state().is_up() && self.allowed_to(rental).is_some();
+        let up: Vec<LaunchId> = self.live.values().filter(up).map(Rental::launch).collect();
         self.disks.measured.retain(|launch, measured| measured.due.is_none() || up.contains(launch));
         for launch in up {
-            let first = later(now, self.shared.pace.measure);
-            self.disks.measured.entry(launch).or_insert(Measured { used: None, due: Some(first) });
+            self.disks.measured.entry(launch).or_insert(Measured { seen: None, due: Some(now) });
         }
         let mut due: Vec<(i64, LaunchId)> = self
             .disks
@@ -75,56 +85,62 @@ impl Driver {
         due.sort_unstable();
         for (_, launch) in due.into_iter().take(AT_ONCE.saturating_sub(self.disks.under_way())) {
             let Some(rental) = self.live.get(&launch.rental) else { continue };
-            let Some(limit) = self.limit_of(rental) else {
-                self.rest(launch, now, Duration::ZERO, None);
-                continue;
-            };
-            if let Some(measured) = self.disks.measured.get_mut(&launch) {
-                measured.due = None;
-            }
-            let (shared, spec) = (Arc::clone(&self.shared), LaunchSpec::of(rental));
+            let Some(allowed) = self.allowed_to(rental) else { continue };
+            let Some(measured) = self.disks.measured.get_mut(&launch) else { continue };
+            measured.due = None;
+            let most = allowed.most_counted(measured.seen.map(|seen| seen.first));
+            let (shared, sleep, spec) = (Arc::clone(&self.shared), Arc::clone(&self.sleep), LaunchSpec::of(rental));
             self.spawn(async move {
-                let measured = contained(shared.runtime.disk_use(&spec, most_counted(limit))).await;
-                Done::Measured(launch, now, measured)
+                let mut used = std::pin::pin!(contained(shared.runtime.disk_use(&spec, most)).fuse());
+                let mut too_late = sleep.sleep(PATIENCE).fuse();
+                let used = select_biased! {
+                    used = used => used,
+                    () = too_late => Err(RuntimeError::Unavailable("it is not counted in time".into())),
+                };
+                Done::Measured(launch, now, used)
             });
         }
     }
 
-    fn limit_of(&self, rental: &Rental) -> Option<DiskUse> {
+    /// What a rental may write; where several mount one workspace, what all of them may.
+    fn allowed_to(&self, rental: &Rental) -> Option<Allowed> {
         let placement = &self.shared.placement;
-        let part = placement.division().part(rental.gpus().len());
-        placement.disk_limit.of(part, placement.disks.space().as_ref(), self.disks.used())
-    }
-
-    /// The next time comes after a rest.
-    fn rest(&mut self, launch: LaunchId, now: i64, took: Duration, used: Option<DiskUse>) {
-        let due = later(now, self.shared.pace.measure.max(took.saturating_mul(REST)));
-        let before = self.disks.measured.get(&launch).and_then(|measured| measured.used);
-        self.disks.measured.insert(launch, Measured { used: used.or(before), due: Some(due) });
+        let allowed = |rental: &Rental| placement.disk_limit.allowed(placement.division().part(rental.gpus().len()));
+        let Some(workspace) = &rental.spec().workspace else { return allowed(rental) };
+        let shares = |other: &&Rental| {
+            let theirs = other.spec().workspace.as_ref();
+            other.id() != rental.id() && other.state().is_up() && theirs.is_some_and(|w| w.folder == workspace.folder)
+        };
+        self.live.values().filter(shares).filter_map(allowed).fold(allowed(rental), |sum, other| Some(sum?.with(other)))
     }
 
     /// What a measurement comes to.
-    pub(super) fn measured(&mut self, launch: LaunchId, begun: i64, result: Result<DiskUse, RuntimeError>) {
+    pub(super) fn measured(&mut self, launch: LaunchId, begun: i64, result: Result<Written, RuntimeError>) {
         let now = self.now();
         let took = Duration::from_micros(u64::try_from(now.saturating_sub(begun)).unwrap_or(0));
-        let before = self.disks.measured.get(&launch).and_then(|measured| measured.used);
+        let rest = took.saturating_mul(REST).min(LONGEST_REST).max(self.shared.pace.measure);
+        let before = self.disks.measured.get(&launch).and_then(|measured| measured.seen);
+        let seen =
+            result.as_ref().ok().map(|used| Before { first: before.map_or(*used, |seen| seen.first), last: *used });
+        self.disks.measured.insert(launch, Measured { seen: seen.or(before), due: Some(later(now, rest)) });
         let used = match result {
             Ok(used) => used,
+            // Of one that has just ended, as a rule.
+            Err(RuntimeError::Missing) => return,
             Err(error) => {
-                // Of one that has just ended, as a rule; and of an engine that does not tell, of which the log says more.
-                tracing::debug!(%launch, error = &error as &dyn std::error::Error, "disk use not measured");
-                return self.rest(launch, now, took, None);
+                let error = &error as &dyn std::error::Error;
+                return tracing::warn!(%launch, error, "what it writes on the disk is not known");
             }
         };
-        self.rest(launch, now, took, Some(used));
         let wall = self.shared.clock.now().wall;
         let current = self.live.get(&launch.rental).filter(|rental| rental.launch() == launch);
         let Some(rental) = current.filter(|rental| rental.state().is_up()) else { return };
-        let Some(limit) = self.limit_of(rental) else { return };
-        match judge(used, before, limit) {
-            Verdict::Fine => drop(self.disks.warnings.remove(&launch.rental)),
+        let Some(allowed) = self.allowed_to(rental) else { return };
+        let (verdict, used, limit) = allowed.judge(used, before);
+        match verdict {
+            Verdict::Fine => self.disks.forget(launch.rental),
             Verdict::Warn if matches!(rental.state(), State::Ready) && !rental.was_warned_of_the_disk(wall) => {
-                self.disks.warnings.insert(launch.rental, Action::WarnOfDisk { used, limit });
+                self.disks.warnings.insert(launch.rental, (launch, Action::WarnOfDisk { used, limit }));
             }
             Verdict::Warn => {}
             Verdict::Stop => {

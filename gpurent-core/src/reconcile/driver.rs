@@ -21,7 +21,7 @@ use super::underway::{Ended, InFlight, Setback};
 use super::watch::watch_while_unused;
 use crate::clock::{Moment, Sleep};
 use crate::deadline::{Deadline, DeadlineError};
-use crate::disk::DiskUse;
+use crate::disk::Written;
 use crate::event::JournalEntry;
 use crate::feed::Update;
 use crate::host::{EngineHealth, Shared, Stage};
@@ -29,7 +29,7 @@ use crate::id::{Attempt, EngineId, Epoch, LaunchId, Position, RentalId};
 use crate::lease::Lease;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::Held;
-use crate::pulls::PullId;
+use crate::pulls::{self, PullId};
 use crate::rental::{Next, Rental};
 use crate::runtime::{Observation, Presence, RuntimeError};
 use crate::store::StoreError;
@@ -47,9 +47,9 @@ pub(super) enum Done {
     Confirmed(i64, Result<(), StoreError>),
     Kept(Result<(), DeadlineError>),
     Stepped(RentalId, Ended),
-    Pulled(PullId, Result<(), String>),
+    Pulled(PullId, pulls::Outcome),
     /// Asked for at this time on the boot clock.
-    Measured(LaunchId, i64, Result<DiskUse, RuntimeError>),
+    Measured(LaunchId, i64, Result<Written, RuntimeError>),
     Settled(LaunchId, Orphan),
 }
 
@@ -436,9 +436,9 @@ impl Driver {
                 self.observe.failed(now, complain("observing the engine", &error, most));
             }
             Done::Kept(Err(error)) => self.keep.failed(now, complain("keeping the book of deadlines", &error, most)),
-            Done::Pulled(id, result) => {
+            Done::Pulled(id, outcome) => {
                 if let Some(pulls) = &self.shared.pulls {
-                    pulls.done(id, result, &self.shared.clock.now());
+                    pulls.done(id, outcome, &self.shared.clock.now());
                 }
             }
             Done::Measured(launch, begun, used) => self.measured(launch, begun, used),
@@ -455,7 +455,7 @@ impl Driver {
         self.later_launches.remove(&id);
         self.last_seen.retain(|launch, _| launch.rental != id);
         self.ended_by_themselves.remove(&id);
-        self.disks.warnings.remove(&id);
+        self.disks.forget(id);
         self.prepared.retain(|launch| launch.rental != id);
         // It may have been what somebody else's place was taken by.
         self.left_alone.values_mut().for_each(|not_before| *not_before = i64::MIN);
@@ -469,8 +469,15 @@ impl Driver {
         let gone: Vec<_> = match extent {
             Extent::All => missing.map(Rental::id).collect(),
             Extent::Active => {
-                // It has ended, or is suspended, by somebody else's doing or by a store that was set back.
-                if missing.filter(|rental| !matches!(rental.state(), State::Suspended { .. })).count() > 0 {
+                // It has ended, or is suspended, by somebody else's doing or by a store that was set back: all is read to
+                // tell, and what it has is nobody's meanwhile.
+                let missing: Vec<_> =
+                    missing.filter(|rental| !matches!(rental.state(), State::Suspended { .. })).collect();
+                for rental in missing.iter().filter(|rental| rental.container().is_some()) {
+                    self.shared.placement.quarantine.lost(rental.launch(), Held::of(rental));
+                    self.observe.ask();
+                }
+                if !missing.is_empty() {
                     self.extent = Extent::All;
                     self.read.ask();
                 }

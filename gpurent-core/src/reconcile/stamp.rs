@@ -26,7 +26,8 @@ pub(super) fn ended_with_the_machine(rental: &Rental, exit: &Exit, last_seen: Op
         return false;
     }
     let booted_at = now.wall.saturating_sub(SignedDuration::from_micros(now.boot.micros)).unwrap_or(now.wall);
-    rental.paid_from().is_some_and(|from| from.boot.boot != now.boot.boot) && exit.finished_at >= booted_at
+    let from = rental.paid_from().or(rental.started());
+    from.is_some_and(|from| from.boot.boot != now.boot.boot) && exit.finished_at >= booted_at
 }
 
 /// From when a rental is paid for that is found to be ready now: since its container's start.

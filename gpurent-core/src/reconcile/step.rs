@@ -244,8 +244,10 @@ impl Step {
         self.lease.check()?;
         let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &secrets).await?;
         self.shared.failpoints.pass("created-unrecorded");
-        let Created { container, gpus_attached } = created;
-        let event = Event::Created { container, gpus_attached, at: Some(self.shared.clock.now()) };
+        let Created { container, gpus_attached, is_new } = created;
+        // One that was found may have started long ago.
+        let at = is_new.then(|| self.shared.clock.now());
+        let event = Event::Created { container, gpus_attached, at };
         let rental = self.record(event).await?;
         self.shared.failpoints.pass("created");
         Ok(rental)

@@ -82,7 +82,7 @@ impl Driver {
                     if self.unsure.contains(id) || self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
                 (_, Next::Now(action)) => due.push((*id, action)),
                 (_, Next::After(_) | Next::Idle) => {
-                    due.extend(self.disks.warnings.remove(id).map(|warning| (*id, warning)));
+                    due.extend(self.disks.warning(rental).map(|warning| (*id, warning)));
                 }
             }
         }
@@ -187,6 +187,8 @@ impl Driver {
                 self.set_back(id, now, failed);
             }
             Ended::With(Err(StepError::Later(error))) => {
+                // What was there may be gone again: the next try looks.
+                self.prepared.retain(|launch| launch.rental != id);
                 self.set_back(id, now, failed);
                 tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
             }

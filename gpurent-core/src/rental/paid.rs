@@ -12,6 +12,9 @@ use crate::event::Claim;
 use crate::lifecycle::{EndReason, Exit, State};
 use crate::money::Quote;
 
+/// No container that lets nobody in is charged for more: it would have been given up, had the host looked.
+const MOST_UNVERIFIED: SignedDuration = SignedDuration::from_mins(10);
+
 /// From how much on two clocks differ because one was set.
 const SET: SignedDuration = SignedDuration::from_millis(100);
 
@@ -30,7 +33,7 @@ impl Rental {
     /// all the same. Not where it was the host's doing, nor where nobody knows how long it ran.
     pub(super) fn charge_unverified(&mut self, exit: Option<&Exit>, ended: Option<&Moment>, by_the_host: bool) {
         let charges = self.quote.as_ref().is_some_and(|quote| quote.unverified) && !by_the_host;
-        let (true, Some(started_at), Some(exit), None) = (charges, self.started_at, exit, &self.paid_from) else {
+        let (true, Some(started_at), Some(_), None) = (charges, self.started_at, exit, &self.paid_from) else {
             return;
         };
         let left = self.spec.term.duration().map(|term| term - self.used_before());
@@ -42,8 +45,10 @@ impl Rental {
         };
         let ran = match (&self.started, ended) {
             (Some(started), Some(ended)) => ended.since(started),
-            _ => exit.finished_at.duration_since(started_at),
+            // Over a reboot nobody can tell.
+            _ => return,
         };
+        let ran = ran.min(MOST_UNVERIFIED);
         segment.end_after(left.map_or(ran, |left| ran.min(left)));
         self.segments.push(segment);
     }

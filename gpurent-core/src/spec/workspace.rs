@@ -40,6 +40,13 @@ impl WorkspaceFolder {
         Self(format!("{}@{}", escaped(renter.as_str()), escaped(name.as_str())))
     }
 
+    /// Whether it is one of the renter's.
+    #[must_use]
+    pub fn is_of(&self, renter: &RenterId) -> bool {
+        let own = escaped(renter.as_str());
+        self.0.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::access::{Credential, CredentialKind, GeneratedHostKeys, HostKeySource, LoginUser, Password, Secrets};
-use crate::disk::DiskUse;
+use crate::disk::Written;
 use crate::event::Claim;
 use crate::gpu::{Gpu, GpuRequest};
 use crate::id::{Attempt, HostId, LaunchId, RentalId};
@@ -289,11 +289,11 @@ pub async fn the_renter_is_told_inside_the_container<R: ContainerRuntime>(fixtur
 /// What a container has written is told, without the image, as long as it runs.
 pub async fn what_a_container_writes_is_measured<R: ContainerRuntime>(fixture: Fixture<R>) {
     let launch = fixture.up_to_created().await;
-    let error = fixture.runtime.disk_use(&launch, DiskUse::MAX).await.err();
+    let error = fixture.runtime.disk_use(&launch, Written::MAX).await.err();
     assert!(!matches!(error, Some(RuntimeError::Exited(_))), "one that does not run may be measured or not: {error:?}");
     valid(fixture.runtime.start(&launch).await);
-    let used = valid(fixture.runtime.disk_use(&launch, DiskUse::MAX).await);
-    assert!(used.bytes < 16 << 20, "what the image brought is not counted: {used:?}");
+    let used = valid(fixture.runtime.disk_use(&launch, Written::MAX).await);
+    assert!(used.sum().bytes < 16 << 20, "what the image brought is not counted: {used:?}");
     fixture.clean_up(&launch).await;
-    assert!(matches!(fixture.runtime.disk_use(&launch, DiskUse::MAX).await, Err(RuntimeError::Missing)));
+    assert!(matches!(fixture.runtime.disk_use(&launch, Written::MAX).await, Err(RuntimeError::Missing)));
 }

@@ -57,6 +57,7 @@ fn data(event: &Event) -> Value {
             "ports": found.ports,
             "started_at": found.started_at,
         }),
+        Event::DiskWarned { used, limit } => json!({"used": used, "limit": limit}),
         Event::Stopped { exit, .. } => json!({"exit": exit}),
         _ => json!({}),
     }

@@ -205,6 +205,7 @@ impl From<RentError> for Refused {
         match error {
             RentError::NoPlace(no_place) => no_place.into(),
             RentError::Store(error) => error.into(),
+            RentError::Unpullable(why) => Self(StatusCode::UNPROCESSABLE_ENTITY, why),
             other => Self(StatusCode::SERVICE_UNAVAILABLE, other.to_string()),
         }
     }
@@ -326,8 +327,9 @@ fn is_up_or_over(rental: &Rental) -> bool {
 
 async fn list(State(rentals): State<Rentals>, Extension(caller): Extension<Caller>) -> Result<Response, Refused> {
     let is_ours = |rental: &Rental| rental.spec().labels.get(TEMPLATE).is_some() && caller.may_see(rental);
-    let filter = Filter { renter: caller.scope(), phases: Phase::LIVE.to_vec(), ..Filter::default() };
-    let mut listed: Vec<_> = rentals.list(&filter, None, MAX_PAGE).await?.into_iter().filter(is_ours).collect();
+    let mut listed: Vec<_> = rentals.active().await?.into_iter().filter(is_ours).collect();
+    let filter = Filter { renter: caller.scope(), phases: vec![Phase::Suspended], ..Filter::default() };
+    listed.extend(rentals.list(&filter, None, MAX_PAGE).await?.into_iter().filter(is_ours));
     listed.sort_by_key(|rental| std::cmp::Reverse(rental.created_at()));
     // And some of those that have ended: the protocol knows no pages.
     let filter = Filter { renter: caller.scope(), phases: vec![Phase::Ended], ..Filter::default() };

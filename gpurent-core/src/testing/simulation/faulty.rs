@@ -16,7 +16,7 @@ use super::truth::Truth;
 use super::world::{About, HostNo, ProcessId, World};
 use crate::access::{RegistryLogin, Secrets};
 use crate::deadline::{Deadline, DeadlineBook, DeadlineError};
-use crate::disk::DiskUse;
+use crate::disk::Written;
 use crate::event::{JournalEntry, Recorded};
 use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, MachineId, Position, RentalId, RenterId, Seq};
 use crate::lifecycle::{Exit, Phase};
@@ -483,7 +483,7 @@ impl ContainerRuntime for FaultyRuntime {
         self.line.call(Point::Observe, about, observe, |what| Err(gone(what)), half_blind).await
     }
 
-    async fn disk_use(&self, launch: &LaunchSpec, most: DiskUse) -> Result<DiskUse, RuntimeError> {
+    async fn disk_use(&self, launch: &LaunchSpec, most: Written) -> Result<Written, RuntimeError> {
         let about = self.line.about(launch.id.rental, String::new);
         let launch = launch.clone();
         let effect = move |engine: &MemoryRuntime| at_once(engine.disk_use(&launch, most));

@@ -20,7 +20,7 @@ use super::world::{Faults, HostNo, MachineClock, ProcessId, World};
 use super::{Simulation, Verdict};
 use crate::access::HostKeys;
 use crate::builder::HostBuilder;
-use crate::disk::DiskLimit;
+use crate::disk::{DiskLimit, DiskUse};
 use crate::follow::Followed;
 use crate::gpu::Gpu;
 use crate::id::{HostId, Position, RentalId};
@@ -170,7 +170,7 @@ impl Run {
         .pace(pace)
         .prices(RateCard::new(valid("USD".to_owned().try_into())).with(valid("RTX 5090".parse()), rate))
         .offer_workspaces()
-        .limit_disk(DiskLimit::Bytes(super::truth::DISK_LIMIT))
+        .limit_disk(DiskLimit::PerGpu(DiskUse { bytes: super::truth::DISK_LIMIT, files: u64::MAX }))
         .host_keys(Arc::new(HostKeys::default))
         .deadlines(Arc::new(FaultyBook {
             line,

@@ -258,8 +258,8 @@ impl World {
                 planned.or_else(|| first.take_if(|(kind, _)| *kind == point).map(|(_, fault)| fault))
             }
             Faults::Drawn { per_mille, left_out } => {
-                // Adoptions are rare, and so is a fault just then.
-                let rare = if matches!(point, Point::Adopt | Point::Examine) { 8 } else { 1 };
+                // Adoptions are rare, as are the last words of what fails on its way up, and so is a fault just then.
+                let rare = if matches!(point, Point::Adopt | Point::Examine | Point::Logs) { 8 } else { 1 };
                 let hits = !calm && draw.per_mille(*per_mille * rare) && !left_out.contains(&call);
                 hits.then(|| drawn_fault(point, &mut draw))
             }

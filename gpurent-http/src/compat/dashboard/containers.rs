@@ -465,8 +465,9 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
     let dashboard = offered(dashboard)?;
-    let filter = Filter { renter: caller.scope(), phases: Phase::LIVE.to_vec(), ..Filter::default() };
-    let live = rentals.list(&filter, None, MAX_PAGE).await?;
+    let mut live = rentals.active().await?;
+    let filter = Filter { renter: caller.scope(), phases: vec![Phase::Suspended], ..Filter::default() };
+    live.extend(rentals.list(&filter, None, MAX_PAGE).await?);
     let ours = live.iter().filter(|rental| rental.spec().labels.get(GPU).is_some() && caller.may_see(rental));
     let containers: Vec<_> = ours.map(|rental| view(&dashboard, rental)).collect();
     Ok(Json(json!({"success": true, "containers": containers})).into_response())
