@@ -60,6 +60,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         without_gpu: 0,
         disks: Arc::new(AlwaysRoom),
         disk_limit: DiskLimit::None,
+        one_workspace_too_many: None,
         awaits_image: false,
     }
 }

@@ -107,6 +107,7 @@ fn by_hand(key: &SealKey) {
             without_gpu: 0,
             disks: Arc::new(AlwaysRoom),
             disk_limit: DiskLimit::None,
+            one_workspace_too_many: None,
             awaits_image: false,
         };
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();

@@ -71,6 +71,7 @@ impl HostBuilder {
             without_gpu: 0,
             disks: Arc::new(AlwaysRoom),
             disk_limit: DiskLimit::default(),
+            one_workspace_too_many: None,
             awaits_image: false,
         };
         Self {

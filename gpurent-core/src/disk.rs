@@ -217,7 +217,9 @@ fn judge(used: DiskUse, before: Option<(DiskUse, DiskUse)>, limit: DiskUse) -> V
         // What was not counted to its end at first says nothing of what was written since.
         let counted = limit.percent(100 * UNCOUNTED);
         let over = |used: u64, last: u64, allowed: u64, first: u64, counted: u64| {
-            used > allowed && last > allowed && used >= last && first < counted
+            // To be far over is not to make room, however much is given back.
+            let stays = used >= last || used.min(last) / 2 > allowed;
+            used > allowed && last > allowed && stays && first < counted
         };
         over(used.bytes, last.bytes, allowed.bytes, first.bytes, counted.bytes)
             || over(used.files, last.files, allowed.files, first.files, counted.files)
@@ -271,6 +273,7 @@ mod tests {
         assert_eq!(judged(130, 0, 120), Verdict::Stop);
         assert_eq!(judged(120, 0, 120), Verdict::Stop, "it makes no room");
         assert_eq!(judged(119, 0, 120), Verdict::Warn, "it makes room");
+        assert_eq!(judged(299, 0, 300), Verdict::Stop, "a little, far beyond");
         let many = |files| DiskUse { bytes: 1, files };
         let limit = many(1000);
         assert_eq!(judge(many(1002), Some((many(1), many(1001))), limit), Verdict::Stop);

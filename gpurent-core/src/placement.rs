@@ -159,6 +159,8 @@ pub struct Placement {
     pub workspaces: bool,
     /// How many containers without a GPU are rented at once.
     pub without_gpu: u32,
+    /// The limit that is reached where the workspace that is asked for would be one more of the renter's than one may have.
+    pub one_workspace_too_many: Option<TooMany>,
     /// Whether the image has to be here before anything is claimed for it, and is not known to be.
     pub awaits_image: bool,
     /// Who knows whether the host's disks have room for another rental.
@@ -202,6 +204,9 @@ impl Placement {
             None => (Vec::new(), self.quote_without_gpu()?),
         };
         let ports = self.ports(launch, spec, held)?;
+        if let Some(limit) = self.one_workspace_too_many {
+            return Err(limit.into());
+        }
         // The last question, so that nothing is pulled for whom there is no place.
         if self.awaits_image {
             return Err(NoPlace::ImageNotHere);

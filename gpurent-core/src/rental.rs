@@ -238,8 +238,8 @@ impl Rental {
             (Event::DiskWarned { .. }, State::Ready) => return Ok(Outcome::Unchanged),
             (Event::Notified, State::Ready) if !self.notified => self.notified = true,
             (Event::SuspendBegan { cause }, State::Provisioning | State::Running | State::Ready) => {
-                // A resumption that failed before anything ran costs nobody anything.
-                if matches!(cause, SuspendCause::Failed(_)) && self.started_at.is_none() {
+                // A resumption that the host itself could not carry out is nobody's.
+                if matches!(&cause, SuspendCause::Failed(failure) if failure.kind.is_by_the_host()) {
                     self.resumed = self.resumed.saturating_sub(1);
                 }
                 self.state = State::Suspending { cause, stopped: false };

@@ -164,7 +164,6 @@ impl Rentals {
             Stage::Absent => return Err(RentError::NotReconciled),
             Stage::TakingStock | Stage::Stuck => return Err(RentError::TakingStock),
         }
-        self.allow_workspace(&request.spec).await?;
         let id = (shared.new_id)();
         let fingerprint = shared.sealer.fingerprint(&what_was_asked(&request));
         let (credential, registry) = (request.credential.resolve(), request.registry);
@@ -185,6 +184,7 @@ impl Rentals {
         };
         let mut placement = Placement { renter_limits: self.renter_limits(), ..shared.placement.clone() };
         placement.awaits_image = shared.pulls.is_some();
+        placement.one_workspace_too_many = self.one_workspace_too_many(&new.spec).await;
         let mut claim = shared.store.claim(&new, &placement).await;
         if let (Err(ClaimError::NoPlace(NoPlace::ImageNotHere)), Some(pulls)) = (&claim, &shared.pulls) {
             match pulls.ask(&new.spec, login.as_ref(), &new.at, || shared.nudge()).await {
@@ -208,17 +208,21 @@ impl Rentals {
         Ok(claimed)
     }
 
-    /// Whether a renter may have the workspace that is asked for: one that is there, or one more.
-    async fn allow_workspace(&self, spec: &RentalSpec) -> Result<(), RentError> {
-        let Some(workspace) = spec.workspace.as_ref().filter(|_| self.limited) else { return Ok(()) };
+    /// The limit that is reached where the workspace that is asked for would be one more than a renter may have.
+    async fn one_workspace_too_many(&self, spec: &RentalSpec) -> Option<TooMany> {
+        let workspace = spec.workspace.as_ref().filter(|_| self.limited)?;
         let most = self.renter_limits().workspaces;
-        // What cannot be told now may be in a moment.
-        let theirs =
-            self.shared.runtime.workspaces_of(&spec.renter).await.map_err(|_unknown| RentError::TakingStock)?;
-        if theirs.contains(&workspace.folder) || theirs.len() < usize::try_from(most).unwrap_or(usize::MAX) {
-            return Ok(());
+        match self.shared.runtime.workspaces_of(&spec.renter).await {
+            Ok(theirs) if theirs.contains(&workspace.folder) => None,
+            Ok(theirs) => {
+                (theirs.len() >= usize::try_from(most).unwrap_or(usize::MAX)).then_some(TooMany::Workspaces(most))
+            }
+            Err(error) => {
+                // Where they cannot be listed none can be made either.
+                tracing::warn!(renter = %spec.renter, error = &error as &dyn std::error::Error, "workspaces not counted");
+                None
+            }
         }
-        Err(RentError::NoPlace(TooMany::Workspaces(most).into()))
     }
 
     /// A claim whose answer was lost may have been written.

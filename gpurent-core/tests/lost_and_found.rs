@@ -260,6 +260,7 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         without_gpu: 0,
         disks: Arc::new(AlwaysRoom),
         disk_limit: DiskLimit::None,
+        one_workspace_too_many: None,
         awaits_image: false,
     };
     let gpu = GpuRequest::one("RTX 5090".parse().unwrap());

@@ -108,9 +108,13 @@ async fn count(folders: Folders, id: String, pid: i64, most: Written) -> Result<
     let counted = tokio::task::spawn_blocking(move || {
         folders.layer.iter().chain(&folders.volumes).try_for_each(|folder| own.folder(folder))?;
         folders.files.iter().for_each(|file| own.file(file));
-        // Wherever they were.
-        own.deleted(&id, pid);
         folders.workspaces.iter().try_for_each(|folder| workspace.folder(folder))?;
+        let device = folders.workspaces.first().and_then(|folder| counting::device(folder));
+        for (bytes, of) in own.deleted(&id, pid) {
+            // What was in a workspace is counted there, and all else with the container.
+            let counting = if device == Some(of) { &mut workspace } else { &mut own };
+            counting.add_deleted(bytes);
+        }
         Ok::<_, std::io::Error>(Written { container: own.sum(), workspace: workspace.sum() })
     });
     let counted = counted.await.map_err(|lost| RuntimeError::Unavailable(Box::new(lost)))?;
@@ -119,7 +123,7 @@ async fn count(folders: Folders, id: String, pid: i64, most: Written) -> Result<
 
 #[cfg(unix)]
 mod counting {
-    use std::collections::HashSet;
+    use std::collections::HashMap;
     use std::fs;
     use std::io;
     use std::os::unix::fs::MetadataExt;
@@ -226,15 +230,20 @@ mod counting {
             }
         }
 
-        /// Counts files that have no name any more, and that a process of the container has open or mapped. They are
-        /// found where this process sees those of the engine; elsewhere they are not counted.
-        pub(super) fn deleted(&mut self, container: &str, pid: i64) {
+        /// Counts one that was deleted.
+        pub(super) fn add_deleted(&mut self, bytes: u64) {
+            self.sum = self.sum.plus(DiskUse { bytes, files: 1 });
+        }
+
+        /// Bytes and device of files that have no name any more, and that a process of the container has open or mapped. They
+        /// are found where this process sees those of the engine; elsewhere they are not counted.
+        pub(super) fn deleted(&mut self, container: &str, pid: i64) -> Vec<(u64, u64)> {
             let first = format!("/proc/{pid}");
             let is_its = fs::read_to_string(format!("{first}/cgroup")).is_ok_and(|cgroup| cgroup.contains(container));
             let (true, Ok(space)) = (is_its && !container.is_empty(), fs::read_link(format!("{first}/ns/pid"))) else {
-                return;
+                return Vec::new();
             };
-            let mut known = HashSet::new();
+            let mut known = HashMap::new();
             for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
                 if fs::read_link(process.path().join("ns/pid")).is_ok_and(|found| found == space) {
                     for list in ["fd", "map_files"] {
@@ -242,9 +251,10 @@ mod counting {
                     }
                 }
             }
+            known.into_iter().map(|((device, _), bytes)| (bytes, device)).collect()
         }
 
-        fn open_files(&mut self, list: &Path, known: &mut HashSet<(u64, u64)>) {
+        fn open_files(&mut self, list: &Path, known: &mut HashMap<(u64, u64), u64>) {
             for file in fs::read_dir(list).into_iter().flatten().flatten() {
                 self.looked += 1;
                 if self.looked > MOST_OPEN {
@@ -255,12 +265,16 @@ mod counting {
                 }
                 // The link leads to the open file itself, wherever it was.
                 let Ok(found) = fs::metadata(file.path()) else { continue };
-                let is_on_disk = found.is_file() && found.nlink() == 0 && !is_memory(&file.path());
-                if is_on_disk && known.insert((found.dev(), found.ino())) {
-                    self.sum = self.sum.plus(DiskUse { bytes: found.blocks().saturating_mul(BLOCK), files: 1 });
+                if found.is_file() && found.nlink() == 0 && !is_memory(&file.path()) {
+                    known.insert((found.dev(), found.ino()), found.blocks().saturating_mul(BLOCK));
                 }
             }
         }
+    }
+
+    /// The file system on which a folder lies.
+    pub(super) fn device(folder: &Path) -> Option<u64> {
+        fs::metadata(folder).map(|found| found.dev()).ok()
     }
 
     /// Whether an open file lies in memory (tmpfs, memfd_create(2)), of which tenants have their own limit.

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The operator's own networks, as a rule (RFC 1918, RFC 6598).
 const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
 /// How many connections to elsewhere a tenant may have at once, of whatever kind. The kernel's table has 262,144 by default.
-const CONNECTIONS: u32 = 8192;
+const CONNECTIONS: u32 = 16_384;
 /// The chains from which ours are jumped to.
 const JUMPS: [(&str, &str); 3] =
     [("INPUT", "GPURENT-HOST"), ("DOCKER-USER", "GPURENT-FORWARD"), ("FORWARD", "GPURENT-FORWARD")];
@@ -61,6 +61,8 @@ pub(crate) enum Hole {
 struct Known {
     isolation: Isolation,
     checked: Option<Instant>,
+    /// Our chains as iptables listed them when they had just been written. Written anew they would forget what they count.
+    listed: Option<String>,
     /// What the last probe reached, although all rules were in place.
     reached: Option<String>,
 }
@@ -92,7 +94,8 @@ impl Firewall {
     }
 
     fn with(off: Option<&'static str>, isolation: &str) -> Self {
-        let known = Known { isolation: Isolation::Degraded(isolation.to_owned()), checked: None, reached: None };
+        let known =
+            Known { isolation: Isolation::Degraded(isolation.to_owned()), checked: None, listed: None, reached: None };
         Self { off, private: false, known: std::sync::Mutex::new(known), setting: Mutex::new(()) }
     }
 
@@ -147,8 +150,12 @@ impl Firewall {
         if self.known().checked.is_some_and(|checked| checked.elapsed() < TRUST) {
             return;
         }
-        let isolation = match set_rules(self.private).await {
-            Ok(()) => Isolation::Enforced,
+        let before = self.known().listed.clone();
+        let isolation = match set_rules(self.private, before.as_deref()).await {
+            Ok(listed) => {
+                self.known().listed = Some(listed);
+                Isolation::Enforced
+            }
             Err(hole) => {
                 tracing::warn!(
                     isolation = "degraded",
@@ -199,14 +206,19 @@ fn bridges_are_filtered() -> bool {
     setting.is_ok_and(|setting| setting.trim() == "1")
 }
 
-async fn set_rules(private: bool) -> Result<(), Hole> {
+/// Sets the rules where they are not as they were `before`; gives how iptables lists our chains.
+async fn set_rules(private: bool, before: Option<&str>) -> Result<String, Hole> {
     if !Path::new("/sys/class/net").join(BRIDGE).exists() {
         return Err(Hole::BridgeElsewhere);
     }
     // Without this jump of Docker's own, ours leads nowhere.
     run("iptables", &["-w", "5", "-C", "FORWARD", "-j", "DOCKER-USER"], "").await?;
-    // One atomic write: there is no moment without rules.
-    run("iptables-restore", &["-w", "5", "--noflush"], &chains(private)).await?;
+    let mut listed = list_chains().await.unwrap_or_default();
+    if before != Some(listed.as_str()) {
+        // One atomic write: there is no moment without rules.
+        run("iptables-restore", &["-w", "5", "--noflush"], &chains(private)).await?;
+        listed = list_chains().await?;
+    }
     for (from, to) in JUMPS {
         let rule = format!("-A {from} -i {BRIDGE} -j {to}");
         let places = places_of(&rule, &run("iptables", &["-w", "5", "-S", from], "").await?);
@@ -217,7 +229,17 @@ async fn set_rules(private: bool) -> Result<(), Hole> {
             run("iptables-restore", &["-w", "5", "--noflush"], &moved).await?;
         }
     }
-    isolate_ports().await
+    isolate_ports().await?;
+    Ok(listed)
+}
+
+/// Our chains, as they are. An error where they are not.
+async fn list_chains() -> Result<String, Hole> {
+    let mut listed = String::new();
+    for chain in ["GPURENT-HOST", "GPURENT-FORWARD"] {
+        listed.push_str(&run("iptables", &["-w", "5", "-S", chain], "").await?);
+    }
+    Ok(listed)
 }
 
 /// At which places of a chain a rule stands, as `iptables -S` lists it; the first is 1.

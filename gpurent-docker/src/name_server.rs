@@ -5,9 +5,12 @@
 //! own network namespace gets rules, which a tenant without CAP_NET_ADMIN cannot change: a few connections at once, and some
 //! hundred questions a second.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use bollard::Docker;
 use gpurent_core::id::LaunchId;
 
 use crate::firewall::run;
@@ -16,31 +19,48 @@ use crate::firewall::run;
 /// translation both go to some port of 127.0.0.11.
 const RULES: &str = "*filter\n\
     -F OUTPUT\n\
-    -A OUTPUT -d 127.0.0.11/32 -p tcp -m connlimit --connlimit-above 16 --connlimit-mask 0 --connlimit-daddr -j DROP\n\
+    -A OUTPUT -d 127.0.0.11/32 -p tcp --syn -m connlimit --connlimit-above 16 --connlimit-mask 0 --connlimit-daddr -j DROP\n\
     -A OUTPUT -d 127.0.0.11/32 -p udp -m limit --limit 200/second --limit-burst 400 -j ACCEPT\n\
     -A OUTPUT -d 127.0.0.11/32 -p udp -j DROP\n\
     COMMIT\n";
 
-/// The containers whose rules are set.
+/// How long passes before it is tried again for a container for which it failed.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// What became of a container's rules.
+enum Rules {
+    Set,
+    /// Being set since then, or failed then.
+    Tried(Instant),
+}
+
+/// The containers whose rules are set, or were to be.
 #[derive(Default)]
-pub(crate) struct NameServerLimits(Mutex<BTreeSet<LaunchId>>);
+pub(crate) struct NameServerLimits(Mutex<BTreeMap<LaunchId, Rules>>);
 
 impl NameServerLimits {
-    /// Whether a container's rules were set by this process.
-    pub(crate) fn has(&self, launch: LaunchId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&launch)
+    fn rules(&self) -> MutexGuard<'_, BTreeMap<LaunchId, Rules>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets them in the container of this process, without holding up its start. A container that could not be kept from
-    /// the name server runs on, and the next observation tries again.
-    pub(crate) fn set_soon(self: &Arc<Self>, launch: LaunchId, pid: i64) {
-        let this = Arc::clone(self);
+    /// Sets them in a container that runs, unless they are, without holding anything up. Where that fails the container runs
+    /// on, and a later call tries again.
+    pub(crate) fn set_soon(self: &Arc<Self>, docker: &Docker, launch: LaunchId, container: &str) {
+        let is_due = match self.rules().get(&launch) {
+            Some(Rules::Set) => false,
+            Some(Rules::Tried(at)) => at.elapsed() > AGAIN,
+            None => true,
+        };
+        if !is_due {
+            return;
+        }
+        self.rules().insert(launch, Rules::Tried(Instant::now()));
+        let (this, docker, container) = (Arc::clone(self), docker.clone(), container.to_owned());
         tokio::spawn(async move {
-            let namespace = format!("--net=/proc/{pid}/ns/net");
-            match run("nsenter", &[&namespace, "iptables-restore", "-w", "5", "--noflush"], RULES).await {
-                Ok(_) => drop(this.0.lock().unwrap_or_else(PoisonError::into_inner).insert(launch)),
-                Err(hole) => {
-                    let error = &hole as &dyn std::error::Error;
+            match set(&docker, &container).await {
+                Ok(()) => drop(this.rules().insert(launch, Rules::Set)),
+                Err(error) => {
+                    let error = &*error as &dyn Error;
                     tracing::warn!(%launch, error, "a tenant can take the engine's name server for itself");
                 }
             }
@@ -49,6 +69,21 @@ impl NameServerLimits {
 
     /// It is gone.
     pub(crate) fn forget(&self, launch: LaunchId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&launch);
+        self.rules().remove(&launch);
     }
+}
+
+async fn set(docker: &Docker, container: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let found = docker.inspect_container(container, None).await?;
+    let id = found.id.filter(|id| !id.is_empty()).ok_or("the engine does not tell its id")?;
+    let pid = found.state.and_then(|state| state.pid).filter(|pid| *pid > 0).ok_or("it does not run")?;
+    // The number may be another process's by now, or be counted otherwise here than by the engine.
+    let is_its = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?.contains(&id);
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net"));
+    if !is_its || namespace(&pid.to_string())? == namespace("self")? {
+        return Err("its processes are not seen from here".into());
+    }
+    let net = format!("--net=/proc/{pid}/ns/net");
+    run("nsenter", &[&net, "iptables-restore", "-w", "5", "--noflush"], RULES).await?;
+    Ok(())
 }

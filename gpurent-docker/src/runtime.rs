@@ -298,9 +298,9 @@ impl DockerRuntime {
     }
 
     /// Keeps a container from taking the engine's name server for itself.
-    fn limit_name_server(&self, launch: LaunchId, pid: Option<i64>) {
-        if let Some(pid) = pid.filter(|pid| *pid > 0 && self.firewall.is_on() && !self.name_servers.has(launch)) {
-            self.name_servers.set_soon(launch, pid);
+    fn limit_name_server(&self, launch: LaunchId, container: &str) {
+        if self.firewall.is_on() {
+            self.name_servers.set_soon(&self.docker, launch, container);
         }
     }
 
@@ -419,11 +419,7 @@ impl DockerRuntime {
         let presence = if running {
             // Listened to again after a start of this process, and limited where its start was not ours.
             self.line(launch);
-            if !self.name_servers.has(launch)
-                && let Ok(Some(state)) = self.state(launch).await
-            {
-                self.limit_name_server(launch, state.pid);
-            }
+            self.limit_name_server(launch, &id);
             Presence::Running
         } else {
             // The list does not tell when it ended. An engine that hangs over one container knows the others.
@@ -636,7 +632,7 @@ impl ContainerRuntime for DockerRuntime {
             self.firewall.isolate_new().await;
         }
         let state = self.state(launch.id).await?.ok_or(RuntimeError::Missing)?;
-        self.limit_name_server(launch.id, state.pid);
+        self.limit_name_server(launch.id, &self.name(launch.id).await?);
         time(state.started_at.as_deref())
             .ok_or_else(|| RuntimeError::Unavailable("the engine does not tell when the container started".into()))
     }

@@ -82,6 +82,7 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
         without_gpu: 0,
         disks: Arc::new(AlwaysRoom),
         disk_limit: DiskLimit::None,
+        one_workspace_too_many: None,
         awaits_image: false,
     };
     // Each store is a process of its own: no lock in memory between them.

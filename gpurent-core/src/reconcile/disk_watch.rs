@@ -13,7 +13,7 @@ use futures_util::{FutureExt, select_biased};
 use super::chores::contained;
 use super::driver::{Done, Driver};
 use super::duty::later;
-use crate::disk::{Allowed, Before, Verdict, Written};
+use crate::disk::{Allowed, Before, DiskLimit, Verdict, Written};
 use crate::id::{LaunchId, RentalId};
 use crate::lifecycle::{EndReason, State};
 use crate::rental::{Action, Rental};
@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 #[derive(Default)]
 struct Measured {
     seen: Option<Before>,
+    /// What it was allowed when it was looked at the last time: under another limit looks begin anew.
+    allowed: Option<Allowed>,
     /// On the boot clock; `None` while it is being measured.
     due: Option<i64>,
 }
@@ -70,11 +72,14 @@ impl DiskWatch {
 impl Driver {
     /// Measures those whose turn it is. A rental is looked at as soon as it runs: what is there then was there before.
     pub(super) fn measure_disks(&mut self, now: i64) {
-        let up = |rental: &&Rental| rental.state().is_up() && self.allowed_to(rental).is_some();
-        let up: Vec<LaunchId> = self.live.values().filter(up).map(Rental::launch).collect();
+        if self.shared.placement.disk_limit == DiskLimit::None {
+            return;
+        }
+        let up: Vec<LaunchId> =
+            self.live.values().filter(|rental| rental.state().is_up()).map(Rental::launch).collect();
         self.disks.measured.retain(|launch, measured| measured.due.is_none() || up.contains(launch));
         for launch in up {
-            self.disks.measured.entry(launch).or_insert(Measured { seen: None, due: Some(now) });
+            self.disks.measured.entry(launch).or_insert(Measured { due: Some(now), ..Measured::default() });
         }
         let mut due: Vec<(i64, LaunchId)> = self
             .disks
@@ -88,6 +93,9 @@ impl Driver {
             let Some(allowed) = self.allowed_to(rental) else { continue };
             let Some(measured) = self.disks.measured.get_mut(&launch) else { continue };
             measured.due = None;
+            if measured.allowed.replace(allowed).is_some_and(|before| before != allowed) {
+                measured.seen = None;
+            }
             let most = allowed.most_counted(measured.seen.map(|seen| seen.first));
             let (shared, sleep, spec) = (Arc::clone(&self.shared), Arc::clone(&self.sleep), LaunchSpec::of(rental));
             self.spawn(async move {
@@ -119,10 +127,13 @@ impl Driver {
         let now = self.now();
         let took = Duration::from_micros(u64::try_from(now.saturating_sub(begun)).unwrap_or(0));
         let rest = took.saturating_mul(REST).min(LONGEST_REST).max(self.shared.pace.measure);
-        let before = self.disks.measured.get(&launch).and_then(|measured| measured.seen);
+        let (before, allowed) = match self.disks.measured.get(&launch) {
+            Some(measured) => (measured.seen, measured.allowed),
+            None => (None, None),
+        };
         let seen =
             result.as_ref().ok().map(|used| Before { first: before.map_or(*used, |seen| seen.first), last: *used });
-        self.disks.measured.insert(launch, Measured { seen: seen.or(before), due: Some(later(now, rest)) });
+        self.disks.measured.insert(launch, Measured { seen: seen.or(before), allowed, due: Some(later(now, rest)) });
         let used = match result {
             Ok(used) => used,
             // Of one that has just ended, as a rule.
@@ -135,7 +146,7 @@ impl Driver {
         let wall = self.shared.clock.now().wall;
         let current = self.live.get(&launch.rental).filter(|rental| rental.launch() == launch);
         let Some(rental) = current.filter(|rental| rental.state().is_up()) else { return };
-        let Some(allowed) = self.allowed_to(rental) else { return };
+        let Some(allowed) = allowed else { return };
         let (verdict, used, limit) = allowed.judge(used, before);
         match verdict {
             Verdict::Fine => self.disks.forget(launch.rental),

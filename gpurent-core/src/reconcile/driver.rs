@@ -475,7 +475,6 @@ impl Driver {
                     missing.filter(|rental| !matches!(rental.state(), State::Suspended { .. })).collect();
                 for rental in missing.iter().filter(|rental| rental.container().is_some()) {
                     self.shared.placement.quarantine.lost(rental.launch(), Held::of(rental));
-                    self.observe.ask();
                 }
                 if !missing.is_empty() {
                     self.extent = Extent::All;

@@ -169,7 +169,10 @@ impl Driver {
                 if let Some(rental) = self.live.get(&id) {
                     self.prepared.insert(rental.launch());
                 }
-                self.setbacks.remove(&id);
+                // What comes next may fail again and again, each time after an image was found: its pauses grow all the same.
+                if let Some(setback) = self.setbacks.get_mut(&id) {
+                    setback.not_before = now;
+                }
             }
             Ended::With(Ok(Stepped::Moved(rental))) => {
                 self.setbacks.remove(&id);

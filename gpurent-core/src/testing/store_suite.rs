@@ -171,6 +171,7 @@ impl<S: Store> Bench<S> {
                 without_gpu: 0,
                 disks: Arc::new(AlwaysRoom),
                 disk_limit: DiskLimit::None,
+                one_workspace_too_many: None,
                 awaits_image: false,
             },
             host,
