@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use gpurent_core::api_key::IpNet;
 use gpurent_core::gpu::GpuSelector;
+use gpurent_core::id::RenterId;
+use gpurent_core::invalid::Invalid;
 use gpurent_core::machine::Images;
 use gpurent_core::money::RateCard;
 use gpurent_core::port::PortRange;
@@ -80,6 +83,10 @@ pub struct Access {
     /// GPUs that one renter may have at once; all there are by default.
     #[arg(long, env = "GPURENT_RENTER_GPUS")]
     pub renter_gpus: Option<u32>,
+    /// What a certain renter may have instead, of rentals, unready, suspended, in-vain, resumes, workspaces and gpus,
+    /// such as alice=rentals:200,gpus:8. May be repeated.
+    #[arg(long, env = "GPURENT_RENTER_LIMITS", value_delimiter = ';', value_name = "RENTER=WHAT:NUMBER,...")]
+    pub renter_limits: Vec<LimitsOf>,
     /// Connections at once, a quarter of them from one address; the one that was idle longest goes for a new one.
     #[arg(long, env = "GPURENT_MAX_CONNECTIONS", default_value_t = 8192)]
     pub max_connections: usize,
@@ -114,12 +121,63 @@ impl Access {
         }
     }
 
+    /// Of certain renters.
+    pub fn limits_of_renters(&self) -> impl Iterator<Item = (RenterId, RenterLimits)> {
+        let usual = self.renter_limits();
+        self.renter_limits.iter().map(move |limits| (limits.renter.clone(), limits.in_place_of(usual)))
+    }
+
     fn limits(&self) -> Limits {
         Limits::default()
             .rate(self.rate_limit)
             .changes(self.renter_changes)
             .connections(self.max_connections, (self.max_connections / 4).max(1))
             .listeners(self.max_listeners, (self.max_listeners / 32).max(1))
+    }
+}
+
+/// The limits of a certain renter that are other than usual.
+#[derive(Clone, Debug)]
+pub struct LimitsOf {
+    renter: RenterId,
+    changes: Vec<Change>,
+}
+
+#[derive(Clone, Debug)]
+struct Change {
+    set: fn(&mut RenterLimits, u32),
+    to: u32,
+}
+
+impl LimitsOf {
+    fn in_place_of(&self, mut limits: RenterLimits) -> RenterLimits {
+        self.changes.iter().for_each(|change| (change.set)(&mut limits, change.to));
+        limits
+    }
+}
+
+impl FromStr for LimitsOf {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refused =
+            || Invalid::new("renter limits", "must be RENTER=WHAT:NUMBER,..., such as alice=rentals:200,gpus:8");
+        let (renter, changes) = text.rsplit_once('=').ok_or_else(refused)?;
+        let change = |text: &str| {
+            let (what, number) = text.split_once(':').ok_or_else(refused)?;
+            let set: fn(&mut RenterLimits, u32) = match what.trim() {
+                "rentals" => |limits, number| limits.live = number,
+                "unready" => |limits, number| limits.unready = number,
+                "suspended" => |limits, number| limits.suspended = number,
+                "in-vain" => |limits, number| limits.in_vain = number,
+                "resumes" => |limits, number| limits.resumes = number,
+                "workspaces" => |limits, number| limits.workspaces = number,
+                "gpus" => |limits, number| limits.gpus = Some(number),
+                _ => return Err(refused()),
+            };
+            Ok(Change { set, to: number.trim().parse().map_err(|_| refused())? })
+        };
+        Ok(Self { renter: renter.trim().parse()?, changes: changes.split(',').map(change).collect::<Result<_, _>>()? })
     }
 }
 
@@ -332,5 +390,16 @@ mod tests {
         assert!(owner("me").is_err());
         assert_eq!(read_only("/opt/my:tools:/opt/tools").unwrap().0, PathBuf::from("/opt/my:tools"));
         assert!(read_only("/opt:/etc").is_err());
+    }
+    #[test]
+    fn the_limits_of_a_certain_renter_change_only_what_they_name() {
+        let alice: LimitsOf = "alice=rentals:200, gpus:8".parse().unwrap();
+        let usual = RenterLimits::default();
+        let hers = alice.in_place_of(usual);
+        assert_eq!(alice.renter, "alice".parse().unwrap());
+        assert_eq!((hers.live, hers.gpus, hers.suspended), (200, Some(8), usual.suspended));
+        for text in ["alice", "alice=", "alice=cows:1", "alice=rentals:many", "alice=rentals:-1", "=rentals:1"] {
+            assert!(text.parse::<LimitsOf>().is_err(), "{text}");
+        }
     }
 }

@@ -133,6 +133,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     if let Some(card) = &prices {
         builder = builder.prices(card.clone());
     }
+    for (renter, limits) in settings.access.limits_of_renters() {
+        builder = builder.renter_limits_of(renter, limits);
+    }
     if settings.pull_first {
         builder = builder.pull_first();
     }

@@ -1,5 +1,6 @@
 //! Putting a host together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::access::{GeneratedHostKeys, HostKeySource};
@@ -11,7 +12,7 @@ use crate::failpoint::{FailpointHook, Failpoints};
 use crate::feed::Feed;
 use crate::gpu::Gpu;
 use crate::host::{EngineHealth, Shared, Standing};
-use crate::id::{HostId, RentalId};
+use crate::id::{HostId, RentalId, RenterId};
 use crate::inside::Inside;
 use crate::memory::MemoryDeadlines;
 use crate::money::RateCard;
@@ -37,6 +38,7 @@ pub struct HostBuilder {
     sealer: Arc<dyn Sealer>,
     clock: Arc<dyn Clock>,
     placement: Placement,
+    limits_of: BTreeMap<RenterId, RenterLimits>,
     timing: Timing,
     pace: Pace,
     failpoints: Failpoints,
@@ -82,6 +84,7 @@ impl HostBuilder {
             sealer,
             clock: Arc::new(SystemClock::new()),
             placement,
+            limits_of: BTreeMap::new(),
             timing: Timing::default(),
             pace: Pace::default(),
             failpoints: Failpoints::default(),
@@ -178,6 +181,13 @@ impl HostBuilder {
         self
     }
 
+    /// How much a certain renter may have at once, where that is another amount.
+    #[must_use]
+    pub fn renter_limits_of(mut self, renter: RenterId, limits: RenterLimits) -> Self {
+        self.limits_of.insert(renter, limits);
+        self
+    }
+
     /// Prices; a GPU without one is then refused.
     #[must_use]
     pub fn prices(mut self, card: RateCard) -> Self {
@@ -242,6 +252,7 @@ impl HostBuilder {
             clock: self.clock,
             sealer: self.sealer,
             placement: self.placement,
+            limits_of: self.limits_of,
             timing: self.timing,
             pace: self.pace,
             feed: Arc::new(Feed::default()),

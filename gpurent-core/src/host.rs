@@ -1,5 +1,6 @@
 //! What the reconciler and all handles of one host share.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use event_listener::Event as Bell;
@@ -9,12 +10,13 @@ use crate::clock::Clock;
 use crate::deadline::Deadlines;
 use crate::failpoint::Failpoints;
 use crate::feed::Feed;
-use crate::id::{HostId, RentalId};
+use crate::id::{HostId, RentalId, RenterId};
 use crate::inside::Inside;
 use crate::placement::Placement;
 use crate::pulls::Pulls;
 use crate::reconcile::Pace;
 use crate::rental::Timing;
+use crate::renter::RenterLimits;
 use crate::runtime::ContainerRuntime;
 use crate::seal::{SealError, Sealer};
 use crate::store::{Store, StoreError};
@@ -41,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) sealer: Arc<dyn Sealer>,
     pub(crate) placement: Placement,
+    /// Of renters who may have another amount than all others.
+    pub(crate) limits_of: BTreeMap<RenterId, RenterLimits>,
     pub(crate) timing: Timing,
     pub(crate) pace: Pace,
     pub(crate) feed: Arc<Feed>,

@@ -22,7 +22,7 @@ use crate::follow::Follower;
 use crate::gpu::Gpu;
 pub use crate::host::{AccessError, EngineHealth};
 use crate::host::{Shared, Stage};
-use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, RentalId, Revision, Seq};
+use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, RentalId, RenterId, Revision, Seq};
 use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::{Held, NoPlace, Placement};
@@ -124,8 +124,10 @@ impl Rentals {
         Self { limited: false, ..self.clone() }
     }
 
-    pub(crate) fn renter_limits(&self) -> RenterLimits {
-        if self.limited { self.shared.placement.renter_limits } else { RenterLimits::none() }
+    pub(crate) fn renter_limits(&self, renter: &RenterId) -> RenterLimits {
+        let shared = &self.shared;
+        let usual = shared.placement.renter_limits;
+        if self.limited { shared.limits_of.get(renter).copied().unwrap_or(usual) } else { RenterLimits::none() }
     }
 
     /// Whether a rental is as the caller saw it, if that matters to them.
@@ -182,7 +184,8 @@ impl Rentals {
             due: at.wall.saturating_add(shared.timing.provisioning).unwrap_or(at.wall),
             at,
         };
-        let mut placement = Placement { renter_limits: self.renter_limits(), ..shared.placement.clone() };
+        let renter_limits = self.renter_limits(&new.spec.renter);
+        let mut placement = Placement { renter_limits, ..shared.placement.clone() };
         placement.awaits_image = shared.pulls.is_some();
         placement.one_workspace_too_many = self.one_workspace_too_many(&new.spec).await;
         let mut claim = shared.store.claim(&new, &placement).await;
@@ -211,7 +214,7 @@ impl Rentals {
     /// The limit that is reached where the workspace that is asked for would be one more than a renter may have.
     async fn one_workspace_too_many(&self, spec: &RentalSpec) -> Option<TooMany> {
         let workspace = spec.workspace.as_ref().filter(|_| self.limited)?;
-        let most = self.renter_limits().workspaces;
+        let most = self.renter_limits(&spec.renter).workspaces;
         match self.shared.runtime.workspaces_of(&spec.renter).await {
             Ok(theirs) if theirs.contains(&workspace.folder) => None,
             Ok(theirs) => {

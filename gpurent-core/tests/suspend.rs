@@ -103,6 +103,22 @@ fn a_renter_has_only_so_many_suspended() {
 }
 
 #[test]
+fn a_certain_renter_may_have_another_amount() {
+    let hers = RenterLimits { suspended: 1, ..RenterLimits::default() };
+    let mut world = World::with(|host| host.renter_limits_of("alice".parse().unwrap(), hers));
+    let suspend_two = |world: &mut World, renter: &str| {
+        let mut request = world.request();
+        request.spec.renter = renter.parse().unwrap();
+        let first = world.rent_so(request.clone());
+        world.suspend(first).unwrap();
+        let second = world.rent_so(request);
+        world.suspend(second)
+    };
+    assert!(suspend_two(&mut world, "bob").is_ok());
+    assert!(matches!(suspend_two(&mut world, "alice"), Err(SuspendError::TooMany(TooMany::Suspended(1)))));
+}
+
+#[test]
 fn asking_twice_changes_nothing() {
     let mut world = World::new();
     let id = world.rent();

@@ -33,7 +33,7 @@ impl Rentals {
                 Event::EndBegan { reason: EndReason::Cancelled }
             } else {
                 if is_up {
-                    self.renter_limits().allow_suspended(&has)?;
+                    self.renter_limits(&rental.spec().renter).allow_suspended(&has)?;
                 }
                 Event::SuspendBegan { cause: SuspendCause::Requested }
             };
@@ -78,7 +78,7 @@ impl Rentals {
             }
             let renter = &rental.spec().renter;
             let has = self.shared.store.renter_has(&self.shared.host, renter, lately(at.wall)).await?;
-            let limits = self.renter_limits();
+            let limits = self.renter_limits(renter);
             limits.allow_resume(&rental).and_then(|()| limits.allow_up(&has, rental.spec())).map_err(NoPlace::from)?;
             let held = self.shared.store.held(&self.shared.host).await?;
             let placed = self.shared.placement.place(rental.launch().next(), rental.spec(), &held)?;
