@@ -171,6 +171,40 @@ pub struct Before {
     pub last: Written,
 }
 
+impl Before {
+    /// What is known after a first look. What was not [counted](Allowed::most_counted) to its end was as much as there may be.
+    #[must_use]
+    pub fn first(used: Written, allowed: &Allowed) -> Self {
+        let most = allowed.most_counted(None);
+        let found =
+            |used: DiskUse, most: DiskUse| used.map(most, |used, most| if used < most { used } else { u64::MAX });
+        let first = Written {
+            container: found(used.container, most.container),
+            workspace: found(used.workspace, most.workspace),
+        };
+        Self { first, last: used }
+    }
+
+    /// What is known for a look that is judged by others than the former limits: one keeps what one wrote within those.
+    #[must_use]
+    pub fn under_other_limits(self, former: &Allowed, used: Written) -> Self {
+        let on_each_disk = |written: Written| match former.workspace {
+            Some(_) => written,
+            None => Written { container: written.sum(), workspace: DiskUse::default() },
+        };
+        let (first, last, used) = (on_each_disk(self.first), on_each_disk(self.last), on_each_disk(used));
+        let kept = |limit: DiskUse, which: fn(Written) -> DiskUse| {
+            let within = [used, last].into_iter().map(which).find(|written| !written.exceeds(limit));
+            which(first).map(within.unwrap_or_default(), u64::max)
+        };
+        let first = Written {
+            container: kept(former.container, |written| written.container),
+            workspace: kept(former.workspace.unwrap_or(DiskUse::MAX), |written| written.workspace),
+        };
+        Self { first, last }
+    }
+}
+
 impl Allowed {
     /// With what another rental may write, in whose workspace both do.
     #[must_use]
@@ -184,12 +218,10 @@ impl Allowed {
     /// How far a rental's files are counted that had so much at first: who has more is told to have this.
     #[must_use]
     pub fn most_counted(&self, first: Option<Written>) -> Written {
-        let most = |limit: DiskUse, first: DiskUse| first.plus(limit.percent(100 * UNCOUNTED));
-        let Written { container, workspace } = first.unwrap_or_default();
-        Written {
-            container: most(self.container, container),
-            workspace: most(self.workspace.unwrap_or(self.container), workspace),
-        }
+        // Where that was not counted to its end, nothing is judged by it.
+        let first = first.unwrap_or_default().sum().map(DiskUse::MAX, |first, all| if first < all { first } else { 0 });
+        let most = |limit: DiskUse| first.plus(limit.percent(100 * UNCOUNTED));
+        Written { container: most(self.container), workspace: most(self.workspace.unwrap_or(self.container)) }
     }
 
     /// Judges what a rental has written, with the use and the limit that it is judged by.
@@ -214,15 +246,12 @@ impl Allowed {
 fn judge(used: DiskUse, before: Option<(DiskUse, DiskUse)>, limit: DiskUse) -> Verdict {
     let stays_over = before.is_some_and(|(first, last)| {
         let allowed = first.plus(limit.percent(SLACK)).map(limit, u64::max);
-        // What was not counted to its end at first says nothing of what was written since.
-        let counted = limit.percent(100 * UNCOUNTED);
-        let over = |used: u64, last: u64, allowed: u64, first: u64, counted: u64| {
+        let over = |used: u64, last: u64, allowed: u64| {
             // To be far over is not to make room, however much is given back.
             let stays = used >= last || used.min(last) / 2 > allowed;
-            used > allowed && last > allowed && stays && first < counted
+            used > allowed && last > allowed && stays
         };
-        over(used.bytes, last.bytes, allowed.bytes, first.bytes, counted.bytes)
-            || over(used.files, last.files, allowed.files, first.files, counted.files)
+        over(used.bytes, last.bytes, allowed.bytes) || over(used.files, last.files, allowed.files)
     });
     if stays_over {
         Verdict::Stop
@@ -286,7 +315,36 @@ mod tests {
         assert_eq!(judged(300, 300, 300), Verdict::Warn);
         assert_eq!(judged(304, 300, 303), Verdict::Warn, "to make room one has to work");
         assert_eq!(judged(309, 300, 308), Verdict::Stop, "it goes on writing");
-        assert_eq!(judged(800, 400, 700), Verdict::Warn, "nobody knows what was there");
+        let allowed = Allowed { container: DiskUse { bytes: 100 * GIB, files: 1000 }, workspace: None };
+        let all = |bytes| Written { container: gib(bytes), workspace: DiskUse::default() };
+        let looked = |first, last| Before { last: all(last), ..Before::first(all(first), &allowed) };
+        assert_eq!(allowed.judge(all(800), Some(looked(399, 700))).0, Verdict::Stop);
+        assert_eq!(allowed.judge(all(800), Some(looked(400, 700))).0, Verdict::Warn, "nobody knows what was there");
+        assert_eq!(
+            allowed.most_counted(Some(looked(400, 700).first)).container.bytes,
+            400 * GIB,
+            "nor is it asked again"
+        );
+    }
+
+    #[test]
+    fn under_other_limits_one_keeps_what_one_wrote_within_the_former() {
+        let disk = |bytes: u64| DiskUse { bytes: bytes * GIB, files: u64::MAX };
+        let alone = Allowed { container: disk(100), workspace: None };
+        let shared = alone.with(alone);
+        let in_workspace = |bytes| Written { workspace: gib(bytes), ..Written::default() };
+        // The other rental that has the workspace too ends between the last look and this one, and then there is another.
+        let judged = |last, used, then| {
+            let seen = Before { last: in_workspace(last), ..Before::first(Written::default(), &shared) };
+            let seen = seen.under_other_limits(&shared, in_workspace(used));
+            let now = alone.judge(in_workspace(used), Some(seen)).0;
+            now.max(alone.judge(in_workspace(then), Some(Before { last: in_workspace(used), ..seen })).0)
+        };
+        assert_eq!(judged(150, 180, 180), Verdict::Warn);
+        assert_eq!(judged(150, 180, 190), Verdict::Warn, "the first look over it");
+        assert_eq!(judged(190, 210, 230), Verdict::Stop);
+        assert_eq!(judged(210, 220, 230), Verdict::Stop, "who was over the former limit too");
+        assert_eq!(judged(500, 600, 600), Verdict::Stop, "however far");
     }
 
     #[test]

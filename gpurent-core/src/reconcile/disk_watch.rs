@@ -32,9 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// One launch's use of the disk, as far as known.
 #[derive(Default)]
 struct Measured {
-    seen: Option<Before>,
-    /// What it was allowed when it was looked at the last time: under another limit looks begin anew.
-    allowed: Option<Allowed>,
+    /// With the limits at the last look.
+    seen: Option<(Before, Allowed)>,
     /// On the boot clock; `None` while it is being measured.
     due: Option<i64>,
 }
@@ -93,10 +92,7 @@ impl Driver {
             let Some(allowed) = self.allowed_to(rental) else { continue };
             let Some(measured) = self.disks.measured.get_mut(&launch) else { continue };
             measured.due = None;
-            if measured.allowed.replace(allowed).is_some_and(|before| before != allowed) {
-                measured.seen = None;
-            }
-            let most = allowed.most_counted(measured.seen.map(|seen| seen.first));
+            let most = allowed.most_counted(measured.seen.map(|(seen, _)| seen.first));
             let (shared, sleep, spec) = (Arc::clone(&self.shared), Arc::clone(&self.sleep), LaunchSpec::of(rental));
             self.spawn(async move {
                 let mut used = std::pin::pin!(contained(shared.runtime.disk_use(&spec, most)).fuse());
@@ -105,7 +101,7 @@ impl Driver {
                     used = used => used,
                     () = too_late => Err(RuntimeError::Unavailable("it is not counted in time".into())),
                 };
-                Done::Measured(launch, now, used)
+                Done::Measured(launch, now, allowed, used)
             });
         }
     }
@@ -123,30 +119,37 @@ impl Driver {
     }
 
     /// What a measurement comes to.
-    pub(super) fn measured(&mut self, launch: LaunchId, begun: i64, result: Result<Written, RuntimeError>) {
+    pub(super) fn measured(
+        &mut self,
+        launch: LaunchId,
+        begun: i64,
+        allowed: Allowed,
+        result: Result<Written, RuntimeError>,
+    ) {
         let now = self.now();
         let took = Duration::from_micros(u64::try_from(now.saturating_sub(begun)).unwrap_or(0));
         let rest = took.saturating_mul(REST).min(LONGEST_REST).max(self.shared.pace.measure);
-        let (before, allowed) = match self.disks.measured.get(&launch) {
-            Some(measured) => (measured.seen, measured.allowed),
-            None => (None, None),
-        };
-        let seen =
-            result.as_ref().ok().map(|used| Before { first: before.map_or(*used, |seen| seen.first), last: *used });
-        self.disks.measured.insert(launch, Measured { seen: seen.or(before), allowed, due: Some(later(now, rest)) });
+        let seen = self.disks.measured.get(&launch).and_then(|measured| measured.seen);
+        let due = Some(later(now, rest));
         let used = match result {
             Ok(used) => used,
-            // Of one that has just ended, as a rule.
-            Err(RuntimeError::Missing) => return,
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                return tracing::warn!(%launch, error, "what it writes on the disk is not known");
+                self.disks.measured.insert(launch, Measured { seen, due });
+                // Of one that has just ended, as a rule.
+                if !matches!(error, RuntimeError::Missing) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(%launch, error, "what it writes on the disk is not known");
+                }
+                return;
             }
         };
+        let before =
+            seen.map(|(seen, former)| if former == allowed { seen } else { seen.under_other_limits(&former, used) });
+        let seen = before.map_or_else(|| Before::first(used, &allowed), |before| Before { last: used, ..before });
+        self.disks.measured.insert(launch, Measured { seen: Some((seen, allowed)), due });
         let wall = self.shared.clock.now().wall;
         let current = self.live.get(&launch.rental).filter(|rental| rental.launch() == launch);
         let Some(rental) = current.filter(|rental| rental.state().is_up()) else { return };
-        let Some(allowed) = allowed else { return };
         let (verdict, used, limit) = allowed.judge(used, before);
         match verdict {
             Verdict::Fine => self.disks.forget(launch.rental),

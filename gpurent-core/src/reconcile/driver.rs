@@ -21,7 +21,7 @@ use super::underway::{Ended, InFlight, Setback};
 use super::watch::watch_while_unused;
 use crate::clock::{Moment, Sleep};
 use crate::deadline::{Deadline, DeadlineError};
-use crate::disk::Written;
+use crate::disk::{Allowed, Written};
 use crate::event::JournalEntry;
 use crate::feed::Update;
 use crate::host::{EngineHealth, Shared, Stage};
@@ -49,7 +49,7 @@ pub(super) enum Done {
     Stepped(RentalId, Ended),
     Pulled(PullId, pulls::Outcome),
     /// Asked for at this time on the boot clock.
-    Measured(LaunchId, i64, Result<Written, RuntimeError>),
+    Measured(LaunchId, i64, Allowed, Result<Written, RuntimeError>),
     Settled(LaunchId, Orphan),
 }
 
@@ -441,7 +441,7 @@ impl Driver {
                     pulls.done(id, outcome, &self.shared.clock.now());
                 }
             }
-            Done::Measured(launch, begun, used) => self.measured(launch, begun, used),
+            Done::Measured(launch, begun, allowed, used) => self.measured(launch, begun, allowed, used),
             Done::Settled(launch, orphan) => self.settled(launch, orphan),
             Done::Stepped(id, ended) => return self.stepped(id, ended, now),
         }
