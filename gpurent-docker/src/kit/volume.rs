@@ -23,9 +23,11 @@ use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::helper;
 use crate::state::remove_by_name;
 
-/// How often a volume that somebody else fills is looked at, and for how long.
+/// How often a volume that somebody else fills is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
-const SETTLE: Duration = Duration::from_secs(30);
+/// How long a filler may be there before whoever made it counts as dead, and launches wait for it. Filling takes less than a
+/// second; to remove a slow one does no harm, as it fills in the same again.
+const SETTLE: Duration = Duration::from_secs(5);
 /// More than any kit has.
 const MOST_BYTES: usize = 128 * 1024 * 1024;
 /// A kit that no container uses is kept for so long: a container may be about to be made with it.
@@ -66,14 +68,22 @@ impl KitVolume {
         let volume = VolumeCreateRequest { name: Some(self.kit.volume()), ..VolumeCreateRequest::default() };
         docker.create_volume(volume).await.map_err(|error| classify(error, &[]))?;
         let filler = format!("{}-fill", self.kit.volume());
-        let begun = Instant::now();
+        let mut seen: Option<(String, Instant)> = None;
         loop {
             match self.create_filler(docker, &filler).await {
                 Ok(()) => break,
                 Err(error) if !matches!(refusal(&error), Some((409, _))) => return Err(classify(error, &[])),
-                // Whoever made it died over it.
-                Err(_) if begun.elapsed() > SETTLE => remove_by_name(docker, &filler).await?,
-                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+                Err(_) => {}
+            }
+            let id = match docker.inspect_container(&filler, None).await {
+                Ok(found) => found.id.unwrap_or_default(),
+                Err(error) if is_missing(&error) => continue,
+                Err(error) => return Err(unavailable(error)),
+            };
+            match &seen {
+                Some((known, since)) if *known == id && since.elapsed() > SETTLE => remove_by_name(docker, &id).await?,
+                Some((known, _)) if *known == id => tokio::time::sleep(LOOK_EVERY).await,
+                _ => seen = Some((id, Instant::now())),
             }
         }
         let filled = self.fill(docker, &filler).await;
