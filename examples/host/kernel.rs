@@ -7,7 +7,7 @@ use std::path::Path;
 struct Count {
     setting: &'static str,
     each: u64,
-    /// What nobody else can do without it.
+    /// The work that nobody else can do where a tenant uses it up.
     without: &'static str,
 }
 

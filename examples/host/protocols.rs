@@ -83,7 +83,7 @@ pub struct Access {
     /// GPUs that one renter may have at once; all there are by default.
     #[arg(long, env = "GPURENT_RENTER_GPUS")]
     pub renter_gpus: Option<u32>,
-    /// What a certain renter may have instead, of rentals, unready, suspended, in-vain, resumes, workspaces and gpus,
+    /// Other limits for a certain renter, of rentals, unready, suspended, in-vain, resumes, workspaces and gpus,
     /// such as alice=rentals:200,gpus:8. May be repeated.
     #[arg(long, env = "GPURENT_RENTER_LIMITS", value_delimiter = ';', value_name = "RENTER=WHAT:NUMBER,...")]
     pub renter_limits: Vec<LimitsOf>,
@@ -121,7 +121,7 @@ impl Access {
         }
     }
 
-    /// Of certain renters.
+    /// The limits of certain renters.
     pub fn limits_of_renters(&self) -> impl Iterator<Item = (RenterId, RenterLimits)> {
         let usual = self.renter_limits();
         self.renter_limits.iter().map(move |limits| (limits.renter.clone(), limits.in_place_of(usual)))
@@ -209,7 +209,7 @@ fn read_only(text: &str) -> Result<(PathBuf, MountPath), String> {
 }
 
 impl Workspaces {
-    /// Where they lie.
+    /// The folder in which workspaces lie.
     pub fn folder(&self, data_dir: &Path) -> PathBuf {
         self.workspace_root.clone().unwrap_or_else(|| data_dir.join("workspaces"))
     }

@@ -209,7 +209,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
 /// How often packets are sent to see whether tenants are kept apart.
 const PROBE_EVERY: Duration = Duration::from_secs(600);
 
-/// What the rules for tenants are worth, by packets; what comes of it shows in `/health` and the log.
+/// Tells by packets whether tenants are kept apart; the answer shows in `/health` and the log.
 async fn probe_now_and_then(runtime: Arc<DockerRuntime>) {
     loop {
         if let Err(error) = runtime.probe_isolation().await {

@@ -19,7 +19,7 @@ pub struct DiskUse {
 }
 
 impl DiskUse {
-    /// As much as there may be.
+    /// The most there can be of each; stands for no limit.
     pub const MAX: Self = Self { bytes: u64::MAX, files: u64::MAX };
 
     /// Each of both numbers combined with the other's.
@@ -27,19 +27,19 @@ impl DiskUse {
         Self { bytes: of(self.bytes, other.bytes), files: of(self.files, other.files) }
     }
 
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         self.map(other, u64::saturating_add)
     }
 
-    /// What is left without the other; nothing rather than less.
+    /// The difference to the other, never below zero.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         self.map(other, u64::saturating_sub)
     }
 
-    /// At most as much as the other, of each.
+    /// The smaller of both numbers, each for itself.
     #[must_use]
     pub fn at_most(self, other: Self) -> Self {
         self.map(other, u64::min)
@@ -68,27 +68,27 @@ impl DiskUse {
         Self { bytes: part.of(self.bytes), files: part.of(self.files) }
     }
 
-    /// So many hundredths of it.
+    /// A percentage of both numbers.
     fn percent(self, percent: u64) -> Self {
         let of = |whole: u64| u64::try_from(u128::from(whole) * u128::from(percent) / 100).unwrap_or(whole);
         self.map(Self::default(), |whole, _| if whole == u64::MAX { whole } else { of(whole) })
     }
 }
 
-/// What a rental has written, by where it lies; or what it may.
+/// The disk space of a rental, by where it lies: used, or allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// In its container, and in volumes of the image.
+    /// The container's layer, and the volumes of its image.
     pub container: DiskUse,
-    /// In its workspace.
+    /// The workspace.
     pub workspace: DiskUse,
 }
 
 impl Written {
-    /// As much as there may be.
+    /// The most there can be; stands for no limit.
     pub const MAX: Self = Self { container: DiskUse::MAX, workspace: DiskUse::MAX };
 
-    /// Both together.
+    /// The sum of both places.
     #[must_use]
     pub fn sum(self) -> DiskUse {
         self.container.plus(self.workspace)
@@ -98,25 +98,25 @@ impl Written {
 /// The space that all rentals of a machine have together: what its disks hold, less what is kept free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskRoom {
-    /// On the engine's disk.
+    /// Space on the engine's disk.
     pub containers: DiskUse,
-    /// On that of workspaces, where it is another one.
+    /// Space on the workspaces' disk, where that is another one.
     pub workspaces: Option<DiskUse>,
 }
 
 /// How much a rental may write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DiskLimit {
-    /// As much as there is.
+    /// No limit.
     #[default]
     None,
     /// The part of this room that is its GPUs' part of the machine.
     Part(DiskRoom),
-    /// So much for each of its GPUs, and for a rental without one.
+    /// A fixed amount for each GPU of the rental; a rental without one has it once.
     PerGpu(DiskUse),
 }
 
-/// What a rental may write.
+/// The limits of one rental, each for a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
     container: DiskUse,
@@ -125,7 +125,7 @@ pub struct Allowed {
 }
 
 impl DiskLimit {
-    /// What a rental may write that has this part of the machine; `None` for whatever it likes.
+    /// The limits of a rental that has this part of the machine; `None` where there are none.
     #[must_use]
     pub fn allowed(self, part: Part) -> Option<Allowed> {
         match self {
@@ -146,23 +146,23 @@ impl DiskLimit {
 /// How much beyond what was found in it one may write in a workspace that is full, in hundredths of the limit: to make room
 /// one has to be able to work.
 const SLACK: u64 = 5;
-/// At first a rental's files are counted no further than to so many times its limit.
+/// A rental's first look counts no further than so many times its limit.
 const UNCOUNTED: u64 = 4;
-/// From where on a rental is warned, in hundredths of the limit.
+/// The warning's threshold, in hundredths of the limit.
 const WARN: u64 = 90;
 
-/// What is to be done about a rental's use of the disk.
+/// A verdict on a rental's use of the disk: what is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Nothing.
     Fine,
-    /// Its renter is told.
+    /// The renter is told.
     Warn,
-    /// It ends.
+    /// The rental ends.
     Stop,
 }
 
-/// What was seen of a rental's use before.
+/// The former looks at a rental's use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Before {
     /// When it was looked at for the first time.
@@ -172,7 +172,7 @@ pub struct Before {
 }
 
 impl Before {
-    /// What is known after a first look. What was not [counted](Allowed::most_counted) to its end was as much as there may be.
+    /// The first look. A number that was not [counted](Allowed::most_counted) to its end stands as the most there can be.
     #[must_use]
     pub fn first(used: Written, allowed: &Allowed) -> Self {
         let most = allowed.most_counted(None);
@@ -185,7 +185,7 @@ impl Before {
         Self { first, last: used }
     }
 
-    /// What is known for a look that is judged by others than the former limits: one keeps what one wrote within those.
+    /// The same looks for other limits than the former: one keeps what one wrote within those.
     #[must_use]
     pub fn under_other_limits(self, former: &Allowed, used: Written) -> Self {
         let on_each_disk = |written: Written| match former.workspace {
@@ -206,7 +206,7 @@ impl Before {
 }
 
 impl Allowed {
-    /// With what another rental may write, in whose workspace both do.
+    /// The limits of two rentals that share a workspace, together.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         match (self.workspace, other.workspace) {

@@ -137,11 +137,11 @@ pub enum Event {
     Warned,
     /// The renter was told that the end is not so near any more.
     WarningWithdrawn,
-    /// Its disk space is almost used up, or more than that, and the renter was told inside the container.
+    /// The rental's disk space is almost used up, or more than that, and the renter was told inside the container.
     DiskWarned {
-        /// What it has written.
+        /// The space that it uses.
         used: DiskUse,
-        /// What it may.
+        /// The space that it may use.
         limit: DiskUse,
     },
     /// The renter's program was told to finish (SIGTERM); the container lives on until the end.

@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) sealer: Arc<dyn Sealer>,
     pub(crate) placement: Placement,
-    /// Of renters who may have another amount than all others.
+    /// Limits of certain renters, in place of the usual ones.
     pub(crate) limits_of: BTreeMap<RenterId, RenterLimits>,
     pub(crate) timing: Timing,
     pub(crate) pace: Pace,
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     /// As of the last observation.
     pub(crate) engine_health: Mutex<EngineHealth>,
     pub(crate) deadlines: Deadlines,
-    /// Where images are pulled before anything is claimed for them.
+    /// The pulls that come before claims, where the operator wants that.
     pub(crate) pulls: Option<Pulls>,
     pub(crate) inside: Option<Arc<dyn Inside>>,
     pub(crate) host_keys: Arc<dyn HostKeySource>,

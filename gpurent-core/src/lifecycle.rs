@@ -186,11 +186,11 @@ pub enum EndReason {
     Failed(Failure),
     /// It was suspended for longer than the host keeps it.
     Abandoned,
-    /// It wrote more on the host's disk than it may, and went on.
+    /// The rental wrote more on the host's disk than it may, and went on.
     DiskFull {
-        /// What it had written.
+        /// The space that it used.
         used: DiskUse,
-        /// What it may.
+        /// The space that it may use.
         limit: DiskUse,
     },
 }

@@ -49,13 +49,13 @@ impl PullId {
 }
 
 enum State {
-    /// Somebody asked for it.
+    /// The image was asked for.
     Wanted { login: Option<RegistryLogin> },
-    /// It is being looked for.
+    /// The engine is being asked for it.
     Sought,
-    /// It is not here, and on its way.
+    /// The engine does not have it, and pulls it.
     Pulled,
-    /// It is here, or cannot be had; so until this time on the boot clock.
+    /// The engine has it, or cannot have it; that is believed until this time on the boot clock.
     Known { until: i64, result: Result<(), String> },
 }
 
@@ -74,32 +74,32 @@ impl Entry {
 /// An answer to who asks for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pull {
-    /// It is here.
+    /// The image is here.
     Here,
-    /// It is being pulled: later.
+    /// The image is being pulled: ask later.
     UnderWay,
-    /// It cannot be had, and why.
+    /// The image cannot be had, and why.
     Failed(String),
 }
 
-/// What a look for an image came to.
+/// A result of a look for an image.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It is here.
+    /// The image is here.
     Here,
-    /// It cannot be had, and why, for the renter.
+    /// The image cannot be had, and why, for the renter.
     Failed(String),
     /// Something does not answer: nothing is known.
     Unknown,
 }
 
-/// What is known of images that were asked for.
+/// The images that were asked for, and what is known of them.
 pub(crate) struct Pulls {
     entries: Mutex<BTreeMap<PullId, Entry>>,
     bell: Bell,
 }
 
-/// What a reconciler is to pull.
+/// An image that the reconciler is to pull.
 pub(crate) struct ToPull {
     pub(crate) id: PullId,
     pub(crate) launch: LaunchSpec,
@@ -185,7 +185,7 @@ impl Pulls {
         })
     }
 
-    /// It is not here: nobody waits for it any longer.
+    /// Records that an image is not here: nobody waits for it any longer.
     pub(crate) fn takes_its_time(&self, id: PullId) {
         self.with(|entries| {
             if let Some(entry) = entries.get_mut(&id).filter(|entry| matches!(entry.state, State::Sought)) {
@@ -195,7 +195,7 @@ impl Pulls {
         self.bell.notify(usize::MAX);
     }
 
-    /// Nobody may act for the host now, and so nobody pulls: who waits asks again.
+    /// Drops what nobody has begun: no process acts for the host now. Those who wait ask again.
     pub(crate) fn put_off(&self) {
         self.with(|entries| entries.retain(|_, entry| !matches!(entry.state, State::Wanted { .. })));
         self.bell.notify(usize::MAX);
@@ -207,7 +207,7 @@ impl Pulls {
         self.bell.notify(usize::MAX);
     }
 
-    /// It is here, or cannot be had; or nobody knows, and it is asked for again.
+    /// Records an outcome; where that is not known, the image is asked for again.
     pub(crate) fn done(&self, id: PullId, outcome: Outcome, now: &Moment) {
         let known =
             |result: Result<(), String>, lasts| State::Known { until: now.boot.micros.saturating_add(lasts), result };

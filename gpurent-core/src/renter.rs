@@ -28,7 +28,7 @@ pub struct RenterLimits {
     pub workspaces: u32,
 }
 
-/// For each so much paid time a rental may be resumed once more.
+/// The paid time for which a rental may be resumed once more.
 pub const RESUMED_ONCE_IN: SignedDuration = SignedDuration::from_mins(10);
 
 /// How long a rental that came to nothing counts against its renter.
@@ -122,7 +122,7 @@ pub fn lately(now: Timestamp) -> Timestamp {
 }
 
 impl RenterLimits {
-    /// As much as there is, for hosts that know all who rent.
+    /// No limits, for hosts that know all who rent.
     #[must_use]
     pub fn none() -> Self {
         let all = u32::MAX;

@@ -363,7 +363,7 @@ pub trait Store: Send + Sync + 'static {
     /// The host's rentals that have not ended.
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError>;
 
-    /// Those of them that are not suspended: that have, or may have, a container.
+    /// The live rentals of the host that are not suspended: that have, or may have, a container.
     async fn active(&self, host: &HostId) -> Result<Vec<Rental>, StoreError>;
 
     /// The host's rentals that pass the filter, newest first, at most `limit` (and [`MAX_PAGE`]) of

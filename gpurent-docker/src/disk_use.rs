@@ -58,11 +58,11 @@ async fn inspect(docker: &Docker, name: &str, size: bool) -> Result<ContainerIns
     }
 }
 
-/// What a container writes into, on the host.
+/// The folders on the host that a container writes into.
 #[derive(Default)]
 #[cfg_attr(not(unix), allow(dead_code, reason = "files are counted on Unix alone"))]
 struct Folders {
-    /// Its layer, where that is a folder.
+    /// The container's layer, where that is a folder.
     layer: Option<PathBuf>,
     volumes: Vec<PathBuf>,
     workspaces: Vec<PathBuf>,
@@ -137,7 +137,7 @@ mod counting {
 
     /// A tree that is deeper than this cannot be counted, and counts as everything: each level is an open file.
     const DEEPEST: usize = 1000;
-    /// So many open and mapped files of one container are looked at; one that has more counts as everything.
+    /// The open and mapped files of one container that are looked at; one that has more counts as everything.
     const MOST_OPEN: u64 = 2_000_000;
     /// The unit of a file's blocks (stat(2)).
     const BLOCK: u64 = 512;
@@ -156,7 +156,7 @@ mod counting {
             Self { sum: DiskUse::default(), most, stopped, looked: 0 }
         }
 
-        /// What was counted, or the most that is.
+        /// The sum, or the most that is counted.
         pub(super) fn sum(&self) -> DiskUse {
             self.sum.at_most(self.most)
         }
@@ -165,7 +165,7 @@ mod counting {
             self.stopped.load(Ordering::Relaxed) || self.sum.exceeds(self.most)
         }
 
-        /// What cannot be counted.
+        /// Counts as everything what cannot be counted.
         fn is_everything(&mut self) {
             self.sum = DiskUse::MAX;
         }

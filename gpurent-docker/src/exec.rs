@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MOST_OUTPUT: usize = 64 * 1024;
 /// After so many execs that did not come back a container gets no more for a while: each may have cost a thread of the engine.
 const MOST_LOST: usize = 4;
-/// For how long an exec that did not come back is remembered: the engine may have been slow, and not the container hostile.
+/// The time for which an exec that did not come back is remembered: the engine may have been slow, and not the container
+/// hostile.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// Runs programs in the containers of an engine, and knows where that was in vain.

@@ -63,7 +63,7 @@ struct Known {
     checked: Option<Instant>,
     /// Our chains as iptables listed them when they had just been written. Written anew they would forget what they count.
     listed: Option<String>,
-    /// What the last probe reached, although all rules were in place.
+    /// The last probe's reach, although all rules were in place.
     reached: Option<String>,
 }
 
@@ -117,7 +117,7 @@ impl Firewall {
         self.off.is_none()
     }
 
-    /// What a probe reached from the tenants' network; nothing, as it should be, for `None`.
+    /// Notes what a probe reached from the tenants' network; nothing, as it should be, for `None`.
     pub(crate) fn probed(&self, reached: Option<String>) {
         if let Some(reached) = &reached {
             tracing::error!(isolation = "degraded", reached, "a probe got through the rules for tenants");
@@ -242,7 +242,7 @@ async fn list_chains() -> Result<String, Hole> {
     Ok(listed)
 }
 
-/// At which places of a chain a rule stands, as `iptables -S` lists it; the first is 1.
+/// The places of a chain at which a rule stands, as `iptables -S` lists it; the first is 1.
 fn places_of(rule: &str, listed: &str) -> Vec<usize> {
     let rules = listed.lines().filter(|line| line.starts_with("-A "));
     (1..).zip(rules).filter(|(_, line)| line.trim() == rule).map(|(place, _)| place).collect()

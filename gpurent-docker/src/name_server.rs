@@ -27,7 +27,7 @@ const RULES: &str = "*filter\n\
 /// How long passes before it is tried again for a container for which it failed.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// What became of a container's rules.
+/// The state of a container's rules.
 enum Rules {
     Set,
     /// Being set since then, or failed then.
@@ -67,7 +67,7 @@ impl NameServerLimits {
         });
     }
 
-    /// It is gone.
+    /// Forgets a container that is gone.
     pub(crate) fn forget(&self, launch: LaunchId) {
         self.rules().remove(&launch);
     }

@@ -23,7 +23,7 @@ use crate::{helper, network};
 
 /// How long a probe may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Where the one waits for the other.
+/// The port at which one container waits for the other.
 const PORT: u16 = 7;
 
 /// Begins the names of a probe's containers.
@@ -31,7 +31,7 @@ const NAME: &str = "gpurent-probe-";
 /// A probe that is older was given up: its process died.
 const GIVEN_UP: i64 = 120;
 
-/// What a tenant could reach.
+/// The places that a tenant could reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reached {
     pub(crate) neighbour: bool,

@@ -36,7 +36,7 @@ const MOST_OF_A_FILE: i64 = 4 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(30);
 const COPY: Duration = Duration::from_secs(90);
 
-/// So many images are remembered; then all are forgotten, and looked at again.
+/// The number of images that are remembered; then all are forgotten, and looked at again.
 const MOST_REMEMBERED: usize = 1024;
 
 /// The folders of the host's own files in a container.

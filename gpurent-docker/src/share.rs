@@ -14,7 +14,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Its part of a machine with so many CPUs and so much memory, less what is kept for the host itself.
+    /// A rental's part of a machine with so many CPUs and so much memory, less what is kept for the host itself.
     pub(crate) fn of(cpus: i64, memory: i64, part: Part) -> Self {
         let part = |whole: i64| i64::try_from(part.of(u64::try_from(whole).unwrap_or(0))).unwrap_or(i64::MAX);
         Self {

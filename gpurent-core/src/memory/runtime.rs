@@ -73,7 +73,7 @@ pub(super) struct Engine {
     pub(super) containers: BTreeMap<LaunchId, Container>,
     faults: BTreeMap<RuntimeStep, VecDeque<Fault>>,
     made: u64,
-    /// What a container that is made now finds on the disk.
+    /// The disk space that a new container finds in use.
     found: DiskUse,
     /// Folders that outlive containers, and as how manieth thing each was made.
     workspaces: BTreeMap<WorkspaceFolder, u64>,

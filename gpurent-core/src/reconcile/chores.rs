@@ -205,7 +205,7 @@ pub(super) async fn observe(
 /// Pulls an image for nobody's container yet, for as long as a rental may wait for one. Whoever asked for it waits no
 /// longer than a moment.
 pub(super) async fn pull(shared: &Shared, sleep: &dyn Sleep, wanted: ToPull) -> Outcome {
-    /// Of no rental, and so told to nobody.
+    /// Progress that nobody is told: the pull is of no rental.
     struct Untold;
     impl PullProgress for Untold {
         fn update(&self, _progress: Progress) {}

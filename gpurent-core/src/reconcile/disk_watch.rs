@@ -22,7 +22,7 @@ use crate::runtime::{LaunchSpec, RuntimeError};
 /// How many rentals are measured at once.
 const AT_ONCE: usize = 4;
 
-/// For each second that measuring takes, so many pass until the next time; but no more than this.
+/// The rest between two looks, in times of what the last one took; but no more than the longest.
 const REST: u32 = 10;
 const LONGEST_REST: Duration = Duration::from_secs(600);
 
@@ -32,17 +32,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// One launch's use of the disk, as far as known.
 #[derive(Default)]
 struct Measured {
-    /// With the limits at the last look.
+    /// The former looks, with the limits of the last.
     seen: Option<(Before, Allowed)>,
-    /// On the boot clock; `None` while it is being measured.
+    /// The next look, on the boot clock; `None` while one is under way.
     due: Option<i64>,
 }
 
-/// What is known of the disk.
+/// The looks at all rentals' disk space.
 #[derive(Default)]
 pub(super) struct DiskWatch {
     measured: BTreeMap<LaunchId, Measured>,
-    /// Those whose renters are to be told.
+    /// Warnings that renters have not been told yet.
     warnings: BTreeMap<RentalId, (LaunchId, Action)>,
 }
 
@@ -57,7 +57,7 @@ impl DiskWatch {
         next.filter(|_| self.under_way() < AT_ONCE)
     }
 
-    /// What a rental's renter is to be told, once.
+    /// Takes the warning that a rental's renter is to be told.
     pub(super) fn warning(&mut self, rental: &Rental) -> Option<Action> {
         let (launch, warning) = self.warnings.remove(&rental.id())?;
         (launch == rental.launch() && matches!(rental.state(), State::Ready)).then_some(warning)
@@ -106,7 +106,7 @@ impl Driver {
         }
     }
 
-    /// What a rental may write; where several mount one workspace, what all of them may.
+    /// The limits of a rental; where several mount one workspace, of all of them together.
     fn allowed_to(&self, rental: &Rental) -> Option<Allowed> {
         let placement = &self.shared.placement;
         let allowed = |rental: &Rental| placement.disk_limit.allowed(placement.division().part(rental.gpus().len()));
@@ -118,7 +118,7 @@ impl Driver {
         self.live.values().filter(shares).filter_map(allowed).fold(allowed(rental), |sum, other| Some(sum?.with(other)))
     }
 
-    /// What a measurement comes to.
+    /// Judges a look.
     pub(super) fn measured(
         &mut self,
         launch: LaunchId,

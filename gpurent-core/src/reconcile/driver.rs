@@ -62,7 +62,7 @@ pub(super) struct Generation(u64);
 pub(super) enum Extent {
     /// Every live rental.
     All,
-    /// Those that are not suspended: of the others there may be many, and nothing happens to them.
+    /// The rentals that are not suspended: of the others there may be many, and nothing happens to them.
     Active,
 }
 
@@ -103,7 +103,7 @@ pub(super) struct Driver {
     /// Launches whose image is here.
     pub(super) prepared: BTreeSet<LaunchId>,
     pub(super) disks: DiskWatch,
-    /// What a look found about rentals that believe to be running: that they do not, or write more than they may.
+    /// The ends that looks found for rentals that believe to be running: they do not run, or write more than they may.
     pub(super) ended_by_themselves: BTreeMap<RentalId, EndReason>,
     /// Later launches than the store knows of.
     pub(super) later_launches: BTreeMap<RentalId, LaunchId>,

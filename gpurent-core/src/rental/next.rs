@@ -65,9 +65,9 @@ pub enum Action {
     WithdrawWarning,
     /// Tell the renter that the rental writes more on the disk than it may, or almost. Found by looking, not by the clock.
     WarnOfDisk {
-        /// What it has written.
+        /// The space that it uses.
         used: DiskUse,
-        /// What it may.
+        /// The space that it may use.
         limit: DiskUse,
     },
     /// Tell the renter's program to finish.

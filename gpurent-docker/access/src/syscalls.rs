@@ -30,7 +30,7 @@ const ENOSYS: u32 = 38;
 const EPROTONOSUPPORT: u32 = 93;
 const EAFNOSUPPORT: u32 = 97;
 
-/// Where things are in `struct seccomp_data` (seccomp(2)); of an argument the lower half, which is all that the kernel reads
+/// Offsets in `struct seccomp_data` (seccomp(2)); of an argument the lower half, which is all that the kernel reads
 /// of a socket's family.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
@@ -122,7 +122,7 @@ pub(crate) fn restrict() -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What the filter answers, as the kernel runs it.
+    /// The answer of the filter, as the kernel runs it.
     fn run(architecture: u32, number: u32, first: u32, third: u32) -> u32 {
         let (program, mut at, mut word) = (filter(), 0, 0);
         loop {

@@ -18,7 +18,7 @@ pub(super) enum Purpose {
     Turn,
     /// Who suspends and resumes, and when.
     Pause,
-    /// Who fills the disk, and when.
+    /// The container that fills the disk, and when.
     Fill,
 }
 

@@ -192,7 +192,7 @@ pub(super) fn drawn(chance: Chance, hosts: usize, pauses: bool, left_out: &BTree
     kept
 }
 
-/// Who fills the disk: in every fourth history, drawn apart.
+/// A container that fills the disk: in every fourth history, drawn apart.
 fn drawn_fill(chance: Chance) -> Option<Happening> {
     let mut draw = chance.draw(Purpose::Fill, 0);
     let fills = draw.per_mille(250);

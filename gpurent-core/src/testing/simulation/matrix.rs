@@ -31,7 +31,7 @@ pub enum Life {
     Adopted,
     /// It is suspended, resumed, and its time runs out.
     Suspended,
-    /// It fills the disk, is warned, and ends.
+    /// A rental fills the disk, is warned, and ends.
     Fills,
 }
 
