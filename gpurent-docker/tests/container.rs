@@ -242,18 +242,40 @@ async fn a_program_is_stopped_with_its_images_own_signal() {
     tenant.gone().await;
 }
 
+/// A kit that no other runtime has.
+fn own_kit() -> AccessKit {
+    let files = BTreeMap::from([
+        ("access".to_owned(), b"#!/.gpurent/kit/bin/busybox sh\n".to_vec()),
+        ("bin/busybox".to_owned(), std::fs::read("/bin/busybox").unwrap()),
+        ("nonce".to_owned(), gpurent_core::id::RentalId::generate().to_string().into_bytes()),
+    ]);
+    AccessKit::from_files(&files).unwrap()
+}
+
+#[tokio::test]
+async fn a_host_that_died_over_its_kit_keeps_the_next_one_waiting_for_seconds_only() {
+    let (launch, kit) = (launch("gpurent-test/busybox:1"), own_kit());
+    let died = DockerRuntime::connect(engine().as_str(), kit.clone()).await.unwrap();
+    died.prepare(&launch, None, &Silent).await.unwrap();
+    let created = died.create(&launch, &secrets(&password())).await.unwrap();
+    let format = "{{range .Mounts}}{{if eq .Destination \"/.gpurent/kit\"}}{{.Name}}{{end}}{{end}}";
+    let volume = docker(&["inspect", "--format", format, &created.container.to_string()]).await;
+    died.remove(launch.id).await.unwrap();
+    docker(&["create", "--name", &format!("{volume}-fill"), "gpurent-test/busybox:1"]).await;
+
+    let next = DockerRuntime::connect(engine().as_str(), kit).await.unwrap();
+    let begun = Instant::now();
+    next.prepare(&launch, None, &Silent).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn a_kit_that_was_pruned_is_made_again() {
     let runtime = support::runtime().await;
     let launch = launch("gpurent-test/busybox:1");
     runtime.prepare(&launch, None, &Silent).await.unwrap();
     // As after `docker volume prune`, for this runtime alone.
-    let kit = BTreeMap::from([
-        ("access".to_owned(), b"#!/.gpurent/kit/bin/busybox sh\n".to_vec()),
-        ("bin/busybox".to_owned(), std::fs::read("/bin/busybox").unwrap()),
-        ("nonce".to_owned(), gpurent_core::id::RentalId::generate().to_string().into_bytes()),
-    ]);
-    let runtime = DockerRuntime::connect(engine().as_str(), AccessKit::from_files(&kit).unwrap()).await.unwrap();
+    let runtime = DockerRuntime::connect(engine().as_str(), own_kit()).await.unwrap();
     let before = docker(&["volume", "ls", "-q"]).await;
     runtime.prepare(&launch, None, &Silent).await.unwrap();
     let after = docker(&["volume", "ls", "-q"]).await;
