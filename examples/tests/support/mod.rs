@@ -58,11 +58,20 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// A range of ports for the SSH of one host's tenants. Hosts of tests share an engine and know nothing of each other: one would
+/// find a port taken that it gave to a container which does not run yet.
+fn ssh_ports() -> String {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let first = 20_000 + NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 15 * 200;
+    format!("{first}-{}", first + 199)
+}
+
 /// A host's settings; they outlive its processes.
 pub struct Machine {
     pub host_id: String,
     pub listen: String,
     pub port: u16,
+    pub ssh_ports: String,
     pub gpus: String,
     pub data_dir: String,
     pub access_timeout: String,
@@ -94,6 +103,7 @@ impl Machine {
             registries: "any".to_owned(),
             listen: "127.0.0.1".to_owned(),
             port: free_port(),
+            ssh_ports: ssh_ports(),
             gpus: gpus.to_owned(),
             access_timeout: "30s".to_owned(),
             database: environment("DATABASE_URL"),
@@ -143,6 +153,7 @@ impl Machine {
             .args(words)
             // Tests ask as fast as they can; what is said of limits is said where it is meant.
             .env("GPURENT_RATE_LIMIT", "0")
+            .env("GPURENT_SSH_PORTS", &self.ssh_ports)
             .envs(self.environment.iter().cloned())
             .arg("serve")
             .args(["--listen", &format!("{}:{}", self.listen, self.port)])
