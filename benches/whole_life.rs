@@ -120,7 +120,11 @@ fn by_hand(key: &SealKey) {
         };
         runtime.prepare(&launch, None, &Silent).await.unwrap();
         let created = runtime.create(&launch, &secrets).await.unwrap();
-        rental = write(rental, Event::Created { container: created.container, gpus_attached: true, at: None }).await;
+        rental = write(
+            rental,
+            Event::Created { container: created.container, gpus_attached: true, at: None, files: created.files },
+        )
+        .await;
         let started_at = runtime.start(&launch).await.unwrap();
         rental = write(rental, Event::Started { started_at, started: None }).await;
         runtime.verify(&launch, Duration::from_secs(1)).await.unwrap();

@@ -141,12 +141,12 @@ async fn while_it_pauses(failpoint: &str, machine: Machine) {
     if failpoint != "resumed" {
         let suspended = machine.until(&id, &["suspended"], SOON).await;
         assert_eq!(suspended["gpus"], json!([]), "its GPU is free");
-        assert_eq!(machine.containers().await, Vec::<String>::new());
+        assert_eq!(suspended["suspension"]["files_kept"], true, "{suspended}");
     }
     let (status, rental) = machine.post(&resume, &json!({})).await;
     assert!(status == 200 || status == 202, "{rental}");
     let again = machine.until(&id, &["ready"], SOON).await;
-    assert_ne!(again["container_id"], ready["container_id"]);
+    assert_eq!((&again["container_id"], &again["files"]), (&ready["container_id"], &json!("same")), "{again}");
     assert_eq!(again["segments"].as_array().unwrap().len(), 2, "{again}");
     assert_eq!(again["attempt"], 2);
     assert_eq!(machine.containers().await.len(), 1);

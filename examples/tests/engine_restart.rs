@@ -48,6 +48,43 @@ fn with_live_restore_a_rental_does_not_notice() {
     });
 }
 
+/// The host's process dies, the engine dies, its GPU is another's: a renter who comes back finds what was left.
+#[test]
+fn a_suspended_rentals_files_outlive_host_and_engine() {
+    in_a_network_of_its_own(|| async {
+        let mut engine = Engine::start(false).await;
+        let mut machine = Machine::new("simulated:2:RTX 5090").on_sqlite();
+        machine.docker = engine.address();
+        let mut host = machine.start().await;
+        let id = machine.rent(&request("gpurent-test/busybox:1", "1h")).await;
+        let ready = machine.until(&id, &["ready"], SOON).await;
+        let inside = |rental: &serde_json::Value| rental["container_id"].as_str().unwrap().to_owned();
+        let write = ["exec", &inside(&ready), "sh", "-c", "echo forty-two > /root/thesis.txt"];
+        engine.docker(&write).await;
+        machine.post(&format!("/v1/rentals/{id}/suspend"), &json!({})).await;
+        let suspended = machine.until(&id, &["suspended"], SOON).await;
+        assert_eq!(suspended["suspension"]["files_kept"], true, "{suspended}");
+        host.kill().await;
+        engine.crash().await;
+        engine.go_on().await;
+        let _host = machine.start().await;
+        let other = machine.rent(&request("gpurent-test/busybox:1", "1h")).await;
+        let other_ready = machine.until(&other, &["ready"], SOON).await;
+        assert_eq!(other_ready["gpus"], ready["gpus"], "its GPU is another's by now");
+        let (status, resumed) = machine.post(&format!("/v1/rentals/{id}/resume"), &json!({})).await;
+        assert!(status == 200 || status == 202, "{resumed}");
+        let again = machine.until(&id, &["ready"], SOON).await;
+        assert_ne!(again["gpus"], ready["gpus"]);
+        assert_eq!(again["files"], "copied", "{again}");
+        assert_eq!(engine.docker(&["exec", &inside(&again), "cat", "/root/thesis.txt"]).await, "forty-two");
+        for rental in [&id, &other] {
+            machine.cancel(rental).await;
+            machine.until(rental, &["terminated"], SOON).await;
+        }
+        machine.assert_clean().await;
+    });
+}
+
 #[test]
 fn without_it_a_rental_ends_when_its_container_did() {
     in_a_network_of_its_own(|| async {

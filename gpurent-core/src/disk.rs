@@ -185,6 +185,13 @@ impl Before {
         Self { first, last: used }
     }
 
+    /// The same look at a container whose rental wrote everything in it, before it was suspended: that counts.
+    #[must_use]
+    pub fn with_a_container_of_its_own(self, allowed: &Allowed) -> Self {
+        let first = Written { container: self.last.container.at_most(allowed.container), ..self.first };
+        Self { first, ..self }
+    }
+
     /// The same looks for other limits than the former: one keeps what one wrote within those.
     #[must_use]
     pub fn under_other_limits(self, former: &Allowed, used: Written) -> Self {
@@ -266,6 +273,11 @@ fn judge(used: DiskUse, before: Option<(DiskUse, DiskUse)>, limit: DiskUse) -> V
 pub trait DiskProbe: Send + Sync {
     /// Whether there is more than is kept for those who are here already.
     fn has_room(&self) -> bool;
+
+    /// Whether there is so much more, in bytes: for files that are copied before the old ones go.
+    fn has_room_for(&self, _bytes: u64) -> bool {
+        self.has_room()
+    }
 }
 
 /// Asks nobody: for fakes, and for engines on another machine.

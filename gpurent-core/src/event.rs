@@ -14,6 +14,7 @@ use crate::id::{Attempt, ContainerId, HostId, InstanceName, Position, RentalId, 
 use crate::lifecycle::{EndReason, Exit, SuspendCause};
 use crate::money::Quote;
 use crate::port::PortBinding;
+use crate::retention::{Files, Retained};
 use crate::spec::{ImageDigest, RentalSpec, Term};
 
 /// A claim: the first event of every rental, and everything that was settled with it.
@@ -100,6 +101,9 @@ pub enum Event {
         /// When, on both of our clocks: it started no earlier. `None` where an older version wrote it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Moment>,
+        /// Where its files come from.
+        #[serde(default, skip_serializing_if = "Files::are_new")]
+        files: Files,
     },
     /// Its container started.
     Started {
@@ -151,10 +155,13 @@ pub enum Event {
         /// Why.
         cause: SuspendCause,
     },
-    /// Its container is gone, its GPUs and ports are free, and its paid time stands still.
+    /// The rental's container is stopped and put away, its GPUs and ports are free, and its paid time stands still.
     Suspended {
         /// Since when.
         since: Moment,
+        /// The container; `None` where it is gone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retained: Option<Retained>,
     },
     /// GPUs and ports were claimed for it again.
     Resumed(Box<Resumption>),

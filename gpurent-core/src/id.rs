@@ -228,9 +228,9 @@ impl LaunchId {
     /// says nothing of the rental to those who do not know its id already, which is random.
     #[must_use]
     pub fn container_name(&self) -> String {
-        let hash = Sha256::digest(format!("gpurent container {}/{}", self.rental, self.attempt));
+        let hash = Sha256::digest(format!("gpurent containers of {}", self.rental));
         let name: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        format!("gpurent-{name}")
+        format!("gpurent-{name}-{}", self.attempt)
     }
 }
 

@@ -89,6 +89,7 @@ pub mod reconcile;
 pub mod rental;
 pub mod rentals;
 pub mod renter;
+pub mod retention;
 pub mod runtime;
 pub mod seal;
 pub mod spec;

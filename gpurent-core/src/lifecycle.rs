@@ -34,14 +34,14 @@ pub enum State {
     Running,
     /// Its renter can log in, and pays.
     Ready,
-    /// Its container is being taken down; the rental goes on later.
+    /// Its container is being stopped and put away; the rental goes on later.
     Suspending {
         /// Why.
         cause: SuspendCause,
         /// Whether the container is known to have stopped, and the usage is closed.
         stopped: bool,
     },
-    /// It has no container, no GPU and no port; its paid time stands still.
+    /// Its container is stopped and kept with its files; it has no GPU and no port; its paid time stands still.
     Suspended {
         /// Why.
         cause: SuspendCause,

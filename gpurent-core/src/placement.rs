@@ -16,6 +16,7 @@ use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
 use crate::quarantine::Quarantine;
 use crate::rental::Rental;
 use crate::renter::{RenterLimits, TooMany};
+use crate::retention::Retained;
 use crate::spec::{Limits, RentalSpec};
 
 /// What the host's live rentals hold.
@@ -175,6 +176,24 @@ impl Placement {
     /// # Errors
     /// [`NoPlace`], naming what is missing.
     pub fn place(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Placed, NoPlace> {
+        self.place_near(launch, spec, held, None)
+    }
+
+    /// Finds GPUs and ports for a rental that is resumed: those of its stopped container, where it may have them again.
+    ///
+    /// # Errors
+    /// [`NoPlace`], naming what is missing.
+    pub fn place_again(&self, rental: &Rental, held: &Held) -> Result<Placed, NoPlace> {
+        self.place_near(rental.launch().next(), rental.spec(), held, rental.retained())
+    }
+
+    fn place_near(
+        &self,
+        launch: LaunchId,
+        spec: &RentalSpec,
+        held: &Held,
+        before: Option<&Retained>,
+    ) -> Result<Placed, NoPlace> {
         // What was granted once is granted again: limits may be others by then.
         if let Some(capacity) = self.capacity.filter(|_| launch.attempt == Attempt::new(1)) {
             let gpus = spec.gpu.as_ref().map_or(0, |wanted| usize::from(wanted.count.get()));
@@ -195,7 +214,7 @@ impl Placement {
         let held = &self.quarantine.add_to(held);
         let (chosen, quote) = match &spec.gpu {
             Some(wanted) => {
-                let chosen = self.choose(wanted, held)?;
+                let chosen = self.choose(wanted, held, before)?;
                 let quote = self.quote(&chosen)?;
                 (chosen, quote)
             }
@@ -203,7 +222,16 @@ impl Placement {
             None if held.without_gpu >= self.without_gpu => return Err(NoPlace::NoPlaceWithoutGpu),
             None => (Vec::new(), self.quote_without_gpu()?),
         };
-        let ports = self.ports(launch, spec, held)?;
+        let again = before
+            .and_then(|before| self.pools.again(&spec.ports, &before.ports, &held.ports, self.port_probe.as_ref()));
+        let ports = again.map_or_else(|| self.ports(launch, spec, held), Ok)?;
+        if let Some(before) = before {
+            let is_same = before.ports == ports && before.gpus.iter().eq(chosen.iter().map(|gpu| &gpu.uuid));
+            // Otherwise its files are copied, and are there twice for a while.
+            if !is_same && !self.disks.has_room_for(before.bytes.unwrap_or(0)) {
+                return Err(NoPlace::DiskFull);
+            }
+        }
         if let Some(limit) = self.one_workspace_too_many {
             return Err(limit.into());
         }
@@ -220,8 +248,16 @@ impl Placement {
         Division { gpus: u32::try_from(self.gpus.len()).unwrap_or(u32::MAX), without_gpu: self.without_gpu }
     }
 
-    fn choose(&self, wanted: &GpuRequest, held: &Held) -> Result<Vec<&Gpu>, NoPlace> {
+    fn choose(&self, wanted: &GpuRequest, held: &Held, before: Option<&Retained>) -> Result<Vec<&Gpu>, NoPlace> {
         let free: Vec<&Gpu> = self.gpus.iter().filter(|gpu| !held.gpus.contains(&gpu.uuid)).collect();
+        if let Some(before) = before {
+            let had =
+                |uuid: &GpuUuid| free.iter().copied().find(|gpu| gpu.uuid == *uuid && wanted.selector.matches(gpu));
+            let again: Option<Vec<&Gpu>> = before.gpus.iter().map(had).collect();
+            if let Some(again) = again.filter(|again| again.len() == usize::from(wanted.count.get())) {
+                return Ok(again);
+            }
+        }
         let chosen = self.allocator.choose(wanted, &free).unwrap_or_default();
         let distinct: BTreeSet<_> = chosen.iter().map(|gpu| &gpu.uuid).collect();
         if distinct.len() != usize::from(wanted.count.get()) {

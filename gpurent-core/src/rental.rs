@@ -16,6 +16,7 @@ use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, 
 use crate::lifecycle::{EndReason, Exit, Failure, State, SuspendCause};
 use crate::money::Quote;
 use crate::port::{HostPort, PortBinding, SSH};
+use crate::retention::{Files, Retained};
 use crate::spec::{Environment, ImageDigest, RentalSpec};
 
 /// One rental, from its claim to its final bill.
@@ -63,6 +64,12 @@ pub struct Rental {
     /// How often it was resumed.
     #[serde(default, skip_serializing_if = "is_zero")]
     resumed: u32,
+    /// The container whose files its next one takes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retained: Option<Retained>,
+    /// Where its container's files come from.
+    #[serde(default, skip_serializing_if = "Files::are_new")]
+    files: Files,
     /// When its renter was last warned of what it writes on the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     disk_warned_at: Option<Timestamp>,
@@ -137,6 +144,8 @@ impl Rental {
             started: None,
             created: None,
             resumed: 0,
+            retained: None,
+            files: Files::New,
             disk_warned_at: None,
             lost_use: claim.used,
             brought_up_as: Attempt::new(1),
@@ -182,7 +191,20 @@ impl Rental {
             (Event::Pinned { digest }, State::Provisioning) if self.container.is_none() && self.pinned.is_none() => {
                 self.pinned = Some(digest);
             }
-            (Event::Created { container, gpus_attached, at }, State::Provisioning) if self.container.is_none() => {
+            (Event::Created { container, gpus_attached, at, files }, State::Provisioning)
+                if self.container.is_none() =>
+            {
+                if let Some(retained) = &mut self.retained {
+                    // They are in this one by now, should it have to be launched again.
+                    *retained = Retained {
+                        attempt: self.attempt,
+                        container: container.clone(),
+                        gpus: self.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+                        ports: self.ports.clone(),
+                        bytes: retained.bytes,
+                    };
+                }
+                self.files = files;
                 self.container = Some(container);
                 self.created = at;
                 self.gpus_attached = gpus_attached;
@@ -208,10 +230,14 @@ impl Rental {
                 self.container = Some(found.container);
                 self.gpus_attached = found.gpus_attached;
                 self.access_outdated = false;
+                self.retained = None;
                 self.started_at = found.started_at;
                 self.state = if found.started_at.is_some() { State::Running } else { State::Provisioning };
             }
-            (Event::Verified { paid_from }, State::Running) => self.begin_segment(paid_from),
+            (Event::Verified { paid_from }, State::Running) => {
+                self.retained = None;
+                self.begin_segment(paid_from);
+            }
             (Event::Extended { term }, state)
                 if state.end_reason().is_none() && self.spec.term.is_shorter_than(term) =>
             {
@@ -256,8 +282,9 @@ impl Rental {
                 self.state = State::Suspending { cause, stopped: true };
             }
             (Event::Stopped { .. }, State::Suspending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
-            (Event::Suspended { since }, State::Suspending { cause, stopped: true }) => {
+            (Event::Suspended { since, retained }, State::Suspending { cause, stopped: true }) => {
                 let cause = cause.clone();
+                self.retained = retained;
                 self.paid_from = None;
                 self.container = None;
                 self.access_outdated = false;
@@ -298,6 +325,7 @@ impl Rental {
             (Event::Stopped { .. }, State::Ending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
             (Event::Ended, State::Ending { reason, stopped: true }) => {
                 self.state = State::Ended { reason: reason.clone(), at };
+                self.retained = None;
                 // It may hold tokens, and nothing is started by it any more.
                 self.spec.environment = Environment::default();
             }
@@ -312,6 +340,7 @@ impl Rental {
     fn begin_launch(&mut self, attempt: Attempt) {
         self.attempt = attempt;
         self.container = None;
+        self.files = Files::New;
         self.access_outdated = false;
         self.started_at = None;
         self.started = None;
@@ -461,6 +490,31 @@ impl Rental {
     #[must_use]
     pub fn resumed(&self) -> u32 {
         self.resumed
+    }
+
+    /// The stopped container that holds its files: while it is suspended, and from its resumption until it is ready again.
+    #[must_use]
+    pub fn retained(&self) -> Option<&Retained> {
+        self.retained.as_ref()
+    }
+
+    /// Where its container's files come from.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        self.files
+    }
+
+    /// Whether a container of its present launch or an earlier one may hold what it needs: its present container does, and
+    /// those of earlier launches as long as their files are in no other one.
+    #[must_use]
+    pub fn may_need(&self, attempt: Attempt) -> bool {
+        match &self.state {
+            _ if attempt > self.attempt => false,
+            State::Suspending { .. } | State::Suspended { .. } => true,
+            State::Provisioning if self.container.is_none() && self.retained.is_some() => true,
+            State::Ended { .. } => false,
+            _ => attempt == self.attempt,
+        }
     }
 
     /// Its current launch.

@@ -52,7 +52,7 @@ fn claimed_for_money() -> Rental {
 }
 
 fn created() -> Event {
-    Event::Created { container: "c1".parse().unwrap(), gpus_attached: true, at: None }
+    Event::Created { container: "c1".parse().unwrap(), gpus_attached: true, at: None, files: Files::New }
 }
 
 fn cancelled() -> Event {
@@ -81,7 +81,7 @@ fn all_events() -> Vec<Event> {
     let mut all = way_up();
     all.extend([Event::Relaunched { ports: Vec::new() }, Event::Warned, Event::Notified]);
     all.extend([cancelled(), stopped(99), Event::Ended]);
-    all.extend([suspended_on_request(), Event::Suspended { since: moment(99) }, resumed()]);
+    all.extend([suspended_on_request(), Event::Suspended { since: moment(99), retained: None }, resumed()]);
     all
 }
 
@@ -101,7 +101,8 @@ fn every_state_takes_its_events_and_no_other() {
     let stopping: Vec<_> = ending.iter().cloned().chain([stopped(99)]).collect();
     let suspending: Vec<_> = up.iter().cloned().chain([suspended_on_request()]).collect();
     let going: Vec<_> = suspending.iter().cloned().chain([stopped(99)]).collect();
-    let suspended: Vec<_> = going.iter().cloned().chain([Event::Suspended { since: moment(99) }]).collect();
+    let suspended: Vec<_> =
+        going.iter().cloned().chain([Event::Suspended { since: moment(99), retained: None }]).collect();
     let again: Vec<_> = suspended.iter().cloned().chain([resumed()]).collect();
     let ended: Vec<_> = stopping.iter().cloned().chain([Event::Ended]).collect();
     /// State, how it is reached, what changes it, what it already knows. Everything else is illegal.

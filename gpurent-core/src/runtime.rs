@@ -19,6 +19,7 @@ use crate::id::{ContainerId, EngineId, HostId, LaunchId, MachineId, RenterId};
 use crate::lifecycle::{Exit, FailureKind};
 use crate::port::{HostPort, PortBinding, SSH};
 use crate::rental::Rental;
+use crate::retention::{Files, Retained};
 use crate::spec::{Environment, ImageDigest, ImageRef, Labels, Limits, Workspace, WorkspaceFolder};
 
 /// Everything a container is made of, except secrets.
@@ -48,6 +49,10 @@ pub struct LaunchSpec {
     /// The folder that outlives the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
+    /// Whether the files of the rental's last container are taken over. Not a part of what tells one container from
+    /// another.
+    #[serde(skip)]
+    pub carries_files: bool,
     /// What the container carries besides, for a store that loses its rental. Not a part of what tells one
     /// container from another: it may change during a rental.
     #[serde(skip)]
@@ -71,6 +76,7 @@ impl LaunchSpec {
             labels: spec.labels.clone(),
             init: spec.init,
             workspace: spec.workspace.clone(),
+            carries_files: rental.retained().is_some(),
             claim: Some(Box::new(rental.claim())),
         }
     }
@@ -90,6 +96,7 @@ impl LaunchSpec {
             labels: Labels::default(),
             init: None,
             workspace: None,
+            carries_files: false,
             claim: None,
         }
     }
@@ -153,6 +160,8 @@ pub struct Created {
     pub gpus_attached: bool,
     /// Whether it was made by this very call, and not found.
     pub is_new: bool,
+    /// Where its files come from.
+    pub files: Files,
 }
 
 /// What an engine says of one container.
@@ -181,6 +190,8 @@ pub struct Seen {
     pub gpus: Vec<GpuUuid>,
     /// The host's ports that it was given, by its labels.
     pub ports: Vec<HostPort>,
+    /// Whether it was [put away](ContainerRuntime::retain).
+    pub retained: bool,
 }
 
 /// What a container says of itself, for a rental that the store has lost.
@@ -194,6 +205,8 @@ pub struct Examined {
     pub gpus_attached: bool,
     /// When it started; `None` where it has not.
     pub started_at: Option<Timestamp>,
+    /// How it ended and what is kept of it, where it was [put away](ContainerRuntime::retain).
+    pub retained: Option<(Option<Exit>, Retained)>,
 }
 
 /// All of a host's containers at one time. What is not in it was absent; where the engine did not
@@ -351,6 +364,11 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Makes the container under the launch's name, or finds it made of the same spec. It lets in by the secrets'
     /// credential, and its server shows the secrets' host keys. Its workspace is made
     /// where it is not there yet, whole or not at all, and is never made anew.
+    ///
+    /// A launch that [`carries_files`](LaunchSpec::carries_files) has those of the rental's latest container before it: that
+    /// very container, to be started again, where it was made of the same but for the number of the launch; otherwise a new
+    /// one with a copy of what was written in that one. Earlier ones that were not [put away](Self::retain) are so first. Where there is none, [`Created::files`] says so.
+    /// A launch that a later one of its rental has followed, or that was put away, is refused.
     async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError>;
 
     /// Starts the container, or finds it started; gives the engine's own record of when.
@@ -378,7 +396,17 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// started; else the engine's own record of the end, however long ago that was.
     async fn stop(&self, launch: LaunchId, grace: Duration) -> Result<Option<Exit>, RuntimeError>;
 
-    /// Removes the container and returns only once it is confirmed absent.
+    /// Puts the container of a suspended rental away, stopped and with all that lies in it: nothing that is still under way
+    /// for its launch starts, stops or removes it from then on. So for every container of the rental up to this launch; the
+    /// latest one is told, `None` where there is none. One that runs, by somebody else's hand, is stopped.
+    ///
+    /// By default, for engines that cannot keep a container without a place, it is removed: the renter is told that its files
+    /// are lost.
+    async fn retain(&self, launch: LaunchId) -> Result<Option<Retained>, RuntimeError> {
+        self.remove(launch).await.map(|()| None)
+    }
+
+    /// Removes the container, and those of its rental's earlier launches, and returns only once they are confirmed absent.
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError>;
 
     /// What a container says of itself; `None` where there is none, or it says nothing that can be understood.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_executor::LocalPool;
 use futures_util::FutureExt;
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::access::CredentialRequest;
+use gpurent_core::access::{CredentialRequest, Password};
 use gpurent_core::allocator::BestFit;
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::disk::{AlwaysRoom, DiskLimit};
@@ -26,6 +26,7 @@ use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::reconcile::ReconcileError;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{Extension, RentError, Rentals};
+use gpurent_core::retention::Files;
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Presence, RuntimeError};
 use gpurent_core::seal::SealKey;
 use gpurent_core::spec::{RentalRequest, RentalSpec};
@@ -139,6 +140,35 @@ fn a_rental_that_the_store_has_lost_goes_on_as_it_was() {
     assert_eq!(ended.state().phase(), Phase::Ended);
     assert_eq!(ended.bill(ended.created_at()).used_micros, 90 * 60 * 1_000_000);
     assert!(machine.runtime.containers().is_empty());
+}
+
+#[test]
+fn a_suspended_rental_that_the_store_has_lost_keeps_its_files() {
+    let machine = Machine::new();
+    let mut agent = machine.agent(&Arc::default());
+    let rental = agent.rent("mine", "1h").unwrap();
+    machine.pass(&mut agent, 60);
+    agent.pool.run_until(agent.rentals.suspend(rental.id())).unwrap();
+    machine.pass(&mut agent, 5);
+    let retained = agent.get(rental.id()).unwrap().retained().cloned();
+    assert!(retained.is_some());
+    // Its GPU is another's by now, who ends before the store is lost.
+    let other = agent.rent("another", "1m").unwrap();
+    machine.pass(&mut agent, 70);
+    assert_eq!(agent.phase(other.id()), Some(Phase::Ended));
+    drop(agent);
+
+    let mut agent = machine.agent(&Arc::default());
+    machine.pass(&mut agent, 5);
+    let adopted = agent.get(rental.id()).expect("it is known again");
+    assert_eq!((adopted.state().phase(), adopted.retained()), (Phase::Suspended, retained.as_ref()));
+    // Its credential was in the store alone.
+    let password = CredentialRequest::Password(Password::new("another-password".to_owned()).unwrap());
+    agent.pool.run_until(agent.rentals.change_access(rental.id(), password)).unwrap();
+    agent.pool.run_until(agent.rentals.resume(rental.id())).unwrap();
+    machine.pass(&mut agent, 5);
+    let resumed = agent.get(rental.id()).unwrap();
+    assert_eq!((resumed.state().phase(), resumed.files()), (Phase::Ready, Files::Same));
 }
 
 #[test]

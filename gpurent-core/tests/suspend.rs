@@ -13,6 +13,7 @@ use gpurent_core::placement::NoPlace;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{Extension, ResumeError, SuspendError};
 use gpurent_core::renter::{RenterLimits, TooMany};
+use gpurent_core::retention::Files;
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, RuntimeError};
 use gpurent_core::spec::Term;
 use gpurent_core::store::Store;
@@ -44,7 +45,7 @@ fn paid_time_stands_still_while_it_is_suspended() {
     world.advance(mins(20));
     world.suspend(id).unwrap();
     assert_eq!(world.phase(id), Phase::Suspended);
-    assert!(world.runtime.containers().is_empty());
+    assert!(world.runtime.running_on(&world.gpu()).is_empty());
     world.advance(mins(600));
     let suspended = world.get(id);
     assert_eq!(suspended.time_left(&world.clock.now()), Some(mins(40)));
@@ -135,7 +136,7 @@ fn asking_twice_changes_nothing() {
 fn while_it_is_going_down_it_cannot_be_resumed() {
     let mut world = World::new();
     let id = world.rent();
-    world.runtime.fail_next(RuntimeStep::Remove, Fault::Before(RuntimeError::Unavailable("away".into())));
+    world.runtime.fail_next(RuntimeStep::Retain, Fault::Before(RuntimeError::Unavailable("away".into())));
     world.suspend(id).unwrap();
     assert_eq!(world.phase(id), Phase::Suspending);
     assert!(matches!(world.resume(id), Err(ResumeError::StillSuspending)));
@@ -184,7 +185,7 @@ fn it_is_warned_again_before_the_new_end() {
     world.advance(mins(60));
     world.resume(id).unwrap();
     world.pool.run_until_stalled();
-    assert_eq!(world.announced(id).len(), 1, "of the new container, with four minutes left");
+    assert_eq!(world.announced(id).len(), 2, "once more, with four minutes left");
 }
 
 #[test]
@@ -225,20 +226,84 @@ fn an_open_ended_rental_is_suspended_too() {
     assert_eq!(rental.bill(world.clock.now().wall).used_micros, 15 * 60 * 1_000_000);
 }
 
-/// A container that is made by a request that was late, after its rental was suspended, is removed.
+/// A container that is taken over by a request that was late, after its rental was suspended again, is put away again.
 #[test]
-fn a_container_that_comes_late_is_removed() {
+fn a_container_that_comes_late_is_put_away() {
     let mut world = World::new();
     let id = world.rent();
     let launch = LaunchSpec::of(&world.get(id));
     world.suspend(id).unwrap();
+    let away = RuntimeError::Refused("not now".into());
+    world.runtime.fail_next(RuntimeStep::Create, Fault::Before(away));
+    world.resume(id).unwrap();
+    assert_eq!(world.phase(id), Phase::Suspended);
     let credential = Credential::Password(password("first-password"));
     let secrets = Secrets { credential, host_keys: HostKeys::default(), registry: None };
-    world.pool.run_until(world.runtime.create(&launch, &secrets)).unwrap();
-    assert_eq!(world.runtime.containers().len(), 1);
+    let late = LaunchSpec { id: launch.id.next(), carries_files: true, ..launch };
+    let files = world.pool.run_until(world.runtime.create(&late, &secrets)).unwrap().files;
+    assert_eq!(files, Files::Same);
+    world.pool.run_until(world.runtime.start(&late)).unwrap();
     world.advance(mins(2));
+    assert_eq!(world.runtime.containers(), [late.id]);
+    assert!(world.runtime.running_on(&world.gpu()).is_empty(), "nobody pays for it");
+    world.resume(id).unwrap();
+    assert_eq!((world.phase(id), world.get(id).files()), (Phase::Ready, Files::Same));
+}
+
+#[test]
+fn its_files_come_back_with_it() {
+    let mut world = World::new();
+    let id = world.rent();
+    let container = world.get(id).container().cloned();
+    assert_eq!(world.get(id).files(), Files::New);
+    world.suspend(id).unwrap();
+    let suspended = world.get(id);
+    assert_eq!(suspended.retained().map(|retained| &retained.container), container.as_ref());
+    assert_eq!(world.rentals.kept_until(&suspended), world.clock.now().wall.checked_add(mins(30 * 24 * 60)).ok());
+    world.resume(id).unwrap();
+    let resumed = world.get(id);
+    assert_eq!((resumed.files(), resumed.container()), (Files::Same, container.as_ref()));
+    assert_eq!(resumed.retained(), None);
+    world.suspend(id).unwrap();
+    let launch = world.get(id).launch();
+    world.runtime.lose(launch);
+    world.resume(id).unwrap();
+    assert_eq!(world.get(id).files(), Files::Lost, "somebody removed the container, and that is told");
+    world.pool.run_until(world.rentals.cancel(id)).unwrap();
+    world.pool.run_until_stalled();
     assert!(world.runtime.containers().is_empty());
-    assert_eq!(world.phase(id), Phase::Suspended);
+}
+
+#[test]
+fn on_another_gpu_and_other_ports_its_files_are_copied() {
+    let mut world = World::with_gpus(2);
+    let id = world.rent();
+    let before = world.get(id);
+    world.suspend(id).unwrap();
+    let other = world.rent();
+    assert_eq!(world.get(other).gpus(), before.gpus(), "its GPU is another's meanwhile");
+    world.resume(id).unwrap();
+    let resumed = world.get(id);
+    assert_eq!((resumed.state().phase(), resumed.files()), (Phase::Ready, Files::Copied));
+    assert_ne!(resumed.gpus(), before.gpus());
+    world.advance(mins(1));
+    assert_eq!(world.runtime.containers().len(), 2, "the one that was copied is gone");
+}
+
+#[test]
+fn with_a_port_taken_on_the_way_back_nothing_is_lost() {
+    let mut world = World::new();
+    let id = world.rent();
+    let port = world.get(id).ssh_port().unwrap();
+    world.suspend(id).unwrap();
+    let taken = RuntimeError::PortTaken { port, source: "somebody's".into() };
+    world.runtime.fail_next(RuntimeStep::Start, Fault::Before(taken));
+    world.resume(id).unwrap();
+    let resumed = world.get(id);
+    assert_eq!((resumed.state().phase(), resumed.files()), (Phase::Ready, Files::Copied));
+    assert_ne!(resumed.ssh_port(), Some(port));
+    world.advance(mins(1));
+    assert_eq!(world.runtime.containers(), [resumed.launch()]);
 }
 
 #[test]

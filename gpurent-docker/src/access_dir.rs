@@ -91,12 +91,33 @@ impl AccessDir {
         self.0.join(format!("gpurent-{}-{}", launch.rental, launch.attempt))
     }
 
+    /// Lets a launch's folder be that of the launch whose container it took over.
+    pub(crate) async fn lead(&self, launch: LaunchId, folder: &Path) -> io::Result<()> {
+        let own = self.folder(launch);
+        if own == folder || tokio::fs::read_link(&own).await.is_ok_and(|target| target == folder) {
+            return Ok(());
+        }
+        remove_folder(&own).await?;
+        tokio::fs::symlink(folder, &own).await
+    }
+
     /// Forgets the launch's files.
     pub(crate) async fn remove(&self, launch: LaunchId) -> io::Result<()> {
-        match tokio::fs::remove_dir_all(self.folder(launch)).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        let own = self.folder(launch);
+        match tokio::fs::read_link(&own).await {
+            Ok(target) if target.parent() == Some(&self.0) => {
+                remove_folder(&target).await?;
+                tokio::fs::remove_file(&own).await
+            }
+            _ => remove_folder(&own).await,
         }
+    }
+}
+
+async fn remove_folder(folder: &Path) -> io::Result<()> {
+    match tokio::fs::remove_dir_all(folder).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

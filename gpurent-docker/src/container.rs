@@ -20,7 +20,7 @@ use crate::{helper, network};
 
 /// Whose container it is.
 pub(crate) const LABEL_HOST: &str = "io.gpurent.host";
-const LABEL_RENTAL: &str = "io.gpurent.rental";
+pub(crate) const LABEL_RENTAL: &str = "io.gpurent.rental";
 const LABEL_ATTEMPT: &str = "io.gpurent.attempt";
 /// Hash of the spec it was made of.
 pub(crate) const LABEL_HASH: &str = "io.gpurent.spec-hash";
@@ -28,6 +28,10 @@ pub(crate) const LABEL_HASH: &str = "io.gpurent.spec-hash";
 const LABEL_CLAIM: &str = "io.gpurent.claim";
 /// The beginning of the names of a renter's labels.
 const LABEL_OF_RENTER: &str = "io.gpurent.label.";
+/// The id of the image that the rental asked for, of a container that was made with the files of the one before it.
+pub(crate) const LABEL_IMAGE: &str = "io.gpurent.image";
+/// The rental whose files an image holds.
+pub(crate) const LABEL_FILES_OF: &str = "io.gpurent.files-of";
 /// Whether the engine attached its GPUs.
 pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
 
@@ -249,7 +253,7 @@ pub(crate) fn claim_of(labels: &HashMap<String, String>) -> Option<Box<Claim>> {
     serde_json::from_str(labels.get(LABEL_CLAIM)?).ok()
 }
 
-/// Whose launch a container is, by its labels.
+/// The launch that a container was made for, by its labels.
 pub(crate) fn launch_of(labels: &HashMap<String, String>) -> Option<LaunchId> {
     let rental = labels.get(LABEL_RENTAL)?.parse().ok()?;
     let attempt = Attempt::new(labels.get(LABEL_ATTEMPT)?.parse().ok()?);

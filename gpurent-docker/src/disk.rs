@@ -79,7 +79,12 @@ fn are_on_one_disk(_one: &Path, _other: &Path) -> bool {
 
 impl DiskProbe for DiskReserve {
     fn has_room(&self) -> bool {
-        self.folders.iter().all(|folder| space(folder).is_none_or(|space| !self.kept(&space).exceeds(space.free)))
+        self.has_room_for(0)
+    }
+
+    fn has_room_for(&self, bytes: u64) -> bool {
+        let needed = |space: &Space| self.kept(space).plus(DiskUse { bytes, files: 0 });
+        self.folders.iter().all(|folder| space(folder).is_none_or(|space| !needed(&space).exceeds(space.free)))
     }
 }
 
@@ -91,7 +96,8 @@ mod tests {
     fn a_reserve_that_is_not_there_leaves_no_room() {
         let here = vec![std::env::temp_dir()];
         assert!(DiskReserve::new(here.clone(), 0).has_room());
-        assert!(!DiskReserve::new(here, u64::MAX).has_room());
+        assert!(!DiskReserve::new(here.clone(), u64::MAX).has_room());
+        assert!(!DiskReserve::new(here, 0).has_room_for(u64::MAX));
         assert!(DiskReserve::new(vec!["/does/not/exist".into()], u64::MAX).has_room(), "nobody can tell");
     }
 

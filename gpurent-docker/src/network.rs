@@ -26,6 +26,15 @@ pub(crate) async fn ensure(docker: &Docker) -> Result<(), RuntimeError> {
     ensure_named(docker, NAME, BRIDGE).await
 }
 
+/// The engine's id of the network; `None` where there is none.
+pub(crate) async fn id(docker: &Docker) -> Result<Option<String>, RuntimeError> {
+    match docker.inspect_network(NAME, None).await {
+        Ok(found) => Ok(found.id),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(unavailable(error)),
+    }
+}
+
 async fn ensure_named(docker: &Docker, name: &str, bridge: &str) -> Result<(), RuntimeError> {
     match docker.inspect_network(name, None).await {
         Ok(found) => return expect_ours(found, name, bridge),

@@ -1,8 +1,9 @@
 //! [`ContainerRuntime`] on Docker Engine: each step's calls. What a container is made of is in
 //! `container`, what the engine says of one in `state`, the kit's volume in `kit::volume`, how it is told of its
-//! renter and asked for something in `credentials`.
+//! renter and asked for something in `credentials`, what becomes of it while its rental is suspended in `retention`.
 
 mod credentials;
+mod retention;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,11 +12,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary, Mount,
-};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, Mount};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, LogsOptionsBuilder, RenameContainerOptionsBuilder,
     StopContainerOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -25,10 +24,11 @@ use gpurent_access::wire::{Request, Verdict};
 use gpurent_core::access::{RegistryLogin, Secrets};
 use gpurent_core::disk::Written;
 use gpurent_core::division::Division;
-use gpurent_core::id::{EngineId, HostId, LaunchId, MachineId, RenterId};
+use gpurent_core::id::{Attempt, EngineId, HostId, LaunchId, MachineId, RenterId};
 use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
 use gpurent_core::port::HostPort;
+use gpurent_core::retention::{Files, Retained};
 use gpurent_core::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress,
     RuntimeError, Seen,
@@ -43,7 +43,9 @@ use credentials::access_folder;
 use crate::access_dir::AccessDir;
 use crate::attach::Attaching;
 use crate::client::EngineAddress;
-use crate::container::{LABEL_GPUS, LABEL_HASH, LABEL_HOST, body, claim_of, expect_ordinary_volumes, launch_of};
+use crate::container::{
+    LABEL_GPUS, LABEL_HASH, LABEL_HOST, LABEL_IMAGE, body, claim_of, expect_ordinary_volumes, launch_of,
+};
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::exec::Execs;
 use crate::firewall::Firewall;
@@ -53,7 +55,7 @@ use crate::kit::volume::KitVolume;
 use crate::kit::{AccessKit, former};
 use crate::line::Lines;
 use crate::name_server::NameServerLimits;
-use crate::names::Names;
+use crate::names::{Named, Names, Standing};
 use crate::registries::Registries;
 use crate::screening::Screening;
 use crate::share::{Share, for_renters, processes_for_renters};
@@ -347,6 +349,21 @@ impl DockerRuntime {
         self.names.of(&self.docker, launch).await
     }
 
+    /// The name that a launch's container has by now, where there is one.
+    async fn existing_name(&self, launch: LaunchId) -> Result<String, RuntimeError> {
+        let name = self.name(launch).await?;
+        if self.inspect(&name).await?.is_some() {
+            return Ok(name);
+        }
+        for standing in [Standing::TakenUp, Standing::Retained] {
+            let other = standing.name(launch);
+            if self.inspect(&other).await?.is_some() {
+                return Ok(other);
+            }
+        }
+        Ok(name)
+    }
+
     pub(crate) fn execs(&self) -> &Arc<Execs> {
         &self.execs
     }
@@ -361,7 +378,36 @@ impl DockerRuntime {
 
     async fn state(&self, launch: LaunchId) -> Result<Option<ContainerState>, RuntimeError> {
         let found = self.inspect(&self.name(launch).await?).await?;
+        if found.is_none() && launch.attempt > Attempt::new(1) {
+            let taken_up = self.inspect(&Standing::TakenUp.name(launch)).await?;
+            return Ok(taken_up.map(|container| as_of_this_launch(container.state.unwrap_or_default())));
+        }
         Ok(found.map(|container| container.state.unwrap_or_default()))
+    }
+
+    /// Forgets what is known of a launch's container.
+    async fn forget(&self, launch: LaunchId) {
+        if let Ok(name) = self.name(launch).await {
+            self.execs.forget(&name);
+        }
+        self.never_started().remove(&launch);
+        self.known_tokens().remove(&launch);
+        self.lines.close(launch);
+        self.name_servers.forget(launch);
+    }
+
+    /// Starts a container that was taken over from an earlier launch, or finds it started; then it is its launch's. False
+    /// where there is none.
+    async fn start_taken_up(&self, launch: &LaunchSpec) -> Result<bool, RuntimeError> {
+        let name = Standing::TakenUp.name(launch.id);
+        let Some(found) = self.inspect(&name).await? else { return Ok(false) };
+        if !is_running(&found.state.unwrap_or_default()) {
+            self.docker.start_container(&name, None).await.map_err(|error| classify(error, &ports(launch)))?;
+            self.firewall.isolate_new().await;
+        }
+        let options = RenameContainerOptionsBuilder::default().name(&Standing::Current.name(launch.id)).build();
+        self.docker.rename_container(&name, options).await.map_err(unavailable)?;
+        Ok(true)
     }
 
     fn being_made(&self) -> MutexGuard<'_, BTreeSet<LaunchId>> {
@@ -412,7 +458,8 @@ impl DockerRuntime {
     }
 
     /// The sight of one listed container; `None` where it is gone by now.
-    async fn see(&self, launch: LaunchId, listed: ContainerSummary) -> Result<Option<Seen>, RuntimeError> {
+    async fn see(&self, named: Named) -> Result<Option<Seen>, RuntimeError> {
+        let Named { launch, standing, listed } = named;
         let Some(id) = listed.id else { return Ok(None) };
         let running =
             listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
@@ -421,6 +468,8 @@ impl DockerRuntime {
             self.line(launch);
             self.limit_name_server(launch, &id);
             Presence::Running
+        } else if standing == Standing::TakenUp {
+            Presence::Created
         } else {
             // The list does not tell when it ended. An engine that hangs over one container knows the others.
             match tokio::time::timeout(LOOK_PATIENCE, self.docker.inspect_container(&id, None)).await {
@@ -442,6 +491,7 @@ impl DockerRuntime {
             presence,
             gpus: gpus.into_iter().map(|gpu| gpu.uuid).collect(),
             ports: ports.iter().map(|binding| binding.host).collect(),
+            retained: standing == Standing::Retained,
         }))
     }
 
@@ -476,7 +526,8 @@ impl DockerRuntime {
         };
         let folder = access_folder(&found);
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        if labels.get(LABEL_HASH) != Some(&launch.hash()) {
+        let made_for = launch_of(&labels).unwrap_or(launch.id);
+        if labels.get(LABEL_HASH) != Some(&LaunchSpec { id: made_for, ..launch.clone() }.hash()) {
             return Err(RuntimeError::Refused(
                 "the name belongs to a container that was made of something else".into(),
             ));
@@ -485,6 +536,12 @@ impl DockerRuntime {
             container: container_id(found.id.unwrap_or_default())?,
             gpus_attached: gpus_attached(&labels),
             is_new: false,
+            files: match launch.carries_files {
+                _ if labels.contains_key(LABEL_IMAGE) => Files::Copied,
+                _ if made_for != launch.id => Files::Same,
+                true => Files::Lost,
+                false => Files::New,
+            },
         };
         Ok((created, folder))
     }
@@ -514,6 +571,11 @@ fn not_made(error: std::io::Error) -> RuntimeError {
         }
         _ => RuntimeError::Unavailable(Box::new(error)),
     }
+}
+
+/// The state of a container that was taken over from an earlier launch: what it did then is over.
+fn as_of_this_launch(state: ContainerState) -> ContainerState {
+    if is_running(&state) { state } else { ContainerState::default() }
 }
 
 fn gpus_attached(labels: &HashMap<String, String>) -> bool {
@@ -549,8 +611,13 @@ impl ContainerRuntime for DockerRuntime {
     ) -> Result<Prepared, RuntimeError> {
         let docker = &self.docker;
         let images = self.images();
-        let (prepared, _isolation) =
-            tokio::try_join!(images.ensure(&launch.image, registry, progress), self.isolate())?;
+        let image = async {
+            if launch.carries_files && self.prepare_files(launch, progress).await? {
+                return Ok(Prepared::default());
+            }
+            images.ensure(&launch.image, registry, progress).await
+        };
+        let (prepared, _isolation) = tokio::try_join!(image, self.isolate())?;
         self.kit.ensure(docker).await?;
         self.attaching.attaches(docker, &self.kit.kit, launch).await?;
         self.access_dir().await;
@@ -562,12 +629,25 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError> {
+        if launch.carries_files
+            && let Some(created) = self.take_up(launch, secrets).await?
+        {
+            return Ok(created);
+        }
         let attach = self.attaching.attaches(&self.docker, &self.kit.kit, launch).await?;
-        let (image, ()) = tokio::try_join!(self.image(launch), self.kit.ensure_still(&self.docker))?;
+        let copy = self.copy_for(launch).await?;
+        let image = async {
+            match &copy {
+                Some(copy) => Ok(copy.original.clone()),
+                None => self.image(launch).await,
+            }
+        };
+        let (image, ()) = tokio::try_join!(image, self.kit.ensure_still(&self.docker))?;
         let config = image.config.unwrap_or_default();
         expect_ordinary_volumes(&config)?;
         let workspace = launch.workspace.as_ref().map(|workspace| &workspace.mount);
-        self.screening.expect_harmless(&self.docker, &image.id.unwrap_or_default(), workspace).await?;
+        let made_of = copy.as_ref().map_or(&image.id, |copy| &copy.image.id).clone().unwrap_or_default();
+        self.screening.expect_harmless(&self.docker, &made_of, workspace).await?;
         let spec = credential::spec_of(launch, secrets, &config, self.sudo).await?;
         let files = credential::file(&spec);
         let directory = self.access_dir().await;
@@ -584,7 +664,18 @@ impl ContainerRuntime for DockerRuntime {
         mounts.extend(directory.map(|directory| directory.mount(launch.id)));
         let (cpus, memory) = self.machine;
         let share = Share::of(cpus, memory, self.division.part(launch.gpus.len()));
-        let body = body(launch, &config, &self.kit.kit, share, attach, self.sudo, mounts);
+        mounts.extend(copy.iter().flat_map(|copy| copy.volumes.clone()));
+        let mut body = body(launch, &config, &self.kit.kit, share, attach, self.sudo, mounts);
+        let files_from = match &copy {
+            Some(copy) => {
+                body.image = Some(made_of);
+                let original = copy.original.id.clone().unwrap_or_default();
+                body.labels.get_or_insert_default().insert(LABEL_IMAGE.to_owned(), original);
+                Files::Copied
+            }
+            None if launch.carries_files => Files::Lost,
+            None => Files::New,
+        };
         self.being_made().insert(launch.id);
         let made = self.docker.create_container(Some(options), body).await;
         if made.is_ok() || made.as_ref().is_err_and(|error| refusal(error).is_some_and(|(status, _)| status != 409)) {
@@ -593,7 +684,15 @@ impl ContainerRuntime for DockerRuntime {
         let (created, sees) = match made {
             Ok(made) => {
                 self.never_started().insert(launch.id);
-                (Created { container: container_id(made.id)?, gpus_attached: attach, is_new: true }, folder.clone())
+                (
+                    Created {
+                        container: container_id(made.id)?,
+                        gpus_attached: attach,
+                        is_new: true,
+                        files: files_from,
+                    },
+                    folder.clone(),
+                )
             }
             Err(error) if matches!(refusal(&error), Some((409, _))) => self.adopt(launch, error).await?,
             Err(error) => return Err(classify(error, &ports(launch))),
@@ -612,6 +711,8 @@ impl ContainerRuntime for DockerRuntime {
         // was made a moment ago, and so never ran, it is looked at first.
         let runs = if self.never_started().remove(&launch.id) {
             false
+        } else if launch.carries_files && self.start_taken_up(launch).await? {
+            true
         } else {
             let found = self.inspect(&self.name(launch.id).await?).await?.ok_or(RuntimeError::Missing)?;
             let before = found.state.unwrap_or_default();
@@ -726,11 +827,13 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn stop(&self, launch: LaunchId, grace: Duration) -> Result<Option<Exit>, RuntimeError> {
-        let Some(state) = self.state(launch).await? else { return Ok(None) };
+        let Some(state) = self.state(launch).await? else {
+            return Ok(self.examine_retained(launch).await?.and_then(|(_, exit, _)| exit));
+        };
         if !is_running(&state) {
             return Ok(exit(&state));
         }
-        let name = self.name(launch).await?;
+        let name = self.existing_name(launch).await?;
         if let Some(line) = self.line(launch).filter(|_| !grace.is_zero()) {
             // Everything else in the container hears of it too, where the image's program is the first process and the
             // engine's signal goes to that alone. A container that does not hear is stopped all the same.
@@ -759,14 +862,16 @@ impl ContainerRuntime for DockerRuntime {
         Ok(state.as_ref().and_then(exit))
     }
 
+    async fn retain(&self, launch: LaunchId) -> Result<Option<Retained>, RuntimeError> {
+        self.put_away(launch).await
+    }
+
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         let name = self.name(launch).await?;
+        // Also of one that the list does not show yet.
         remove_by_name(&self.docker, &name).await?;
-        self.execs.forget(&name);
-        self.never_started().remove(&launch);
-        self.known_tokens().remove(&launch);
-        self.lines.close(launch);
-        self.name_servers.forget(launch);
+        self.forget(launch).await;
+        self.remove_up_to(launch).await?;
         self.settled(launch, |state| state.is_none()).await?;
         self.expect_not_being_made(launch, &name).await?;
         if let Some(directory) = &self.access_dir {
@@ -779,27 +884,38 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError> {
-        let Some(found) = self.inspect(&self.name(launch).await?).await? else { return Ok(None) };
+        let (found, retained) = match self.inspect(&self.name(launch).await?).await? {
+            Some(found) => (found, None),
+            None => match self.inspect(&Standing::TakenUp.name(launch)).await? {
+                Some(mut found) => {
+                    found.state = found.state.map(as_of_this_launch);
+                    (found, None)
+                }
+                None => match self.examine_retained(launch).await? {
+                    Some((found, exit, retained)) => (found, Some((exit, retained))),
+                    None => return Ok(None),
+                },
+            },
+        };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        let Some(claim) = claim_of(&labels).filter(|_| launch_of(&labels) == Some(launch)) else { return Ok(None) };
+        let is_its = launch_of(&labels).is_some_and(|made_for| made_for.rental == launch.rental);
+        let Some(claim) = claim_of(&labels).filter(|_| is_its) else { return Ok(None) };
         Ok(Some(Examined {
             container: container_id(found.id.unwrap_or_default())?,
             claim,
             gpus_attached: gpus_attached(&labels),
             started_at: time(found.state.unwrap_or_default().started_at.as_deref()),
+            retained,
         }))
     }
 
     async fn observe(&self, host: &HostId) -> Result<Observation, RuntimeError> {
-        let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL_HOST}={host}")])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let listed = self.docker.list_containers(Some(options)).await.map_err(unavailable)?;
+        let listed = names::list(&self.docker, format!("{LABEL_HOST}={host}")).await?;
         if !listed.is_empty() {
             // Others reload firewalls while tenants run.
             self.firewall.ensure().await;
         }
-        let seen = listed.into_iter().filter_map(|listed| names::launch_in(&listed).map(|launch| (launch, listed)));
-        let seen = seen.map(|(launch, listed)| self.see(launch, listed));
+        let seen = listed.into_iter().filter_map(Named::of).map(|named| self.see(named));
         let containers: Vec<Option<Seen>> = stream::iter(seen).buffered(LOOKS_AT_ONCE).try_collect().await?;
         let containers = containers.into_iter().flatten().collect();
         Ok(Observation { containers })
@@ -815,7 +931,7 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn logs(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError> {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
-        let mut stream = self.docker.logs(&self.name(launch).await?, Some(options));
+        let mut stream = self.docker.logs(&self.existing_name(launch).await?, Some(options));
         let mut text = String::new();
         let read = async {
             while let Some(chunk) = stream.next().await {

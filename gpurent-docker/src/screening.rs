@@ -101,6 +101,25 @@ impl Screening {
     }
 }
 
+impl Screening {
+    /// Makes sure of the same for a container that ran and is to be started again: its tenant may have changed everything
+    /// that lies in it. Not remembered.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoLogin`], by its doing, where it could not be started.
+    pub(crate) async fn expect_harmless_container(
+        &self,
+        docker: &Docker,
+        id: &str,
+        config: &ImageConfig,
+        workspace: Option<&MountPath>,
+    ) -> Result<(), RuntimeError> {
+        let volumes = config.volumes.iter().flatten().map(|path| clean(path)).collect();
+        let look = tokio::time::timeout(PATIENCE, look_at(docker, id, &volumes, workspace)).await;
+        look.unwrap_or_else(|late| Err(RuntimeError::Unavailable(Box::new(late))))
+    }
+}
+
 async fn look(
     docker: &Docker,
     name: &str,
@@ -124,6 +143,20 @@ async fn look(
     };
     let options = CreateContainerOptionsBuilder::default().name(name).build();
     docker.create_container(Some(options), body).await.map_err(|error| classify(error, &[]))?;
+    look_at(docker, name, &volumes, workspace).await
+}
+
+/// Looks at a container that does not run.
+async fn look_at(
+    docker: &Docker,
+    name: &str,
+    volumes: &BTreeSet<String>,
+    workspace: Option<&MountPath>,
+) -> Result<(), RuntimeError> {
+    // An engine that cannot mount everything of a container finds no file in it, whatever is there.
+    if stat(docker, name, "/").await?.is_none() {
+        return Err(RuntimeError::Unavailable("the engine does not look into the container".into()));
+    }
     for file in ACCOUNT_FILES {
         let found = stat(docker, name, file).await?;
         // The engine names the last target of a link, which is no link.
@@ -134,7 +167,7 @@ async fn look(
         expect_plain(file, found.as_ref())?;
     }
     let mut real = Vec::new();
-    for volume in &volumes {
+    for volume in volumes {
         real.push(real_path(docker, name, volume).await?);
     }
     if let Some(workspace) = workspace {

@@ -56,6 +56,8 @@ pub async fn reconcile(arguments: Reconcile, as_json: bool) -> Result<(), Failed
         Planned::Step { rental, state, action } => row(rental, state, action),
         Planned::EndedByItself { rental, found } => row(rental, found, "end it, bill to that moment, free its GPUs"),
         Planned::Runs { rental, .. } => row(rental, "runs", "nothing"),
+        Planned::Waits { rental, files: true } => row(rental, "suspended, with its files", "nothing"),
+        Planned::Waits { rental, files: false } => row(rental, "suspended, and its container is gone", "nothing"),
         Planned::Unknown { rental, launch } => {
             row(rental, &format!("the engine does not answer for {}", launch.container_name()), "ask again")
         }

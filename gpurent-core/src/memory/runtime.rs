@@ -14,6 +14,7 @@ use crate::disk::{DiskUse, Written};
 use crate::gpu::GpuUuid;
 use crate::id::{ContainerId, EngineId, HostId, LaunchId, RenterId};
 use crate::lifecycle::Exit;
+use crate::retention::{Files, Retained};
 use crate::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
     PullProgress, RuntimeError, Seen,
@@ -37,6 +38,8 @@ pub enum RuntimeStep {
     Announce,
     /// [`ContainerRuntime::stop`]
     Stop,
+    /// [`ContainerRuntime::retain`]
+    Retain,
     /// [`ContainerRuntime::remove`]
     Remove,
     /// [`ContainerRuntime::examine`]
@@ -85,6 +88,9 @@ pub(super) struct Container {
     started_at: Option<Timestamp>,
     exit: Option<Exit>,
     lets_in: Vec<u8>,
+    retained: bool,
+    /// The launches that left files in it.
+    files_of: BTreeSet<LaunchId>,
     announced: Vec<String>,
     pub(super) output: Vec<String>,
     written: DiskUse,
@@ -100,6 +106,8 @@ pub(crate) struct Glance {
     pub(crate) presence: Presence,
     pub(crate) gpus: Vec<GpuUuid>,
     pub(crate) started_at: Option<Timestamp>,
+    pub(crate) retained: bool,
+    pub(crate) files_of: BTreeSet<LaunchId>,
 }
 
 impl Container {
@@ -111,12 +119,49 @@ impl Container {
         }
     }
 
+    fn end(&mut self, exit: Exit, now: i64) {
+        self.written = self.has_written(now);
+        self.fills = None;
+        self.exit = Some(exit);
+    }
+
+    fn retention(&self, launch: LaunchId) -> Retained {
+        Retained {
+            attempt: launch.attempt,
+            container: self.id.clone(),
+            gpus: self.spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+            ports: self.spec.ports.clone(),
+            bytes: Some(self.written.bytes),
+        }
+    }
+
     fn has_written(&self, now: i64) -> DiskUse {
         let filled = self.fills.map_or(0, |(bytes_per_second, since)| {
             let seconds = u64::try_from(now.saturating_sub(since)).unwrap_or(0) / 1_000_000;
             bytes_per_second.saturating_mul(seconds)
         });
         self.written.plus(DiskUse { bytes: filled, files: 0 })
+    }
+}
+
+impl Engine {
+    fn retain(&mut self, launch: LaunchId, now: Timestamp, boot: i64) -> Option<Retained> {
+        let up_to_it = |other: &LaunchId| other.rental == launch.rental && other.attempt <= launch.attempt;
+        let mut latest = None;
+        for (launch, container) in self.containers.iter_mut().filter(|(other, _)| up_to_it(other)) {
+            if container.presence() == Presence::Running {
+                container.end(Exit { finished_at: now, code: 137, out_of_memory: false }, boot);
+            }
+            container.retained = true;
+            latest = Some(container.retention(*launch));
+        }
+        latest
+    }
+
+    /// Whether a container was made of the same as another launch of its rental.
+    fn is_made_of(&self, launch: LaunchId, spec: &LaunchSpec) -> bool {
+        let made_of = |found: &LaunchSpec| LaunchSpec { id: spec.id, ..found.clone() }.hash() == spec.hash();
+        self.containers.get(&launch).is_some_and(|container| made_of(&container.spec))
     }
 }
 
@@ -156,9 +201,9 @@ impl MemoryRuntime {
 
     /// Ends a container's program.
     pub fn exit(&self, launch: LaunchId, code: i64, out_of_memory: bool) {
-        let finished_at = self.clock.now().wall;
+        let now = self.clock.now();
         if let Some(container) = self.engine().containers.get_mut(&launch) {
-            container.exit = Some(Exit { finished_at, code, out_of_memory });
+            container.end(Exit { finished_at: now.wall, code, out_of_memory }, now.boot.micros);
         }
     }
 
@@ -225,6 +270,8 @@ impl MemoryRuntime {
             presence: container.presence(),
             gpus: container.spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
             started_at: container.started_at,
+            retained: container.retained,
+            files_of: container.files_of.clone(),
         };
         engine.containers.iter().map(glance).collect()
     }
@@ -295,14 +342,43 @@ impl ContainerRuntime for MemoryRuntime {
 
     async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError> {
         let (spec, lets_in) = (launch.clone(), secrets.credential.to_plaintext());
-        self.step(RuntimeStep::Create, move |engine, _| {
+        let boot = self.clock.now().boot.micros;
+        self.step(RuntimeStep::Create, move |engine, now| {
+            let is_over = |launch: &LaunchId, container: &Container| {
+                launch.rental == spec.id.rental
+                    && (launch.attempt > spec.id.attempt || (*launch == spec.id && container.retained))
+            };
+            if engine.containers.iter().any(|(launch, container)| is_over(launch, container)) {
+                return Err(RuntimeError::Unavailable("the launch is over".into()));
+            }
             if let Some(found) = engine.containers.get_mut(&spec.id) {
                 if found.spec.hash() != spec.hash() {
                     return Err(RuntimeError::Refused("the name belongs to another container".into()));
                 }
                 found.lets_in = lets_in;
-                return Ok(Created { container: found.id.clone(), gpus_attached: true, is_new: false });
+                // It may have been found with what it has by now.
+                let files = if spec.carries_files { Files::Same } else { Files::New };
+                return Ok(Created { container: found.id.clone(), gpus_attached: true, is_new: false, files });
             }
+            let before = |launch: &LaunchId| launch.rental == spec.id.rental && launch.attempt < spec.id.attempt;
+            let last = engine.containers.keys().filter(|launch| before(launch)).max().copied();
+            let last = last.filter(|_| spec.carries_files);
+            if let Some(last) = last {
+                engine.retain(last, now, boot);
+            }
+            if let Some(mut last) =
+                last.filter(|last| engine.is_made_of(*last, &spec)).and_then(|last| engine.containers.remove(&last))
+            {
+                let container = last.id.clone();
+                last = Container { started_at: None, exit: None, retained: false, lets_in, spec, ..last };
+                engine.containers.insert(last.spec.id, last);
+                return Ok(Created { container, gpus_attached: true, is_new: true, files: Files::Same });
+            }
+            let (files, files_of, written) = match last.and_then(|last| engine.containers.get(&last)) {
+                Some(last) => (Files::Copied, last.files_of.clone(), last.written),
+                None if spec.carries_files => (Files::Lost, BTreeSet::new(), engine.found),
+                None => (Files::New, BTreeSet::new(), engine.found),
+            };
             if let Some(workspace) = &spec.workspace {
                 let next = engine.workspaces.len() as u64 + 1;
                 engine.workspaces.entry(workspace.folder.clone()).or_insert(next);
@@ -316,13 +392,15 @@ impl ContainerRuntime for MemoryRuntime {
                 exit: None,
                 spec,
                 lets_in,
+                retained: false,
+                files_of,
                 announced: Vec::new(),
                 output: Vec::new(),
-                written: engine.found,
+                written,
                 fills: None,
             };
             engine.containers.insert(container.spec.id, container);
-            Ok(Created { container: id, gpus_attached: true, is_new: true })
+            Ok(Created { container: id, gpus_attached: true, is_new: true, files })
         })
         .await
     }
@@ -330,7 +408,9 @@ impl ContainerRuntime for MemoryRuntime {
     async fn start(&self, launch: &LaunchSpec) -> Result<Timestamp, RuntimeError> {
         let id = launch.id;
         self.step(RuntimeStep::Start, move |engine, now| {
-            let container = engine.containers.get_mut(&id).ok_or(RuntimeError::Missing)?;
+            let container = engine.containers.get_mut(&id).filter(|container| !container.retained);
+            let container = container.ok_or(RuntimeError::Missing)?;
+            container.files_of.insert(id);
             Ok(*container.started_at.get_or_insert(now))
         })
         .await
@@ -372,20 +452,28 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     async fn stop(&self, launch: LaunchId, _grace: Duration) -> Result<Option<Exit>, RuntimeError> {
+        let boot = self.clock.now().boot.micros;
         self.step(RuntimeStep::Stop, move |engine, now| {
             let Some(container) = engine.containers.get_mut(&launch) else { return Ok(None) };
             if container.started_at.is_none() {
                 return Ok(None);
             }
-            let killed = Exit { finished_at: now, code: 137, out_of_memory: false };
-            Ok(Some(container.exit.get_or_insert(killed).clone()))
+            if container.exit.is_none() {
+                container.end(Exit { finished_at: now, code: 137, out_of_memory: false }, boot);
+            }
+            Ok(container.exit.clone())
         })
         .await
     }
 
+    async fn retain(&self, launch: LaunchId) -> Result<Option<Retained>, RuntimeError> {
+        let boot = self.clock.now().boot.micros;
+        self.step(RuntimeStep::Retain, move |engine, now| Ok(engine.retain(launch, now, boot))).await
+    }
+
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         self.step(RuntimeStep::Remove, move |engine, _| {
-            engine.containers.remove(&launch);
+            engine.containers.retain(|other, _| other.rental != launch.rental || other.attempt > launch.attempt);
             Ok(())
         })
         .await
@@ -399,6 +487,7 @@ impl ContainerRuntime for MemoryRuntime {
                     claim: container.spec.claim.clone()?,
                     gpus_attached: true,
                     started_at: container.started_at,
+                    retained: container.retained.then(|| (container.exit.clone(), container.retention(launch))),
                 })
             }))
         })
@@ -416,6 +505,7 @@ impl ContainerRuntime for MemoryRuntime {
                         presence: container.presence(),
                         gpus: container.spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
                         ports: container.spec.ports.iter().map(|binding| binding.host).collect(),
+                        retained: container.retained,
                     })
                     .collect(),
             })

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPort, PortBinding, PublishedPorts, SSH};
+use super::{HostPort, PortBinding, PublishedPort, PublishedPorts, SSH};
 use crate::id::{Attempt, LaunchId};
 use crate::invalid::Invalid;
 
@@ -250,6 +250,29 @@ impl PortPools {
             bindings.push(PortBinding { container: port.container, host });
         }
         Ok(bindings)
+    }
+
+    /// The ports that a rental had before, where it may have all of them again.
+    #[must_use]
+    pub fn again(
+        &self,
+        wanted: &PublishedPorts,
+        before: &[PortBinding],
+        held: &BTreeSet<HostPort>,
+        probe: &dyn PortProbe,
+    ) -> Option<Vec<PortBinding>> {
+        let wanted = wanted.as_slice();
+        let is_as_wanted = |(port, binding): (&PublishedPort, &PortBinding)| {
+            let pool = if port.container == SSH { &self.ssh } else { &self.web };
+            let host = binding.host;
+            port.container == binding.container
+                && port.host.map_or_else(|| pool.contains(host), |asked| asked == host)
+                && ![held, &self.reserved].iter().any(|set| set.contains(&host))
+                && !is_of_the_machine(host)
+                && probe.is_free(host)
+        };
+        let all = wanted.len() == before.len() && wanted.iter().zip(before).all(is_as_wanted);
+        all.then(|| before.to_vec())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::deadline::DeadlineError;
 use crate::event::{Event, JournalEntry, Recorded};
 use crate::host::Shared;
 use crate::id::{EngineId, Epoch, LaunchId, Position, Seq};
+use crate::lifecycle::SuspendCause;
 use crate::pulls::{self, Outcome, ToPull};
 use crate::rental::Rental;
 use crate::runtime::{Observation, Progress, PullProgress, RuntimeError};
@@ -116,7 +117,18 @@ pub(super) async fn adopt(shared: &Shared, epoch: Epoch, launch: LaunchId) -> Re
         Rental::folded(&events)
     };
     let Some(mut rental) = add(adopted(launch, &found)) else { return Ok(Found::LeftAlone) };
+    if let Some((exit, retained)) = &found.retained {
+        // It was suspended: it holds nothing but its files.
+        let requested = Event::SuspendBegan { cause: SuspendCause::Requested };
+        let stopped = Event::Stopped { exit: exit.clone(), ended: None };
+        let suspended = Event::Suspended { since: now.clone(), retained: Some(retained.clone()) };
+        let (Some(_), Some(_), Some(suspended)) = (add(requested), add(stopped), add(suspended)) else {
+            return Ok(Found::LeftAlone);
+        };
+        rental = suspended;
+    }
     let kept = shared.deadlines.of(launch).await;
+    let kept = kept.filter(|_| found.retained.is_none());
     if let Some(kept) = kept.as_ref().filter(|_| rental.started_at().is_some()) {
         let Some(ready) = add(Event::Verified { paid_from: kept.paid_from.clone() }) else {
             return Ok(Found::LeftAlone);
@@ -132,7 +144,7 @@ pub(super) async fn adopt(shared: &Shared, epoch: Epoch, launch: LaunchId) -> Re
     match shared.store.adopt(&Foundling { rental: rental.clone(), events, fingerprint }, epoch).await {
         Ok(()) => {
             shared.failpoints.pass("adopted");
-            tracing::warn!(%launch, "a running container was adopted: the store did not know its rental");
+            tracing::warn!(%launch, "a container was adopted: the store did not know its rental");
             Ok(Found::Adopted(Box::new(rental)))
         }
         Err(StoreError::Conflict) => Ok(Found::LeftAlone),

@@ -145,7 +145,13 @@ impl Driver {
         };
         let before =
             seen.map(|(seen, former)| if former == allowed { seen } else { seen.under_other_limits(&former, used) });
-        let seen = before.map_or_else(|| Before::first(used, &allowed), |before| Before { last: used, ..before });
+        // What is in the container of a rental that was resumed it wrote itself, before.
+        let was_resumed = self.live.get(&launch.rental).is_some_and(|rental| rental.resumed() > 0);
+        let first = || match Before::first(used, &allowed) {
+            found if was_resumed => found.with_a_container_of_its_own(&allowed),
+            found => found,
+        };
+        let seen = before.map_or_else(first, |before| Before { last: used, ..before });
         self.disks.measured.insert(launch, Measured { seen: Some((seen, allowed)), due });
         let wall = self.shared.clock.now().wall;
         let current = self.live.get(&launch.rental).filter(|rental| rental.launch() == launch);

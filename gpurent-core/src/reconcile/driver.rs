@@ -69,6 +69,8 @@ pub(super) enum Extent {
 /// What became of a container that no live rental has a use for.
 pub(super) enum Orphan {
     Removed,
+    /// It belongs to a suspended rental, and waits with its files.
+    PutAway,
     /// The store did not know its rental, and does now.
     Adopted(Box<Rental>),
     /// The store does not know its rental, and cannot be told: left alone.
@@ -105,8 +107,8 @@ pub(super) struct Driver {
     pub(super) disks: DiskWatch,
     /// The ends that looks found for rentals that believe to be running: they do not run, or write more than they may.
     pub(super) ended_by_themselves: BTreeMap<RentalId, EndReason>,
-    /// Later launches than the store knows of.
-    pub(super) later_launches: BTreeMap<RentalId, LaunchId>,
+    /// Later launches than the store knows of, and whether they were put away.
+    pub(super) later_launches: BTreeMap<RentalId, (LaunchId, bool)>,
     pub(super) last_seen: BTreeMap<LaunchId, Moment>,
     /// Containers that the last observation showed without a use, since when on the boot clock.
     pub(super) orphans: BTreeMap<LaunchId, i64>,

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::clock::Moment;
 use crate::id::{LaunchId, RentalId};
+use crate::lifecycle::State;
 use crate::rental::{Action, Next, Rental, Timing};
 use crate::runtime::{Observation, Presence, Seen};
 
@@ -33,6 +34,13 @@ pub enum Planned {
         rental: RentalId,
         /// Its container.
         launch: LaunchId,
+    },
+    /// A rental is suspended: nothing to do until it is resumed, or was kept for long enough.
+    Waits {
+        /// Which.
+        rental: RentalId,
+        /// Whether its container was found, with its files.
+        files: bool,
     },
     /// The engine does not say how a rental's container is: nothing is concluded.
     Unknown {
@@ -72,8 +80,8 @@ pub fn plan(
     let mut lines: Vec<Planned> = live.iter().map(|rental| of_rental(rental, observation, now, timing)).collect();
     for seen in &observation.containers {
         let launch = seen.launch;
-        let current = live.iter().any(|rental| rental.id() == launch.rental && rental.attempt() <= launch.attempt);
-        if current {
+        let is_needed = |rental: &Rental| rental.attempt() <= launch.attempt || rental.may_need(launch.attempt);
+        if live.iter().any(|rental| rental.id() == launch.rental && is_needed(rental)) {
             continue;
         }
         lines.push(match known.contains(&launch.rental) {
@@ -101,6 +109,10 @@ fn of_rental(rental: &Rental, observation: &Observation, now: &Moment, timing: &
         Next::Now(action) => {
             Planned::Step { rental: id, state: rental.state().phase().as_str(), action: describe(&action) }
         }
+        Next::After(_) | Next::Idle if matches!(rental.state(), State::Suspended { .. }) => {
+            let its = |seen: &Seen| seen.launch.rental == id && seen.retained;
+            Planned::Waits { rental: id, files: observation.containers.iter().any(its) }
+        }
         Next::After(_) | Next::Idle => match seen.map(|seen| &seen.presence) {
             Some(Presence::Running) => Planned::Runs { rental: id, launch: rental.launch() },
             Some(Presence::Exited(exit)) => {
@@ -124,6 +136,7 @@ fn describe(action: &Action) -> String {
         Action::Notify => "tell the program to finish".to_owned(),
         Action::End(reason) => format!("end: {}", reason.describe()),
         Action::Stop { grace } => format!("stop the container within {} s", grace.as_secs()),
+        Action::Retain => "put the container away and free GPUs and ports".to_owned(),
         Action::Remove => "remove the container and free GPUs and ports".to_owned(),
     }
 }

@@ -30,7 +30,12 @@ impl Driver {
             }
             let launch = rental.launch();
             let last_seen = self.last_seen.get(&launch);
-            let reason = match observation.of(launch).map(|seen| &seen.presence) {
+            let seen = observation.of(launch);
+            if seen.is_some_and(|seen| seen.retained) {
+                // It did not end: it was suspended, and the store was set back. It is gone on with below.
+                continue;
+            }
+            let reason = match seen.map(|seen| &seen.presence) {
                 Some(Presence::Running) => {
                     self.last_seen.insert(launch, asked_at.clone());
                     continue;
@@ -54,11 +59,13 @@ impl Driver {
     /// A later launch of a rental than the store knows of.
     pub(super) fn later_launch(&self, id: RentalId) -> Option<LaunchId> {
         let rental = self.live.get(&id).filter(|rental| may_be_further(rental.state()))?;
-        let further = |launch: &LaunchId| match rental.state() {
+        let (launch, retained) = *self.later_launches.get(&id)?;
+        let is_further = match rental.state() {
             State::Provisioning => launch.attempt >= rental.attempt(),
+            State::Running | State::Ready if retained => launch.attempt >= rental.attempt(),
             _ => launch.attempt > rental.attempt(),
         };
-        self.later_launches.get(&id).copied().filter(further)
+        is_further.then_some(launch)
     }
 
     fn look_for_orphans(&mut self, observation: &Observation, now: &Moment) {
@@ -76,14 +83,18 @@ impl Driver {
             let held = self.held_by(seen);
             match self.live.get(&launch.rental) {
                 Some(rental) if is_further(rental, seen, now) => {
-                    self.later_launches.insert(launch.rental, launch);
-                    beside_the_books.insert(launch, held);
+                    self.later_launches.insert(launch.rental, (launch, seen.retained));
+                    beside_the_books.extend(Some((launch, held)).filter(|_| !seen.retained));
                 }
-                // Made after all, by a request that was late, for a rental that needs no container.
-                Some(rental) if needs_none(rental) && rental.attempt() == launch.attempt => {
-                    orphans.insert(launch);
-                    beside_the_books.insert(launch, held);
+                Some(rental) if may_be_put_away(rental, launch) => {
+                    // Made after all, by a request that was late, or started by somebody else.
+                    let is_put_away = seen.retained && !matches!(seen.presence, Presence::Running);
+                    if !is_put_away {
+                        orphans.insert(launch);
+                        beside_the_books.insert(launch, held);
+                    }
                 }
+                Some(rental) if rental.may_need(launch.attempt) => {}
                 Some(rental) if rental.attempt() == launch.attempt => {}
                 Some(rental) if rental.attempt() < launch.attempt => {
                     beside_the_books.insert(launch, held);
@@ -91,7 +102,9 @@ impl Driver {
                 // Of an earlier launch, or of no live rental at all.
                 Some(_) | None => {
                     orphans.insert(launch);
-                    beside_the_books.insert(launch, held);
+                    // What was put away holds nothing, and cannot be started by a request that is late.
+                    let holds = !seen.retained || matches!(seen.presence, Presence::Running);
+                    beside_the_books.extend(Some((launch, held)).filter(|_| holds));
                 }
             }
         }
@@ -127,10 +140,15 @@ impl Driver {
         self.spawn(async move {
             let tried: Result<Orphan, Box<dyn Error + Send + Sync>> = contained(async {
                 match shared.store.get(launch.rental).await? {
+                    Some(rental) if may_be_put_away(&rental, launch) => {
+                        tracing::info!(%launch, "putting a container of a suspended rental away");
+                        lease.check()?;
+                        shared.runtime.retain(launch).await?;
+                        Ok(Orphan::PutAway)
+                    }
                     Some(rental)
                         if !rental.is_live()
-                            || rental.attempt() > launch.attempt
-                            || (needs_none(&rental) && rental.attempt() == launch.attempt) =>
+                            || (rental.attempt() > launch.attempt && !rental.may_need(launch.attempt)) =>
                     {
                         if !past_grace {
                             return Ok(Orphan::Kept);
@@ -170,7 +188,7 @@ impl Driver {
         self.settling.remove(&launch);
         match orphan {
             Orphan::Kept => {}
-            Orphan::Removed => self.shared.placement.quarantine.gone(launch),
+            Orphan::PutAway | Orphan::Removed => self.shared.placement.quarantine.gone(launch),
             Orphan::Adopted(rental) => {
                 self.publish.ask();
                 self.moved_during_read.insert(rental.id());
@@ -194,6 +212,9 @@ impl Driver {
 /// far back that the rental seems to have taken too long to start.
 fn is_further(rental: &Rental, seen: &Seen, now: &Moment) -> bool {
     let later = rental.attempt() < seen.launch.attempt;
+    if seen.retained && matches!(rental.state(), State::Provisioning | State::Running | State::Ready) {
+        return later || rental.attempt() == seen.launch.attempt;
+    }
     let too_late = rental.time_to_end(now).is_some_and(|left| !left.is_positive());
     let has_run = matches!(seen.presence, Presence::Running | Presence::Exited(_));
     let started = rental.attempt() == seen.launch.attempt && has_run;
@@ -208,9 +229,9 @@ fn may_be_further(state: &State) -> bool {
     state.end_reason().is_none()
 }
 
-/// Whether a rental has no use for any container of its present launch.
-fn needs_none(rental: &Rental) -> bool {
-    matches!(rental.state(), State::Suspended { .. })
+/// Whether a container is one of a suspended rental, which are put away.
+fn may_be_put_away(rental: &Rental, launch: LaunchId) -> bool {
+    matches!(rental.state(), State::Suspended { .. }) && rental.may_need(launch.attempt)
 }
 
 fn ended_by_itself(rental: &Rental, exit: Option<&Exit>, last_seen: Option<&Moment>, now: &Moment) -> EndReason {

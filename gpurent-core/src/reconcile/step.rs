@@ -19,10 +19,11 @@ use crate::feed::Update;
 use crate::host::{AccessError, Shared};
 use crate::id::{Epoch, LaunchId, RentalId};
 use crate::lease::{Lapsed, Lease};
-use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State};
+use crate::lifecycle::{EndReason, Exit, Failure, FailureKind, State, SuspendCause};
 use crate::placement::Held;
 use crate::port::HostPort;
 use crate::rental::{Action, Next, Outcome, Rental};
+use crate::retention::Files;
 use crate::runtime::{Created, Examined, LaunchSpec, Progress, PullProgress, RuntimeError};
 use crate::store::{Change, LogTail, StoreError};
 
@@ -164,7 +165,9 @@ impl Step {
             Ok(Some(found)) => {
                 let event = adopted(launch, &found);
                 tracing::warn!(%launch, "a launch is further than the store knows, and is gone on with");
-                let rental = match self.record(event).await {
+                let is_known = matches!(self.rental.state(), State::Running | State::Ready)
+                    && launch.attempt == self.rental.attempt();
+                let rental = match if is_known { Ok(self.rental.clone()) } else { self.record(event).await } {
                     Err(StepError::Stale) => {
                         // Somebody else has its place by now. Until that is settled it has its time, and no more.
                         self.stop_if_overdue(launch).await?;
@@ -172,6 +175,12 @@ impl Step {
                     }
                     other => other?,
                 };
+                if found.retained.is_some() {
+                    // It was suspended, and its files are to be kept.
+                    let step = Self { rental, ..self };
+                    let event = Event::SuspendBegan { cause: SuspendCause::Requested };
+                    return Ok(Stepped::Moved(Box::new(step.record(event).await?)));
+                }
                 match self.shared.deadlines.of(launch).await.filter(|_| rental.started_at().is_some()) {
                     // It was ready before, and paid for since then.
                     Some(kept) => {
@@ -230,6 +239,7 @@ impl Step {
             Action::Notify => self.notify().await,
             Action::End(reason) => self.end(reason).await,
             Action::Stop { grace } => self.stop(grace).await,
+            Action::Retain => self.retain().await,
             Action::Remove => self.remove().await,
         };
         match result {
@@ -244,10 +254,13 @@ impl Step {
         self.lease.check()?;
         let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &secrets).await?;
         self.shared.failpoints.pass("created-unrecorded");
-        let Created { container, gpus_attached, is_new } = created;
+        let Created { container, gpus_attached, is_new, files } = created;
+        if files == Files::Lost {
+            tracing::warn!(rental = %self.rental.id(), "its last container is gone: it begins anew, without its files");
+        }
         // One that was found may have started long ago.
         let at = is_new.then(|| self.shared.clock.now());
-        let event = Event::Created { container, gpus_attached, at };
+        let event = Event::Created { container, gpus_attached, at, files };
         let rental = self.record(event).await?;
         self.shared.failpoints.pass("created");
         Ok(rental)
@@ -352,6 +365,10 @@ impl Step {
         let ports = self.shared.placement.ports(self.rental.launch().next(), self.rental.spec(), &held);
         let ports = ports.map_err(|why| RuntimeError::Refused(Box::new(why)))?;
         let rental = self.record(Event::Relaunched { ports }).await?;
+        if rental.retained().is_some() {
+            // It holds the files for the next one.
+            return Ok(rental);
+        }
         // It never ran. A crash before this line, or a failure of it, leaves it to the next observation.
         let removed = match self.lease.check() {
             Ok(()) => self.shared.runtime.remove(self.rental.launch()).await,
@@ -497,19 +514,27 @@ impl Step {
         Some(on_both_clocks(exit.finished_at, now, Some(seen)))
     }
 
+    async fn retain(&self) -> Result<Rental, Trouble> {
+        self.lease.check()?;
+        let retained = self.shared.runtime.retain(self.rental.launch()).await?;
+        self.forget_deadline().await;
+        self.shared.failpoints.pass("suspended-unrecorded");
+        let rental = self.record(Event::Suspended { since: self.shared.clock.now(), retained }).await?;
+        self.shared.failpoints.pass("suspended");
+        Ok(rental)
+    }
+
+    async fn forget_deadline(&self) {
+        if let Err(error) = self.shared.deadlines.forget(self.rental.id()).await {
+            // Of no harm: what does not run cannot be stopped again.
+            tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "a deadline was not struck out");
+        }
+    }
+
     async fn remove(&self) -> Result<Rental, Trouble> {
         self.lease.check()?;
         self.shared.runtime.remove(self.rental.launch()).await?;
-        if let Err(error) = self.shared.deadlines.forget(self.rental.id()).await {
-            // Of no harm: what is not there cannot be stopped again.
-            tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "a deadline was not struck out");
-        }
-        if self.rental.state().suspend_cause().is_some() {
-            self.shared.failpoints.pass("suspended-unrecorded");
-            let rental = self.record(Event::Suspended { since: self.shared.clock.now() }).await?;
-            self.shared.failpoints.pass("suspended");
-            return Ok(rental);
-        }
+        self.forget_deadline().await;
         self.shared.failpoints.pass("removed-unrecorded");
         let rental = self.record(Event::Ended).await?;
         self.shared.failpoints.pass("removed");

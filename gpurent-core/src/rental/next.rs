@@ -79,7 +79,9 @@ pub enum Action {
         /// Between SIGTERM and SIGKILL.
         grace: Duration,
     },
-    /// Remove the container and free what the rental holds: it has ended then, or is suspended.
+    /// Put the stopped container away and free the GPUs and ports: it is suspended then.
+    Retain,
+    /// Remove the container and free what the rental holds: it has ended then.
     Remove,
 }
 
@@ -138,7 +140,8 @@ impl Rental {
                 _ if self.warning_outdated => Next::Now(Action::WithdrawWarning),
                 later => later,
             },
-            State::Suspending { stopped: true, .. } | State::Ending { stopped: true, .. } => Next::Now(Action::Remove),
+            State::Suspending { stopped: true, .. } => Next::Now(Action::Retain),
+            State::Ending { stopped: true, .. } => Next::Now(Action::Remove),
             State::Suspending { .. } => Next::Now(Action::Stop { grace: self.grace(now, timing) }),
             State::Suspended { since, .. } => {
                 let kept = timing.keep_suspended - now.since(since);

@@ -1,5 +1,7 @@
 //! Suspend and resume: a rental without a container, whose paid time stands still.
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{LAST_MOMENT, Rentals, ResumeError, SuspendError, TRIES, Wish};
 use crate::event::{Event, Resumption};
 use crate::host::Stage;
@@ -11,9 +13,9 @@ use crate::renter::lately;
 use crate::store::{Change, StoreError};
 
 impl Rentals {
-    /// Takes a rental's container down, and frees its GPUs and ports, until it is resumed. What is left of its
-    /// paid time is kept; what the container wrote outside of a workspace is not. Suspending what is suspended
-    /// changes nothing. `None` where there is no such rental.
+    /// Stops a rental's container, and frees its GPUs and ports, until it is resumed. What is left of its
+    /// paid time is kept, and so are the files in the container; processes, memory and what lies on a tmpfs are not.
+    /// Suspending what is suspended changes nothing. `None` where there is no such rental.
     ///
     /// # Errors
     /// [`SuspendError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
@@ -47,8 +49,18 @@ impl Rentals {
         .await
     }
 
-    /// Claims GPUs and ports for a suspended rental again; its container follows. The GPUs, ports and price may
-    /// be others than before. Resuming what is not suspended changes nothing. `None` where there is no such rental.
+    /// How long a suspended rental is kept for its renter to resume it; `None` for one that is not suspended.
+    #[must_use]
+    pub fn kept_until(&self, rental: &Rental) -> Option<Timestamp> {
+        let State::Suspended { since, .. } = rental.state() else { return None };
+        let now = self.shared.clock.now();
+        // As long as by the boot clock, which decides.
+        let left = self.shared.timing.keep_suspended - now.since(since);
+        now.wall.checked_add(left.max(SignedDuration::ZERO)).ok()
+    }
+
+    /// Claims GPUs and ports for a suspended rental again; its container follows, with its files. The GPUs and ports are
+    /// those that it had, where they are free, and so is the container; otherwise they, and the price, may be others. Resuming what is not suspended changes nothing. `None` where there is no such rental.
     ///
     /// # Errors
     /// [`ResumeError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
@@ -81,7 +93,7 @@ impl Rentals {
             let limits = self.renter_limits(renter);
             limits.allow_resume(&rental).and_then(|()| limits.allow_up(&has, rental.spec())).map_err(NoPlace::from)?;
             let held = self.shared.store.held(&self.shared.host).await?;
-            let placed = self.shared.placement.place(rental.launch().next(), rental.spec(), &held)?;
+            let placed = self.shared.placement.place_again(&rental, &held)?;
             let resumption = Resumption {
                 gpus: placed.gpus,
                 ports: placed.ports,

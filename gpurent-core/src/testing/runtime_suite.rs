@@ -14,6 +14,7 @@ use crate::gpu::{Gpu, GpuRequest};
 use crate::id::{Attempt, HostId, LaunchId, RentalId};
 use crate::memory::SimulatedGpus;
 use crate::port::{HostPort, PortBinding, SSH};
+use crate::retention::Files;
 use crate::runtime::{ContainerRuntime, Examined, LaunchSpec, Presence, Progress, PullProgress, RuntimeError};
 use crate::spec::{ImageRef, RentalSpec};
 
@@ -38,6 +39,10 @@ macro_rules! runtime_suite {
             a_running_container_takes_another_credential,
             the_renter_is_told_inside_the_container,
             what_a_container_writes_is_measured,
+            what_was_put_away_is_started_again_as_it_is,
+            on_other_ports_the_files_are_copied,
+            nothing_that_is_late_reaches_what_was_put_away,
+            a_launch_whose_files_are_gone_says_so,
         );
     };
     (@clauses $block_on:expr, $make:expr; $($clause:ident),* $(,)?) => {
@@ -92,6 +97,7 @@ impl<R: ContainerRuntime> Fixture<R> {
             labels: Default::default(),
             init: None,
             workspace: None,
+            carries_files: false,
             claim: None,
         }
     }
@@ -233,7 +239,7 @@ pub async fn a_container_carries_its_claim<R: ContainerRuntime>(fixture: Fixture
     let created = valid(fixture.runtime.create(&launch, &secrets()).await);
     let examined = |started_at| {
         let (container, claim) = (created.container.clone(), Box::new(claim.clone()));
-        Some(Examined { container, claim, gpus_attached: created.gpus_attached, started_at })
+        Some(Examined { container, claim, gpus_attached: created.gpus_attached, started_at, retained: None })
     };
     assert_eq!(valid(fixture.runtime.examine(launch.id).await), examined(None));
     let started_at = valid(fixture.runtime.start(&launch).await);
@@ -284,6 +290,94 @@ pub async fn the_renter_is_told_inside_the_container<R: ContainerRuntime>(fixtur
     fixture.clean_up(&launch).await;
     let gone = fixture.runtime.announce(launch.id, "hello").await;
     assert!(matches!(gone, Err(RuntimeError::Missing)), "{gone:?}");
+}
+
+/// The next launch of a rental that is resumed.
+fn next(launch: &LaunchSpec) -> LaunchSpec {
+    LaunchSpec { id: launch.id.next(), carries_files: true, ..launch.clone() }
+}
+
+/// With the same GPUs and ports, the rental's last container is its next one, whoever is killed in between.
+pub async fn what_was_put_away_is_started_again_as_it_is<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let first = fixture.up_to_created().await;
+    let made = valid(fixture.runtime.create(&first, &secrets()).await);
+    valid(fixture.runtime.start(&first).await);
+    valid(fixture.runtime.verify(&first, PATIENCE).await);
+    let exit = valid(fixture.runtime.stop(first.id, Duration::ZERO).await);
+    let retained = valid(fixture.runtime.retain(first.id).await);
+    assert_eq!(
+        retained.map(|retained| (retained.attempt, retained.container)),
+        Some((first.id.attempt, made.container))
+    );
+    assert!(valid(fixture.runtime.retain(first.id).await).is_some(), "again");
+    let observed = valid(fixture.runtime.observe(&first.host).await);
+    assert!(observed.of(first.id).is_some_and(|seen| seen.retained), "{observed:?}");
+    assert_eq!(valid(fixture.runtime.stop(first.id, Duration::ZERO).await), exit, "its end is still told");
+    let second = next(&first);
+    valid(fixture.runtime.prepare(&second, None, &Silent).await);
+    let again = valid(fixture.runtime.create(&second, &secrets()).await);
+    assert_eq!(
+        (&again.container, again.files),
+        (&valid(fixture.runtime.create(&second, &secrets()).await).container, Files::Same)
+    );
+    assert_eq!(fixture.presence(&first).await, None);
+    assert_eq!(fixture.presence(&second).await, Some(Presence::Created));
+    assert_eq!(valid(fixture.runtime.stop(second.id, Duration::ZERO).await), None, "it has not been started since");
+    let started_at = valid(fixture.runtime.start(&second).await);
+    assert_eq!(valid(fixture.runtime.start(&second).await), started_at);
+    assert!(exit.is_some_and(|exit| exit.finished_at <= started_at), "the start is the second one");
+    valid(fixture.runtime.verify(&second, PATIENCE).await);
+    fixture.clean_up(&second).await;
+    assert_eq!(fixture.presence(&first).await, None);
+}
+
+/// With other ports a new container has the files, and the old one stays until it is removed.
+pub async fn on_other_ports_the_files_are_copied<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let first = fixture.up_to_created().await;
+    valid(fixture.runtime.start(&first).await);
+    valid(fixture.runtime.stop(first.id, Duration::ZERO).await);
+    valid(fixture.runtime.retain(first.id).await);
+    let other_gpus = SimulatedGpus::new(&first.host, 2, valid("RTX 5090".parse())).gpus()[1..].to_vec();
+    let second = LaunchSpec { gpus: other_gpus, ..next(&first) };
+    valid(fixture.runtime.prepare(&second, None, &Silent).await);
+    assert_eq!(valid(fixture.runtime.create(&second, &secrets()).await).files, Files::Copied);
+    let found = valid(fixture.runtime.create(&second, &secrets()).await);
+    assert!(!found.is_new, "whoever is killed finds it made");
+    valid(fixture.runtime.start(&second).await);
+    valid(fixture.runtime.verify(&second, PATIENCE).await);
+    assert_eq!(valid(fixture.runtime.observe(&first.host).await).containers.len(), 2);
+    valid(fixture.runtime.remove(first.id).await);
+    assert_eq!(fixture.presence(&second).await, Some(Presence::Running));
+    fixture.clean_up(&second).await;
+    // All that a rental ever had goes with its last launch.
+    valid(fixture.runtime.create(&LaunchSpec { carries_files: false, ..first.clone() }, &secrets()).await);
+    valid(fixture.runtime.retain(first.id).await);
+    fixture.clean_up(&second).await;
+    assert!(valid(fixture.runtime.observe(&first.host).await).containers.is_empty());
+}
+
+/// Requests for a launch that was put away find nothing of it.
+pub async fn nothing_that_is_late_reaches_what_was_put_away<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up_to_created().await;
+    valid(fixture.runtime.start(&launch).await);
+    valid(fixture.runtime.stop(launch.id, Duration::ZERO).await);
+    valid(fixture.runtime.retain(launch.id).await);
+    let started = fixture.runtime.start(&launch).await;
+    assert!(matches!(started, Err(RuntimeError::Missing)), "{started:?}");
+    let created = fixture.runtime.create(&LaunchSpec { carries_files: true, ..launch.clone() }, &secrets()).await;
+    assert!(matches!(created, Err(RuntimeError::Unavailable(_))), "{created:?}");
+    let examined = valid(fixture.runtime.examine(launch.id).await);
+    assert!(examined.is_none_or(|examined| examined.retained.is_some()), "it says that it was put away");
+    fixture.clean_up(&launch).await;
+}
+
+/// Where somebody removed the last container, the next one begins anew and says so.
+pub async fn a_launch_whose_files_are_gone_says_so<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = next(&fixture.launch());
+    assert_eq!(valid(fixture.runtime.retain(launch.id).await), None);
+    valid(fixture.runtime.prepare(&launch, None, &Silent).await);
+    assert_eq!(valid(fixture.runtime.create(&launch, &secrets()).await).files, Files::Lost);
+    fixture.clean_up(&launch).await;
 }
 
 /// What a container has written is told, without the image, as long as it runs.

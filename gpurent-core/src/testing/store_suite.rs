@@ -21,6 +21,7 @@ use crate::memory::SimulatedGpus;
 use crate::placement::{NoPlace, Placement};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PublishedPort, TrustBooks, WEB};
 use crate::rental::Rental;
+use crate::retention::Files;
 use crate::seal::{Fingerprint, Sealed};
 use crate::spec::{RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, LogTail, NewRental, Store, StoreError};
@@ -251,7 +252,7 @@ fn way_down() -> Vec<Event> {
 
 fn whole_life() -> Vec<Event> {
     vec![
-        Event::Created { container: valid("c1".parse()), gpus_attached: true, at: None },
+        Event::Created { container: valid("c1".parse()), gpus_attached: true, at: None, files: Files::New },
         Event::Started { started_at: at(1), started: None },
         Event::Verified { paid_from: moment(1) },
         Event::Warned,
@@ -393,9 +394,10 @@ pub async fn a_stale_write_changes_nothing<S: Store>(store: Arc<S>) {
     let rental = bench.claimed("one").await;
     let writes = ["c1", "c2", "c3", "c4"].map(|container| {
         let mut change = Change::observation(rental.clone(), epoch);
-        valid(
-            change.apply(Event::Created { container: valid(container.parse()), gpus_attached: true, at: None }, at(1)),
-        );
+        valid(change.apply(
+            Event::Created { container: valid(container.parse()), gpus_attached: true, at: None, files: Files::New },
+            at(1),
+        ));
         change
     });
     let results = join_all(writes.iter().map(|change| bench.store.commit(change))).await;
@@ -414,7 +416,10 @@ pub async fn observations_need_the_current_epoch<S: Store>(store: Arc<S>) {
     let new = bench.epoch().await;
     assert!(new > old);
     let mut change = Change::observation(rental.clone(), old);
-    valid(change.apply(Event::Created { container: valid("c1".parse()), gpus_attached: true, at: None }, at(1)));
+    valid(change.apply(
+        Event::Created { container: valid("c1".parse()), gpus_attached: true, at: None, files: Files::New },
+        at(1),
+    ));
     assert!(matches!(bench.store.commit(&change).await, Err(StoreError::Fenced)));
     assert!(matches!(bench.store.publish(&bench.host, old, 10).await, Err(StoreError::Fenced)));
     assert!(matches!(bench.store.confirm(&bench.host, old).await, Err(StoreError::Fenced)));

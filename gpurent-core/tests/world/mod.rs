@@ -9,7 +9,7 @@ use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
 use gpurent_core::access::{Credential, CredentialRequest, Password};
 use gpurent_core::builder::HostBuilder;
-use gpurent_core::gpu::GpuRequest;
+use gpurent_core::gpu::{GpuRequest, GpuUuid};
 use gpurent_core::id::{HostId, RentalId, Seq};
 use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::port::PortPools;
@@ -47,6 +47,15 @@ impl World {
 
     /// A host that was put together otherwise.
     pub fn with(otherwise: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
+        Self::made(1, otherwise)
+    }
+
+    /// A host with so many GPUs.
+    pub fn with_gpus(count: u8) -> Self {
+        Self::made(count, |host| host)
+    }
+
+    fn made(gpus: u8, otherwise: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
         let host: HostId = "host".parse().unwrap();
         let clock = ManualClock::new();
         let (runtime, store) = (MemoryRuntime::new(clock.clone()), Arc::new(MemoryStore::default()));
@@ -55,7 +64,7 @@ impl World {
             store.clone(),
             Arc::new(runtime.clone()),
             Arc::new(SealKey::generate().0),
-            SimulatedGpus::new(&host, 1, "RTX 5090".parse().unwrap()).gpus().to_vec(),
+            SimulatedGpus::new(&host, gpus, "RTX 5090".parse().unwrap()).gpus().to_vec(),
             PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
         )
         .clock(Arc::new(clock.clone()));
@@ -69,6 +78,11 @@ impl World {
             .unwrap();
         pool.run_until_stalled();
         Self { clock, runtime, store, rentals, pool }
+    }
+
+    /// The first GPU.
+    pub fn gpu(&self) -> GpuUuid {
+        SimulatedGpus::new(&"host".parse().unwrap(), 1, "RTX 5090".parse().unwrap()).gpus()[0].uuid.clone()
     }
 
     pub fn request(&self) -> RentalRequest {

@@ -7,15 +7,19 @@
 use bollard::models::{ContainerInspectResponse, ImageConfig};
 use gpurent_access::spec::Credential;
 use gpurent_core::id::LaunchId;
+use sha2::{Digest, Sha256};
 
 use super::credential::AccessFile;
 
 /// The entry point of their kit.
 const INIT: &str = "/.gpurent/kit/init";
 
-/// The former version's name for a launch's container. It told neighbours the rental's id (reverse DNS).
-pub(crate) fn container_name(launch: LaunchId) -> String {
-    format!("gpurent-{}-{}", launch.rental, launch.attempt)
+/// The names that former versions gave to a launch's container. The first told neighbours the rental's id (reverse DNS); the
+/// second did not say which launch it is, so that nothing could be renamed.
+pub(crate) fn names(launch: LaunchId) -> [String; 2] {
+    let hash = Sha256::digest(format!("gpurent container {}/{}", launch.rental, launch.attempt));
+    let hash: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    [format!("gpurent-{}-{}", launch.rental, launch.attempt), format!("gpurent-{hash}")]
 }
 
 /// Whether a container has the former kit.

@@ -63,10 +63,24 @@ impl DockerRuntime {
         if let Some(folder) = folder {
             return access_dir::write(folder, files).await.map_err(refused);
         }
+        self.hand_over_to(&self.name(launch).await?, files, None).await
+    }
+
+    /// The same for a container of this name, or id.
+    pub(super) async fn hand_over_to(
+        &self,
+        container: &str,
+        files: &[AccessFile],
+        folder: Option<&Path>,
+    ) -> Result<(), RuntimeError> {
+        let refused = |error: std::io::Error| RuntimeError::Refused(Box::new(error));
+        if let Some(folder) = folder {
+            return access_dir::write(folder, files).await.map_err(refused);
+        }
         let archive = credential::archive(files).map_err(refused)?;
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
-        let name = self.name(launch).await?;
-        let uploaded = self.docker.upload_to_container(&name, Some(options), bollard::body_full(archive.into())).await;
+        let archive = bollard::body_full(archive.into());
+        let uploaded = self.docker.upload_to_container(container, Some(options), archive).await;
         uploaded.map_err(|error| classify(error, &[]))
     }
 

@@ -43,6 +43,7 @@ pub fn launch(image: &str) -> LaunchSpec {
     let host: HostId = format!("test-{}", id.rental).parse().unwrap();
     let gpus: Vec<Gpu> = SimulatedGpus::new(&host, 1, "RTX 5090".parse().unwrap()).gpus().to_vec();
     LaunchSpec {
+        carries_files: false,
         id,
         host,
         image: image.parse().unwrap(),

@@ -33,8 +33,8 @@ fn data(event: &Event) -> Value {
             "due": claim.due,
         }),
         Event::Pinned { digest } => json!({"image_digest": digest}),
-        Event::Created { container, gpus_attached, .. } => {
-            json!({"container_id": container, "gpus_attached": gpus_attached})
+        Event::Created { container, gpus_attached, files, .. } => {
+            json!({"container_id": container, "gpus_attached": gpus_attached, "files": files})
         }
         Event::Started { started_at, .. } => json!({"started_at": started_at}),
         Event::Relaunched { ports } => json!({"ports": ports}),
@@ -43,8 +43,12 @@ fn data(event: &Event) -> Value {
             json!({"duration_seconds": term.duration().map(|duration| duration.as_secs())})
         }
         Event::AccessChanged { credential } => json!({"auth": credential}),
-        Event::SuspendBegan { cause } => json!(view::suspension(cause)),
-        Event::Suspended { since } => json!({"since": since.wall}),
+        Event::SuspendBegan { cause } => json!(view::cause(cause)),
+        Event::Suspended { since, retained } => json!({
+            "since": since.wall,
+            "files_kept": retained.is_some(),
+            "files_bytes": retained.as_ref().and_then(|retained| retained.bytes),
+        }),
         Event::Resumed(given) => json!({
             "gpus": given.gpus.iter().map(view::gpu).collect::<Vec<_>>(),
             "ports": given.ports,

@@ -8,6 +8,7 @@ use gpurent_core::lifecycle::{EndReason, Exit, FailureKind, Fault, State, Suspen
 use gpurent_core::port::PortBinding;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
+use gpurent_core::retention::Files;
 use gpurent_core::spec::{ImageDigest, ImageRef, Labels};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -44,6 +45,8 @@ pub(crate) struct RentalView<'a> {
     labels: &'a Labels,
     #[schema(value_type = Option<String>)]
     container_id: Option<&'a ContainerId>,
+    #[schema(value_type = FilesSchema)]
+    files: Files,
     #[schema(value_type = u64)]
     attempt: Attempt,
     #[schema(value_type = u64)]
@@ -74,9 +77,25 @@ pub(crate) struct EndView<'a> {
     failure: Option<FailureView<'a>>,
 }
 
-/// Why a rental is suspended.
+/// A rental's suspension: why, and what is kept until when.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SuspensionView<'a> {
+    message: &'a str,
+    failure: Option<FailureView<'a>>,
+    /// The paid time that is left, in seconds; none where the term is open.
+    time_left_seconds: Option<i64>,
+    /// When the rental ends, unless it is resumed before.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    kept_until: Option<Timestamp>,
+    /// Whether the files in its container are kept.
+    files_kept: bool,
+    /// The size of what the container wrote, where the engine told it soon.
+    files_bytes: Option<u64>,
+}
+
+/// Why a rental begins to be suspended.
+#[derive(Serialize)]
+pub(super) struct CauseView<'a> {
     message: &'a str,
     failure: Option<FailureView<'a>>,
 }
@@ -108,7 +127,7 @@ pub(crate) fn rental<'a>(rentals: &Rentals, rental: &'a Rental) -> RentalView<'a
         renter: &spec.renter,
         state: words::v1(rental.state()),
         end: rental.state().end_reason().map(end),
-        suspension: rental.state().suspend_cause().map(suspension),
+        suspension: rental.state().suspend_cause().map(|cause| suspension(rentals, rental, cause)),
         gpus: rental.gpus().iter().map(gpu).collect(),
         gpus_attached: rental.gpus_attached(),
         image: &spec.image,
@@ -119,6 +138,7 @@ pub(crate) fn rental<'a>(rentals: &Rentals, rental: &'a Rental) -> RentalView<'a
         ports: rental.ports(),
         labels: &spec.labels,
         container_id: rental.container(),
+        files: rental.files(),
         attempt: rental.attempt(),
         revision: rental.revision(),
         created_at: rental.created_at(),
@@ -142,13 +162,27 @@ pub(crate) fn end(reason: &EndReason) -> EndView<'_> {
     EndView { message: reason.describe(), fault: reason.fault(), retryable: reason.retryable(), failure }
 }
 
-pub(crate) fn suspension(cause: &SuspendCause) -> SuspensionView<'_> {
+fn suspension<'a>(rentals: &Rentals, rental: &'a Rental, cause: &'a SuspendCause) -> SuspensionView<'a> {
+    let CauseView { message, failure } = self::cause(cause);
+    let is_done = matches!(rental.state(), State::Suspended { .. });
+    SuspensionView {
+        message,
+        failure,
+        time_left_seconds: rental.time_left(&rentals.now()).map(|left| left.as_secs().max(0)),
+        kept_until: rentals.kept_until(rental),
+        // On its way down it has them still.
+        files_kept: rental.retained().is_some() || !is_done,
+        files_bytes: rental.retained().and_then(|retained| retained.bytes),
+    }
+}
+
+pub(super) fn cause(cause: &SuspendCause) -> CauseView<'_> {
     match cause {
-        SuspendCause::Failed(failure) => SuspensionView {
+        SuspendCause::Failed(failure) => CauseView {
             message: &failure.detail,
             failure: Some(FailureView { kind: failure.kind, log_tail: &failure.log_tail }),
         },
-        _ => SuspensionView { message: "Suspended on request", failure: None },
+        _ => CauseView { message: "Suspended on request", failure: None },
     }
 }
 
@@ -171,6 +205,18 @@ pub(crate) fn gpu(gpu: &Gpu) -> GpuView<'_> {
 pub(crate) enum CredentialSchema {
     Password,
     PublicKey,
+}
+
+/// Where the files in its container come from: its image, the container before it was suspended (the same one, or a copy), or
+/// its image because that container is gone.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) enum FilesSchema {
+    New,
+    Same,
+    Copied,
+    Lost,
 }
 
 /// Who has to do something about an end.

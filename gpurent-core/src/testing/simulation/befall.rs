@@ -90,8 +90,7 @@ impl Run {
             }
             What::Lose { nth } => {
                 if let Some((host, launch)) = self.launch(nth) {
-                    self.truth().hosts[host].engine.lose(launch);
-                    self.truth().changed = true;
+                    self.truth().loses(host, launch);
                 }
             }
             What::SetWallClock { host, secs } => self.world.set_wall(host, SignedDuration::from_secs(secs)),

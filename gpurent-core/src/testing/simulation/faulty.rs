@@ -24,6 +24,7 @@ use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore};
 use crate::placement::{Held, Placement};
 use crate::rental::Rental;
 use crate::renter::RenterHas;
+use crate::retention::Retained;
 use crate::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
     PullProgress, RuntimeError,
@@ -455,6 +456,16 @@ impl ContainerRuntime for FaultyRuntime {
             at_once(engine.stop(launch, grace))
         };
         self.ask(Point::Stop, about, effect, || gone("refused")).await
+    }
+
+    async fn retain(&self, launch: LaunchId) -> Result<Option<Retained>, RuntimeError> {
+        let about = self.acts(Point::Retain, launch);
+        let (truth, world, host) = (Arc::clone(&self.line.truth), self.line.world.clone(), self.line.host);
+        let effect = move |engine: &MemoryRuntime| {
+            truth.lock().unwrap_or_else(PoisonError::into_inner).retains(world.now(), host, launch);
+            at_once(engine.retain(launch))
+        };
+        self.ask(Point::Retain, about, effect, || gone("refused")).await
     }
 
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError> {

@@ -31,14 +31,24 @@ pub enum Life {
     Adopted,
     /// It is suspended, resumed, and its time runs out.
     Suspended,
+    /// It is suspended, another rental gets its GPU, and it is resumed on another GPU: its files are copied.
+    Moved,
     /// A rental fills the disk, is warned, and ends.
     Fills,
 }
 
 impl Life {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Whole, Self::Cancelled, Self::Exited, Self::Lost, Self::Adopted, Self::Suspended, Self::Fills];
+    pub const ALL: [Self; 8] = [
+        Self::Whole,
+        Self::Cancelled,
+        Self::Exited,
+        Self::Lost,
+        Self::Adopted,
+        Self::Suspended,
+        Self::Moved,
+        Self::Fills,
+    ];
 
     fn happenings(self) -> Vec<Happening> {
         let rent = || What::Rent { host: 0, gpus: 1, term_secs: 0, key: Some(0), times: 1 };
@@ -57,6 +67,13 @@ impl Life {
                 life.insert(0, (SECOND / 2, What::Backup));
                 life.push((6 * SECOND, What::Restore));
             }
+            Self::Moved => life.extend([
+                (6 * SECOND, What::Suspend { nth: LATEST }),
+                (7 * SECOND, What::Suspend { nth: LATEST }),
+                (8 * SECOND, What::Rent { host: 0, gpus: 1, term_secs: 3, key: None, times: 1 }),
+                (9 * SECOND, What::Resume { nth: 0 }),
+                (11 * SECOND, What::Resume { nth: 0 }),
+            ]),
             // Whoever heard nothing asks again.
             Self::Suspended => life.extend([
                 (6 * SECOND, What::Suspend { nth: LATEST }),

@@ -75,7 +75,8 @@ impl Default for Simulation {
                 access: SignedDuration::from_secs(15),
                 ..Timing::default()
             },
-            pace: Pace { measure: Duration::from_secs(5), ..Pace::default() },
+            // A suspended rental that the store has lost is found by a sweep.
+            pace: Pace { measure: Duration::from_secs(5), sweep: Duration::from_secs(40), ..Pace::default() },
             chaos: history::CHAOS,
             echoes: 26_000_000,
         }

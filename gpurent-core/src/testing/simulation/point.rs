@@ -28,6 +28,7 @@ pub enum Point {
     Announce,
     Notify,
     Stop,
+    Retain,
     Remove,
     Examine,
     Observe,
@@ -54,8 +55,8 @@ impl Point {
     #[must_use]
     pub fn is_effect(self) -> bool {
         use Point::{
-            Adopt, Announce, Claim, Commit, Create, Notify, Prepare, Publish, Remove, ReplaceAccess, Start, Stop,
-            TakeOver, Verify, WriteBook,
+            Adopt, Announce, Claim, Commit, Create, Notify, Prepare, Publish, Remove, ReplaceAccess, Retain, Start,
+            Stop, TakeOver, Verify, WriteBook,
         };
         matches!(
             self,
@@ -72,6 +73,7 @@ impl Point {
                 | Announce
                 | Notify
                 | Stop
+                | Retain
                 | Remove
                 | WriteBook
         )
@@ -90,7 +92,8 @@ impl Point {
             // Of a rental that ends, and of one whose time is over while the store does not answer.
             Self::Stop => &[Ready, Suspending, Ending],
             // Of a rental that ends or is suspended; of an earlier launch; of one that has ended, as an orphan.
-            Self::Remove => &[Provisioning, Suspending, Ending, Ended],
+            Self::Remove => &[Provisioning, Ready, Ending, Ended],
+            Self::Retain => &[Suspending],
             Self::Sealed => &[Provisioning, Running, Ready],
             // The lines of one that failed on its way up, and of one that has stopped.
             Self::Logs => &[Running, Suspending, Ending],
@@ -100,7 +103,7 @@ impl Point {
         }
     }
 
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::TakeOver,
         Self::Confirm,
         Self::Claim,
@@ -120,6 +123,7 @@ impl Point {
         Self::Announce,
         Self::Notify,
         Self::Stop,
+        Self::Retain,
         Self::Remove,
         Self::Examine,
         Self::Observe,

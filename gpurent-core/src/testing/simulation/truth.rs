@@ -61,10 +61,6 @@ fn gave_up(row: &Rental) -> bool {
     matches!(row.state().end_reason(), Some(EndReason::Failed(why)) if failure(why))
 }
 
-fn needs_container(row: &Rental) -> bool {
-    row.is_live() && !matches!(row.state(), State::Suspended { .. })
-}
-
 fn is_gone(why: &Failure) -> bool {
     matches!(why.kind, FailureKind::Vanished | FailureKind::ExitedEarly)
 }
@@ -92,6 +88,8 @@ pub(super) struct Truth {
     billed: BTreeSet<RentalId>,
     /// The containers that fill the disk, and since when.
     filling: BTreeMap<LaunchId, i64>,
+    /// Rentals of which somebody removed a container by hand: its files are gone.
+    robbed: BTreeSet<RentalId>,
     /// The folders that outlive containers: none is ever lost or made anew.
     workspaces: BTreeMap<(HostNo, WorkspaceFolder), Option<u64>>,
     /// What somebody was told, and may rely on.
@@ -133,6 +131,7 @@ impl Truth {
             provisioning,
             billed: BTreeSet::new(),
             filling: BTreeMap::new(),
+            robbed: BTreeSet::new(),
             workspaces: BTreeMap::new(),
             promised: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -286,15 +285,54 @@ impl Truth {
         match at_once(self.store.get(launch.rental)).unwrap_or_default() {
             None => self.accuse(format!("the container of {name} is removed, and the store knows no such rental")),
             Some(row) if row.attempt() == launch.attempt => match row.state() {
-                State::Suspending { stopped: true, .. } | State::Suspended { .. } => {}
                 State::Ending { stopped: true, .. } | State::Ended { .. } => {}
                 state => self.accuse(format!("the container of {name} is removed while it is {state:?}")),
             },
             Some(row) if row.attempt() < launch.attempt => {
                 self.accuse(format!("I2: the container of a launch of {name} is removed that the store knows not yet"));
             }
+            Some(row) if row.may_need(launch.attempt) => {
+                self.accuse(format!("I3: the files of {name} are removed with a container of a former launch"));
+            }
             Some(_) => {}
         }
+    }
+
+    /// A container is put away.
+    pub(super) fn retains(&mut self, now: i64, host: HostNo, launch: LaunchId) {
+        if now < self.echoes_until || !self.running(host, launch) {
+            return;
+        }
+        let name = self.name(launch.rental);
+        self.accuse(format!("a container of {name} is put away while it runs"));
+    }
+
+    /// A launch that takes over another's files has those of every launch that was ready before.
+    fn look_at_files(&mut self) {
+        if self.restored {
+            return;
+        }
+        let there: Vec<Glance> = self.hosts.iter().flat_map(|host| host.engine.glance()).collect();
+        for seen in there {
+            // Of what has ended nothing is kept, whatever a request that is late makes of it.
+            let is_needed = self.rows.get(&seen.launch.rental).is_some_and(|row| row.may_need(seen.launch.attempt));
+            if !is_needed || self.robbed.contains(&seen.launch.rental) {
+                continue;
+            }
+            let earlier =
+                |launch: &&LaunchId| launch.rental == seen.launch.rental && launch.attempt < seen.launch.attempt;
+            let lost = self.ready_since.keys().filter(earlier).find(|launch| !seen.files_of.contains(launch)).copied();
+            if let Some(lost) = lost {
+                self.accuse(format!("the files of {lost} are not in the container of {}", seen.launch));
+            }
+        }
+    }
+
+    /// Somebody removes a container by hand.
+    pub(super) fn loses(&mut self, host: HostNo, launch: LaunchId) {
+        self.hosts[host].engine.lose(launch);
+        self.robbed.insert(launch.rental);
+        self.changed = true;
     }
 
     /// A container's program begins to fill the disk.
@@ -352,6 +390,7 @@ impl Truth {
         if std::mem::take(&mut self.changed) {
             self.look_at_engines(world);
             self.look_at_store(world);
+            self.look_at_files();
         }
         if let Some(of) = self.accusation.take() {
             world.broken(of);
@@ -427,7 +466,7 @@ impl Truth {
                 self.look_at_reason(world, &name, &row);
             }
             if matches!(row.state(), State::Suspended { .. }) {
-                self.look_at_absence(&name, &row);
+                self.look_at_what_is_kept(&name, &row);
             }
             if row.paid_from().is_some() {
                 self.ready_since.entry(row.launch()).or_insert(world.now());
@@ -494,11 +533,26 @@ impl Truth {
         }
     }
 
-    /// What has ended or is suspended has no container that ran. (One that never did may be made late, by a request that was lost on
+    /// What is suspended has a container that is put away, and none that runs.
+    fn look_at_what_is_kept(&mut self, name: &str, row: &Rental) {
+        let there = self.hosts.iter().flat_map(|host| host.engine.glance());
+        let its: Vec<Glance> = there.filter(|seen| seen.launch.rental == row.id()).collect();
+        if self.restored || self.robbed.contains(&row.id()) {
+            return;
+        }
+        if its.iter().any(|seen| seen.presence == Presence::Running) {
+            self.accuse(format!("I3: {name} is suspended, and its container runs"));
+        }
+        if row.retained().is_none() || !its.iter().any(|seen| seen.retained) {
+            self.accuse(format!("{name} is suspended, and nothing of it is kept"));
+        }
+    }
+
+    /// What has ended has no container that ran. (One that never did may be made late, by a request that was lost on
     /// its way; it is found and removed.)
     fn look_at_absence(&mut self, name: &str, row: &Rental) {
         let there = self.hosts.iter().flat_map(|host| host.engine.glance());
-        let left = there.into_iter().any(|seen| seen.launch == row.launch() && seen.started_at.is_some());
+        let left = there.into_iter().any(|seen| seen.launch.rental == row.id() && seen.started_at.is_some());
         if left && !self.restored {
             self.accuse(format!("I3: {name} is {:?}, and its container is there", row.state()));
         }
@@ -512,8 +566,13 @@ impl Truth {
             _ => matches!(row.state().suspend_cause(), Some(SuspendCause::Failed(why)) if is_gone(why)),
         };
         if let Some(EndReason::DiskFull { used, .. }) = row.state().end_reason() {
-            let filled = self.filling.get(&row.launch()).map_or(0, |since| world.now() - since);
-            let written = u64::try_from(filled).unwrap_or(0) / 1_000_000 * FILLS_PER_SECOND;
+            // What an earlier container wrote may have been taken over.
+            let of_the_rental = self.filling.iter().filter(|(launch, _)| launch.rental == row.id());
+            let filled = of_the_rental.map(|(launch, since)| {
+                let until = self.runs.get(launch).and_then(|run| run.died).unwrap_or(world.now());
+                u64::try_from(until - since).unwrap_or(0) / 1_000_000 * FILLS_PER_SECOND
+            });
+            let written: u64 = filled.sum();
             if used.bytes <= DISK_LIMIT || (used.bytes > written && !self.restored) {
                 self.accuse(format!("{name} ends for {} bytes, and wrote {written}", used.bytes));
             }
@@ -619,7 +678,8 @@ impl Truth {
             }
         }
         for seen in self.hosts.iter().flat_map(|host| host.engine.glance()) {
-            if !rows.iter().any(|row| row.launch() == seen.launch && needs_container(row)) {
+            let needs = |row: &&Rental| row.id() == seen.launch.rental && row.may_need(seen.launch.attempt);
+            if !rows.iter().any(|row| needs(&row)) {
                 return Some(format!("I2, I3: container {} has no live rental", seen.launch));
             }
         }

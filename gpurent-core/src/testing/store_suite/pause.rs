@@ -8,13 +8,14 @@ use crate::id::Epoch;
 use crate::lifecycle::{Phase, SuspendCause};
 use crate::placement::Held;
 use crate::rental::Rental;
+use crate::retention::Files;
 use crate::store::{Change, ClaimError, Claimed, Filter, Store, StoreError};
 
 pub(super) fn on_its_way_down() -> Vec<Event> {
     vec![
         Event::SuspendBegan { cause: SuspendCause::Requested },
         Event::Stopped { exit: None, ended: None },
-        Event::Suspended { since: moment(70) },
+        Event::Suspended { since: moment(70), retained: None },
     ]
 }
 
@@ -83,6 +84,7 @@ pub async fn a_container_leads_to_its_rental_for_ever<S: Store>(store: Arc<S>) {
         container: container.clone(),
         gpus_attached: true,
         at: None,
+        files: Files::New,
     };
     let claimed = bench.claimed("one").await;
     let mut rental = bench.live_through(claimed.clone(), epoch, vec![created(&first)]).await;

@@ -1,0 +1,370 @@
+//! The containers of suspended rentals: put away, taken over as they are, or copied.
+//!
+//! What a container wrote lies in its own layer. Docker starts a stopped container with the GPUs and ports that it was made
+//! with, so it is taken over as it is where those are the same, under the next launch's name; elsewhere its layer becomes an
+//! image of its own (`docker commit`), of which the next launch's container is made. Each step is told by the engine itself,
+//! by names, so that a crash in between leaves nothing to be remembered.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use bollard::models::{ContainerConfig, ContainerInspectResponse, ImageInspect, Mount, MountType, MountVolumeOptions};
+use bollard::query_parameters::{
+    CommitContainerOptionsBuilder, InspectContainerOptionsBuilder, KillContainerOptionsBuilder,
+    ListImagesOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
+};
+use gpurent_core::access::Secrets;
+use gpurent_core::id::{LaunchId, RentalId};
+use gpurent_core::lifecycle::Exit;
+use gpurent_core::retention::{Files, Retained};
+use gpurent_core::runtime::{Created, LaunchSpec, Progress, PullProgress, RuntimeError};
+
+use super::DockerRuntime;
+use super::credentials::access_folder;
+use crate::access_dir;
+use crate::container::{LABEL_FILES_OF, LABEL_GPUS, LABEL_HASH, LABEL_IMAGE, claim_of, launch_of};
+use crate::error::{classify, is_missing, refusal, unavailable};
+use crate::helper::MARKS;
+use crate::kit::{credential, former};
+use crate::names::{self, Named, Standing};
+use crate::network;
+use crate::state::{container_id, exit, is_running, remove_by_name};
+
+/// How long the engine may take to copy what a container wrote.
+const COPY: Duration = Duration::from_secs(3600);
+/// How long it may take to tell how much that is.
+const MEASURE: Duration = Duration::from_secs(5);
+
+/// What a new launch of a rental finds of the launches before it.
+enum Before {
+    /// Nothing: its files are gone.
+    Nothing,
+    /// A container that has what this launch needs: it is started again.
+    Same(Box<ContainerInspectResponse>, LaunchId),
+    /// A container with other GPUs, ports or credentials' folder: its files are copied.
+    Other(Box<ContainerInspectResponse>),
+}
+
+/// What a container that is made anew with another one's files is made of.
+pub(super) struct Copy {
+    /// The image of those files.
+    pub(super) image: ImageInspect,
+    /// The image that the rental asked for.
+    pub(super) original: ImageInspect,
+    /// The volumes of the other container, which have no other copy.
+    pub(super) volumes: Vec<Mount>,
+}
+
+impl DockerRuntime {
+    /// Makes sure that a launch that takes files over finds them: in the container as it is, or copied. False where there
+    /// are none.
+    pub(super) async fn prepare_files(
+        &self,
+        launch: &LaunchSpec,
+        progress: &dyn PullProgress,
+    ) -> Result<bool, RuntimeError> {
+        let found = names::of_rental(&self.docker, launch.id.rental).await?;
+        if found.iter().any(|named| named.launch == launch.id && named.standing != Standing::Retained) {
+            return Ok(true);
+        }
+        // The name of the network is in it, and the engine may have to be asked.
+        network::ensure(&self.docker).await?;
+        match self.before(launch).await? {
+            Before::Nothing => Ok(false),
+            Before::Same(..) => Ok(true),
+            Before::Other(last) => {
+                self.copy_files(launch.id, &last, progress).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Takes over the rental's last container as it is, or finds that this was done. `None` where a new one is to be made.
+    pub(super) async fn take_up(
+        &self,
+        launch: &LaunchSpec,
+        secrets: &Secrets,
+    ) -> Result<Option<Created>, RuntimeError> {
+        let found = names::of_rental(&self.docker, launch.id.rental).await?;
+        let is_over = |named: &&Named| {
+            named.launch.attempt > launch.id.attempt
+                || (named.launch == launch.id && named.standing == Standing::Retained)
+        };
+        if found.iter().any(|named| is_over(&named)) {
+            return Err(RuntimeError::Unavailable("a later launch of the rental is there".into()));
+        }
+        if let Some(named) = found.iter().find(|named| named.launch == launch.id && named.standing == Standing::TakenUp)
+        {
+            let container = self.inspect(named.id()).await?.ok_or(RuntimeError::Missing)?;
+            return self.let_in(launch, container, secrets, false).await.map(Some);
+        }
+        if found.iter().any(|named| named.launch == launch.id) {
+            return Ok(None);
+        }
+        let Before::Same(last, made_for) = self.before(launch).await? else { return Ok(None) };
+        let workspace = launch.workspace.as_ref().map(|workspace| &workspace.mount);
+        let config = self.original(&last).await?.config.unwrap_or_default();
+        let id = last.id.clone().unwrap_or_default();
+        if let Some(folder) = access_folder(&last) {
+            // The engine looks into no container of which it cannot mount everything.
+            access_dir::write(&folder, &[]).await.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+        }
+        self.screening.expect_harmless_container(&self.docker, &id, &config, workspace).await?;
+        let options = RenameContainerOptionsBuilder::default().name(&Standing::TakenUp.name(launch.id)).build();
+        self.docker.rename_container(&id, options).await.map_err(unavailable)?;
+        tracing::debug!(launch = %launch.id, %made_for, "the rental's last container is taken over as it is");
+        self.let_in(launch, *last, secrets, true).await.map(Some)
+    }
+
+    /// Hands the launch's credentials over to a container that was taken up, and has not been started since.
+    async fn let_in(
+        &self,
+        launch: &LaunchSpec,
+        container: ContainerInspectResponse,
+        secrets: &Secrets,
+        is_new: bool,
+    ) -> Result<Created, RuntimeError> {
+        let config = self.original(&container).await?.config.unwrap_or_default();
+        let spec = credential::spec_of(launch, secrets, &config, self.sudo).await?;
+        let folder = access_folder(&container);
+        let name = container.id.clone().unwrap_or_default();
+        self.hand_over_to(&name, &credential::file(&spec), folder.as_deref()).await?;
+        if let (Some(folder), Some(directory)) = (&folder, &self.access_dir) {
+            directory.lead(launch.id, folder).await.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+            // Before the container calls.
+            self.line(launch.id);
+        }
+        self.known_tokens().insert(launch.id, spec.tokens);
+        let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
+        Ok(Created {
+            container: container_id(container.id.unwrap_or_default())?,
+            gpus_attached: labels.get(LABEL_GPUS).is_some_and(|value| value == "true"),
+            is_new,
+            files: Files::Same,
+        })
+    }
+
+    /// What a new container for a launch that takes files over is made of; `None` where there are none.
+    pub(super) async fn copy_for(&self, launch: &LaunchSpec) -> Result<Option<Copy>, RuntimeError> {
+        if !launch.carries_files {
+            return Ok(None);
+        }
+        let last = match self.before(launch).await? {
+            Before::Nothing => return Ok(None),
+            Before::Same(last, _) | Before::Other(last) => last,
+        };
+        let Some(image) = self.inspect_image(&files_of(launch.id)).await? else {
+            return Err(RuntimeError::Unavailable("the rental's files are not copied yet".into()));
+        };
+        Ok(Some(Copy { image, original: self.original(&last).await?, volumes: own_volumes(&last) }))
+    }
+
+    /// Looks at the rental's latest container before this launch, which is put away first.
+    async fn before(&self, launch: &LaunchSpec) -> Result<Before, RuntimeError> {
+        let found = names::of_rental(&self.docker, launch.id.rental).await?;
+        let earlier: Vec<Named> = found.into_iter().filter(|named| named.launch.attempt < launch.id.attempt).collect();
+        let Some(last) = earlier.last() else { return Ok(Before::Nothing) };
+        if earlier.iter().any(|named| named.standing != Standing::Retained) {
+            self.put_away(last.launch).await?;
+        }
+        let Some(last) = self.inspect(last.id()).await? else {
+            return Err(RuntimeError::Unavailable("the rental's last container changes at the moment".into()));
+        };
+        let labels = last.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
+        let Some(made_for) = launch_of(&labels) else { return Ok(Before::Other(Box::new(last))) };
+        let as_then = LaunchSpec { id: made_for, ..launch.clone() };
+        let attaches = self.attaching.attaches(&self.docker, &self.kit.kit, launch).await?;
+        let folder = self.access_dir().await.map(|directory| directory.folder(made_for));
+        let is_same = labels.get(LABEL_HASH) == Some(&as_then.hash())
+            && labels.get(LABEL_GPUS) == Some(&attaches.to_string())
+            && access_folder(&last) == folder
+            && !former::has_kit(&last)
+            && self.has_the_network(&last).await?;
+        Ok(if is_same { Before::Same(Box::new(last), made_for) } else { Before::Other(Box::new(last)) })
+    }
+
+    /// Whether the network that a container was made for is still there: unused ones are often pruned.
+    async fn has_the_network(&self, container: &ContainerInspectResponse) -> Result<bool, RuntimeError> {
+        let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        let made_for = networks.and_then(|networks| networks.get(network::NAME)?.network_id.clone());
+        Ok(made_for.as_ref().is_some_and(|id| !id.is_empty()) && made_for == network::id(&self.docker).await?)
+    }
+
+    /// Makes an image of what a container wrote, unless there is one already: it was put away, and nobody writes any more.
+    async fn copy_files(
+        &self,
+        launch: LaunchId,
+        last: &ContainerInspectResponse,
+        progress: &dyn PullProgress,
+    ) -> Result<(), RuntimeError> {
+        let name = files_of(launch);
+        if self.inspect_image(&name).await?.is_some() {
+            return Ok(());
+        }
+        let id = last.id.clone().unwrap_or_default();
+        let bytes = self.size_of(&id).await.unwrap_or_default();
+        let status = "Copying the files of the suspended container".to_owned();
+        progress.update(Progress { current_bytes: 0, total_bytes: bytes, status });
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((&name, "latest"));
+        let options =
+            CommitContainerOptionsBuilder::default().container(&id).repo(repository).tag(tag).pause(false).build();
+        let labels = [(LABEL_FILES_OF.to_owned(), launch.rental.to_string())];
+        let config = ContainerConfig { labels: Some(labels.into()), ..ContainerConfig::default() };
+        let copied = self.docker.clone().with_timeout(COPY).commit_container(options, config).await;
+        // An engine whose disk is full says so by this.
+        copied.map_err(|error| classify(error, &[]))?;
+        progress.update(Progress { current_bytes: bytes, total_bytes: bytes, status: "Files copied".to_owned() });
+        Ok(())
+    }
+
+    /// The image that a container's rental asked for: its own, or, of one that was made with copied files, the one before.
+    async fn original(&self, container: &ContainerInspectResponse) -> Result<ImageInspect, RuntimeError> {
+        let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
+        let id = labels.and_then(|labels| labels.get(LABEL_IMAGE)).or(container.image.as_ref());
+        let id = id.ok_or_else(|| RuntimeError::Unavailable("the engine does not tell a container's image".into()))?;
+        self.docker.inspect_image(id).await.map_err(|error| classify(error, &[]))
+    }
+
+    async fn inspect_image(&self, name: &str) -> Result<Option<ImageInspect>, RuntimeError> {
+        match self.docker.inspect_image(name).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// The bytes that a container wrote; `None` where the engine does not tell soon.
+    async fn size_of(&self, container: &str) -> Option<u64> {
+        let options = InspectContainerOptionsBuilder::default().size(true).build();
+        let asked = tokio::time::timeout(MEASURE, self.docker.inspect_container(container, Some(options))).await;
+        // A number for people.
+        asked.ok()?.ok()?.size_rw.and_then(|bytes| u64::try_from(bytes).ok())
+    }
+
+    /// Puts a rental's containers away, up to this launch: see [`ContainerRuntime::retain`](super::ContainerRuntime::retain).
+    pub(super) async fn put_away(&self, launch: LaunchId) -> Result<Option<Retained>, RuntimeError> {
+        let found = names::of_rental(&self.docker, launch.rental).await?;
+        let mut latest = None;
+        for named in found.into_iter().filter(|named| named.launch.attempt <= launch.attempt) {
+            self.forget(named.launch).await;
+            if named.standing != Standing::Retained {
+                // From here on nothing that was sent for its launch arrives.
+                let options =
+                    RenameContainerOptionsBuilder::default().name(&Standing::Retained.name(named.launch)).build();
+                self.docker.rename_container(named.id(), options).await.map_err(unavailable)?;
+            }
+            let Some(container) = self.inspect(named.id()).await? else { continue };
+            if is_running(container.state.as_ref().unwrap_or(&Default::default())) {
+                let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+                self.docker.kill_container(named.id(), Some(options)).await.map_err(unavailable)?;
+                return Err(RuntimeError::Unavailable("a container to be put away was still running".into()));
+            }
+            if let Some(directory) = &self.access_dir {
+                let removed = directory.remove(named.launch).await;
+                removed.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
+            }
+            latest = Some((named.launch, container));
+        }
+        let Some((launch, container)) = latest else { return Ok(None) };
+        self.retention(launch, &container).await.map(Some)
+    }
+
+    async fn retention(
+        &self,
+        launch: LaunchId,
+        container: &ContainerInspectResponse,
+    ) -> Result<Retained, RuntimeError> {
+        let labels = container.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
+        let (gpus, ports) = claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
+        let id = container.id.clone().unwrap_or_default();
+        Ok(Retained {
+            attempt: launch.attempt,
+            bytes: self.size_of(&id).await,
+            container: container_id(id)?,
+            gpus: gpus.into_iter().map(|gpu| gpu.uuid).collect(),
+            ports,
+        })
+    }
+
+    /// What is told of a container that was put away, for a store that has lost its rental.
+    pub(super) async fn examine_retained(
+        &self,
+        launch: LaunchId,
+    ) -> Result<Option<(ContainerInspectResponse, Option<Exit>, Retained)>, RuntimeError> {
+        let Some(found) = self.inspect(&Standing::Retained.name(launch)).await? else { return Ok(None) };
+        let exit = found.state.as_ref().and_then(exit);
+        let retained = self.retention(launch, &found).await?;
+        Ok(Some((found, exit, retained)))
+    }
+
+    /// Removes a rental's containers, up to this launch, with what only they had: volumes and copies of files.
+    pub(super) async fn remove_up_to(&self, launch: LaunchId) -> Result<(), RuntimeError> {
+        let found = names::of_rental(&self.docker, launch.rental).await?;
+        for named in found.iter().filter(|named| named.launch.attempt <= launch.attempt) {
+            let Some(container) = self.inspect(named.id()).await? else { continue };
+            remove_by_name(&self.docker, named.id()).await?;
+            self.forget(named.launch).await;
+            // The engine takes those for named ones that were handed on.
+            for volume in own_volumes(&container) {
+                self.remove_volume(volume.source.as_deref().unwrap_or_default()).await?;
+            }
+        }
+        // No first launch takes files over.
+        if launch.attempt > gpurent_core::id::Attempt::new(1) {
+            self.remove_copies(launch.rental).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), RuntimeError> {
+        match self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await {
+            Ok(()) => Ok(()),
+            // Gone with its container; or the rental's next container has it.
+            Err(error) if matches!(refusal(&error), Some((404 | 409, _))) => Ok(()),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// Removes the copies of a rental's files that no container is made of.
+    async fn remove_copies(&self, rental: RentalId) -> Result<(), RuntimeError> {
+        let filters = [("label".to_owned(), vec![format!("{LABEL_FILES_OF}={rental}")])].into();
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let mut images = self.docker.list_images(Some(options)).await.map_err(unavailable)?;
+        // A copy of a copy goes before what it is a copy of.
+        images.sort_by_key(|image| Reverse(image.created));
+        for image in images {
+            let options = RemoveImageOptionsBuilder::default().build();
+            match self.docker.remove_image(&image.id, Some(options), None).await {
+                Ok(_) => {}
+                // Gone already, or a container is made of it.
+                Err(error) if matches!(refusal(&error), Some((404 | 409, _))) => {}
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of the image with the files that a launch takes over. Nobody rents it.
+fn files_of(launch: LaunchId) -> String {
+    format!("{MARKS}/files:{}", launch.container_name())
+}
+
+/// The volumes that the engine made for this container alone, or for the one whose files it took over: they have a random
+/// name of 64 digits.
+fn own_volumes(container: &ContainerInspectResponse) -> Vec<Mount> {
+    let mounts = container.mounts.iter().flatten();
+    let volumes = mounts.filter(|mount| mount.typ.as_deref() == Some("volume"));
+    let is_its_own = |name: &String| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    volumes
+        .filter_map(|mount| {
+            Some(Mount {
+                target: mount.destination.clone(),
+                source: Some(mount.name.clone().filter(is_its_own)?),
+                typ: Some(MountType::VOLUME),
+                volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
+                ..Mount::default()
+            })
+        })
+        .collect()
+}
