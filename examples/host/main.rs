@@ -72,17 +72,25 @@ enum Command {
         #[command(flatten)]
         longer: command::rentals::Longer,
     },
-    /// Take rentals' containers down, free their GPUs, and keep what is left of their time.
+    /// Stop rentals' containers, free their GPUs, and keep their files and what is left of their time.
+    ///
+    /// Files in the container and in the workspace are kept. What runs is ended, and what lies in memory is gone: processes,
+    /// /dev/shm and other tmpfs, what is on the GPU. Paid time stands still. After 30 days the rental ends.
     Suspend {
         /// Their ids, the beginnings of their ids, or their names.
         #[arg(required = true)]
         rentals: Vec<String>,
     },
-    /// Bring suspended rentals back, where there are GPUs for them.
+    /// Bring suspended rentals back with their files, where there are GPUs for them; waits, and shows how to log in now.
+    ///
+    /// GPU and ports are those from before where they are free; otherwise the port to log in is another one.
     Resume {
         /// Their ids, the beginnings of their ids, or their names.
         #[arg(required = true)]
         rentals: Vec<String>,
+        /// Do not wait.
+        #[arg(long, short)]
+        detach: bool,
     },
     /// End rentals.
     Stop {
@@ -170,8 +178,8 @@ async fn run(connection: Connection, command: Command) -> Result<(), Failed> {
         }
         Command::Access { rental, change } => ssh::access(&connection, &rental, change).await,
         Command::Extend { rental, longer } => rentals::extend(&connection, &rental, longer).await,
-        Command::Suspend { rentals: names } => rentals::pause(&connection, &names, "suspend").await,
-        Command::Resume { rentals: names } => rentals::pause(&connection, &names, "resume").await,
+        Command::Suspend { rentals: names } => rentals::suspend(&connection, &names).await,
+        Command::Resume { rentals: names, detach } => rentals::resume(&connection, &names, detach).await,
         Command::Audit { limit } => audit::audit(&connection, limit).await,
         Command::Stop { rentals: names } => rentals::stop(&connection, &names).await,
         Command::Ssh { rental, command } => ssh::ssh(&connection, &rental, &command).await,

@@ -36,6 +36,44 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test]
+async fn a_suspended_rental_says_what_it_is_and_comes_back_as_it_was() {
+    let machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
+    let _host = machine.start().await;
+    let rent = ["rent", "--gpu", "RTX 5090", "--image", "gpurent-test/busybox:1", "--duration", "20m"];
+    let rented = machine.json(&[&rent[..], &["--name", "mine"]].concat()).await;
+    let id = rented["rental"]["id"].as_str().unwrap();
+    let inside = async |rented: &Value, command: &str| {
+        let mut ssh = Command::new("sshpass");
+        ssh.env("SSHPASS", rented["access"]["password"].as_str().unwrap()).env("GPURENT_URL", machine.url(""));
+        text(
+            &ssh.arg("-e")
+                .arg(env!("CARGO_BIN_EXE_gpurent-host"))
+                .args(["ssh", "mine", command])
+                .output()
+                .await
+                .unwrap(),
+        )
+    };
+    inside(&rented, "echo forty-two > /root/thesis.txt").await;
+    machine.json(&["suspend", "mine"]).await;
+    machine.until(id, &["suspended"], Duration::from_secs(30)).await;
+    let table = text(&machine.run(&["ps"]).await);
+    assert!(table.lines().nth(1).is_some_and(|row| row.contains("suspended") && row.contains("19m")), "{table}");
+    let shown = text(&machine.run(&["show", "mine"]).await);
+    assert!(shown.contains("MiB of files, until 20") && shown.contains("left"), "{shown}");
+    let refused = machine.run(&["ssh", "mine"]).await;
+    assert_eq!((refused.status.code(), said(&refused).contains("gpurent-host resume mine")), (Some(4), true));
+    let extended = text(&machine.run(&["extend", "mine", "--by", "40m"]).await);
+    assert!(extended.contains("59m") && extended.contains("from when it is resumed"), "{extended}");
+    let resumed = text(&machine.run(&["resume", "mine"]).await);
+    assert!(resumed.contains("ssh       ssh ") && resumed.contains("as they were before"), "{resumed}");
+    assert_eq!(inside(&rented, "cat /root/thesis.txt").await, "forty-two");
+    machine.run(&["stop", "mine"]).await;
+    machine.until(id, &["terminated"], Duration::from_secs(30)).await;
+    machine.assert_clean().await;
+}
+
+#[tokio::test]
 async fn a_rentals_life_on_the_command_line() {
     let machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
     let _host = machine.start().await;

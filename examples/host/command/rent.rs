@@ -155,22 +155,30 @@ pub async fn rent(connection: &Connection, arguments: Rent) -> Result<(), Failed
         }
         return Ok(());
     };
-    let rental = until_ready(&client, &id, events, connection.json).await?;
-    if rental["state"] != "ready" {
-        rentals::tell(connection, &rental);
-        return Err(Failed::Rental(show::word(&rental["end"]["message"])));
-    }
-    let access = client.get(&format!("/v1/rentals/{id}/access")).await?;
+    let ready = ready(connection, &client, &id, events).await?;
     if connection.json {
-        show::json(&json!({"rental": rental, "access": access}));
-        return Ok(());
-    }
-    rentals::tell(connection, &rental);
-    show::line(&format!("ssh       {}", show::word(&access["ssh_command"])));
-    if access["password"].is_string() {
-        show::line(&format!("password  {}", show::word(&access["password"])));
+        show::json(&ready);
     }
     Ok(())
+}
+
+/// Waits until a rental is ready, and shows it with how to log in; gives both.
+pub async fn ready(connection: &Connection, client: &Client, id: &str, events: Events) -> Result<Value, Failed> {
+    let rental = until_ready(client, id, events, connection.json).await?;
+    if rental["state"] != "ready" {
+        rentals::tell(connection, &rental);
+        let why = if rental["end"].is_null() { &rental["suspension"] } else { &rental["end"] };
+        return Err(Failed::Rental(show::word(&why["message"])));
+    }
+    let access = client.get(&format!("/v1/rentals/{id}/access")).await?;
+    if !connection.json {
+        rentals::tell(connection, &rental);
+        show::line(&format!("ssh       {}", show::word(&access["ssh_command"])));
+        if access["password"].is_string() {
+            show::line(&format!("password  {}", show::word(&access["password"])));
+        }
+    }
+    Ok(json!({"rental": rental, "access": access}))
 }
 
 /// Follows the rental until it is ready or over.
@@ -182,7 +190,7 @@ async fn until_ready(client: &Client, id: &str, mut events: Events, quiet: bool)
         // Looked at before each wait: it may have been ready before we listened.
         let rental = client.get(&format!("/v1/rentals/{id}")).await?;
         let state = show::word(&rental["state"]);
-        if !matches!(state.as_str(), "provisioning" | "running" | "stopping") {
+        if !matches!(state.as_str(), "provisioning" | "running" | "suspending" | "stopping") {
             bar.finish_and_clear();
             return Ok(rental);
         }

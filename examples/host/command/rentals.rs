@@ -63,12 +63,45 @@ pub async fn ps(connection: &Connection, arguments: Ps) -> Result<(), Failed> {
             gpus(rental),
             show::word(&rental["image"]),
             show::word(&rental["state"]),
-            if rental["ended_at"].is_null() { show::time_left(&rental["expires_at"]) } else { String::new() },
+            left(rental),
             cost(rental),
         ]
     });
     show::table(&["ID", "NAME", "GPU", "IMAGE", "STATE", "LEFT", "COST"], rows.collect());
     Ok(())
+}
+
+/// The paid time that is left: it stands still while the rental is suspended.
+fn left(rental: &Value) -> String {
+    match rental["suspension"]["time_left_seconds"].as_i64() {
+        Some(seconds) => show::duration(seconds),
+        None if rental["ended_at"].is_null() => show::time_left(&rental["expires_at"]),
+        None => String::new(),
+    }
+}
+
+/// What is kept of a suspended rental, for people.
+fn kept(suspension: &Value) -> String {
+    let files = match (suspension["files_kept"].as_bool(), suspension["files_bytes"].as_u64()) {
+        (Some(true), Some(bytes)) => format!("{} MiB of files", bytes.div_ceil(1024 * 1024)),
+        (Some(true), None) => "its files".to_owned(),
+        (Some(false), _) => "no files: its container was removed by somebody".to_owned(),
+        (None, _) => return String::new(),
+    };
+    match suspension["kept_until"].as_str() {
+        Some(until) => format!("{files}, until {until}"),
+        None => files,
+    }
+}
+
+/// Where the files of a rental's container come from, where that is worth telling.
+fn files(rental: &Value) -> &'static str {
+    match rental["files"].as_str() {
+        Some("same") => "as they were before it was suspended",
+        Some("copied") => "copied from the container before",
+        Some("lost") => "begun anew: somebody removed the container before",
+        _ => "",
+    }
 }
 
 /// A part of a query, as percent-encoded bytes.
@@ -120,6 +153,9 @@ pub fn tell(connection: &Connection, rental: &Value) {
         ("state", show::word(&rental["state"])),
         ("why", show::word(&rental["end"]["message"])),
         ("suspended", show::word(&rental["suspension"]["message"])),
+        ("left", left(rental)),
+        ("kept", kept(&rental["suspension"])),
+        ("files", files(rental).to_owned()),
         ("GPU", gpus(rental)),
         ("image", show::word(&rental["image"])),
         ("digest", show::word(&rental["image_digest"])),
@@ -206,22 +242,51 @@ pub async fn extend(connection: &Connection, name: &str, longer: Longer) -> Resu
     if connection.json {
         show::json(&rental);
     } else {
-        show::line(&format!("{id} now ends at {}", show::word(&rental["expires_at"])));
+        match rental["suspension"]["time_left_seconds"].as_i64() {
+            Some(left) => {
+                show::line(&format!("{id} has {} left from when it is resumed", show::duration(left)));
+            }
+            None => show::line(&format!("{id} now ends at {}", show::word(&rental["expires_at"]))),
+        }
     }
     Ok(())
 }
 
-/// Takes rentals' containers down and keeps what is left of their time, or brings them back.
-pub async fn pause(connection: &Connection, names: &[String], verb: &str) -> Result<(), Failed> {
+/// Stops rentals' containers, and keeps their files and what is left of their time.
+pub async fn suspend(connection: &Connection, names: &[String]) -> Result<(), Failed> {
     let client = Client::new(connection)?;
     let mut changed = Vec::new();
     for name in names {
         let id = client.find(name).await?;
-        let rental = client.send(Method::POST, &format!("/v1/rentals/{id}/{verb}"), &json!({})).await?;
+        let rental = client.send(Method::POST, &format!("/v1/rentals/{id}/suspend"), &json!({})).await?;
         if !connection.json {
             show::line(&format!("{id} {}", show::word(&rental["state"])));
         }
         changed.push(rental);
+    }
+    if connection.json {
+        show::json(&json!({"rentals": changed}));
+    }
+    Ok(())
+}
+
+/// Brings suspended rentals back, one after the other, and shows how to get in now.
+pub async fn resume(connection: &Connection, names: &[String], detach: bool) -> Result<(), Failed> {
+    let client = Client::new(connection)?;
+    let mut changed = Vec::new();
+    for name in names {
+        let id = client.find(name).await?;
+        // Listened to before the request, so that nothing is missed.
+        let events = if detach { None } else { Some(client.events().await?) };
+        let rental = client.send(Method::POST, &format!("/v1/rentals/{id}/resume"), &json!({})).await?;
+        let Some(events) = events else {
+            if !connection.json {
+                show::line(&format!("{id} {}", show::word(&rental["state"])));
+            }
+            changed.push(json!({"rental": rental}));
+            continue;
+        };
+        changed.push(super::rent::ready(connection, &client, &id, events).await?);
     }
     if connection.json {
         show::json(&json!({"rentals": changed}));

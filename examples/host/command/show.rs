@@ -46,7 +46,12 @@ pub fn time_left(until: &Value) -> String {
     let Some(until) = until.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()) else {
         return String::new();
     };
-    let seconds = until.duration_since(jiff::Timestamp::now()).as_secs().max(0);
+    duration(until.duration_since(jiff::Timestamp::now()).as_secs())
+}
+
+/// A number of seconds, such as `1h 59m`.
+pub fn duration(seconds: i64) -> String {
+    let seconds = seconds.max(0);
     match (seconds / 3600, seconds % 3600 / 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds}s"),
         (0, minutes, seconds) => format!("{minutes}m {seconds}s"),

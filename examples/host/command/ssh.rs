@@ -17,6 +17,10 @@ use crate::exit::Failed;
 pub async fn ssh(connection: &Connection, name: &str, command: &[String]) -> Result<(), Failed> {
     let client = Client::new(connection)?;
     let id = client.find(name).await?;
+    let rental = client.get(&format!("/v1/rentals/{id}")).await?;
+    if !rental["suspension"].is_null() {
+        return Err(Failed::Refused(format!("{name} is suspended: `gpurent-host resume {name}` brings it back")));
+    }
     let access = client.get(&format!("/v1/rentals/{id}/access")).await?;
     if connection.json {
         show::json(&access);
