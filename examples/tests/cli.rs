@@ -163,10 +163,20 @@ async fn a_rental_whose_engine_is_gone_is_ended_by_force() {
     let mut host = machine.start().await;
     let id = machine.rent(&support::request("gpurent-test/busybox:1", "1h")).await;
     machine.until(&id, &["ready"], Duration::from_secs(30)).await;
-    host.terminate().await;
     let force = ["force-end", id.as_str(), "--data-dir", machine.data_dir.as_str()];
     assert_eq!(machine.run(&force).await.status.code(), Some(2), "not without saying so");
-    let ended = machine.json(&[&force[..], &["--the-engine-is-gone"]].concat()).await;
+    let sure = [&force[..], &["--the-engine-is-gone"]].concat();
+    let refused = machine.run(&sure).await;
+    assert_eq!((refused.status.code(), said(&refused).contains("agent acted")), (Some(4), true), "{refused:?}");
+    host.kill().await;
+    let refused = machine.run(&sure).await;
+    assert_eq!((refused.status.code(), said(&refused).contains("agent acted")), (Some(4), true), "a moment ago");
+    // An agent that ends in order says so.
+    machine.start().await.terminate().await;
+    let refused = machine.run(&sure).await;
+    assert_eq!((refused.status.code(), said(&refused).contains("shows the rental's container")), (Some(4), true));
+    assert_eq!(machine.show_stored(&id).await, "ready", "nothing was changed");
+    let ended = machine.json(&[&sure[..], &["--docker", "unix:///run/gone.sock"]].concat()).await;
     assert_eq!(ended["bill"]["usage_micros"].as_i64().unwrap_or_default(), 0, "{ended}");
     // The engine is there after all: the agent removes what nobody pays for, and the GPU is free.
     let _host = machine.start().await;

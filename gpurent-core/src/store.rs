@@ -7,6 +7,8 @@
 //!
 //! An implementation proves itself with [`store_suite!`](crate::store_suite), one named test a clause.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -326,6 +328,23 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Fenced`] if it is not.
     async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError>;
+
+    /// Notes that the holder of the host ends, and acts no longer.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; nothing depends on it but [`last_acted`](Self::last_acted).
+    async fn resign(&self, _host: &HostId, _epoch: Epoch) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// How long ago somebody last acted for the host, to about ten seconds; `None` where nobody did, where the last holder
+    /// has resigned, or where the store does not note it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]
+    async fn last_acted(&self, _host: &HostId) -> Result<Option<Duration>, StoreError> {
+        Ok(None)
+    }
 
     /// Places a new rental and writes it, its holds, its sealed credential and its first event in one
     /// transaction. Fails with "no GPU" only when there is none: losing a race is tried again inside. A renter who has

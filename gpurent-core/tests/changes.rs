@@ -9,7 +9,7 @@ use gpurent_core::access::{Credential, CredentialRequest, PublicKey, PublicKeys}
 use gpurent_core::clock::Clock;
 use gpurent_core::event::Event;
 use gpurent_core::id::{HostId, Position};
-use gpurent_core::last_resort::force_end;
+use gpurent_core::last_resort::{ForceEndError, force_end};
 use gpurent_core::lifecycle::{EndReason, Phase};
 use gpurent_core::memory::{Fault, RuntimeStep};
 use gpurent_core::reconcile::{Planned, plan};
@@ -208,16 +208,23 @@ fn a_plan_says_what_would_be_done_and_does_nothing() {
 fn a_rental_of_a_lost_engine_is_ended_by_force() {
     let mut world = World::new();
     let id = world.rent();
+    let (store, now) = (world.store.clone(), world.clock.now().wall);
+    let engine = world.runtime.clone();
+    let there = world.pool.run_until(force_end(&*store, Some(&engine), id, now, now));
+    assert!(matches!(there, Err(ForceEndError::ContainerThere(_))), "{there:?}");
+    assert_eq!(world.get(id).state().phase(), Phase::Ready);
     world.runtime.set_available(false);
+    let silent = world.pool.run_until(force_end(&*store, Some(&engine), id, now, now));
+    assert!(matches!(silent, Err(ForceEndError::Engine(_))), "{silent:?}");
     let started = world.get(id).started_at().unwrap();
     world.advance(mins(10));
     let (store, now) = (world.store.clone(), world.clock.now().wall);
-    let ended = world.pool.run_until(force_end(&*store, id, started + mins(3), now)).unwrap().unwrap();
+    let ended = world.pool.run_until(force_end(&*store, None, id, started + mins(3), now)).unwrap().unwrap();
     assert_eq!(ended.segments()[0].ended_at, Some(started + mins(3)));
     assert_eq!(ended.state().phase(), Phase::Ended);
     let held = world.pool.run_until(world.rentals.held()).unwrap();
     assert!(held.gpus.is_empty() && held.ports.is_empty());
-    let again = world.pool.run_until(force_end(&*store, id, now, now)).unwrap().unwrap();
+    let again = world.pool.run_until(force_end(&*store, None, id, now, now)).unwrap().unwrap();
     assert_eq!(again.segments(), ended.segments(), "once");
     assert_eq!(world.told(id).last(), Some(&Event::Ended.name()));
 }

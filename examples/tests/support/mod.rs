@@ -240,6 +240,13 @@ impl Machine {
         sqlx::query_scalar(query).bind(&self.host_id).fetch_one(&database).await.unwrap()
     }
 
+    /// A rental's state by the word of its database on SQLite.
+    pub async fn show_stored(&self, id: &str) -> String {
+        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}/gpurent.db", self.data_dir)).await.unwrap();
+        let query = "SELECT phase FROM gpurent_rental WHERE id = $1";
+        sqlx::query_scalar(query).bind(id).fetch_one(&pool).await.unwrap()
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }

@@ -37,6 +37,9 @@ use crate::store::StoreError;
 /// The longest pause between two questions whether the host is ours: everything waits for the answer.
 const CONFIRM_BACKOFF: Duration = Duration::from_secs(2);
 
+/// How long the store may take to note that this process acts no longer.
+const RESIGNATION: Duration = Duration::from_secs(1);
+
 /// What ended.
 pub(super) enum Done {
     Read(Generation, Extent, Result<Vec<Rental>, StoreError>),
@@ -235,6 +238,15 @@ impl Driver {
             }
         }
         self.drain().await;
+        let mut timer = self.sleep.sleep(RESIGNATION).fuse();
+        let mut resigned = self.shared.store.resign(&self.shared.host, self.epoch).fuse();
+        select_biased! {
+            resigned = resigned => if let Err(error) = resigned {
+                // A note for operators; whoever takes over does not ask for it.
+                tracing::debug!(error = &error as &dyn Error, "the end was not noted");
+            },
+            () = timer => {}
+        }
         Ok(())
     }
 

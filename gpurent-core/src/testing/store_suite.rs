@@ -51,6 +51,7 @@ macro_rules! store_suite {
         $crate::store_suite!(@clauses $block_on, $make;
             a_claim_is_read_back_whole,
             gpus_are_never_held_twice,
+            who_acts_is_noted_until_it_resigns,
             one_renter_has_no_more_than_one_may,
             there_are_so_many_places_without_a_gpu,
             what_came_to_nothing_counts_for_a_while,
@@ -274,6 +275,24 @@ pub async fn a_claim_is_read_back_whole<S: Store>(store: Arc<S>) {
     assert_eq!(held.gpus, rental.gpus().iter().map(|gpu| gpu.uuid.clone()).collect());
     assert_eq!(held.ports, rental.ports().iter().map(|binding| binding.host).collect());
     assert_eq!(bench.get(RentalId::generate()).await, None);
+}
+
+/// A store that notes who acts for a host says so until that one resigns.
+pub async fn who_acts_is_noted_until_it_resigns<S: Store>(store: Arc<S>) {
+    let bench = Bench::new(store);
+    assert_eq!(valid(bench.store.last_acted(&bench.host).await), None);
+    let epoch = bench.epoch().await;
+    valid(bench.store.confirm(&bench.host, epoch).await);
+    let ago = valid(bench.store.last_acted(&bench.host).await);
+    assert!(ago.is_none_or(|ago| ago.as_secs() < 20), "{ago:?}");
+    valid(bench.store.resign(&bench.host, epoch).await);
+    assert_eq!(valid(bench.store.last_acted(&bench.host).await), None);
+    // A former holder has nothing to resign.
+    let next = bench.epoch().await;
+    let noted = valid(bench.store.last_acted(&bench.host).await);
+    valid(bench.store.resign(&bench.host, epoch).await);
+    assert_eq!(valid(bench.store.last_acted(&bench.host).await).is_some(), noted.is_some());
+    valid(bench.store.confirm(&bench.host, next).await);
 }
 
 /// Two GPUs are two rentals; the third finds none free, an unknown model none at all.

@@ -146,9 +146,9 @@ impl Store for PostgresStore {
             "WITH busy AS (
                  SELECT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended')) AS is_so
              ), taken AS (
-                 INSERT INTO gpurent.host AS host (id, engine, machine, epoch) VALUES ($1, $2, $3, 1)
+                 INSERT INTO gpurent.host AS host (id, engine, machine, epoch, confirmed_at) VALUES ($1, $2, $3, 1, now())
                  ON CONFLICT (id) DO UPDATE
-                 SET epoch = host.epoch + 1, engine = excluded.engine,
+                 SET epoch = host.epoch + 1, engine = excluded.engine, confirmed_at = now(),
                      machine = coalesce(excluded.machine, CASE WHEN (SELECT is_so FROM busy) THEN host.machine END)
                  WHERE NOT (SELECT is_so FROM busy)
                     OR (host.engine = excluded.engine
@@ -178,9 +178,30 @@ impl Store for PostgresStore {
     }
 
     async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
-        let query = sqlx::query_scalar("SELECT epoch FROM gpurent.host WHERE id = $1").bind(host.as_str());
+        let query = sqlx::query_scalar(
+            "WITH noted AS (
+                 UPDATE gpurent.host SET confirmed_at = now()
+                 WHERE id = $1 AND epoch = $2 AND coalesce(confirmed_at < now() - interval '10 s', true)
+             )
+             SELECT epoch FROM gpurent.host WHERE id = $1",
+        );
+        let query = query.bind(host.as_str()).bind(signed(epoch.get()));
         let current: Option<i64> = bounded(query.fetch_optional(&self.pool)).await?;
         if current == Some(signed(epoch.get())) { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+
+    async fn resign(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
+        let query = sqlx::query("UPDATE gpurent.host SET confirmed_at = NULL WHERE id = $1 AND epoch = $2");
+        let query = query.bind(host.as_str()).bind(signed(epoch.get()));
+        bounded(query.execute(&self.pool)).await.map(|_| ())
+    }
+
+    async fn last_acted(&self, host: &HostId) -> Result<Option<Duration>, StoreError> {
+        let query = sqlx::query_scalar(
+            "SELECT (extract(epoch FROM now() - confirmed_at))::bigint FROM gpurent.host WHERE id = $1",
+        );
+        let seconds: Option<Option<i64>> = bounded(query.bind(host.as_str()).fetch_optional(&self.pool)).await?;
+        Ok(seconds.flatten().map(|seconds| Duration::from_secs(unsigned(seconds.max(0)))))
     }
 
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {

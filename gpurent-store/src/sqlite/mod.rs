@@ -134,7 +134,8 @@ impl SqliteStore {
             "WITH busy AS (
                  SELECT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase NOT IN ('suspended', 'ended')) AS is_so
              )
-             INSERT INTO gpurent_host AS host (id, engine, machine, epoch) VALUES (?1, ?2, ?3, 1)
+             INSERT INTO gpurent_host AS host (id, engine, machine, epoch, confirmed_at)
+             VALUES (?1, ?2, ?3, 1, unixepoch())
              ON CONFLICT (id) DO UPDATE
              SET epoch = host.epoch + 1, engine = excluded.engine,
                  machine = coalesce(excluded.machine, CASE WHEN (SELECT is_so FROM busy) THEN host.machine END)
@@ -173,6 +174,14 @@ impl SqliteStore {
     async fn commit_once(&self, change: &Change) -> Result<(), StoreError> {
         let mut writing = self.write().await?;
         write::commit(&mut writing.transaction, change).await?;
+        writing.commit().await
+    }
+
+    /// Writes something about a host's holder.
+    async fn note(&self, statement: &'static str, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        let query = sqlx::query(statement).bind(host.as_str()).bind(signed(epoch.get()));
+        bounded(query.execute(&mut *writing.transaction)).await?;
         writing.commit().await
     }
 
@@ -279,7 +288,31 @@ impl Store for SqliteStore {
     }
 
     async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
-        if has_epoch(&self.pool, host, epoch).await? { Ok(()) } else { Err(StoreError::Fenced) }
+        let query = sqlx::query_as(
+            "SELECT epoch, coalesce(confirmed_at < unixepoch() - 10, true) FROM gpurent_host WHERE id = ?",
+        );
+        let found: Option<(i64, bool)> = bounded(query.bind(host.as_str()).fetch_optional(&self.pool)).await?;
+        match found {
+            Some((current, to_be_noted)) if current == signed(epoch.get()) => {
+                let note = "UPDATE gpurent_host SET confirmed_at = unixepoch() WHERE id = ? AND epoch = ?";
+                if to_be_noted && let Err(error) = self.note(note, host, epoch).await {
+                    // For operators to read; nobody holds a host by it, and the disk may be full.
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a confirmation was not noted");
+                }
+                Ok(())
+            }
+            _ => Err(StoreError::Fenced),
+        }
+    }
+
+    async fn resign(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
+        self.note("UPDATE gpurent_host SET confirmed_at = NULL WHERE id = ? AND epoch = ?", host, epoch).await
+    }
+
+    async fn last_acted(&self, host: &HostId) -> Result<Option<Duration>, StoreError> {
+        let query = sqlx::query_scalar("SELECT unixepoch() - confirmed_at FROM gpurent_host WHERE id = ?");
+        let seconds: Option<Option<i64>> = bounded(query.bind(host.as_str()).fetch_optional(&self.pool)).await?;
+        Ok(seconds.flatten().map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
     }
 
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
