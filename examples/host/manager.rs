@@ -10,6 +10,15 @@ use serde_json::json;
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How often a manager hears that this host is still there; it takes one for dead after 90 seconds.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// Whether a manager has no such route.
+fn is_missing(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let status = error.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::status);
+    status.is_some_and(|status| status == 404 || status == 405)
+}
+
 /// A manager, and how it is to know this host.
 #[derive(Clone)]
 pub struct Manager {
@@ -57,6 +66,28 @@ impl Manager {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         tracing::info!(manager = self.url, "registered with the manager");
+    }
+
+    /// Registers, and then says every half a minute that this host is still there: a manager that does not know of that
+    /// answers 404, and is left alone.
+    pub async fn keep_registered(&self) {
+        self.register().await;
+        let mut is_known = true;
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            match self.tell("agent/heartbeat").await {
+                Ok(()) if is_known => {}
+                Ok(()) => {
+                    tracing::info!(manager = self.url, "the manager answers again");
+                    is_known = true;
+                }
+                Err(error) if is_missing(&*error) => return,
+                Err(error) => {
+                    tracing::warn!(error = &*error as &dyn std::error::Error, "the manager does not hear this host");
+                    is_known = false;
+                }
+            }
+        }
     }
 
     /// Says goodbye, once.

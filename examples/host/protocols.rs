@@ -12,7 +12,7 @@ use gpurent_core::id::RenterId;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::machine::Images;
 use gpurent_core::money::RateCard;
-use gpurent_core::port::PortRange;
+use gpurent_core::port::{ContainerPort, PortRange};
 use gpurent_core::rentals::Rentals;
 use gpurent_core::renter::RenterLimits;
 use gpurent_core::spec::{ImageRef, Limits as ContainerLimits, MountPath, Term};
@@ -231,6 +231,9 @@ impl Workspaces {
     }
 }
 
+/// The port of its agents that a dashboard's manager calls, whatever they say.
+const MANAGERS_PORT: u16 = 8510;
+
 /// The protocols of existing platforms.
 #[derive(Args)]
 pub struct Protocols {
@@ -265,11 +268,20 @@ pub struct Protocols {
     #[arg(long, env = "MGMT_SERVER_IP")]
     pub manager: Option<String>,
     /// Its port.
-    #[arg(long, env = "MGMT_SERVER_PORT", default_value_t = 5000)]
+    #[arg(long, env = "MGMT_SERVER_PORT", default_value_t = 8500)]
     pub manager_port: u16,
-    /// This host's address as the manager is to know it; the one that it is reached from by default.
-    #[arg(long, env = "AGENT_IP")]
+    /// This host's address as the manager is to know it; AGENT_IP, or the one that it is reached from, by default.
+    #[arg(long, env = "AGENT_PUBLIC_IP")]
     pub agent_ip: Option<IpAddr>,
+    /// The same by its older name.
+    #[arg(long, env = "AGENT_IP", hide = true)]
+    pub agent_ip_before: Option<IpAddr>,
+    /// Port of the container where a dashboard user's editor answers.
+    #[arg(long, env = "CODE_PORT", default_value_t = 8080)]
+    pub dashboard_code_port: u16,
+    /// Port of the container where a dashboard user's Jupyter answers.
+    #[arg(long, env = "JUPYTER_PORT", default_value_t = 8888)]
+    pub dashboard_jupyter_port: u16,
     /// Templates of the cloud protocol, as a JSON list; the usual ones by default.
     #[arg(long, env = "GPURENT_TEMPLATES")]
     pub templates: Option<PathBuf>,
@@ -300,6 +312,20 @@ pub struct Parts {
 impl Protocols {
     pub fn has(&self, protocol: Protocol) -> bool {
         self.protocols.contains(&protocol)
+    }
+
+    /// This host's address as a manager is to know it, where that was set.
+    pub fn agent_ip(&self) -> Option<IpAddr> {
+        self.agent_ip.or(self.agent_ip_before)
+    }
+
+    /// What a manager needs that this host's listeners do not give: it always calls port 8510 of the host's address.
+    pub fn unreachable_for_the_manager(&self, listen: SocketAddr) -> Option<String> {
+        let address = self.dashboard_listen.unwrap_or(listen);
+        let is_elsewhere = address.port() != MANAGERS_PORT || address.ip().is_loopback();
+        (self.manager.is_some() && is_elsewhere).then(|| {
+            format!("the manager calls port {MANAGERS_PORT} of this host, and the dashboard protocol listens on {address}: set --dashboard-listen 0.0.0.0:{MANAGERS_PORT}")
+        })
     }
 
     pub fn surfaces(
@@ -341,6 +367,9 @@ impl Protocols {
         if let Some(image) = self.image()? {
             dashboard = dashboard.with_image(image);
         }
+        dashboard = dashboard
+            .with_service_at("code", ContainerPort::try_from(self.dashboard_code_port)?)?
+            .with_service_at("jupyter", ContainerPort::try_from(self.dashboard_jupyter_port)?)?;
         let mut limits = ContainerLimits::default();
         if let Some(cpus) = self.dashboard_cpus {
             limits = limits.with_milli_cpus(cpus.saturating_mul(1000))?;

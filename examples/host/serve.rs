@@ -172,11 +172,14 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
     let own = dashboard.map(|server| tokio::spawn(server.run(until_end(ended.clone()))));
     let mut serving = tokio::spawn(server.run(until_end(ended)));
+    if let Some(why) = settings.protocols.unreachable_for_the_manager(listen) {
+        tracing::warn!("{why}");
+    }
     let manager = match &settings.protocols.manager {
-        Some(host) => Some(Manager::new(host, settings.protocols.manager_port, settings.protocols.agent_ip)?),
+        Some(host) => Some(Manager::new(host, settings.protocols.manager_port, settings.protocols.agent_ip())?),
         None => None,
     };
-    let registering = manager.clone().map(|manager| tokio::spawn(async move { manager.register().await }));
+    let registering = manager.clone().map(|manager| tokio::spawn(async move { manager.keep_registered().await }));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let first: Result<(), Failure> = tokio::select! {
         _ = term.recv() => Ok(()),

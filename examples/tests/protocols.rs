@@ -104,6 +104,9 @@ impl Replay {
         if self.is_keyed() && step["without_key"] != json!(true) {
             sent = sent.bearer_auth(KEY);
         }
+        if let Some(word) = step["bearer"].as_str() {
+            sent = sent.bearer_auth(word);
+        }
         if !request["body"].is_null() {
             let kind = step["content_type"].as_str().unwrap_or("application/json");
             sent = sent.header("content-type", kind).body(request["body"].to_string());
@@ -227,6 +230,21 @@ async fn the_dashboard_protocol_as_documented() {
         .collect();
     folders.sort();
     assert_eq!(folders, ["%2E.%2Fesc%2Fu1", "user1", "user2"], "and nothing outside");
+}
+
+/// Each call within the time that its client waits.
+#[tokio::test]
+async fn the_dashboard_protocol_as_its_clients_speak_it() {
+    let mut replay = Replay::of("dashboard_clients").await;
+    let _host = replay.run().await;
+    let images = replay.machine.get("/get_docker_images").await;
+    let rows = images["images"].as_array().unwrap();
+    assert!(
+        rows.iter().all(|row| row["repository"].is_string() && row["tag"].is_string()),
+        "the page lower-cases them"
+    );
+    assert!(rows.iter().any(|row| row["full_tag"] == "gpu-dev-env-test:latest"), "{images}");
+    assert!(replay.machine.containers().await.is_empty());
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::gpu::GpuUuid;
+use crate::probe::ProbeError;
 use crate::runtime::RuntimeError;
 use crate::spec::ImageRef;
 
@@ -31,15 +33,74 @@ pub struct MachineLoad {
     pub uptime_seconds: u64,
 }
 
+/// How busy a GPU is; what its driver does not tell is `None`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GpuLoad {
+    /// Which.
+    pub uuid: GpuUuid,
+    /// How much of the time a program ran on it.
+    pub utilization_percent: Option<u32>,
+    /// MiB of its memory that are used.
+    pub memory_used_mib: Option<u64>,
+    /// Degrees Celsius.
+    pub temperature_celsius: Option<u32>,
+    /// Watts that it draws.
+    pub power_watts: Option<f64>,
+    /// Watts that it may draw.
+    pub power_limit_watts: Option<f64>,
+}
+
 /// Tells how busy the machine is.
 #[async_trait]
 pub trait MachineProbe: Send + Sync + 'static {
     /// How busy it is now, over a moment that this call may take.
     async fn load(&self) -> MachineLoad;
+
+    /// How busy its GPUs are.
+    ///
+    /// # Errors
+    /// [`ProbeError`] where the driver cannot be asked.
+    async fn gpus(&self) -> Result<Vec<GpuLoad>, ProbeError> {
+        Err(ProbeError::NoDriver("this machine's GPUs are not asked".into()))
+    }
+}
+
+/// An image's own settings and history, beside what every list tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ImageDetails {
+    /// Its layers' digests, the lowest first.
+    pub layers: Vec<String>,
+    /// How each layer came about, the latest first.
+    pub history: Vec<ImageStep>,
+    /// Its program.
+    pub entrypoint: Vec<String>,
+    /// The program's arguments.
+    pub command: Vec<String>,
+    /// Its variables, `NAME=VALUE`.
+    pub environment: Vec<String>,
+    /// Whom the program runs as; empty for root.
+    pub user: String,
+    /// Where the program begins.
+    pub working_dir: String,
+    /// Ports that it says to have, such as `80/tcp`.
+    pub exposed_ports: Vec<String>,
+}
+
+/// A step of an image's history.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ImageStep {
+    /// When; `None` where that is not known.
+    pub created_at: Option<Timestamp>,
+    /// The command that made it.
+    pub created_by: String,
+    /// Bytes.
+    pub size: u64,
+    /// What its maker said of it.
+    pub comment: String,
 }
 
 /// An image on the engine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Image {
     /// The engine's id of it.
     pub id: String,
@@ -53,6 +114,17 @@ pub struct Image {
     pub architecture: String,
     /// How many of the engine's containers are made of it.
     pub containers: u32,
+    /// `linux` and the like; empty where it is not known.
+    pub os: String,
+    /// The image that it was made of; empty where it is not known.
+    pub parent: String,
+    /// What its maker said of it.
+    pub comment: String,
+    /// Its maker.
+    pub author: String,
+    /// More of it, where it alone was asked for.
+    #[serde(skip)]
+    pub details: Option<Box<ImageDetails>>,
 }
 
 /// Why an image was not removed.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
-use gpurent_core::machine::{Image, Images, RemoveImageError};
+use gpurent_core::machine::{Image, ImageDetails, ImageStep, Images, RemoveImageError};
 use gpurent_core::runtime::{Progress, PullProgress, RuntimeError};
 use gpurent_core::spec::ImageRef;
 use jiff::Timestamp;
@@ -78,7 +78,8 @@ impl Images for DockerRuntime {
                 tags: image.repo_tags.into_iter().filter(|tag| tag != "<none>:<none>").collect(),
                 size: u64::try_from(image.size).unwrap_or(0),
                 created_at: Timestamp::from_second(image.created).ok(),
-                architecture: String::new(),
+                parent: image.parent_id,
+                ..Image::default()
             })
             .collect();
         images.sort_by_key(|image| std::cmp::Reverse(image.created_at));
@@ -90,13 +91,41 @@ impl Images for DockerRuntime {
         let Some(found) = self.find_image(name).await? else { return Ok(None) };
         let id = found.id.unwrap_or_default();
         let containers = self.containers_of_images().await?;
+        let history = match self.docker().image_history(&id).await {
+            Ok(history) => history,
+            // Removed in between.
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(unavailable(error)),
+        };
+        let step = |step: bollard::models::ImageHistoryResponseItem| ImageStep {
+            created_at: Timestamp::from_second(step.created).ok(),
+            created_by: step.created_by,
+            size: u64::try_from(step.size).unwrap_or(0),
+            comment: step.comment,
+        };
+        let config = found.config.unwrap_or_default();
+        let details = ImageDetails {
+            layers: found.root_fs.and_then(|root| root.layers).unwrap_or_default(),
+            history: history.into_iter().map(step).collect(),
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            command: config.cmd.unwrap_or_default(),
+            environment: config.env.unwrap_or_default(),
+            user: config.user.unwrap_or_default(),
+            working_dir: config.working_dir.unwrap_or_default(),
+            exposed_ports: config.exposed_ports.unwrap_or_default(),
+        };
         Ok(Some(Image {
+            details: Some(Box::new(details)),
+            os: found.os.unwrap_or_default(),
+            comment: found.comment.unwrap_or_default(),
+            author: found.author.unwrap_or_default(),
             containers: containers.get(&id).copied().unwrap_or(0),
             id,
             tags: found.repo_tags.unwrap_or_default(),
             size: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
             created_at: found.created.and_then(|at| at.parse().ok()),
             architecture: found.architecture.unwrap_or_default(),
+            parent: String::new(),
         }))
     }
 

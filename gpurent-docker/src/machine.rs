@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use gpurent_core::machine::{MachineLoad, MachineProbe};
+use gpurent_core::machine::{GpuLoad, MachineLoad, MachineProbe};
+use gpurent_core::probe::ProbeError;
 use sysinfo::{Disks, MINIMUM_CPU_UPDATE_INTERVAL, System};
 
 /// How busy the machine is on which this process runs.
@@ -55,6 +56,12 @@ impl MachineProbe for LocalMachine {
         });
         // Only a panic could keep it from being read; a dashboard shows nothing then.
         read.await.unwrap_or_default()
+    }
+
+    async fn gpus(&self) -> Result<Vec<GpuLoad>, ProbeError> {
+        // NVML blocks, sometimes for seconds after a driver reset.
+        let read = tokio::task::spawn_blocking(crate::nvml::loads).await;
+        read.map_err(|panic| ProbeError::Unusable(panic.into()))?
     }
 }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use gpurent_core::gpu::{Gpu, GpuUuid};
+use gpurent_core::machine::GpuLoad;
 use gpurent_core::probe::{GpuProbe, ProbeError};
 use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 
 /// The machine's GPUs, or some of them.
 #[derive(Clone, Debug)]
@@ -45,6 +47,25 @@ fn read() -> Result<Vec<Gpu>, ProbeError> {
     let nvml = Nvml::init().map_err(|error| ProbeError::NoDriver(error.into()))?;
     let count = nvml.device_count().map_err(|error| ProbeError::Unusable(error.into()))?;
     (0..count).map(|index| describe(&nvml, index).map_err(ProbeError::Unusable)).collect()
+}
+
+/// How busy each GPU is. A card that does not tell something (`[N/A]` in nvidia-smi) tells the rest.
+pub(crate) fn loads() -> Result<Vec<GpuLoad>, ProbeError> {
+    let nvml = Nvml::init().map_err(|error| ProbeError::NoDriver(error.into()))?;
+    let count = nvml.device_count().map_err(|error| ProbeError::Unusable(error.into()))?;
+    let load = |index| -> Result<GpuLoad, Box<dyn std::error::Error + Send + Sync>> {
+        let device = nvml.device_by_index(index)?;
+        let watts = |milliwatts: u32| f64::from(milliwatts) / 1000.0;
+        Ok(GpuLoad {
+            uuid: device.uuid()?.parse()?,
+            utilization_percent: device.utilization_rates().ok().map(|rates| rates.gpu),
+            memory_used_mib: device.memory_info().ok().map(|memory| memory.used / (1024 * 1024)),
+            temperature_celsius: device.temperature(TemperatureSensor::Gpu).ok(),
+            power_watts: device.power_usage().ok().map(watts),
+            power_limit_watts: device.enforced_power_limit().ok().map(watts),
+        })
+    };
+    (0..count).map(|index| load(index).map_err(ProbeError::Unusable)).collect()
 }
 
 fn describe(nvml: &Nvml, index: u32) -> Result<Gpu, Box<dyn std::error::Error + Send + Sync>> {

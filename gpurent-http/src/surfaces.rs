@@ -320,12 +320,7 @@ async fn busy(uri: Uri, _error: axum::BoxError) -> Response {
     match uri.path() {
         "/rent" => rent::busy(),
         "/start_instance" | "/terminate_instance" => instances::busy(),
-        path if ["/api/containers", "/api/ports", "/get_", "/delete_docker_image"]
-            .iter()
-            .any(|of| path.starts_with(of)) =>
-        {
-            dashboard::busy()
-        }
+        path if dashboard::is_route(path) => dashboard::busy(),
         path if path.starts_with("/api/gpu") => cloud::busy(),
         _ => Problem::busy().into_response(),
     }

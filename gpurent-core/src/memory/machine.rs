@@ -24,7 +24,7 @@ impl MemoryMachine {
         let mut images = self.images();
         let id = format!("sha256:{:064}", images.len() + 1);
         let (tags, architecture) = (vec![name.to_owned()], "amd64".to_owned());
-        images.push(Image { id, tags, size: 1 << 30, created_at: None, architecture, containers });
+        images.push(Image { id, tags, size: 1 << 30, architecture, containers, ..Image::default() });
     }
 }
 

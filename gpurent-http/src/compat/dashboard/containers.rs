@@ -2,35 +2,47 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use futures_util::stream::{self, StreamExt};
 use gpurent_core::access::CredentialRequest;
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, RenterId};
+use gpurent_core::inside::Usage;
 use gpurent_core::invalid::Invalid;
-use gpurent_core::lifecycle::{Phase, State as RentalState, SuspendCause};
+use gpurent_core::lifecycle::{State as RentalState, SuspendCause};
+use gpurent_core::port::PublishedPort;
 use gpurent_core::port::ranges::GivenBack;
-use gpurent_core::port::{HostPort, PublishedPort};
 use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{InsideError, RentError, Rentals};
+use gpurent_core::rentals::{RentError, Rentals};
 use gpurent_core::spec::{Labels, Limits, RentalRequest, RentalSpec, Workspace, WorkspaceFolder};
-use gpurent_core::store::{Claimed, Filter, MAX_PAGE};
+use gpurent_core::store::Claimed;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::super::instances;
 use super::super::waiting::{WAIT, until};
-use super::{Dashboard, RANGE, Refused, lacks_a_gpu};
+use super::names::{self, of_user};
+use super::{Dashboard, RANGE, Refused, lacks_a_gpu, show};
 use crate::auth::Caller;
 use crate::body::LooseJson;
 use crate::listeners::Listeners;
-use crate::words;
 
 /// Marks rentals of this protocol, by what they were asked for: a GPU or none.
-const GPU: &str = "dashboard.gpu";
+pub(super) const GPU: &str = "dashboard.gpu";
+
+/// How long answers take at most whose clients give up after 15 seconds.
+const SHORT_WAIT: Duration = Duration::from_secs(11);
+/// Such whose clients wait for 30.
+const LONG_WAIT: Duration = Duration::from_secs(20);
+
+/// How many containers are asked at once how much they use, and how long that may take.
+const ASKED_AT_ONCE: usize = 8;
+const USAGE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A number, or a text such as `4` or `4g`.
 #[derive(Clone, Debug, Deserialize)]
@@ -99,6 +111,34 @@ pub(super) struct CreateBody {
     memory: Option<Amount>,
     #[serde(default)]
     gpu: GpuWish,
+    #[serde(default)]
+    resources: Resources,
+}
+
+/// The same, as the manager's page sends it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    cpu_count: Option<Amount>,
+    memory_limit: Option<Amount>,
+    /// For people, such as `1 core, 12GB`.
+    #[serde(rename = "gpu")]
+    _gpu: Option<Value>,
+}
+
+impl CreateBody {
+    /// What is made for a user of whom nothing else is known.
+    fn of_user(user: &RenterId) -> Self {
+        Self {
+            username: user.to_string(),
+            _session_token: None,
+            image: None,
+            cpu: None,
+            memory: None,
+            gpu: GpuWish::default(),
+            resources: Resources::default(),
+        }
+    }
 }
 
 type Offer = State<Option<Arc<Dashboard>>>;
@@ -147,8 +187,10 @@ impl Dashboard {
             (None, None) => return Err(Invalid::new("image", "must be named")),
         };
         let mut spec = RentalSpec::new(user, None, image, self.term);
-        spec.name = Some(name_of(&spec.renter)?);
-        spec.limits = self.limits(body.cpu.as_ref(), body.memory.as_ref())?;
+        spec.name = Some(names::name_of(&spec.renter)?);
+        let (cpu, memory) = (body.cpu.as_ref(), body.memory.as_ref());
+        spec.limits =
+            self.limits(cpu.or(body.resources.cpu_count.as_ref()), memory.or(body.resources.memory_limit.as_ref()))?;
         if let Some(mount) = &self.mount {
             let folder = WorkspaceFolder::of(&spec.renter);
             spec.workspace = Some(Workspace { folder, mount: mount.clone() });
@@ -175,16 +217,6 @@ impl Dashboard {
     }
 }
 
-/// One live container a user: the name says whose it is.
-fn name_of(user: &RenterId) -> Result<gpurent_core::id::InstanceName, Invalid> {
-    let mut name = "dashboard-".to_owned();
-    for byte in user.as_str().bytes() {
-        // Letters and digits stand for themselves, so that no two users have one name.
-        if byte.is_ascii_alphanumeric() { name.push(char::from(byte)) } else { name.push_str(&format!("_{byte:02x}")) }
-    }
-    name.parse().map_err(|error: Invalid| error.named("username"))
-}
-
 pub(super) async fn create(
     State(rentals): State<Rentals>,
     dashboard: Offer,
@@ -194,19 +226,47 @@ pub(super) async fn create(
     let rentals = caller.within_their_limits(&rentals);
     let (dashboard, body) = (offered(dashboard)?, read(body)?);
     let user = user(&body.username, &caller)?;
-    let mut spec = dashboard.spec(user, &body)?;
+    // A user has one, whatever is asked for beside it.
+    if let Some(there) = of_user(&rentals, &user).await?.filter(Rental::is_live) {
+        return Ok(Json(json!({"success": true, "container": show::container(&dashboard, &there)})).into_response());
+    }
+    let rental = make(&dashboard, &rentals, user, &body, WAIT).await?;
+    Ok(Json(json!({"success": true, "container": show::container(&dashboard, &rental)})).into_response())
+}
+
+async fn make(
+    dashboard: &Dashboard,
+    rentals: &Rentals,
+    user: RenterId,
+    body: &CreateBody,
+    wait: Duration,
+) -> Result<Rental, Refused> {
+    let mut spec = dashboard.spec(user, body)?;
     // Only for a request that can be carried out.
     dashboard.give_ports(rentals.host(), &mut spec).await?;
-    let rental = up(&dashboard, &rentals, spec, body.gpu).await?;
-    Ok(Json(json!({"success": true, "container": view(&dashboard, &rental)})).into_response())
+    up(dashboard, rentals, spec, body.gpu, wait).await
 }
 
 /// Rents, and waits until the container is up, or for as long as an answer may take.
-async fn up(dashboard: &Dashboard, rentals: &Rentals, spec: RentalSpec, wish: GpuWish) -> Result<Rental, Refused> {
-    let deadline = Instant::now() + WAIT;
+async fn up(
+    dashboard: &Dashboard,
+    rentals: &Rentals,
+    spec: RentalSpec,
+    wish: GpuWish,
+    wait: Duration,
+) -> Result<Rental, Refused> {
+    let deadline = Instant::now() + wait;
     let updates = rentals.subscribe();
-    let claimed = dashboard.rent(rentals, spec, wish).await?;
-    let rental = until(rentals, claimed.rental().clone(), updates, deadline, is_up_or_not_coming).await;
+    let user = spec.renter.clone();
+    let claimed = match dashboard.rent(rentals, spec, wish).await {
+        // Asked for twice at once: it is the same container.
+        Err(RentError::NameTaken(name)) => {
+            let there = of_user(rentals, &user).await?.filter(Rental::is_live);
+            there.ok_or(RentError::NameTaken(name))?
+        }
+        claimed => claimed?.rental().clone(),
+    };
+    let rental = until(rentals, claimed, updates, deadline, is_up_or_not_coming).await;
     if let Some(reason) = rental.state().end_reason() {
         return Err(Refused::new(reason.describe()));
     }
@@ -228,11 +288,9 @@ fn is_down(rental: &Rental) -> bool {
     matches!(rental.state(), RentalState::Suspended { .. } | RentalState::Ended { .. })
 }
 
-/// A rental of this protocol; by its own id, or that of a container that it has or had.
+/// The container that somebody means, by any of its names.
 async fn find(rentals: &Rentals, caller: &Caller, id: &str) -> Result<Rental, Refused> {
-    let rental = instances::find(rentals, id).await?;
-    let is_ours = |rental: &Rental| rental.spec().labels.get(GPU).is_some() && caller.may_see(rental);
-    rental.filter(is_ours).ok_or_else(Refused::not_found)
+    names::find(rentals, caller, id).await?.ok_or_else(Refused::not_found)
 }
 
 #[derive(Default, Deserialize)]
@@ -243,11 +301,12 @@ pub(super) struct StartBody {
     _ports: Option<Value>,
     cpu_count: Option<Amount>,
     memory_limit: Option<Amount>,
-    recreate_if_missing: bool,
+    /// A container that is gone is made again unless somebody says that it must not be: clients say nothing.
+    recreate_if_missing: Option<bool>,
 }
 
-/// Starts a container that was stopped; makes one that has ended again where that is asked for, as it was but for
-/// the limits that are sent.
+/// Starts a container that was stopped; makes one that has ended again, as it was but for the limits that are sent, and one
+/// that never was, for the user whose name it has.
 pub(super) async fn start(
     State(rentals): State<Rentals>,
     dashboard: Offer,
@@ -257,15 +316,27 @@ pub(super) async fn start(
 ) -> Result<Response, Refused> {
     let rentals = caller.within_their_limits(&rentals);
     let (dashboard, body) = (offered(dashboard)?, read(body)?);
-    let rental = find(&rentals, &caller, &id).await?;
-    let rental = if rental.is_live() {
-        resume(&rentals, &rental).await?
-    } else if body.recreate_if_missing {
-        recreate(&dashboard, &rentals, &rental, &body).await?
-    } else {
-        return Err(Refused::new("the container is gone; send recreate_if_missing to have it made again"));
-    };
-    Ok(Json(json!({"success": true, "container": view(&dashboard, &rental)})).into_response())
+    let rental = started(&dashboard, &rentals, &caller, &id, &body).await?;
+    Ok(Json(json!({"success": true, "container": show::container(&dashboard, &rental)})).into_response())
+}
+
+async fn started(
+    dashboard: &Dashboard,
+    rentals: &Rentals,
+    caller: &Caller,
+    id: &str,
+    body: &StartBody,
+) -> Result<Rental, Refused> {
+    match names::find(rentals, caller, id).await? {
+        Some(rental) if rental.is_live() => resume(rentals, &rental, SHORT_WAIT).await,
+        _ if body.recreate_if_missing == Some(false) => Err(Refused::not_found()),
+        Some(ended) => recreate(dashboard, rentals, &ended, body).await,
+        None => {
+            let named = names::user_of(id).ok_or_else(Refused::not_found)?;
+            let user = user(named.as_str(), caller)?;
+            make(dashboard, rentals, user.clone(), &CreateBody::of_user(&user), SHORT_WAIT).await
+        }
+    }
 }
 
 async fn recreate(
@@ -288,11 +359,11 @@ async fn recreate(
         spec.limits = spec.limits.with_memory_bytes(memory.bytes()?)?;
     }
     let wish = if spec.gpu.is_some() { GpuWish::Required } else { GpuWish::None };
-    up(dashboard, rentals, spec, wish).await
+    up(dashboard, rentals, spec, wish, SHORT_WAIT).await
 }
 
-async fn resume(rentals: &Rentals, rental: &Rental) -> Result<Rental, Refused> {
-    let deadline = Instant::now() + WAIT;
+async fn resume(rentals: &Rentals, rental: &Rental, wait: Duration) -> Result<Rental, Refused> {
+    let deadline = Instant::now() + wait;
     let updates = rentals.subscribe();
     let rental = rentals.resume(rental.id()).await?.ok_or_else(Refused::not_found)?;
     let rental = until(rentals, rental, updates, deadline, is_up_or_not_coming).await;
@@ -304,15 +375,12 @@ async fn resume(rentals: &Rentals, rental: &Rental) -> Result<Rental, Refused> {
     }
 }
 
-async fn suspend(rentals: &Rentals, rental: &Rental) -> Result<Rental, Refused> {
-    if rental.is_on_its_first_way_up() {
-        return Err(Refused::new("it is still starting; ask again"));
-    }
-    let deadline = Instant::now() + WAIT;
+/// Stops a container, or begins to: one that never was up ends instead.
+async fn suspend(rentals: &Rentals, rental: &Rental, wait: Duration) -> Result<Rental, Refused> {
+    let deadline = Instant::now() + wait;
     let updates = rentals.subscribe();
     let rental = rentals.suspend(rental.id()).await?.ok_or_else(Refused::not_found)?;
-    let rental = until(rentals, rental, updates, deadline, is_down).await;
-    if is_down(&rental) { Ok(rental) } else { Err(Refused::new("it is still being stopped; ask again")) }
+    Ok(until(rentals, rental, updates, deadline, is_down).await)
 }
 
 pub(super) async fn stop(
@@ -322,49 +390,60 @@ pub(super) async fn stop(
 ) -> Result<Response, Refused> {
     let rentals = caller.within_their_limits(&rentals);
     let rental = find(&rentals, &caller, &id).await?;
-    suspend(&rentals, &rental).await?;
-    Ok(Json(json!({"success": true})).into_response())
+    let message = match suspend(&rentals, &rental, SHORT_WAIT).await? {
+        stopped if is_down(&stopped) => "Container stopped",
+        // It is stopped whatever happens; the client would only wait no longer.
+        _ => "Container is being stopped",
+    };
+    Ok(Json(json!({"success": true, "message": message})).into_response())
 }
 
 pub(super) async fn restart(
     State(rentals): State<Rentals>,
     State(listeners): State<Listeners>,
+    dashboard: Offer,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
     let rentals = caller.within_their_limits(&rentals);
-    let rental = find(&rentals, &caller, &id).await?;
+    let dashboard = offered(dashboard)?;
     // Goes on also if nobody waits for the answer: half a restart would be a stop.
     let restarting = listeners.tracker.spawn(async move {
-        let rental = suspend(&rentals, &rental).await?;
-        resume(&rentals, &rental).await.map(|_| ())
+        if let Some(rental) = names::find(&rentals, &caller, &id).await?.filter(Rental::is_live) {
+            suspend(&rentals, &rental, WAIT).await?;
+        }
+        started(&dashboard, &rentals, &caller, &id, &StartBody::default()).await
     });
-    match tokio::time::timeout(WAIT, restarting).await {
-        Ok(Ok(restarted)) => restarted?,
+    let message = match tokio::time::timeout(SHORT_WAIT, restarting).await {
+        Ok(Ok(restarted)) => {
+            restarted?;
+            "Container restarted"
+        }
         Ok(Err(_panicked)) => return Err(Refused::new("the container was not restarted")),
-        Err(_still) => return Err(Refused::new("it is still being restarted; ask for its status")),
-    }
-    Ok(Json(json!({"success": true})).into_response())
+        Err(_still) => "Container is being restarted",
+    };
+    Ok(Json(json!({"success": true, "message": message})).into_response())
 }
 
-/// Whether a container was there to be stopped and removed.
-async fn end(rentals: &Rentals, rental: &Rental) -> Result<bool, Refused> {
-    let (deadline, had_one) = (Instant::now() + WAIT, rental.container().is_some() && rental.is_live());
+/// A container goes, or is on its way: whether there was one.
+async fn end(rentals: &Rentals, rental: &Rental, wait: Duration) -> Result<bool, Refused> {
+    let (deadline, had_one) = (Instant::now() + wait, rental.container().is_some() && rental.is_live());
     let updates = rentals.subscribe();
     let rental = rentals.cancel(rental.id()).await?.ok_or_else(Refused::not_found)?;
     let rental = until(rentals, rental, updates, deadline, |rental| !rental.is_live()).await;
-    if rental.is_live() { Err(Refused::new("it is still being removed; ask again")) } else { Ok(had_one) }
+    if rental.is_live() { Err(Refused::new("the container is still being removed; ask again")) } else { Ok(had_one) }
 }
 
-/// The container goes; the user's ports and folder stay theirs.
+/// The container goes; the user's ports and folder stay theirs. One that is gone is removed already.
 pub(super) async fn remove(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
-    let rental = find(&rentals, &caller, &id).await?;
-    end(&rentals, &rental).await?;
-    Ok(Json(json!({"success": true})).into_response())
+    if let Some(rental) = names::find(&rentals, &caller, &id).await? {
+        end(&rentals, &rental, SHORT_WAIT).await?;
+    }
+    Ok(Json(json!({"success": true, "message": "Container removed"})).into_response())
 }
 
 #[derive(Default, Deserialize)]
@@ -376,7 +455,8 @@ pub(super) struct DeleteBody {
     _user_id: Option<Value>,
 }
 
-/// The container goes, and the user's ports are given back; their folder stays.
+/// The container goes; the user's ports are given back where the user is named (an administrator's page names none, and the
+/// user comes back); their folder stays. One that is gone is deleted already.
 pub(super) async fn delete(
     State(rentals): State<Rentals>,
     dashboard: Offer,
@@ -385,32 +465,120 @@ pub(super) async fn delete(
     body: LooseJson<DeleteBody>,
 ) -> Result<Response, Refused> {
     let (dashboard, body) = (offered(dashboard)?, read(body)?);
-    let rental = find(&rentals, &caller, &id).await?;
-    let user = rental.spec().renter.clone();
-    if body.username.is_some_and(|name| name != user.as_str()) {
+    let rental = names::find(&rentals, &caller, &id).await?.filter(Rental::is_live);
+    let named = body.username.as_deref().map(|name| user(name, &caller)).transpose()?;
+    if let (Some(rental), Some(user)) = (&rental, &named)
+        && rental.spec().renter != *user
+    {
         return Err(Refused::new("the container is another user's"));
     }
-    let had_one = end(&rentals, &rental).await?;
-    let given_back = dashboard.ranges.give_back(rentals.host(), &user).await?;
+    let had_one = match &rental {
+        Some(rental) => end(&rentals, rental, LONG_WAIT).await?,
+        None => false,
+    };
+    let mut freed = Vec::new();
+    if let Some(user) = &named {
+        let range = dashboard.ranges.range_of(rentals.host(), user).await?;
+        if dashboard.ranges.give_back(rentals.host(), user).await? == GivenBack::Yes {
+            let own = |service: &super::Service| range.as_ref()?.port(service.offset);
+            freed.extend(dashboard.services.iter().filter_map(own));
+        }
+    }
+    let message = if rental.is_some() { "Container deleted" } else { "Container not found: deleted already" };
     Ok(Json(json!({
         "success": true,
-        "message": "Container deleted",
+        "message": message,
         "container_stopped": had_one,
-        "container_removed": true,
-        "ports_deallocated": given_back == GivenBack::Yes,
+        "container_removed": rental.is_some(),
+        "ports_deallocated": !freed.is_empty(),
+        "deallocated_ports": freed,
     }))
     .into_response())
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RecreateBody {
+    wipe_data: bool,
+}
+
+/// The container goes, and is made anew as it was asked for; the user's folder stays.
+pub(super) async fn remake(
+    State(rentals): State<Rentals>,
+    dashboard: Offer,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    body: LooseJson<RecreateBody>,
+) -> Result<Response, Refused> {
+    let rentals = caller.within_their_limits(&rentals);
+    let (dashboard, body) = (offered(dashboard)?, read(body)?);
+    if body.wipe_data {
+        return Err(Refused::new("this host wipes no user's folder: send wipe_data: false, and empty it from inside"));
+    }
+    let rental = find(&rentals, &caller, &id).await?;
+    let had_one = end(&rentals, &rental, LONG_WAIT).await?;
+    let made = recreate(&dashboard, &rentals, &rental, &StartBody::default()).await?;
+    Ok(Json(json!({
+        "success": true,
+        "message": "Container recreated",
+        "container_stopped": had_one,
+        "container_removed": true,
+        "data_wiped": false,
+        "container_created": true,
+        "container": show::container(&dashboard, &made),
+    }))
+    .into_response())
+}
+
+/// A container that is gone, or never was, is one that is stopped: so clients offer to start it.
 pub(super) async fn status(
     State(rentals): State<Rentals>,
     dashboard: Offer,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
-    let rental = find(&rentals, &caller, &id).await?;
-    let container = view(&*offered(dashboard)?, &rental);
-    Ok(Json(json!({"success": true, "status": container["status"], "container": container})).into_response())
+    let dashboard = offered(dashboard)?;
+    let found = names::find(&rentals, &caller, &id).await?;
+    let Some(rental) = found.filter(Rental::is_live) else {
+        return Ok(Json(json!({"success": true, "status": "stopped", "id": null, "name": id})).into_response());
+    };
+    let container = show::container(&dashboard, &rental);
+    Ok(Json(json!({
+        "success": true,
+        "status": container["status"],
+        "id": container["id"],
+        "name": container["name"],
+        "container": container,
+    }))
+    .into_response())
+}
+
+/// One container.
+pub(super) async fn one(
+    State(rentals): State<Rentals>,
+    dashboard: Offer,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let dashboard = offered(dashboard)?;
+    let found = names::find(&rentals, &caller, &id).await?.filter(Rental::is_live);
+    let rental = found.ok_or_else(|| Refused(StatusCode::NOT_FOUND, Refused::not_found().1))?;
+    Ok(Json(json!({"success": true, "container": show::container(&dashboard, &rental)})).into_response())
+}
+
+/// How much a container uses; `None` where it does not run, or is not told in time.
+async fn usage_of(rentals: &Rentals, rental: &Rental) -> Option<Usage> {
+    if !rental.state().is_up() {
+        return None;
+    }
+    match tokio::time::timeout(USAGE_PATIENCE, rentals.usage(rental)).await {
+        Ok(Ok(usage)) => Some(usage),
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "usage cannot be told");
+            None
+        }
+        Err(_late) => None,
+    }
 }
 
 pub(super) async fn stats(
@@ -419,44 +587,34 @@ pub(super) async fn stats(
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
     let rental = find(&rentals, &caller, &id).await?;
-    let usage = rentals.usage(&rental).await.map_err(|error| match error {
-        InsideError::NotRunning => Refused::new("the container does not run"),
-        other => {
-            tracing::warn!(error = &other as &dyn std::error::Error, "usage cannot be told");
-            Refused::new("the container's usage cannot be told now")
-        }
-    })?;
-    let percent =
-        if usage.memory_limit == 0 { 0.0 } else { usage.memory_used as f64 / usage.memory_limit as f64 * 100.0 };
-    let rounded = |number: f64| (number * 100.0).round() / 100.0;
-    Ok(Json(json!({"success": true, "stats": {
-        "cpu_usage": rounded(usage.cpu_percent),
-        "memory_usage": rounded(percent),
-        "memory_used": usage.memory_used,
-        "memory_limit": usage.memory_limit,
-    }}))
-    .into_response())
+    let usage = usage_of(&rentals, &rental).await;
+    let running = rental.state().is_up();
+    if running && usage.is_none() {
+        return Err(Refused::new("the container's usage cannot be told now"));
+    }
+    Ok(Json(json!({"success": true, "running": running, "stats": show::stats(usage.as_ref())})).into_response())
 }
 
+/// A user's ports, also while there is no container; both inside `port_info` and beside it, as older agents had it.
 pub(super) async fn ports(
     State(rentals): State<Rentals>,
     dashboard: Offer,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
-    let (dashboard, rental) = (offered(dashboard)?, find(&rentals, &caller, &id).await?);
-    let range = dashboard.ranges.range_of(rentals.host(), &rental.spec().renter).await?;
-    let named = |service: &super::Service| {
-        // As the protocol calls them here.
-        let name = match service.name.as_str() {
-            "code" => "code_port",
-            "ssh" => "ssh_port",
-            other => other,
-        };
-        (name.to_owned(), json!(range.as_ref().and_then(|range| range.port(service.offset))))
+    let dashboard = offered(dashboard)?;
+    let user = match names::find(&rentals, &caller, &id).await? {
+        Some(rental) => rental.spec().renter.clone(),
+        None => {
+            let named = names::user_of(&id).or_else(|| id.parse().ok());
+            named.filter(|user| caller.may_act_for(user)).ok_or_else(Refused::not_found)?
+        }
     };
-    let ports: serde_json::Map<String, Value> = dashboard.services.iter().map(named).collect();
-    Ok(Json(json!({"success": true, "port_info": ports})).into_response())
+    let range = dashboard.ranges.range_of(rentals.host(), &user).await?.ok_or_else(Refused::not_found)?;
+    let ports = show::ports(&dashboard, |offset| range.port(offset));
+    let mut answer = ports.clone();
+    answer.extend([("success".to_owned(), json!(true)), ("port_info".to_owned(), Value::Object(ports))]);
+    Ok(Json(Value::Object(answer)).into_response())
 }
 
 pub(super) async fn list(
@@ -465,12 +623,17 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
     let dashboard = offered(dashboard)?;
-    let mut live = rentals.active().await?;
-    let filter = Filter { renter: caller.scope(), phases: vec![Phase::Suspended], ..Filter::default() };
-    live.extend(rentals.list(&filter, None, MAX_PAGE).await?);
-    let ours = live.iter().filter(|rental| rental.spec().labels.get(GPU).is_some() && caller.may_see(rental));
-    let containers: Vec<_> = ours.map(|rental| view(&dashboard, rental)).collect();
-    Ok(Json(json!({"success": true, "containers": containers})).into_response())
+    let all = names::all(&rentals, &caller).await?;
+    let now = rentals.now().wall;
+    let rows = stream::iter(all).map(|rental| {
+        let (rentals, dashboard) = (&rentals, &dashboard);
+        async move {
+            let usage = usage_of(rentals, &rental).await;
+            show::row(dashboard, &rental, usage.as_ref(), now)
+        }
+    });
+    let containers: Vec<Value> = rows.buffered(ASKED_AT_ONCE).collect().await;
+    Ok(Json(json!({"success": true, "total_count": containers.len(), "containers": containers})).into_response())
 }
 
 #[derive(Deserialize)]
@@ -493,24 +656,6 @@ pub(super) async fn deallocate(
     }
 }
 
-fn view(dashboard: &Dashboard, rental: &Rental) -> Value {
-    let spec = rental.spec();
-    let own = |service: &super::Service| -> Option<HostPort> { spec.sticky_ports.as_ref()?.port(service.offset) };
-    let ports: serde_json::Map<String, Value> =
-        dashboard.services.iter().map(|service| (service.name.clone(), json!(own(service)))).collect();
-    json!({
-        "id": rental.id(),
-        "container_id": rental.container(),
-        "name": rental.name(),
-        "username": spec.renter,
-        "image": spec.image,
-        "status": words::dashboard(rental.state()),
-        "port_map": ports,
-        "gpu": if spec.gpu.is_some() { "gpu" } else { "none" },
-        "created_at": rental.created_at(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -528,12 +673,5 @@ mod tests {
         }
         assert!(Amount::Number(f64::NAN).milli_cpus().is_err());
         assert!(Amount::Number(-1.0).milli_cpus().is_err());
-    }
-
-    #[test]
-    fn no_two_users_have_one_name() {
-        let name = |user: &str| name_of(&user.parse().unwrap()).unwrap().to_string();
-        assert_eq!(name("user1"), "dashboard-user1");
-        assert_ne!(name("a/b"), name("a_2fb"));
     }
 }

@@ -3,18 +3,21 @@
 //! | route | |
 //! |---|---|
 //! | `POST /api/containers`, `/api/containers/create` | make a user's container |
-//! | `POST /api/containers/{id}/start`, `/stop`, `/restart`, `/remove`, `/delete` | and what becomes of it |
-//! | `GET /api/containers/{id}/status`, `/stats`, `/ports` | how it is |
+//! | `POST /api/containers/{id}/start`, `/stop`, `/restart`, `/remove`, `/delete`, `/recreate` | and what becomes of it |
+//! | `GET /api/containers/{id}`, `/status`, `/stats`, `/ports` | how it is |
 //! | `GET /get_containers` | all of them |
 //! | `GET /get_system_stats`, `/get_resources` | how busy the machine is |
 //! | `GET /get_docker_images`, `/get_docker_image_details/{id}`, `DELETE /delete_docker_image/{id}` | what lies on it |
 //! | `POST /api/ports/deallocate` | give a user's ports back |
 //!
-//! What is refused is 400 with `{"success": false, "error": ...}`. Bodies are JSON whatever they are said to be. Only
-//! containers of this protocol are seen and touched, and by an id that stays the same through stops and starts.
+//! What is refused is 400 with `{"success": false, "error": ..., "message": ...}`. Bodies are JSON whatever they are said to
+//! be. Only containers of this protocol are seen and touched, by any [name](names) that clients have for them. They are
+//! answered as its manager and its desktop client expect it, within the time that those wait.
 
 mod containers;
 mod machine;
+mod names;
+mod show;
 
 use std::sync::Arc;
 
@@ -137,6 +140,18 @@ impl Dashboard {
         Ok(self)
     }
 
+    /// Another port of the container for one of the services.
+    ///
+    /// # Errors
+    /// Refuses the port of another service.
+    pub fn with_service_at(self, name: &str, container: ContainerPort) -> Result<Self, Invalid> {
+        let mut services = self.services.clone();
+        for service in services.iter_mut().filter(|service| service.name == name) {
+            service.container = container;
+        }
+        self.with_services(services)
+    }
+
     /// Which GPUs users get; any by default.
     #[must_use]
     pub fn with_gpus(self, gpu: GpuSelector) -> Self {
@@ -160,6 +175,8 @@ pub(crate) fn router() -> Router<Surfaces> {
     Router::new()
         .route("/api/containers", post(containers::create))
         .route("/api/containers/create", post(containers::create))
+        .route("/api/containers/{id}", get(containers::one))
+        .route("/api/containers/{id}/recreate", post(containers::remake))
         .route("/api/containers/{id}/start", post(containers::start))
         .route("/api/containers/{id}/stop", post(containers::stop))
         .route("/api/containers/{id}/restart", post(containers::restart))
@@ -177,6 +194,11 @@ pub(crate) fn router() -> Router<Surfaces> {
         .route("/delete_docker_image/{*id}", delete(machine::remove_image))
 }
 
+/// Whether a path is one of this protocol's.
+pub(crate) fn is_route(path: &str) -> bool {
+    ["/api/containers", "/api/ports/", "/get_", "/delete_docker_image/"].iter().any(|of| path.starts_with(of))
+}
+
 /// What is refused.
 #[derive(Debug)]
 struct Refused(StatusCode, String);
@@ -187,13 +209,13 @@ impl Refused {
     }
 
     fn not_found() -> Self {
-        Self::new("there is no such container")
+        Self::new("Container not found")
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.0, Json(json!({"success": false, "error": self.1}))).into_response()
+        (self.0, Json(json!({"success": false, "error": self.1, "message": self.1}))).into_response()
     }
 }
 
@@ -214,7 +236,7 @@ impl From<RentError> for Refused {
     fn from(error: RentError) -> Self {
         match error {
             RentError::Store(error) => error.into(),
-            RentError::NameTaken(_) => Self::new("the user has another container already"),
+            RentError::NameTaken(_) => Self::new("the user's container is being made; ask again"),
             other => Self::new(other.to_string()),
         }
     }
