@@ -156,6 +156,16 @@ impl Replay {
             }
         }
         told.until(machine, |told| told.len() >= promised.len()).await;
+        let updates = self.file["live_updates"].as_array().cloned().unwrap_or_default();
+        let begun = Instant::now();
+        while told.1.lock().unwrap().len() < updates.len() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "told {:?}", told.1.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let live = told.1.lock().unwrap().clone();
+        for (promised, told) in updates.iter().zip(&live) {
+            assert_eq!(difference(&filled(promised, &self.kept), told, false, "live_update"), None, "{live:?}");
+        }
         let told = told.0.lock().unwrap().clone();
         for (promised, told) in promised.iter().zip(&told) {
             assert_eq!(difference(&filled(promised, &self.kept), told, false, "told"), None, "{told}");
@@ -164,25 +174,30 @@ impl Replay {
     }
 }
 
-/// What was told of the first rental.
-struct Told(Arc<Mutex<Vec<Value>>>);
+/// What was told of the first rental, and the live updates of all but pulls.
+struct Told(Arc<Mutex<Vec<Value>>>, Arc<Mutex<Vec<Value>>>);
 
 impl Told {
     fn listen(mut socket: impl StreamExt<Item = Result<Message, Error>> + Unpin + Send + 'static) -> Self {
         let told = Arc::new(Mutex::new(Vec::<Value>::new()));
         let heard = Arc::clone(&told);
+        let updates = Arc::new(Mutex::new(Vec::<Value>::new()));
+        let live = Arc::clone(&updates);
         tokio::spawn(async move {
             while let Some(Ok(message)) = socket.next().await {
                 let Message::Text(text) = message else { continue };
                 let message: Value = serde_json::from_str(&text).unwrap();
                 let mut heard = heard.lock().unwrap();
+                if message["status"] == "live_update" && !message["message"].to_string().contains("Pulling") {
+                    live.lock().unwrap().push(message.clone());
+                }
                 let of_the_first = heard.first().is_none_or(|first| first["instance_uuid"] == message["instance_uuid"]);
                 if message["status"] != "live_update" && of_the_first {
                     heard.push(message);
                 }
             }
         });
-        Self(told)
+        Self(told, updates)
     }
 
     async fn until(&self, machine: &Machine, is_so: impl Fn(&[Value]) -> bool) {
@@ -209,6 +224,22 @@ async fn the_rent_protocol_as_documented() {
         replay.machine.until(id, &["terminated"], Duration::from_secs(30)).await;
     }
     assert!(replay.machine.containers().await.is_empty());
+}
+
+/// Values in every form that the original takes, names that are not unique, other words for a key.
+#[tokio::test]
+async fn the_rent_protocol_as_its_clients_speak_it() {
+    let mut replay = Replay::of("rent_clients").await;
+    let _host = replay.run().await;
+    let listed = replay.machine.get("/v1/rentals").await;
+    let rentals = listed["rentals"].as_array().unwrap();
+    assert!(rentals.iter().all(|rental| rental["labels"]["rent.instance_name"] == "My test rig"), "{listed}");
+    assert_eq!(rentals.len(), 2, "the same request is the same rental");
+    for rental in rentals {
+        let id = rental["id"].as_str().unwrap();
+        replay.machine.cancel(id).await;
+        replay.machine.until(id, &["terminated"], Duration::from_secs(30)).await;
+    }
 }
 
 #[tokio::test]

@@ -153,8 +153,9 @@ impl TryFrom<String> for ImageRef {
 impl FromStr for ImageRef {
     type Err = Invalid;
 
+    /// Reads it with blanks around it, as people paste them. A line feed is more than that.
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::try_from(text.to_owned())
+        Self::try_from(text.trim_matches([' ', '\t']).to_owned())
     }
 }
 
@@ -217,7 +218,7 @@ mod tests {
         #[test]
         fn whatever_is_accepted_reads_the_same_again(text in "[a-zA-Z0-9./:@_\\- ]{0,40}") {
             if let Ok(image) = text.parse::<ImageRef>() {
-                prop_assert_eq!(image.to_string(), text);
+                prop_assert_eq!(image.to_string(), text.trim_matches(' '));
                 prop_assert!(!image.name().is_empty() && !image.selector().is_empty());
             }
         }

@@ -14,6 +14,7 @@ use crate::invalid::Invalid;
 ///
 /// assert_eq!("90s".parse::<Term>()?, "PT1M30S".parse()?);
 /// assert_eq!("2h".parse::<Term>()?, Term::hours(2)?);
+/// assert_eq!("7200".parse::<Term>()?, Term::hours(2)?);
 /// assert!("-1h".parse::<Term>().is_err());
 /// # Ok::<(), gpurent_core::invalid::Invalid>(())
 /// ```
@@ -71,12 +72,15 @@ impl Term {
 impl FromStr for Term {
     type Err = Invalid;
 
-    /// Reads "90s", "2h", "1h 30m", "1d" or an ISO 8601 duration. A day is 24 hours; months and years,
+    /// Reads "90s", "2h", "1h 30m", "1d", a plain number of seconds, or an ISO 8601 duration. A day is 24 hours; months and years,
     /// which have no fixed length, are refused.
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let refused = |_| Invalid::new("duration", "must be a duration such as 90s, 2h or PT2H");
         if text.len() > 64 {
             return Err(Invalid::new("duration", "must be a duration such as 90s, 2h or PT2H"));
+        }
+        if let Ok(seconds) = text.trim().parse::<i64>() {
+            return Self::fixed(SignedDuration::from_secs(seconds));
         }
         let span: Span = text.trim().parse().map_err(refused)?;
         Self::fixed(span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(refused)?)
@@ -103,7 +107,7 @@ mod tests {
 
     #[test]
     fn absurd_terms_are_refused() {
-        for text in ["", "0s", "-5m", "P1Y", "1000000h", "P99999999999D", "soon", "1", "0.1s"] {
+        for text in ["", "0s", "-5m", "P1Y", "1000000h", "P99999999999D", "soon", "0", "-1", "1.5", "0.1s"] {
             assert!(text.parse::<Term>().is_err(), "{text:?}");
         }
         assert!(Term::hours(0).is_err() && Term::hours(-1).is_err() && Term::hours(i64::MAX).is_err());

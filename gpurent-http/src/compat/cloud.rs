@@ -158,11 +158,17 @@ impl Cloud {
 pub(crate) fn router() -> Router<Surfaces> {
     Router::new()
         .route("/api/gpu/instances", post(create).get(list))
+        .route("/api/gpu/instances/", post(create).get(list))
         .route("/api/gpu/instances/{id}", get(show).delete(destroy))
+        .route("/api/gpu/instances/{id}/", get(show).delete(destroy))
         .route("/api/gpu/instances/{id}/stop", post(stop))
+        .route("/api/gpu/instances/{id}/stop/", post(stop))
         .route("/api/gpu/instances/{id}/start", post(start))
+        .route("/api/gpu/instances/{id}/start/", post(start))
         .route("/api/gpu/templates", get(templates))
+        .route("/api/gpu/templates/", get(templates))
         .route("/api/gpu/availability", get(availability))
+        .route("/api/gpu/availability/", get(availability))
 }
 
 /// What is refused.
@@ -449,7 +455,17 @@ async fn view(rentals: &Rentals, rental: &Rental, with_secrets: bool) -> Result<
             "ssh": ssh.map(|port| format!("ssh {}@{host} -p {port}", spec.login.as_str())),
             "jupyter": jupyter,
             "password": password,
+            "ssh_host": ssh.map(|_| host),
+            "ssh_port": ssh,
+            "ssh_user": ssh.map(|_| spec.login.as_str()),
         },
+        // The same for clients that take no sentence apart.
+        "ssh_host": ssh.map(|_| host),
+        "ssh_port": ssh,
+        "ssh_user": ssh.map(|_| spec.login.as_str()),
+        "ssh_password": password,
+        "url": jupyter,
+        "expires_at": rental.expires_at(),
         "created_at": created,
         "stopped_at": match rental.state() {
             RentalState::Suspended { since, .. } => Some(since.wall),

@@ -3,6 +3,8 @@
 //! An instance has no fixed end: it lasts until it is terminated, or for as long as the operator lets it. What is
 //! refused is answered with 500 and a `detail`; only a body that cannot be read is 422.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -20,6 +22,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::lax::Whole;
 use super::rent::unprocessable;
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
@@ -39,6 +42,9 @@ impl Default for Instances {
     }
 }
 
+/// Marks rentals of this protocol: they are told of in its own words.
+pub(super) const MARK: &str = "instances.gpu";
+
 pub(crate) fn router() -> Router<Surfaces> {
     Router::new().route("/start_instance", post(start)).route("/terminate_instance", post(terminate))
 }
@@ -48,7 +54,7 @@ struct StartBody {
     image_name: String,
     user_ssh_key: String,
     gpu_uuid: String,
-    memory_limit_mb: u64,
+    memory_limit_mb: Whole,
 }
 
 #[derive(Deserialize)]
@@ -111,7 +117,9 @@ async fn started(
     let gpu = GpuRequest::one(body.gpu_uuid.parse().map_err(named("gpu_uuid"))?);
     let image = body.image_name.parse().map_err(named("image_name"))?;
     let mut spec = RentalSpec::new(caller.renter, gpu, image, instances.term);
-    let bytes = body.memory_limit_mb.saturating_mul(1024 * 1024);
+    let bytes = u64::try_from(body.memory_limit_mb.0).unwrap_or(0).saturating_mul(1024 * 1024);
+    let mark = BTreeMap::from([(MARK.to_owned(), body.gpu_uuid.trim().to_owned())]);
+    spec.labels = mark.try_into().map_err(named("gpu_uuid"))?;
     spec.limits = Limits::default().with_memory_bytes(bytes).map_err(named("memory_limit_mb"))?;
     let key = body.user_ssh_key.parse().map_err(named("user_ssh_key"))?;
     let request = RentalRequest::new(spec, CredentialRequest::PublicKeys(key));
@@ -147,12 +155,12 @@ async fn terminate(
     }
 }
 
-/// Said only once the container is confirmed gone.
+/// Said only once the container is confirmed gone. What is gone already, or never was, is terminated: whoever asks again
+/// because an answer was lost hears the same.
 async fn terminated(rentals: &Rentals, caller: &Caller, id: &str, deadline: Instant) -> Result<(), Refused> {
-    let nobody = || Refused("there is no such instance".to_owned());
-    let rental = find(rentals, id).await?.filter(|rental| caller.may_see(rental)).ok_or_else(nobody)?;
+    let Some(rental) = find(rentals, id).await?.filter(|rental| caller.may_see(rental)) else { return Ok(()) };
     let updates = rentals.subscribe();
-    let rental = rentals.cancel(rental.id()).await?.ok_or_else(nobody)?;
+    let Some(rental) = rentals.cancel(rental.id()).await? else { return Ok(()) };
     let rental = until(rentals, rental, updates, deadline, |rental| !rental.is_live()).await;
     if rental.is_live() {
         return Err(Refused("the instance is still being stopped; ask again".to_owned()));

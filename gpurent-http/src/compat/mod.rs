@@ -3,6 +3,7 @@
 pub mod cloud;
 pub mod dashboard;
 pub mod instances;
+mod lax;
 pub mod rent;
 pub(crate) mod rent_ws;
 mod services;

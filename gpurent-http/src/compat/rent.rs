@@ -15,19 +15,21 @@ use axum::{Extension, Json, Router};
 use gpurent_core::access::{CredentialRequest, Password};
 use gpurent_core::feed::Subscription;
 use gpurent_core::gpu::GpuRequest;
-use gpurent_core::id::{ContainerId, RentalId, RenterId};
+use gpurent_core::id::{ContainerId, InstanceName, RentalId, RenterId};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::placement::NoPlace;
 use gpurent_core::port::{ContainerPort, HostPort, PublishedPort, WEB};
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{RentError, Rentals};
 use gpurent_core::spec::{RentalRequest, RentalSpec, Term};
-use gpurent_core::store::StoreError;
+use gpurent_core::store::{Claimed, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use tokio::time::Instant;
 
+use super::lax::{Text, Whole};
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
 use crate::body::{JsonBody, Malformed};
@@ -38,36 +40,25 @@ pub(crate) fn router() -> Router<Surfaces> {
     Router::new().route("/rent", post(rent))
 }
 
+/// The names that the platform has for host and instance, as labels.
+const HOST: &str = "rent.host_id";
+const INSTANCE: &str = "rent.instance_name";
+
 #[derive(Deserialize)]
 struct RentBody {
     host_id: String,
     gpu_type: String,
     os_image: String,
-    duration_hours: i64,
-    auth_type: AuthType,
+    duration_hours: Whole,
+    auth_type: String,
     instance_name: String,
     password: Option<String>,
     ssh_key: Option<String>,
     #[serde(default)]
-    environment_variables: Option<BTreeMap<String, String>>,
+    environment_variables: Option<BTreeMap<String, Text>>,
     /// Container port to host port.
     #[serde(default)]
-    port_mappings: Option<BTreeMap<String, PortNumber>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum AuthType {
-    Password,
-    PublicKey,
-}
-
-/// Clients send ports as strings and as numbers.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum PortNumber {
-    Text(String),
-    Number(u16),
+    port_mappings: Option<BTreeMap<String, Whole>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,7 +106,7 @@ async fn rent(
     let deadline = Instant::now() + WAIT;
     // Before the insert, so that nothing is missed.
     let updates = rentals.subscribe();
-    let answer = match tokio::time::timeout_at(deadline, rentals.rent(request)).await {
+    let answer = match tokio::time::timeout_at(deadline, rent_under_a_name(&rentals, request)).await {
         Ok(Ok(claimed)) => started(&rentals, claimed.rental().clone(), updates, deadline).await,
         Ok(Err(error)) => Answer::refused(explain(&gpu_type, &error)),
         // The same request again finds the rental if it was made.
@@ -133,39 +124,71 @@ fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Inval
     let named = |field: &'static str| move |error: Invalid| error.named(field);
     let gpu = GpuRequest::one(body.gpu_type.parse().map_err(named("gpu_type"))?);
     let image = body.os_image.parse().map_err(named("os_image"))?;
-    let term = Term::hours(body.duration_hours).map_err(named("duration_hours"))?;
+    let term = Term::hours(body.duration_hours.0).map_err(named("duration_hours"))?;
     let mut spec = RentalSpec::new(renter, gpu, image, term);
-    spec.name = Some(body.instance_name.parse()?);
-    spec.environment =
-        body.environment_variables.unwrap_or_default().try_into().map_err(named("environment_variables"))?;
+    let variables = body.environment_variables.unwrap_or_default();
+    // One that is null has no value to be set to.
+    let variables = variables.into_iter().filter_map(|(name, value)| Some((name, value.0?)));
+    spec.environment = variables.collect::<BTreeMap<_, _>>().try_into().map_err(named("environment_variables"))?;
     spec.ports = published(body.port_mappings.unwrap_or_default())
         .map_err(named("port_mappings"))?
         .try_into()
         .map_err(named("port_mappings"))?;
-    // The platform's own name for this host need not be ours; it is kept, and part of what was asked.
-    spec.labels = BTreeMap::from([("rent.host_id".to_owned(), body.host_id)]).try_into().map_err(named("host_id"))?;
-    let credential = match (body.auth_type, body.password, body.ssh_key) {
-        (AuthType::Password, Some(password), _) => CredentialRequest::Password(Password::new(password)?),
-        (AuthType::PublicKey, _, Some(key)) => CredentialRequest::PublicKeys(key.parse()?),
-        (AuthType::Password, None, _) => {
+    // The platform's own names for host and instance need not be ours; they are kept, and part of what was asked.
+    let labels = [(HOST.to_owned(), body.host_id), (INSTANCE.to_owned(), body.instance_name)];
+    spec.labels = BTreeMap::from(labels).try_into().map_err(named("instance_name"))?;
+    // Clients have several words for a key, and one for a password.
+    let credential = match (body.auth_type.as_str(), body.password, body.ssh_key) {
+        ("password", Some(password), _) => CredentialRequest::Password(Password::new(password)?),
+        ("password", None, _) => {
             return Err(Invalid::new("password", "is required for auth_type password"));
         }
-        (AuthType::PublicKey, _, None) => {
-            return Err(Invalid::new("ssh_key", "is required for auth_type public_key"));
+        (_, _, Some(key)) => CredentialRequest::PublicKeys(key.parse()?),
+        (_, _, None) => {
+            return Err(Invalid::new("ssh_key", "is required for every auth_type but password"));
         }
     };
     Ok(RentalRequest::new(spec, credential))
 }
 
+/// Rents under the instance's own name, where it is one of ours and free among the renter's; otherwise under one that follows
+/// from the request, so that the very same one is the same rental.
+async fn rent_under_a_name(rentals: &Rentals, mut request: RentalRequest) -> Result<Claimed, RentError> {
+    request.spec.name = request.spec.labels.get(INSTANCE).and_then(|name| name.parse().ok());
+    if request.spec.name.is_some() {
+        match rentals.rent(request.clone()).await {
+            Err(RentError::NameTaken(_)) => {}
+            claimed => return claimed,
+        }
+    }
+    request.spec.name = name_of(&request.spec);
+    rentals.rent(request).await
+}
+
+/// A name for a request, with as much of the instance's as fits. Nothing secret is in it, nor can be guessed from it.
+fn name_of(spec: &RentalSpec) -> Option<InstanceName> {
+    let public = json!({
+        "labels": spec.labels,
+        "image": spec.image,
+        "gpu": spec.gpu,
+        "term": spec.term,
+        "ports": spec.ports,
+        "variables": spec.environment.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+    });
+    let digest: String = Sha256::digest(public.to_string()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let text = spec.labels.get(INSTANCE).unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let begin: String = text.chars().take(40).map(plain).collect();
+    // It always is one; were it not, the rental would be named by its id.
+    format!("{begin}-{digest}").trim_start_matches(['-', '.', '_']).parse().ok()
+}
+
 /// The mapped ports, and the web port that every rental of this protocol has.
-fn published(mappings: BTreeMap<String, PortNumber>) -> Result<Vec<PublishedPort>, Invalid> {
+fn published(mappings: BTreeMap<String, Whole>) -> Result<Vec<PublishedPort>, Invalid> {
     let mut ports = Vec::with_capacity(mappings.len() + 1);
     for (container, host) in mappings {
-        let host = match host {
-            PortNumber::Text(text) => text.parse::<HostPort>()?,
-            PortNumber::Number(number) => HostPort::try_from(number)?,
-        };
-        ports.push(PublishedPort { container: container.parse::<ContainerPort>()?, host: Some(host) });
+        let host: HostPort = host.0.to_string().parse()?;
+        ports.push(PublishedPort { container: container.trim().parse::<ContainerPort>()?, host: Some(host) });
     }
     if !ports.iter().any(|port| port.container == WEB) {
         ports.push(PublishedPort { container: WEB, host: None });

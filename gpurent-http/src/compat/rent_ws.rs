@@ -15,6 +15,7 @@ use gpurent_core::runtime::Progress;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::instances;
 use super::services::{speaks_http, speaks_vnc};
 use crate::auth::{Caller, Pass};
 use crate::words;
@@ -90,14 +91,50 @@ async fn render(rentals: &Rentals, caller: &Caller, update: &Update) -> Option<V
     };
     let rental = read(rentals, id).await.filter(|rental| caller.may_see(rental))?;
     match update {
+        Update::Progress { .. } if is_an_instance(&rental) => Some(live_update(rentals, id, "Pulling Docker image...")),
         Update::Progress { progress, .. } => Some(pulling(rentals, id, progress)),
+        Update::Event(entry) if is_an_instance(&rental) => of_an_instance(rentals, &entry.recorded.event, &rental),
         Update::Event(entry) => render_event(rentals, entry, &rental).await,
     }
 }
 
+/// Whether a rental is one of the `instances` protocol, which has words of its own.
+fn is_an_instance(rental: &Rental) -> bool {
+    rental.spec().labels.get(instances::MARK).is_some()
+}
+
+/// What the `instances` protocol tells: sentences, under the rental's id until there is a container, and at the end under the
+/// container's.
+fn of_an_instance(rentals: &Rentals, event: &Event, rental: &Rental) -> Option<Value> {
+    let id = rental.id();
+    let container = rental.container().map(ToString::to_string);
+    let told = |of: &str, message: String| {
+        Some(json!({"status": "live_update", "agent_id": rentals.host(), "instance_uuid": of, "message": message}))
+    };
+    let it = id.to_string();
+    match event {
+        Event::Claimed(_) => told(&it, format!("Starting deployment for instance {id}...")),
+        Event::Created { .. } => told(&it, "Starting container...".to_owned()),
+        Event::Started { .. } => {
+            told(&it, format!("Instance {id} started with container ID {}", container.unwrap_or_default()))
+        }
+        Event::Ended => match rental.state().end_reason()? {
+            EndReason::Failed(failure) => told(&it, format!("Deployment failed for instance {id}: {}", failure.detail)),
+            EndReason::Cancelled => {
+                told(container.as_ref().unwrap_or(&it), "Instance terminated successfully".to_owned())
+            }
+            other => told(container.as_ref().unwrap_or(&it), other.describe()),
+        },
+        _ => None,
+    }
+}
+
 fn is_told(event: &Event) -> bool {
-    use Event::{Claimed, Ended, Resumed, Started, Suspended, Verified, Warned};
-    matches!(event, Claimed(_) | Started { .. } | Verified { .. } | Warned | Suspended { .. } | Resumed(_) | Ended)
+    use Event::{Claimed, Created, Ended, Resumed, Started, Suspended, Verified, Warned};
+    matches!(
+        event,
+        Claimed(_) | Created { .. } | Started { .. } | Verified { .. } | Warned | Suspended { .. } | Resumed(_) | Ended
+    )
 }
 
 /// Reads the rental that an update is about; a store that does not answer gets a few more chances, since
@@ -126,7 +163,14 @@ fn live_update(rentals: &Rentals, rental: RentalId, message: &str) -> Value {
 
 async fn render_event(rentals: &Rentals, entry: &JournalEntry, rental: &Rental) -> Option<Value> {
     let id = entry.rental;
-    let status = |status: &str, message: String, container: Option<ContainerId>| json!({"instance_uuid": id, "status": status, "message": message, "container_id": container});
+    let status = |status: &str, message: String, container: Option<ContainerId>| {
+        let mut told = json!({"instance_uuid": id, "status": status, "message": message});
+        // Left out where there is none, as clients expect it.
+        if let (Some(container), Some(told)) = (container, told.as_object_mut()) {
+            told.insert("container_id".to_owned(), json!(container));
+        }
+        told
+    };
     match &entry.recorded.event {
         Event::Claimed(_) => Some(status("creating", "Starting container creation...".to_owned(), None)),
         Event::Started { .. } => {
