@@ -29,8 +29,8 @@ use crate::words;
 ///
 /// The only place of this API where a secret is told.
 #[utoipa::path(
-    get, path = "/v1/rentals/{id}/access", tag = "rentals", params(("id" = String, Path, format = Uuid)),
-    responses((status = 200, body = AccessView<'static>), Refusals)
+    get, path = "/v1/rentals/{id}/access", operation_id = "show_access", tag = "rentals", params(("id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "How to log in", body = AccessView<'static>), Refusals)
 )]
 pub(super) async fn show(
     State(rentals): State<Rentals>,
@@ -46,9 +46,9 @@ pub(super) async fn show(
 /// By a password, a key, or, with neither, a password that is made up. `pending` is true until the container lets in by
 /// it.
 #[utoipa::path(
-    put, path = "/v1/rentals/{id}/access", tag = "rentals", request_body = Auth,
+    put, path = "/v1/rentals/{id}/access", operation_id = "change_access", tag = "rentals", request_body = Auth,
     params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
-    responses((status = 200, body = AccessView<'static>), Refusals)
+    responses((status = 200, description = "How to log in from now on", body = AccessView<'static>), Refusals)
 )]
 pub(super) async fn change(
     State(rentals): State<Rentals>,
@@ -86,9 +86,9 @@ pub(super) struct WhichKey {
 ///
 /// For rentals whose renter logs in by keys. One that lets in already changes nothing.
 #[utoipa::path(
-    post, path = "/v1/rentals/{id}/access/keys", tag = "rentals", request_body = NewKey,
+    post, path = "/v1/rentals/{id}/access/keys", operation_id = "add_key", tag = "rentals", request_body = NewKey,
     params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
-    responses((status = 200, body = AccessView<'static>), Refusals)
+    responses((status = 200, description = "How to log in from now on", body = AccessView<'static>), Refusals)
 )]
 pub(super) async fn add_key(
     State(rentals): State<Rentals>,
@@ -108,9 +108,9 @@ pub(super) async fn add_key(
 ///
 /// Sessions that are open stay open. The last key stays: nobody could log in any more.
 #[utoipa::path(
-    delete, path = "/v1/rentals/{id}/access/keys", tag = "rentals",
+    delete, path = "/v1/rentals/{id}/access/keys", operation_id = "remove_key", tag = "rentals",
     params(("id" = String, Path, format = Uuid), WhichKey, ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
-    responses((status = 200, body = AccessView<'static>), Refusals)
+    responses((status = 200, description = "How to log in from now on", body = AccessView<'static>), Refusals)
 )]
 pub(super) async fn remove_key(
     State(rentals): State<Rentals>,

@@ -55,8 +55,8 @@ struct AuditPage {
 ///
 /// For operators.
 #[utoipa::path(
-    get, path = "/v1/audit", tag = "host", params(AuditQuery),
-    responses((status = 200, body = AuditPage), Refusals)
+    get, path = "/v1/audit", operation_id = "list_audit", tag = "host", params(AuditQuery),
+    responses((status = 200, description = "A page of entries, newest first", body = AuditPage), Refusals)
 )]
 pub(super) async fn list(
     State(audit): State<Option<Audit>>,

@@ -76,9 +76,9 @@ struct EventPage {
 /// A WebSocket (a browser sends `{"api_key":"..."}` first), server-sent events (`Accept: text/event-stream`), or a page of
 /// the journal. A subscriber who reads too slowly is dropped, and resumes after the last position that they have.
 #[utoipa::path(
-    get, path = "/v1/events", tag = "events", params(EventsQuery),
+    get, path = "/v1/events", operation_id = "list_events", tag = "events", params(EventsQuery),
     responses(
-        (status = 200, content((EventPage = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "A page of events, or a stream of them", content((EventPage = "application/json"), (String = "text/event-stream"))),
         (status = 101, description = "A WebSocket: each message is an event"),
         Refusals,
     )

@@ -34,7 +34,10 @@ struct GpuList<'a> {
 }
 
 /// Lists this host's GPUs, and which are free
-#[utoipa::path(get, path = "/v1/gpus", tag = "host", responses((status = 200, body = GpuList<'static>), Refusals))]
+#[utoipa::path(
+    get, path = "/v1/gpus", operation_id = "list_gpus", tag = "host",
+    responses((status = 200, description = "The host's GPUs", body = GpuList<'static>), Refusals)
+)]
 pub(super) async fn list(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,

@@ -27,10 +27,10 @@ use crate::problem::Problem;
 ///
 /// With an `Idempotency-Key`, at most once however often it is sent: 201 the first time, 200 then.
 #[utoipa::path(
-    post, path = "/v1/rentals", tag = "rentals", request_body = CreateRental,
+    post, path = "/v1/rentals", operation_id = "create_rental", tag = "rentals", request_body = CreateRental,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     responses(
-        (status = 201, body = RentalView<'static>, headers(("location" = String), ("etag" = String))),
+        (status = 201, description = "It is claimed", body = RentalView<'static>, headers(("location" = String), ("etag" = String))),
         (status = 200, description = "It was asked for before", body = RentalView<'static>, headers(("etag" = String))),
         Refusals,
     )
@@ -118,8 +118,8 @@ impl ListQuery {
 
 /// Lists rentals, newest first
 #[utoipa::path(
-    get, path = "/v1/rentals", tag = "rentals", params(ListQuery),
-    responses((status = 200, body = RentalPage<'static>), Refusals)
+    get, path = "/v1/rentals", operation_id = "list_rentals", tag = "rentals", params(ListQuery),
+    responses((status = 200, description = "A page of rentals, newest first", body = RentalPage<'static>), Refusals)
 )]
 pub(super) async fn list(
     State(rentals): State<Rentals>,
@@ -141,8 +141,8 @@ pub(super) async fn list(
 
 /// Shows a rental, with its bill as it stands
 #[utoipa::path(
-    get, path = "/v1/rentals/{id}", tag = "rentals", params(("id" = String, Path, format = Uuid)),
-    responses((status = 200, body = RentalView<'static>, headers(("etag" = String))), Refusals)
+    get, path = "/v1/rentals/{id}", operation_id = "show_rental", tag = "rentals", params(("id" = String, Path, format = Uuid)),
+    responses((status = 200, description = "The rental, with its bill", body = RentalView<'static>, headers(("etag" = String))), Refusals)
 )]
 pub(super) async fn show(
     State(rentals): State<Rentals>,
@@ -166,9 +166,9 @@ pub(super) struct Extend {
 
 /// Makes a rental's paid time longer
 #[utoipa::path(
-    post, path = "/v1/rentals/{id}/extend", tag = "rentals", request_body = Extend,
+    post, path = "/v1/rentals/{id}/extend", operation_id = "extend_rental", tag = "rentals", request_body = Extend,
     params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
-    responses((status = 200, body = RentalView<'static>, headers(("etag" = String))), Refusals)
+    responses((status = 200, description = "The rental, with its new end", body = RentalView<'static>, headers(("etag" = String))), Refusals)
 )]
 pub(super) async fn extend(
     State(rentals): State<Rentals>,
@@ -209,9 +209,9 @@ pub(super) struct LogsQuery {
 /// Its program's last lines; with `follow`, then whatever comes, until the container ends. With `access`, who logged in
 /// from where, and who could not, as long as the container runs.
 #[utoipa::path(
-    get, path = "/v1/rentals/{id}/logs", tag = "rentals", params(("id" = String, Path, format = Uuid), LogsQuery),
+    get, path = "/v1/rentals/{id}/logs", operation_id = "show_logs", tag = "rentals", params(("id" = String, Path, format = Uuid), LogsQuery),
     responses(
-        (status = 200, content((LogsView = "application/json"), (String = "text/plain"))),
+        (status = 200, description = "The last lines, or whatever comes", content((LogsView = "application/json"), (String = "text/plain"))),
         Refusals,
     )
 )]
@@ -268,7 +268,7 @@ struct LogsView {
 ///
 /// Its container goes, its GPU is free for others, its paid time stands still.
 #[utoipa::path(
-    post, path = "/v1/rentals/{id}/suspend", tag = "rentals",
+    post, path = "/v1/rentals/{id}/suspend", operation_id = "suspend_rental", tag = "rentals",
     params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
     responses(
         (status = 202, description = "It is being suspended", body = RentalView<'static>, headers(("etag" = String))),
@@ -295,7 +295,7 @@ pub(super) async fn suspend(
 
 /// Resumes a suspended rental, where there is a GPU for it
 #[utoipa::path(
-    post, path = "/v1/rentals/{id}/resume", tag = "rentals",
+    post, path = "/v1/rentals/{id}/resume", operation_id = "resume_rental", tag = "rentals",
     params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
     responses(
         (status = 202, description = "It is on its way up", body = RentalView<'static>, headers(("etag" = String))),
@@ -322,7 +322,7 @@ pub(super) async fn resume(
 
 /// Ends a rental
 #[utoipa::path(
-    delete, path = "/v1/rentals/{id}", tag = "rentals",
+    delete, path = "/v1/rentals/{id}", operation_id = "end_rental", tag = "rentals",
     params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),
     responses(
         (status = 202, description = "It is ending", body = RentalView<'static>, headers(("etag" = String))),

@@ -66,7 +66,7 @@ impl TerminalQuery {
 
 /// Opens a terminal
 #[utoipa::path(
-    get, path = "/v1/rentals/{id}/terminal", tag = "rentals", params(("id" = String, Path, format = Uuid), TerminalQuery),
+    get, path = "/v1/rentals/{id}/terminal", operation_id = "open_terminal", tag = "rentals", params(("id" = String, Path, format = Uuid), TerminalQuery),
     responses((status = 101, description = "A WebSocket"), Refusals)
 )]
 #[allow(clippy::too_many_arguments, reason = "one for each part of the request")]

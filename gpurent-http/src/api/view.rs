@@ -25,6 +25,7 @@ pub(crate) struct RentalView<'a> {
     name: &'a InstanceName,
     #[schema(value_type = String)]
     renter: &'a RenterId,
+    #[schema(value_type = StateSchema)]
     state: &'static str,
     end: Option<EndView<'a>>,
     suspension: Option<SuspensionView<'a>>,
@@ -102,7 +103,7 @@ pub(super) struct CauseView<'a> {
 
 #[derive(Serialize, ToSchema)]
 struct FailureView<'a> {
-    #[schema(value_type = String)]
+    #[schema(value_type = FailureKindSchema)]
     kind: FailureKind,
     log_tail: &'a [String],
 }
@@ -217,6 +218,42 @@ pub(crate) enum FilesSchema {
     Same,
     Copied,
     Lost,
+}
+
+/// A rental's state: its phase, and of one that has ended, how.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) enum StateSchema {
+    Provisioning,
+    Running,
+    Ready,
+    Suspending,
+    Suspended,
+    Stopping,
+    Expired,
+    Failed,
+    Terminated,
+}
+
+/// Kinds of failures before a rental is ready. More may come.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) enum FailureKindSchema {
+    ImageUnavailable,
+    PullStalled,
+    ExitedEarly,
+    AccessTimeout,
+    NoLogin,
+    NoServer,
+    WrongArchitecture,
+    DeadlineExceeded,
+    GpuRuntimeMissing,
+    PortTaken,
+    WrongDevices,
+    Refused,
+    Vanished,
 }
 
 /// Who has to do something about an end.
