@@ -114,13 +114,13 @@ async fn run(arguments: &Arguments, telling: &mut Telling) -> Result<bool, Failu
         let spec = RentalSpec::new("you".parse()?, gpu, image, arguments.duration);
         Ok(RentalRequest::new(spec, CredentialRequest::Generate))
     };
-    let mut rental = live(&rentals, request(arguments.image.clone())?, telling).await?;
-    if let (true, Some(docker)) = (lacks_image(&rental), &engine.docker) {
+    let (mut rental, given_up) = live(&rentals, request(arguments.image.clone())?, telling).await?;
+    if let (true, Some(docker)) = (given_up || lacks_image(&rental), &engine.docker) {
         let minimal: ImageRef = "gpurent-quickstart:local".parse()?;
         docker.import_minimal_image(&minimal).await?;
         telling
             .note(&format!("no image can be pulled here: made {minimal} from this machine's busybox, and rent again"));
-        rental = live(&rentals, request(minimal)?, telling).await?;
+        (rental, _) = live(&rentals, request(minimal)?, telling).await?;
     }
     telling.bill(&rental, rentals.now().wall);
     // The receiver is gone only if the reconciler has ended already.
@@ -136,8 +136,19 @@ fn lacks_image(rental: &Rental) -> bool {
     )
 }
 
-/// Rents, and tells what happens until the end. Whatever goes wrong meanwhile, the rental is taken down.
-async fn live(rentals: &Rentals, request: RentalRequest, telling: &mut Telling) -> Result<Rental, Failure> {
+/// How often a pull may fail before another image is taken: a host would go on trying.
+const PULLS: u32 = 3;
+
+/// Returns when the rental's image was not pulled so often.
+async fn pulls_in_vain(rentals: &Rentals, id: RentalId) {
+    while rentals.setback(id).is_none_or(|setback| setback.failures < PULLS) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Rents, and tells what happens until the end; and whether it was given up because nothing could be pulled. Whatever goes
+/// wrong meanwhile, the rental is taken down.
+async fn live(rentals: &Rentals, request: RentalRequest, telling: &mut Telling) -> Result<(Rental, bool), Failure> {
     let mut updates = rentals.subscribe();
     let id = rentals.rent(request).await?.rental().id();
     let told = follow(rentals, id, &mut updates, telling).await;
@@ -156,14 +167,22 @@ async fn follow(
     id: RentalId,
     updates: &mut Subscription,
     telling: &mut Telling,
-) -> Result<Rental, Failure> {
+) -> Result<(Rental, bool), Failure> {
     let mut terminated = signal(SignalKind::terminate())?;
+    let mut given_up = false;
     loop {
         tokio::select! {
             rental = next(rentals, id, updates, telling) => {
                 if let Some(rental) = rental? {
-                    return Ok(rental);
+                    return Ok((rental, given_up));
                 }
+                continue;
+            }
+            () = pulls_in_vain(rentals, id), if !given_up => {
+                let why = rentals.setback(id).map(|setback| setback.message).unwrap_or_default();
+                telling.note(&format!("given up: {why}"));
+                given_up = true;
+                rentals.cancel(id).await?;
                 continue;
             }
             _ = tokio::signal::ctrl_c() => {}

@@ -88,10 +88,25 @@ async fn what_never_becomes_ready_fails_with_its_reason_and_costs_nothing() {
     }
     machine.assert_clean().await;
 
+    // A registry that is away is nobody's fault, and may come back.
     let id = machine.rent(&request("127.0.0.1:9/no/such:image", "1h")).await;
+    let begun = std::time::Instant::now();
+    while machine.show(&id).await["waiting"]["tries"].as_u64().is_none_or(|tries| tries < 2) {
+        assert!(begun.elapsed() < SOON, "{}", machine.show(&id).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let waiting = machine.show(&id).await;
+    assert_eq!(waiting["state"], "provisioning");
+    assert!(waiting["waiting"]["message"].as_str().unwrap().contains("127.0.0.1:9/no/such:image"), "{waiting}");
+    machine.cancel(&id).await;
+    machine.until(&id, &["terminated"], SOON).await;
+    machine.assert_clean().await;
+    let registry = std::env::var("GPURENT_TEST_REGISTRY").expect("GPURENT_TEST_REGISTRY: run scripts/test");
+    let none = format!("{registry}/no/such:image");
+    let id = machine.rent(&request(&none, "1h")).await;
     let failed = machine.until(&id, &["failed"], SOON).await;
     assert_eq!(failed["end"]["failure"]["kind"], "image_unavailable");
-    assert!(failed["end"]["message"].as_str().unwrap().contains("127.0.0.1:9/no/such:image"), "{failed}");
+    assert!(failed["end"]["message"].as_str().unwrap().contains(&none), "{failed}");
     assert_eq!((&failed["bill"]["total"], &failed["end"]["fault"]), (&json!(0), &json!("renter")));
     machine.assert_clean().await;
     // And the GPU can be had again.

@@ -260,6 +260,7 @@ impl HostBuilder {
             intents: Nudge::new(),
             standing: Standing::new(),
             engine_health: Mutex::new(EngineHealth::Answers),
+            setbacks: Mutex::default(),
             deadlines: Deadlines::new(self.deadlines),
             pulls: self.pull_first.then(Pulls::new),
             inside: self.inside,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use event_listener::Event as Bell;
+use jiff::Timestamp;
 
 use crate::access::{HostKeySource, Secrets};
 use crate::clock::Clock;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) standing: Standing,
     /// As of the last observation.
     pub(crate) engine_health: Mutex<EngineHealth>,
+    /// The rentals whose steps failed lately and are tried again.
+    pub(crate) setbacks: Mutex<BTreeMap<RentalId, Setback>>,
     pub(crate) deadlines: Deadlines,
     /// The pulls that come before claims, where the operator wants that.
     pub(crate) pulls: Option<Pulls>,
@@ -61,6 +64,17 @@ pub(crate) struct Shared {
     pub(crate) host_keys: Arc<dyn HostKeySource>,
     /// Names new rentals; only simulations want to know them beforehand.
     pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
+}
+
+/// What holds a rental up: its next step failed, and is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setback {
+    /// Since when it does not get on.
+    pub since: Timestamp,
+    /// How often the step failed since then.
+    pub failures: u32,
+    /// Why it failed the last time; tells a renter nothing that is the host's own.
+    pub message: String,
 }
 
 /// The engine's answer when it was last asked for all containers.
@@ -134,6 +148,28 @@ impl Shared {
 
     pub(crate) fn set_engine_health(&self, health: EngineHealth) {
         *self.engine_health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    fn setbacks(&self) -> impl std::ops::DerefMut<Target = BTreeMap<RentalId, Setback>> {
+        self.setbacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A rental's step failed, and is to be tried again.
+    pub(crate) fn set_back(&self, rental: RentalId, message: String) {
+        let now = self.clock.now().wall;
+        let mut setbacks = self.setbacks();
+        let setback = setbacks.entry(rental).or_insert(Setback { since: now, failures: 0, message: String::new() });
+        setback.failures = setback.failures.saturating_add(1);
+        setback.message = message;
+    }
+
+    /// A rental moved on, or there is none any more.
+    pub(crate) fn gets_on(&self, rental: RentalId) {
+        self.setbacks().remove(&rental);
+    }
+
+    pub(crate) fn setback(&self, rental: RentalId) -> Option<Setback> {
+        self.setbacks().get(&rental).cloned()
     }
 
     pub(crate) fn nudge(&self) {

@@ -280,7 +280,9 @@ impl EndReason {
     /// Whether the same request may succeed another time.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        self.fault() == Fault::Host
+        // Here the same driver would refuse it again.
+        let never_here = matches!(self, Self::Failed(failure) if failure.kind == FailureKind::DriverTooOld);
+        self.fault() == Fault::Host && !never_here
     }
 
     /// A sentence for people.
@@ -345,6 +347,8 @@ pub enum FailureKind {
     Refused,
     /// The container vanished while it was being made.
     Vanished,
+    /// The image needs a newer NVIDIA driver than the host has.
+    DriverTooOld,
 }
 
 /// Kinds of failures that count against no renter: they are the host's own, and told by no container. (Others that are

@@ -251,14 +251,17 @@ impl Placement {
     fn choose(&self, wanted: &GpuRequest, held: &Held, before: Option<&Retained>) -> Result<Vec<&Gpu>, NoPlace> {
         let free: Vec<&Gpu> = self.gpus.iter().filter(|gpu| !held.gpus.contains(&gpu.uuid)).collect();
         if let Some(before) = before {
-            let had =
-                |uuid: &GpuUuid| free.iter().copied().find(|gpu| gpu.uuid == *uuid && wanted.selector.matches(gpu));
+            let is_fit = |gpu: &&Gpu| wanted.selector.matches(gpu) && !self.quarantine.is_suspect(gpu);
+            let had = |uuid: &GpuUuid| free.iter().copied().filter(is_fit).find(|gpu| gpu.uuid == *uuid);
             let again: Option<Vec<&Gpu>> = before.gpus.iter().map(had).collect();
             if let Some(again) = again.filter(|again| again.len() == usize::from(wanted.count.get())) {
                 return Ok(again);
             }
         }
-        let chosen = self.allocator.choose(wanted, &free).unwrap_or_default();
+        // A card on which launches fail would fail the next one too, while a sibling may be fine.
+        let trusted: Vec<&Gpu> = free.iter().copied().filter(|gpu| !self.quarantine.is_suspect(gpu)).collect();
+        let chosen = self.allocator.choose(wanted, &trusted).or_else(|| self.allocator.choose(wanted, &free));
+        let chosen = chosen.unwrap_or_default();
         let distinct: BTreeSet<_> = chosen.iter().map(|gpu| &gpu.uuid).collect();
         if distinct.len() != usize::from(wanted.count.get()) {
             return Err(NoPlace::NoGpuFree(wanted.selector.clone()));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, GpuUuid};
 use crate::id::LaunchId;
 use crate::placement::Held;
 use crate::port::HostPort;
@@ -20,6 +20,8 @@ struct Kept {
     containers: BTreeMap<LaunchId, Held>,
     /// Until when, on the boot clock.
     ports: BTreeMap<HostPort, i64>,
+    /// GPUs on which a launch failed, and until when that is remembered, on the boot clock.
+    suspects: BTreeMap<GpuUuid, i64>,
 }
 
 impl Quarantine {
@@ -32,6 +34,7 @@ impl Quarantine {
         let mut kept = self.kept();
         kept.containers = containers;
         kept.ports.retain(|_, until| *until > boot_micros);
+        kept.suspects.retain(|_, until| *until > boot_micros);
     }
 
     /// A container was known to the books, and is not any more: what it holds is kept until the next observation.
@@ -48,6 +51,23 @@ impl Quarantine {
     /// A container is gone.
     pub fn gone(&self, launch: LaunchId) {
         self.kept().containers.remove(&launch);
+    }
+
+    /// A launch on these GPUs failed, perhaps because of them: until `until` on the boot clock others are given out first.
+    pub fn suspect(&self, gpus: &[Gpu], until: i64) {
+        self.kept().suspects.extend(gpus.iter().map(|gpu| (gpu.uuid.clone(), until)));
+    }
+
+    /// A launch on these GPUs became ready.
+    pub fn trust(&self, gpus: &[Gpu]) {
+        let mut kept = self.kept();
+        for gpu in gpus {
+            kept.suspects.remove(&gpu.uuid);
+        }
+    }
+
+    pub(crate) fn is_suspect(&self, gpu: &Gpu) -> bool {
+        self.kept().suspects.contains_key(&gpu.uuid)
     }
 
     /// Somebody outside the books has a port; it is not given out before `until` on the boot clock.

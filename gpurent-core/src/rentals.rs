@@ -20,7 +20,7 @@ use crate::event::{Event, JournalEntry, Recorded};
 use crate::feed::Subscription;
 use crate::follow::Follower;
 use crate::gpu::Gpu;
-pub use crate::host::{AccessError, EngineHealth};
+pub use crate::host::{AccessError, EngineHealth, Setback};
 use crate::host::{Shared, Stage};
 use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, RentalId, RenterId, Revision, Seq};
 use crate::invalid::Invalid;
@@ -550,6 +550,12 @@ impl Rentals {
     #[must_use]
     pub fn now(&self) -> Moment {
         self.shared.clock.now()
+    }
+
+    /// What holds a rental up at the moment, if anything.
+    #[must_use]
+    pub fn setback(&self, id: RentalId) -> Option<Setback> {
+        self.shared.setback(id)
     }
 
     /// Whether a reconciler runs, and knows what is there: without one the host only looks alive.

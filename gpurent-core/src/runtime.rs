@@ -244,6 +244,22 @@ pub enum RuntimeError {
         #[source]
         source: Cause,
     },
+    /// The image cannot be pulled at the moment, by nobody's fault who asked for it: its registry is busy or away, or the
+    /// host's disk is full. Trying again may help.
+    #[error("the image {image} cannot be pulled at the moment")]
+    RegistryUnavailable {
+        /// The image.
+        image: ImageRef,
+        /// Why, in words that tell a renter nothing of the host's network.
+        #[source]
+        source: Cause,
+    },
+    /// The image needs a newer NVIDIA driver than the host has: another host may do.
+    #[error("the host's NVIDIA driver is too old for the image, which needs {condition}")]
+    DriverTooOld {
+        /// What the image asks for, such as `cuda>=12.6`.
+        condition: String,
+    },
     /// The pull made no progress for so long that it was given up.
     #[error("the pull of {image} made no progress for {} s", idle.as_secs())]
     PullStalled {
@@ -310,7 +326,8 @@ impl RuntimeError {
     #[must_use]
     pub fn failure(&self) -> Option<FailureKind> {
         Some(match self {
-            Self::Unavailable(_) => return None,
+            Self::Unavailable(_) | Self::RegistryUnavailable { .. } => return None,
+            Self::DriverTooOld { .. } => FailureKind::DriverTooOld,
             Self::ImageUnavailable { .. } => FailureKind::ImageUnavailable,
             Self::PullStalled { .. } => FailureKind::PullStalled,
             Self::GpuRuntimeMissing(_) => FailureKind::GpuRuntimeMissing,

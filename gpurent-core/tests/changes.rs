@@ -10,7 +10,7 @@ use gpurent_core::clock::Clock;
 use gpurent_core::event::Event;
 use gpurent_core::id::{HostId, Position};
 use gpurent_core::last_resort::{ForceEndError, force_end};
-use gpurent_core::lifecycle::{EndReason, Phase};
+use gpurent_core::lifecycle::{EndReason, FailureKind, Phase};
 use gpurent_core::memory::{Fault, RuntimeStep};
 use gpurent_core::reconcile::{Planned, plan};
 use gpurent_core::rental::{Rental, Timing};
@@ -367,4 +367,58 @@ fn a_renter_has_so_many_workspaces_which_outlive_rentals() {
     assert!(matches!(fifth, Err(RentError::NoPlace(NoPlace::TooMany(TooMany::Workspaces(4))))), "{fifth:?}");
     rent("w3", "me").unwrap();
     rent("w5", "me-too").unwrap();
+}
+
+#[test]
+fn a_rental_that_waits_says_for_what_and_so_does_its_end() {
+    let mut world = World::new();
+    let image = world.request().spec.image;
+    let busy = || RuntimeError::RegistryUnavailable { image: image.clone(), source: "it is asked too often".into() };
+    for _ in 0..1000 {
+        world.runtime.fail_next(RuntimeStep::Prepare, Fault::Before(busy()));
+    }
+    let id = world.rent();
+    world.advance(mins(1));
+    let waits = world.rentals.setback(id).expect("it does not get on");
+    assert!(waits.message.contains("asked too often") && waits.failures > 1, "{waits:?}");
+    assert_eq!(waits.since, world.get(id).created_at());
+    for _ in 0..60 {
+        world.advance(mins(2));
+    }
+    let ended = world.get(id);
+    let Some(EndReason::Failed(failure)) = ended.state().end_reason() else { panic!("{:?}", ended.state()) };
+    assert_eq!(failure.kind, FailureKind::DeadlineExceeded);
+    assert!(failure.detail.contains("asked too often"), "{}", failure.detail);
+    assert_eq!(world.rentals.setback(id), None, "what is over waits for nothing");
+}
+
+#[test]
+fn what_an_engine_says_is_not_told_to_renters() {
+    let mut world = World::new();
+    world.runtime.fail_next(RuntimeStep::Create, Fault::Before(RuntimeError::Unavailable("dial 10.0.0.7".into())));
+    let id = world.rent();
+    let waits = world.rentals.setback(id).expect("it is tried again");
+    assert_eq!(waits.message, "the container engine does not answer");
+    world.advance(mins(1));
+    assert_eq!(world.rentals.setback(id), None);
+}
+
+#[test]
+fn a_gpu_on_which_a_launch_failed_is_given_out_last() {
+    let mut world = World::with_gpus(2);
+    world.runtime.fail_next(RuntimeStep::Start, Fault::Before(RuntimeError::Refused("the card fell off".into())));
+    let failed = world.rent();
+    assert_eq!(world.get(failed).state().phase(), Phase::Ended);
+    let suspect = world.get(failed).gpus()[0].uuid.clone();
+    let next = world.rent();
+    assert_ne!(world.get(next).gpus()[0].uuid, suspect, "a sibling is free");
+    let last = world.rent();
+    assert_eq!(world.get(last).gpus()[0].uuid, suspect, "better than none");
+    assert_eq!(world.get(last).state().phase(), Phase::Ready, "it is trusted again");
+    for id in [next, last] {
+        world.pool.run_until(world.rentals.cancel(id)).unwrap();
+        world.pool.run_until_stalled();
+    }
+    let again = world.rent();
+    assert_eq!(world.get(again).gpus()[0].uuid, world.gpu());
 }

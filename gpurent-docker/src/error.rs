@@ -35,11 +35,24 @@ pub(crate) fn classify(error: Error, ports: &[HostPort]) -> RuntimeError {
     if message.contains("could not select device driver") {
         return RuntimeError::GpuRuntimeMissing(Box::new(error));
     }
+    if let Some(condition) = unmet_requirement(&message) {
+        return RuntimeError::DriverTooOld { condition };
+    }
     let is_about_a_port = message.contains("port is already allocated") || message.contains("address already in use");
     match port_in(&message, ports) {
         Some(port) if is_about_a_port => RuntimeError::PortTaken { port, source: Box::new(error) },
         _ => RuntimeError::Refused(Box::new(error)),
     }
+}
+
+/// The condition of an image that the driver does not meet, as NVIDIA's container library tells it: "requirement error:
+/// unsatisfied condition: cuda>=12.6, please update your driver to a newer version"
+/// (<https://github.com/NVIDIA/libnvidia-container/blob/main/src/cli/common.c>). What an image wrote there is not passed on.
+fn unmet_requirement(message: &str) -> Option<String> {
+    let (_, condition) = message.split_once("unsatisfied condition: ")?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "<>=!. ".contains(c);
+    let condition: String = condition.chars().take_while(|c| is_plain(*c)).take(64).collect();
+    Some(condition.trim().to_owned())
 }
 
 /// Which of our ports a message is about: "Bind for 0.0.0.0:22001 failed: port is already allocated".
@@ -72,6 +85,10 @@ mod tests {
             "driver failed: Error starting userland proxy: listen tcp4 0.0.0.0:2200: bind: address already in use";
         assert!(
             matches!(classify(answer(500, listened), &ports), RuntimeError::PortTaken { port, .. } if port.get() == 2200)
+        );
+        let old = "OCI runtime create failed: nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.6, please update your driver to a newer version, or use an earlier cuda container: unknown";
+        assert!(
+            matches!(classify(answer(500, old), &ports), RuntimeError::DriverTooOld { condition } if condition == "cuda>=12.6")
         );
         let driver = r#"could not select device driver "" with capabilities: [[gpu]]"#;
         assert!(matches!(classify(answer(500, driver), &ports), RuntimeError::GpuRuntimeMissing(_)));

@@ -173,6 +173,11 @@ impl Source<'_> {
         loop {
             let left = self.patience.0.saturating_sub(last_progress.elapsed());
             let Ok(next) = tokio::time::timeout(left, stream.next()).await else {
+                if pull.waits_for_others() {
+                    // The engine pulls so many layers at once, and these are others'. Bounded by the rental's own time.
+                    last_progress = Instant::now();
+                    continue;
+                }
                 return Err(RuntimeError::PullStalled { image: image.clone(), idle: self.patience.0 });
             };
             let news = match next {
@@ -269,6 +274,8 @@ enum Refusal {
     Denied,
     #[error("its registry is asked too often, and gives nothing for a while")]
     TooOften,
+    #[error("the host's disk is full")]
+    NoRoom,
     #[error("the engine did not get it from its registry")]
     Other,
 }
@@ -280,6 +287,8 @@ impl Refusal {
         let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
         if says(&["toomanyrequests", "too many requests"]) {
             Self::TooOften
+        } else if says(&["no space left on device", "disk quota exceeded"]) {
+            Self::NoRoom
         } else if says(&["unauthorized", "no basic auth", "authentication required", "incorrect username"]) {
             Self::Denied
         } else if says(&["manifest unknown", "not found", "does not exist", "name unknown"]) {
@@ -304,7 +313,13 @@ fn failed(image: &ImageRef, error: bollard::errors::Error) -> RuntimeError {
     let why = Refusal::of(said);
     let said: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1024).collect();
     tracing::warn!(%image, said, "an image was not pulled");
-    RuntimeError::ImageUnavailable { image: image.clone(), source: Box::new(why) }
+    let (image, source) = (image.clone(), Box::new(why));
+    match why {
+        Refusal::NotThere | Refusal::Denied => RuntimeError::ImageUnavailable { image, source },
+        // A registry that is busy or away, a name that does not lead there, a line that was cut: all alike, so that a renter
+        // learns nothing of what an address answers.
+        Refusal::TooOften | Refusal::NoRoom | Refusal::Other => RuntimeError::RegistryUnavailable { image, source },
+    }
 }
 
 /// What is known of a pull's layers.
@@ -318,6 +333,8 @@ struct Layer {
     current: u64,
     total: u64,
     stage: u8,
+    /// It stands in the engine's own line.
+    waits: bool,
 }
 
 impl Pull {
@@ -344,9 +361,17 @@ impl Pull {
             layer.current = layer.total;
         }
         layer.stage = layer.stage.max(stage);
+        layer.waits = news.status.as_deref() == Some("Waiting");
         // Extraction of a large layer counts as long as its own bytes go on.
         let extracts = stage == 4 && news.progress_detail.as_ref().is_some_and(|detail| detail.current.is_some());
         is_new || extracts || layer.current > before.current || layer.stage > before.stage
+    }
+
+    /// Whether all that is still to come stands in the engine's own line: nothing of this pull is under way.
+    fn waits_for_others(&self) -> bool {
+        let is_done = |layer: &&Layer| layer.stage == 3 || layer.stage == 5;
+        let mut open = self.layers.values().filter(|layer| !is_done(layer)).peekable();
+        open.peek().is_some() && open.all(|layer| layer.waits)
     }
 
     fn sum(&self, status: String) -> Progress {
@@ -401,10 +426,51 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_the_moment_is_no_renters_fault() {
+        let again = |said: &str| {
+            let error = bollard::errors::Error::DockerStreamError { error: said.to_owned() };
+            failed(&"a/b".parse().unwrap(), error).failure().is_none()
+        };
+        for said in [
+            "toomanyrequests: You have reached your pull rate limit",
+            "received unexpected HTTP status: 503 Service Unavailable",
+            "dial tcp: lookup registry.example: no such host",
+            "dial tcp 10.0.0.1:443: connect: connection refused",
+            "read: connection reset by peer",
+            "unexpected EOF",
+            "net/http: TLS handshake timeout",
+            "write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
+        ] {
+            assert!(again(said), "{said}");
+        }
+        for said in ["manifest for a/b:1 not found: manifest unknown", "unauthorized: authentication required"] {
+            assert!(!again(said), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_waits_in_the_engines_line_is_not_stalled() {
+        let mut pull = Pull::default();
+        assert!(!pull.waits_for_others(), "nothing is known yet");
+        pull.hear(&news("a", "Waiting", 0));
+        pull.hear(&news("b", "Waiting", 0));
+        assert!(pull.waits_for_others());
+        pull.hear(&news("a", "Downloading", 10));
+        assert!(!pull.waits_for_others(), "its own layer may stall");
+        pull.hear(&news("a", "Download complete", 0));
+        assert!(pull.waits_for_others());
+        pull.hear(&news("b", "Pull complete", 0));
+        pull.hear(&news("a", "Pull complete", 0));
+        assert!(!pull.waits_for_others());
+    }
+
+    #[test]
     fn a_renter_is_told_nothing_that_a_server_said() {
         let told = |said: &str| {
             let error = bollard::errors::Error::DockerStreamError { error: said.to_owned() };
-            let RuntimeError::ImageUnavailable { source, .. } = failed(&"a/b".parse().unwrap(), error) else {
+            let (RuntimeError::ImageUnavailable { source, .. } | RuntimeError::RegistryUnavailable { source, .. }) =
+                failed(&"a/b".parse().unwrap(), error)
+            else {
                 panic!("it concerns the image");
             };
             assert!(source.source().is_none());

@@ -10,6 +10,9 @@ use jiff::Timestamp;
 
 use crate::error::{classify, refusal};
 
+/// The exit code of a program that was killed: 128 and SIGKILL.
+const KILLED: i64 = 137;
+
 /// A time as Docker writes it; its zero means "never".
 pub(crate) fn time(text: Option<&str>) -> Option<Timestamp> {
     text.filter(|text| !text.starts_with("0001-"))?.parse().ok()
@@ -29,7 +32,8 @@ pub(crate) fn exit(state: &ContainerState) -> Option<Exit> {
         // An engine that was killed may have no record of the end: then it is the start.
         finished_at: time(state.finished_at.as_deref()).unwrap_or(started_at),
         code: state.exit_code.unwrap_or(-1),
-        out_of_memory: state.oom_killed.unwrap_or(false),
+        // The engine notes it for any process in the container; only where the main one was killed it ended for that.
+        out_of_memory: state.oom_killed.unwrap_or(false) && state.exit_code == Some(KILLED),
     })
 }
 

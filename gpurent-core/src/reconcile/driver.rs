@@ -465,6 +465,7 @@ impl Driver {
     pub(super) fn forget(&mut self, id: RentalId) {
         self.live.remove(&id);
         self.setbacks.remove(&id);
+        self.shared.gets_on(id);
         self.unsure.remove(&id);
         self.later_launches.remove(&id);
         self.last_seen.retain(|launch, _| launch.rental != id);

@@ -122,6 +122,9 @@ const A_MOMENT: SignedDuration = SignedDuration::from_secs(5);
 /// For how long a port is not given out that somebody outside the books was found to have: 10 minutes.
 const PORT_QUARANTINE_MICROS: i64 = 10 * 60 * 1_000_000;
 
+/// For how long a GPU on which a launch failed is given out last: half an hour.
+const SUSPICION_MICROS: i64 = 30 * 60 * 1_000_000;
+
 /// How many lines of output outlive the container.
 const KEPT_LINES: usize = 200;
 /// How long a stopped container's output may take to be read.
@@ -395,6 +398,7 @@ impl Step {
         let paid_from = paid_from(&self.rental, &self.shared.clock.now());
         self.keep_deadline(&paid_from, asked).await;
         self.shared.failpoints.pass("ready-unrecorded");
+        self.shared.placement.quarantine.trust(self.rental.gpus());
         let rental = self.record(Event::Verified { paid_from }).await?;
         self.shared.failpoints.pass("ready");
         Ok(rental)
@@ -604,6 +608,10 @@ impl Step {
         let Some(kind) = error.failure().filter(|_| on_its_way_up) else {
             return Err(StepError::Later(Box::new(error)));
         };
+        if matches!(kind, FailureKind::WrongDevices | FailureKind::Refused) {
+            let until = self.shared.clock.now().boot.micros.saturating_add(SUSPICION_MICROS);
+            self.shared.placement.quarantine.suspect(self.rental.gpus(), until);
+        }
         let log_tail = self.log_tail(kind).await;
         tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "rental failed");
         let failure = Failure { kind, detail: with_causes(&error), log_tail };

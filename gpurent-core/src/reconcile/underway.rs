@@ -12,8 +12,9 @@ use super::driver::{Done, Driver};
 use super::duty::{backoff, later};
 use super::step::{Step, StepError, Stepped};
 use crate::id::RentalId;
-use crate::lifecycle::EndReason;
+use crate::lifecycle::{EndReason, FailureKind};
 use crate::rental::{Action, Next};
+use crate::runtime::RuntimeError;
 
 /// How a step came to its end.
 pub(super) enum Ended {
@@ -80,7 +81,7 @@ impl Driver {
                 // It may be launched anew already; or its GPU is still somebody else's, of whom the books do not know.
                 (_, Next::Now(Action::Create | Action::Start))
                     if self.unsure.contains(id) || self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
-                (_, Next::Now(action)) => due.push((*id, action)),
+                (_, Next::Now(action)) => due.push((*id, self.with_the_last_setback(*id, action))),
                 (_, Next::After(_) | Next::Idle) => {
                     due.extend(self.disks.warning(rental).map(|warning| (*id, warning)));
                 }
@@ -92,6 +93,19 @@ impl Driver {
         for (id, launch) in taken_up {
             let Some(step) = self.step(id) else { continue };
             self.run_step(id, step.take_up(launch).boxed(), InFlight::default(), false);
+        }
+    }
+
+    /// A rental that took too long says what it took so long for.
+    fn with_the_last_setback(&self, id: RentalId, action: Action) -> Action {
+        match (action, self.shared.setback(id)) {
+            (Action::End(EndReason::Failed(mut failure)), Some(setback))
+                if failure.kind == FailureKind::DeadlineExceeded =>
+            {
+                failure.detail = format!("{}: {}", failure.detail, setback.message);
+                Action::End(EndReason::Failed(failure))
+            }
+            (action, _) => action,
         }
     }
 
@@ -176,6 +190,7 @@ impl Driver {
             }
             Ended::With(Ok(Stepped::Moved(rental))) => {
                 self.setbacks.remove(&id);
+                self.shared.gets_on(id);
                 self.publish.ask();
                 if rental.is_live() {
                     self.live.insert(id, *rental);
@@ -193,6 +208,7 @@ impl Driver {
                 // What was there may be gone again: the next try looks.
                 self.prepared.retain(|launch| launch.rental != id);
                 self.set_back(id, now, failed);
+                self.shared.set_back(id, for_the_renter(&*error));
                 tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
             }
             Ended::Panicked => {
@@ -209,6 +225,16 @@ impl Driver {
         (setback.expiring, setback.deferrable) = (expiring, deferrable);
         setback.failures = setback.failures.saturating_add(1);
         setback.not_before = later(now, backoff(setback.failures, most));
+    }
+}
+
+/// Why a step failed, for the rental's renter: without what engines, registries and databases say in their own words.
+fn for_the_renter(error: &(dyn Error + 'static)) -> String {
+    match error.downcast_ref::<RuntimeError>() {
+        // Its cause is one of our own sentences.
+        Some(error @ RuntimeError::RegistryUnavailable { source, .. }) => format!("{error}: {source}"),
+        Some(error) => error.to_string(),
+        None => "the host's database does not answer".to_owned(),
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) struct RentalView<'a> {
     state: &'static str,
     end: Option<EndView<'a>>,
     suspension: Option<SuspensionView<'a>>,
+    waiting: Option<WaitingView>,
     gpus: Vec<GpuView<'a>>,
     gpus_attached: bool,
     #[schema(value_type = String)]
@@ -66,6 +67,16 @@ pub(crate) struct RentalView<'a> {
     segments: &'a [Segment],
     #[schema(value_type = BillSchema)]
     bill: Bill,
+}
+
+/// What holds a rental up: its next step failed, and is tried again.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct WaitingView {
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+    /// How often it was tried in vain since then.
+    tries: u32,
+    message: String,
 }
 
 /// Why a rental ends or ended.
@@ -129,6 +140,11 @@ pub(crate) fn rental<'a>(rentals: &Rentals, rental: &'a Rental) -> RentalView<'a
         state: words::v1(rental.state()),
         end: rental.state().end_reason().map(end),
         suspension: rental.state().suspend_cause().map(|cause| suspension(rentals, rental, cause)),
+        waiting: rentals.setback(rental.id()).map(|setback| WaitingView {
+            since: setback.since,
+            tries: setback.failures,
+            message: setback.message,
+        }),
         gpus: rental.gpus().iter().map(gpu).collect(),
         gpus_attached: rental.gpus_attached(),
         image: &spec.image,
@@ -254,6 +270,7 @@ pub(crate) enum FailureKindSchema {
     WrongDevices,
     Refused,
     Vanished,
+    DriverTooOld,
 }
 
 /// Who has to do something about an end.
