@@ -62,6 +62,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         disk_limit: DiskLimit::None,
         one_workspace_too_many: None,
         awaits_image: false,
+        engine_away: false,
     }
 }
 

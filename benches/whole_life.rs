@@ -109,6 +109,7 @@ fn by_hand(key: &SealKey) {
             disk_limit: DiskLimit::None,
             one_workspace_too_many: None,
             awaits_image: false,
+            engine_away: false,
         };
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();
         let launch = LaunchSpec::of(&rental);
@@ -122,7 +123,13 @@ fn by_hand(key: &SealKey) {
         let created = runtime.create(&launch, &secrets).await.unwrap();
         rental = write(
             rental,
-            Event::Created { container: created.container, gpus_attached: true, at: None, files: created.files },
+            Event::Created {
+                container: created.container,
+                gpus_attached: true,
+                at: None,
+                files: created.files,
+                copied_bytes: 0,
+            },
         )
         .await;
         let started_at = runtime.start(&launch).await.unwrap();

@@ -367,9 +367,10 @@ impl Protocols {
         if let Some(image) = self.image()? {
             dashboard = dashboard.with_image(image);
         }
-        dashboard = dashboard
-            .with_service_at("code", ContainerPort::try_from(self.dashboard_code_port)?)?
-            .with_service_at("jupyter", ContainerPort::try_from(self.dashboard_jupyter_port)?)?;
+        dashboard = dashboard.with_services_at(&[
+            ("code", ContainerPort::try_from(self.dashboard_code_port)?),
+            ("jupyter", ContainerPort::try_from(self.dashboard_jupyter_port)?),
+        ])?;
         let mut limits = ContainerLimits::default();
         if let Some(cpus) = self.dashboard_cpus {
             limits = limits.with_milli_cpus(cpus.saturating_mul(1000))?;

@@ -21,7 +21,7 @@ impl Allocator for BestFit {
         let mut fitting: Vec<&Gpu> = free.iter().copied().filter(|gpu| request.selector.matches(gpu)).collect();
         let differs = |gpu: &Gpu| match &request.selector {
             GpuSelector::Model(model) => gpu.model.normalised() != model.normalised(),
-            GpuSelector::Uuid(_) | GpuSelector::Any => false,
+            GpuSelector::Uuid(_) | GpuSelector::AtLeast(_) | GpuSelector::Any => false,
         };
         fitting.sort_by_key(|gpu| (differs(gpu), gpu.memory_mib, gpu.index));
         let count = usize::from(request.count.get());

@@ -75,6 +75,7 @@ impl HostBuilder {
             disk_limit: DiskLimit::default(),
             one_workspace_too_many: None,
             awaits_image: false,
+            engine_away: false,
         };
         Self {
             host,
@@ -260,6 +261,7 @@ impl HostBuilder {
             intents: Nudge::new(),
             standing: Standing::new(),
             engine_health: Mutex::new(EngineHealth::Answers),
+            asked_engine_at: Mutex::default(),
             setbacks: Mutex::default(),
             deadlines: Deadlines::new(self.deadlines),
             pulls: self.pull_first.then(Pulls::new),

@@ -213,6 +213,12 @@ impl Before {
 }
 
 impl Allowed {
+    /// The bytes that the container may have.
+    #[must_use]
+    pub fn container_bytes(&self) -> u64 {
+        self.container.bytes
+    }
+
     /// The limits of two rentals that share a workspace, together.
     #[must_use]
     pub fn with(self, other: Self) -> Self {

@@ -17,6 +17,11 @@ use crate::port::PortBinding;
 use crate::retention::{Files, Retained};
 use crate::spec::{ImageDigest, RentalSpec, Term};
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// A claim: the first event of every rental, and everything that was settled with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -104,6 +109,9 @@ pub enum Event {
         /// Where its files come from.
         #[serde(default, skip_serializing_if = "Files::are_new")]
         files: Files,
+        /// The bytes that were copied into it.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        copied_bytes: u64,
     },
     /// Its container started.
     Started {

@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) standing: Standing,
     /// As of the last observation.
     pub(crate) engine_health: Mutex<EngineHealth>,
+    /// Since when an observation waits for the engine, on the boot clock.
+    pub(crate) asked_engine_at: Mutex<Option<i64>>,
     /// The rentals whose steps failed lately and are tried again.
     pub(crate) setbacks: Mutex<BTreeMap<RentalId, Setback>>,
     pub(crate) deadlines: Deadlines,
@@ -65,6 +67,9 @@ pub(crate) struct Shared {
     /// Names new rentals; only simulations want to know them beforehand.
     pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }
+
+/// How long an engine may take to answer before it is told of as silent: 10 seconds.
+const ENGINE_PATIENCE_MICROS: i64 = 10 * 1_000_000;
 
 /// What holds a rental up: its next step failed, and is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +148,17 @@ impl Standing {
 
 impl Shared {
     pub(crate) fn engine_health(&self) -> EngineHealth {
+        let asked = *self.asked_engine_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = asked.map_or(0, |asked| self.clock.now().boot.micros.saturating_sub(asked));
+        if waits > ENGINE_PATIENCE_MICROS {
+            return EngineHealth::Silent;
+        }
         *self.engine_health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine is asked for all containers at this time on the boot clock; `None`: it is not any more.
+    pub(crate) fn asks_engine(&self, at: Option<i64>) {
+        *self.asked_engine_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     pub(crate) fn set_engine_health(&self, health: EngineHealth) {

@@ -9,7 +9,7 @@ use std::ops::Add;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::GpuModel;
+use crate::gpu::{Gpu, GpuModel};
 use crate::invalid::Invalid;
 
 /// An amount in millionths of the currency's unit: 1_990_000 is 1.99.
@@ -179,10 +179,20 @@ impl RateCard {
     /// The price of one GPU of `model`; `None` where the card has none.
     #[must_use]
     pub fn quote(&self, model: &GpuModel) -> Option<Quote> {
+        self.quote_where(|named| model.answers_to(named))
+    }
+
+    /// The price of a GPU, whose memory counts where names leave it open.
+    #[must_use]
+    pub fn quote_of(&self, gpu: &Gpu) -> Option<Quote> {
+        self.quote_where(|named| gpu.is_a(named))
+    }
+
+    fn quote_where(&self, answers: impl Fn(&GpuModel) -> bool) -> Option<Quote> {
         // The longest name wins: a price for "A100 80GB" before one for "A100".
         self.rates
             .iter()
-            .filter(|(named, _)| model.answers_to(named))
+            .filter(|(named, _)| answers(named))
             .max_by_key(|(named, _)| named.normalised().len())
             .map(|(_, rate)| Quote { rate: *rate, currency: self.currency.clone(), unverified: self.unverified })
     }

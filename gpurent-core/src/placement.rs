@@ -2,7 +2,7 @@
 //!
 //! Every store calls [`Placement::place`] inside its claim, so that the policy exists once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::allocator::Allocator;
@@ -11,6 +11,7 @@ use crate::division::{Division, Part};
 use crate::gpu::{Gpu, GpuModel, GpuRequest, GpuSelector, GpuUuid};
 use crate::id::{Attempt, LaunchId};
 use crate::invalid::Invalid;
+use crate::lifecycle::SuspendCause;
 use crate::money::{Quote, RateCard};
 use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
 use crate::quarantine::Quarantine;
@@ -95,13 +96,25 @@ pub struct Placed {
     pub quote: Option<Quote>,
 }
 
+/// Models with their numbers, for people: at most eight.
+fn listed(there: &BTreeMap<GpuModel, u32>) -> String {
+    let each = |(model, count): (&GpuModel, &u32)| format!("{count} x {model}");
+    let some: Vec<String> = there.iter().take(8).map(each).collect();
+    if some.is_empty() { "none".to_owned() } else { some.join(", ") }
+}
+
 /// Why a rental has no place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoPlace {
-    /// The host has no such GPU at all: asking again is of no use.
-    #[error("this host has no {0} GPU")]
-    UnknownGpu(GpuSelector),
+    /// The host has no such GPU at all, or not so many: asking again is of no use.
+    #[error("this host has no {} GPU{}: it has {}", .asked.selector, if .asked.count.get() > 1 { "s, or not so many" } else { "" }, listed(.there))]
+    UnknownGpu {
+        /// What was asked for.
+        asked: GpuRequest,
+        /// The models that there are, and how many of each.
+        there: BTreeMap<GpuModel, u32>,
+    },
     /// All such GPUs are rented: asking later may be.
     #[error("every {0} GPU of this host is rented")]
     NoGpuFree(GpuSelector),
@@ -129,12 +142,22 @@ pub enum NoPlace {
     /// Images are pulled before anything is claimed here, and nobody knows whether this one is here.
     #[error("the image is not known to be here")]
     ImageNotHere,
+    /// The container engine does not answer: what is claimed now would wait for it, perhaps for long.
+    #[error("this host's container engine does not answer")]
+    EngineAway,
     /// The host's disks are almost full; what is left is for those who are here already.
     #[error("this host's disks are almost full")]
     DiskFull,
     /// The ports are the problem.
     #[error(transparent)]
     NoPort(#[from] NoPort),
+}
+
+/// What a rental had before it was suspended, and whether its last launch failed.
+#[derive(Clone, Copy)]
+struct Before<'a> {
+    retained: &'a Retained,
+    failed: bool,
 }
 
 /// A host's GPUs and ports, and how they are given out.
@@ -164,6 +187,8 @@ pub struct Placement {
     pub one_workspace_too_many: Option<TooMany>,
     /// Whether the image has to be here before anything is claimed for it, and is not known to be.
     pub awaits_image: bool,
+    /// Whether the container engine is known not to answer: nothing is claimed then.
+    pub engine_away: bool,
     /// Who knows whether the host's disks have room for another rental.
     pub disks: Arc<dyn DiskProbe>,
     /// How much of them a rental may fill.
@@ -184,7 +209,10 @@ impl Placement {
     /// # Errors
     /// [`NoPlace`], naming what is missing.
     pub fn place_again(&self, rental: &Rental, held: &Held) -> Result<Placed, NoPlace> {
-        self.place_near(rental.launch().next(), rental.spec(), held, rental.retained())
+        // Where its last launch failed it may be better off on another one.
+        let failed = matches!(rental.state().suspend_cause(), Some(SuspendCause::Failed(_)));
+        let before = rental.retained().map(|retained| Before { retained, failed });
+        self.place_near(rental.launch().next(), rental.spec(), held, before)
     }
 
     fn place_near(
@@ -192,7 +220,7 @@ impl Placement {
         launch: LaunchId,
         spec: &RentalSpec,
         held: &Held,
-        before: Option<&Retained>,
+        before: Option<Before<'_>>,
     ) -> Result<Placed, NoPlace> {
         // What was granted once is granted again: limits may be others by then.
         if let Some(capacity) = self.capacity.filter(|_| launch.attempt == Attempt::new(1)) {
@@ -205,8 +233,15 @@ impl Placement {
         if let Some(wanted) = &spec.gpu {
             let known = self.gpus.iter().filter(|gpu| wanted.selector.matches(gpu)).count();
             if known < usize::from(wanted.count.get()) {
-                return Err(NoPlace::UnknownGpu(wanted.selector.clone()));
+                let mut there = BTreeMap::new();
+                for gpu in self.gpus.iter() {
+                    *there.entry(gpu.model.clone()).or_insert(0) += 1;
+                }
+                return Err(NoPlace::UnknownGpu { asked: wanted.clone(), there });
             }
+        }
+        if self.engine_away {
+            return Err(NoPlace::EngineAway);
         }
         if !self.disks.has_room() {
             return Err(NoPlace::DiskFull);
@@ -222,13 +257,17 @@ impl Placement {
             None if held.without_gpu >= self.without_gpu => return Err(NoPlace::NoPlaceWithoutGpu),
             None => (Vec::new(), self.quote_without_gpu()?),
         };
-        let again = before
-            .and_then(|before| self.pools.again(&spec.ports, &before.ports, &held.ports, self.port_probe.as_ref()));
+        let again = before.and_then(|before| {
+            self.pools.again(&spec.ports, &before.retained.ports, &held.ports, self.port_probe.as_ref())
+        });
         let ports = again.map_or_else(|| self.ports(launch, spec, held), Ok)?;
-        if let Some(before) = before {
+        if let Some(Before { retained: before, .. }) = before {
             let is_same = before.ports == ports && before.gpus.iter().eq(chosen.iter().map(|gpu| &gpu.uuid));
             // Otherwise its files are copied, and are there twice for a while.
-            if !is_same && !self.disks.has_room_for(before.bytes.unwrap_or(0)) {
+            // So much that nobody could tell it soon may be all that it may have.
+            let most =
+                || self.disk_limit.allowed(self.division().part(chosen.len())).map_or(0, |most| most.container_bytes());
+            if !is_same && !self.disks.has_room_for(before.bytes.unwrap_or_else(most)) {
                 return Err(NoPlace::DiskFull);
             }
         }
@@ -248,12 +287,13 @@ impl Placement {
         Division { gpus: u32::try_from(self.gpus.len()).unwrap_or(u32::MAX), without_gpu: self.without_gpu }
     }
 
-    fn choose(&self, wanted: &GpuRequest, held: &Held, before: Option<&Retained>) -> Result<Vec<&Gpu>, NoPlace> {
+    fn choose(&self, wanted: &GpuRequest, held: &Held, before: Option<Before<'_>>) -> Result<Vec<&Gpu>, NoPlace> {
         let free: Vec<&Gpu> = self.gpus.iter().filter(|gpu| !held.gpus.contains(&gpu.uuid)).collect();
         if let Some(before) = before {
-            let is_fit = |gpu: &&Gpu| wanted.selector.matches(gpu) && !self.quarantine.is_suspect(gpu);
-            let had = |uuid: &GpuUuid| free.iter().copied().filter(is_fit).find(|gpu| gpu.uuid == *uuid);
-            let again: Option<Vec<&Gpu>> = before.gpus.iter().map(had).collect();
+            let shuns = |gpu: &Gpu| before.failed && self.quarantine.is_suspect(gpu);
+            let is_it = |gpu: &&Gpu, uuid: &GpuUuid| gpu.uuid == *uuid && wanted.selector.matches(gpu) && !shuns(gpu);
+            let had = |uuid: &GpuUuid| free.iter().copied().find(|gpu| is_it(gpu, uuid));
+            let again: Option<Vec<&Gpu>> = before.retained.gpus.iter().map(had).collect();
             if let Some(again) = again.filter(|again| again.len() == usize::from(wanted.count.get())) {
                 return Ok(again);
             }
@@ -279,7 +319,7 @@ impl Placement {
         let Some(prices) = &self.prices else { return Ok(None) };
         let mut sum: Option<Quote> = None;
         for gpu in chosen {
-            let one = prices.quote(&gpu.model).ok_or_else(|| NoPlace::NoRate(gpu.model.clone()))?;
+            let one = prices.quote_of(gpu).ok_or_else(|| NoPlace::NoRate(gpu.model.clone()))?;
             sum = Some(match sum {
                 Some(sum) => Quote { rate: sum.rate.plus(one.rate), ..one },
                 None => one,

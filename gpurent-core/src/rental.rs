@@ -70,6 +70,9 @@ pub struct Rental {
     /// Where its container's files come from.
     #[serde(default, skip_serializing_if = "Files::are_new")]
     files: Files,
+    /// The bytes that were copied into its container.
+    #[serde(default, skip_serializing_if = "is_none_at_all")]
+    copied_bytes: u64,
     /// When its renter was last warned of what it writes on the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     disk_warned_at: Option<Timestamp>,
@@ -83,6 +86,11 @@ pub struct Rental {
 
 fn first() -> Attempt {
     Attempt::new(1)
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_none_at_all(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
@@ -146,6 +154,7 @@ impl Rental {
             resumed: 0,
             retained: None,
             files: Files::New,
+            copied_bytes: 0,
             disk_warned_at: None,
             lost_use: claim.used,
             brought_up_as: Attempt::new(1),
@@ -191,7 +200,7 @@ impl Rental {
             (Event::Pinned { digest }, State::Provisioning) if self.container.is_none() && self.pinned.is_none() => {
                 self.pinned = Some(digest);
             }
-            (Event::Created { container, gpus_attached, at, files }, State::Provisioning)
+            (Event::Created { container, gpus_attached, at, files, copied_bytes }, State::Provisioning)
                 if self.container.is_none() =>
             {
                 if let Some(retained) = &mut self.retained {
@@ -205,6 +214,10 @@ impl Rental {
                     };
                 }
                 self.files = files;
+                // One that is started as it is has below it what it had.
+                if files != Files::Same {
+                    self.copied_bytes = copied_bytes;
+                }
                 self.container = Some(container);
                 self.created = at;
                 self.gpus_attached = gpus_attached;
@@ -502,6 +515,12 @@ impl Rental {
     #[must_use]
     pub fn files(&self) -> Files {
         self.files
+    }
+
+    /// The bytes of files that were copied into its container: on the disk below what it writes itself.
+    #[must_use]
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
     }
 
     /// Whether a container of its present launch or an earlier one may hold what it needs: its present container does, and

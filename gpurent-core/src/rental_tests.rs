@@ -52,7 +52,13 @@ fn claimed_for_money() -> Rental {
 }
 
 fn created() -> Event {
-    Event::Created { container: "c1".parse().unwrap(), gpus_attached: true, at: None, files: Files::New }
+    Event::Created {
+        container: "c1".parse().unwrap(),
+        gpus_attached: true,
+        at: None,
+        files: Files::New,
+        copied_bytes: 0,
+    }
 }
 
 fn cancelled() -> Event {

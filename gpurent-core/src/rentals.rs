@@ -187,6 +187,7 @@ impl Rentals {
         let renter_limits = self.renter_limits(&new.spec.renter);
         let mut placement = Placement { renter_limits, ..shared.placement.clone() };
         placement.awaits_image = shared.pulls.is_some();
+        placement.engine_away = shared.engine_health() == EngineHealth::Silent;
         placement.one_workspace_too_many = self.one_workspace_too_many(&new.spec).await;
         let mut claim = shared.store.claim(&new, &placement).await;
         if let (Err(ClaimError::NoPlace(NoPlace::ImageNotHere)), Some(pulls)) = (&claim, &shared.pulls) {
@@ -564,10 +565,17 @@ impl Rentals {
         self.shared.standing.get() == Stage::Acting
     }
 
-    /// Whether the engine told how the containers are when it was last asked.
+    /// Whether the engine told how the containers are when it was last asked; one that has not answered for ten seconds does
+    /// not.
     #[must_use]
     pub fn engine_health(&self) -> EngineHealth {
         self.shared.engine_health()
+    }
+
+    /// Whether the host's disks have room for another rental.
+    #[must_use]
+    pub fn has_disk_room(&self) -> bool {
+        self.shared.placement.disks.has_room()
     }
 }
 

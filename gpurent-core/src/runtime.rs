@@ -162,6 +162,8 @@ pub struct Created {
     pub is_new: bool,
     /// Where its files come from.
     pub files: Files,
+    /// The bytes of files that were copied into it, in all copies: they are on the disk below what it writes itself.
+    pub copied_bytes: u64,
 }
 
 /// What an engine says of one container.

@@ -12,9 +12,10 @@ use gpurent_core::id::{HostId, Position};
 use gpurent_core::last_resort::{ForceEndError, force_end};
 use gpurent_core::lifecycle::{EndReason, FailureKind, Phase};
 use gpurent_core::memory::{Fault, RuntimeStep};
+use gpurent_core::placement::NoPlace;
 use gpurent_core::reconcile::{Planned, plan};
 use gpurent_core::rental::{Rental, Timing};
-use gpurent_core::rentals::{ChangeAccessError, ExtendError, Extension};
+use gpurent_core::rentals::{ChangeAccessError, EngineHealth, ExtendError, Extension, RentError};
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_core::spec::Term;
 use gpurent_core::store::{Store, StoreError};
@@ -421,4 +422,37 @@ fn a_gpu_on_which_a_launch_failed_is_given_out_last() {
     }
     let again = world.rent();
     assert_eq!(world.get(again).gpus()[0].uuid, world.gpu());
+}
+
+#[test]
+fn nothing_is_claimed_while_the_engine_is_known_to_be_away() {
+    let mut world = World::with_gpus(2);
+    let mut named = world.request();
+    named.spec.name = Some("mine".parse().unwrap());
+    let there = world.rent_so(named.clone());
+    world.runtime.set_available(false);
+    world.advance(mins(1));
+    assert_eq!(world.rentals.engine_health(), EngineHealth::Silent);
+    let request = world.request();
+    let refused = world.pool.run_until(world.rentals.rent(request.clone()));
+    assert!(matches!(refused, Err(RentError::NoPlace(NoPlace::EngineAway))), "{refused:?}");
+    let again = world.pool.run_until(world.rentals.rent(named)).unwrap();
+    assert_eq!(again.rental().id(), there, "what there is is told");
+    world.runtime.set_available(true);
+    world.advance(mins(1));
+    let id = world.rent_so(request);
+    assert_eq!(world.get(id).state().phase(), Phase::Ready);
+}
+
+#[test]
+fn an_engine_that_hangs_is_told_of_after_ten_seconds() {
+    let mut world = World::new();
+    world.runtime.fail_next(RuntimeStep::Observe, Fault::Hang);
+    for _ in 0..30 {
+        world.advance(jiff::SignedDuration::from_secs(1));
+        if world.rentals.engine_health() == EngineHealth::Silent {
+            return;
+        }
+    }
+    panic!("it is believed to answer");
 }

@@ -162,7 +162,10 @@ fn a_suspended_rental_that_the_store_has_lost_keeps_its_files() {
     machine.pass(&mut agent, 5);
     let adopted = agent.get(rental.id()).expect("it is known again");
     assert_eq!((adopted.state().phase(), adopted.retained()), (Phase::Suspended, retained.as_ref()));
-    // Its credential was in the store alone.
+    // Nobody knows that it ever was ready; what it holds is kept all the same. Its credential was in the store alone.
+    agent.pool.run_until(agent.rentals.resume(rental.id())).unwrap();
+    machine.pass(&mut agent, 5);
+    assert_eq!(agent.phase(rental.id()), Some(Phase::Suspended));
     let password = CredentialRequest::Password(Password::new("another-password".to_owned()).unwrap());
     agent.pool.run_until(agent.rentals.change_access(rental.id(), password)).unwrap();
     agent.pool.run_until(agent.rentals.resume(rental.id())).unwrap();
@@ -292,6 +295,7 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         disk_limit: DiskLimit::None,
         one_workspace_too_many: None,
         awaits_image: false,
+        engine_away: false,
     };
     let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
     let spec = RentalSpec::new("me".parse().unwrap(), gpu, "ubuntu:22.04".parse().unwrap(), "1h".parse().unwrap());

@@ -343,3 +343,20 @@ fn a_resumption_that_fails_before_anything_runs_is_not_counted() {
     world.resume(id).unwrap();
     assert_eq!((world.phase(id), world.get(id).resumed()), (Phase::Ready, 1));
 }
+
+/// A store that lost when the rental was ready must not cost it its files at the first launch that fails.
+#[test]
+fn what_is_kept_outlives_a_resumption_that_fails_whatever_the_store_knows() {
+    let mut world = World::new();
+    let id = world.rent();
+    world.suspend(id).unwrap();
+    let kept = world.get(id);
+    assert!(kept.has_been_ready() && kept.retained().is_some());
+    for _ in 0..3 {
+        world.runtime.fail_next(RuntimeStep::Create, Fault::Before(RuntimeError::Refused("no".into())));
+        world.resume(id).unwrap();
+        assert_eq!(world.phase(id), Phase::Suspended);
+    }
+    world.resume(id).unwrap();
+    assert_eq!(world.get(id).files(), Files::Same);
+}

@@ -11,7 +11,7 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder};
-use gpurent_core::id::{LaunchId, RentalId};
+use gpurent_core::id::{Attempt, LaunchId, RentalId};
 
 use gpurent_access::paths::ACCESS;
 
@@ -98,19 +98,26 @@ impl AccessDir {
             return Ok(());
         }
         remove_folder(&own).await?;
-        tokio::fs::symlink(folder, &own).await
+        link(folder, &own).await
     }
 
-    /// Forgets the launch's files.
-    pub(crate) async fn remove(&self, launch: LaunchId) -> io::Result<()> {
-        let own = self.folder(launch);
-        match tokio::fs::read_link(&own).await {
-            Ok(target) if target.parent() == Some(&self.0) => {
-                remove_folder(&target).await?;
-                tokio::fs::remove_file(&own).await
+    /// Forgets the files of a rental's launches, up to this one.
+    pub(crate) async fn remove_up_to(&self, launch: LaunchId) -> io::Result<()> {
+        let beginning = format!("gpurent-{}-", launch.rental);
+        let mut entries = tokio::fs::read_dir(&self.0).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            let name = entry.file_name();
+            let attempt = name.to_str().and_then(|name| name.strip_prefix(&beginning)?.parse().ok());
+            if attempt.is_none_or(|attempt| Attempt::new(attempt) > launch.attempt) {
+                continue;
             }
-            _ => remove_folder(&own).await,
+            if entry.file_type().await?.is_symlink() {
+                tokio::fs::remove_file(entry.path()).await?;
+            } else {
+                remove_folder(&entry.path()).await?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -166,6 +173,16 @@ fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
     file.write_all(content)
+}
+
+#[cfg(unix)]
+async fn link(folder: &Path, name: &Path) -> io::Result<()> {
+    tokio::fs::symlink(folder, name).await
+}
+
+#[cfg(not(unix))]
+async fn link(_folder: &Path, _name: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(unix))]

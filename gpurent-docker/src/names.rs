@@ -49,6 +49,8 @@ impl Standing {
 pub(crate) struct Named {
     pub(crate) launch: LaunchId,
     pub(crate) standing: Standing,
+    /// As it is listed.
+    pub(crate) name: String,
     pub(crate) listed: ContainerSummary,
 }
 
@@ -63,8 +65,10 @@ impl Named {
         let made_for = launch_of(listed.labels.as_ref()?)?;
         // Docker writes them with a slash before them.
         let names = listed.names.iter().flatten().filter_map(|name| name.strip_prefix('/'));
-        let (launch, standing) = names.filter_map(|name| understand(name, made_for)).next()?;
-        Some(Self { launch, standing, listed })
+        let named =
+            |name: &str| understand(name, made_for).map(|(launch, standing)| (name.to_owned(), launch, standing));
+        let (name, launch, standing) = names.filter_map(named).next()?;
+        Some(Self { launch, standing, name, listed })
     }
 }
 

@@ -39,6 +39,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
 use credentials::access_folder;
+use retention::Copy;
 
 use crate::access_dir::AccessDir;
 use crate::attach::Attaching;
@@ -108,6 +109,8 @@ pub struct DockerRuntime {
     never_started: Mutex<BTreeSet<LaunchId>>,
     /// Containers that the engine was asked to make, and may still be making.
     being_made: Mutex<BTreeSet<LaunchId>>,
+    /// Launches whose files are being copied.
+    copying: Arc<Mutex<BTreeSet<LaunchId>>>,
     /// How containers that this process made are asked whether their renter would get in.
     tokens: Mutex<HashMap<LaunchId, Tokens>>,
     lines: Lines,
@@ -152,6 +155,7 @@ impl DockerRuntime {
             attaching: Attaching::default(),
             never_started: Mutex::default(),
             being_made: Mutex::default(),
+            copying: Arc::default(),
             tokens: Mutex::default(),
             lines: Lines::default(),
             names: Names::default(),
@@ -459,7 +463,7 @@ impl DockerRuntime {
 
     /// The sight of one listed container; `None` where it is gone by now.
     async fn see(&self, named: Named) -> Result<Option<Seen>, RuntimeError> {
-        let Named { launch, standing, listed } = named;
+        let Named { launch, standing, listed, .. } = named;
         let Some(id) = listed.id else { return Ok(None) };
         let running =
             listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
@@ -536,6 +540,7 @@ impl DockerRuntime {
             container: container_id(found.id.unwrap_or_default())?,
             gpus_attached: gpus_attached(&labels),
             is_new: false,
+            copied_bytes: 0,
             files: match launch.carries_files {
                 _ if labels.contains_key(LABEL_IMAGE) => Files::Copied,
                 _ if made_for != launch.id => Files::Same,
@@ -666,6 +671,7 @@ impl ContainerRuntime for DockerRuntime {
         let share = Share::of(cpus, memory, self.division.part(launch.gpus.len()));
         mounts.extend(copy.iter().flat_map(|copy| copy.volumes.clone()));
         let mut body = body(launch, &config, &self.kit.kit, share, attach, self.sudo, mounts);
+        let copied_bytes = copy.as_ref().map_or(0, Copy::bytes);
         let files_from = match &copy {
             Some(copy) => {
                 body.image = Some(made_of);
@@ -681,7 +687,7 @@ impl ContainerRuntime for DockerRuntime {
         if made.is_ok() || made.as_ref().is_err_and(|error| refusal(error).is_some_and(|(status, _)| status != 409)) {
             self.being_made().remove(&launch.id);
         }
-        let (created, sees) = match made {
+        let (mut created, sees) = match made {
             Ok(made) => {
                 self.never_started().insert(launch.id);
                 (
@@ -690,6 +696,7 @@ impl ContainerRuntime for DockerRuntime {
                         gpus_attached: attach,
                         is_new: true,
                         files: files_from,
+                        copied_bytes,
                     },
                     folder.clone(),
                 )
@@ -698,6 +705,9 @@ impl ContainerRuntime for DockerRuntime {
             Err(error) => return Err(classify(error, &ports(launch))),
         };
         self.being_made().remove(&launch.id);
+        if created.files == Files::Copied {
+            created.copied_bytes = copied_bytes;
+        }
         if sees.is_none() || sees != folder {
             // Also into a container that was found: the crash may have come before the credentials.
             self.hand_over(launch.id, &files, sees.as_deref()).await?;
@@ -787,11 +797,12 @@ impl ContainerRuntime for DockerRuntime {
             return Err(RuntimeError::Refused("the folder that the container has its credentials from is gone".into()));
         }
         let has_former_kit = former::has_kit(&found);
+        // By its id: its name may lead elsewhere by now, or nowhere.
+        let config = self.original(&found).await?.config.unwrap_or_default();
         let state = found.state.unwrap_or_default();
         if !is_running(&state) {
             return Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited));
         }
-        let config = self.image(launch).await?.config.unwrap_or_default();
         if has_former_kit {
             let hashed = credential::hashed(&secrets.credential).await?;
             let files = former::access_files(launch.login.as_str(), &hashed, &config);
@@ -868,14 +879,14 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         let name = self.name(launch).await?;
-        // Also of one that the list does not show yet.
+        self.remove_up_to(launch).await?;
+        // Also one that the list does not show yet.
         remove_by_name(&self.docker, &name).await?;
         self.forget(launch).await;
-        self.remove_up_to(launch).await?;
         self.settled(launch, |state| state.is_none()).await?;
         self.expect_not_being_made(launch, &name).await?;
         if let Some(directory) = &self.access_dir {
-            let removed = directory.remove(launch).await;
+            let removed = directory.remove_up_to(launch).await;
             removed.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
             // An observation that began before may have opened it again.
             self.lines.close(launch);

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use gpurent_core::id::{Attempt, LaunchId};
 use gpurent_core::memory::SimulatedGpus;
 use gpurent_core::port::{PortBinding, SSH};
 use gpurent_core::retention::Files;
@@ -62,6 +63,9 @@ async fn comes_back(bind: bool) {
     let (tenant, files) = tenant.resumed(next).await;
     assert_eq!(files, Files::Copied);
     assert_eq!(tenant.says(READ).await, "forty-two\nkept\n33");
+    // As the host does once the new one is recorded.
+    tenant.runtime.remove(LaunchId { attempt: Attempt::new(2), ..tenant.launch.id }).await.unwrap();
+    assert_eq!(tenant.says(READ).await, "forty-two\nkept\n33", "its volume is not the old one's alone");
     let gpu = docker(&["inspect", "--format", "{{json .HostConfig.DeviceRequests}}", &tenant.container]).await;
     assert!(gpu.contains(tenant.launch.gpus[0].uuid.as_str()), "{gpu}");
     tenant.says("echo more >> /root/thesis.txt").await;
@@ -70,6 +74,7 @@ async fn comes_back(bind: bool) {
     let (tenant, files) = tenant.resumed(LaunchSpec { gpus: Vec::new(), ..next }).await;
     assert_eq!(files, Files::Copied);
     assert_eq!(tenant.says("cat /root/thesis.txt /data/kept").await, "forty-two\nmore\nkept");
+    tenant.runtime.remove(LaunchId { attempt: Attempt::new(3), ..tenant.launch.id }).await.unwrap();
     let (rental, volumes) = (tenant.launch.id.rental, docker(&["volume", "ls", "-q"]).await);
     let mine = docker(&["inspect", "--format", "{{range .Mounts}}{{.Name}} {{end}}", &tenant.container]).await;
     let volume = mine.split_whitespace().find(|name| name.len() == 64).unwrap().to_owned();
@@ -116,10 +121,16 @@ async fn a_trap_in_a_suspended_container_is_not_stepped_into() {
     assert_eq!(trap, "set");
     tenant.suspended().await;
     for next in [tenant.next(), LaunchSpec { id: tenant.launch.id.next().next(), ..elsewhere(tenant.next()) }] {
-        tenant.runtime.prepare(&next, None, &Silent).await.unwrap();
-        let refused = tenant.runtime.create(&next, &secrets(&password())).await;
+        let brought_up = async {
+            tenant.runtime.prepare(&next, None, &Silent).await?;
+            tenant.runtime.create(&next, &secrets(&password())).await
+        };
+        let refused = brought_up.await;
         assert!(matches!(refused, Err(RuntimeError::NoLogin { by_image: true, .. })), "{refused:?}");
     }
+    let copies =
+        docker(&["images", "-q", "--filter", &format!("label=io.gpurent.files-of={}", tenant.launch.id.rental)]).await;
+    assert_eq!(copies, "", "nothing was copied");
     let last = tenant.launch.id.next().next();
     tenant.runtime.remove(last).await.unwrap();
     assert!(tenant.runtime.observe(&tenant.launch.host).await.unwrap().containers.is_empty());

@@ -1,4 +1,5 @@
-//! `/health`: what machines and people are told of the host that have no key.
+//! `/health`: what machines and people are told of the host that have no key. It is 200 where a request to rent would be
+//! carried out, had the host a free GPU.
 //!
 //! Whether the database answers is good for a second, and it is asked one question at a time: strangers cost it no more,
 //! however many they are.
@@ -43,7 +44,8 @@ impl Health {
 pub(crate) async fn health(State(rentals): State<Rentals>, State(health): State<Health>) -> Response {
     let (database, reconciler) = (health.database(&rentals).await, rentals.is_reconciled());
     let engine = rentals.engine_health();
-    let well = database && reconciler && engine == EngineHealth::Answers;
+    let disk = rentals.has_disk_room();
+    let well = database && reconciler && disk && engine == EngineHealth::Answers;
     let word = |well| if well { "ok" } else { "unavailable" };
     let body = json!({
         "status": if well { "ok" } else { "degraded" },
@@ -55,14 +57,18 @@ pub(crate) async fn health(State(rentals): State<Rentals>, State(health): State<
             EngineHealth::HangsOver(_) => "hangs",
             EngineHealth::Silent => "unavailable",
         },
+        "disk": if disk { "ok" } else { "full" },
+        // That all are rented is no fault.
+        "gpus": if rentals.gpus().is_empty() { "none" } else { "ok" },
         // Not why: whoever asks may be anybody. The host's log tells.
         "isolation": match rentals.isolation() {
             Isolation::Enforced => "enforced",
             Isolation::Degraded(_) => "degraded",
         },
     });
-    // An engine that hangs over one container serves the others: the host is still to be sent requests.
-    let serves = database && reconciler && engine != EngineHealth::Silent;
+    // An engine that hangs over one container serves the others: the host is still to be sent requests. Otherwise none would
+    // be carried out.
+    let serves = database && reconciler && disk && engine != EngineHealth::Silent;
     let status = if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
 }

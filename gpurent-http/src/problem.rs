@@ -283,7 +283,7 @@ impl From<NoPlace> for Problem {
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail.clone()).about(field)
         };
         match no_place {
-            NoPlace::UnknownGpu(_) => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
+            NoPlace::UnknownGpu { .. } => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
             NoPlace::NoGpuFree(_) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
             NoPlace::NoPlaceWithoutGpu => conflict("/problems/no-place-free", "No place free"),
             NoPlace::GpuNeeded => invalid("/problems/gpu-needed", "A GPU has to be asked for", "gpu"),
@@ -296,6 +296,12 @@ impl From<NoPlace> for Problem {
             NoPlace::DiskFull => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/disk-full", "Disk almost full", detail).later(60)
             }
+            NoPlace::EngineAway => {
+                let title = "The container engine does not answer";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/engine-away", title, detail).later(10)
+            }
+            NoPlace::NoWorkspaces => invalid("/problems/no-workspaces", "No workspaces here", "workspace"),
+            NoPlace::NoRateWithoutGpu => invalid("/problems/no-rate", "No price without a GPU", "gpu"),
             NoPlace::NoRate(_) => invalid("/problems/no-rate", "No price for this GPU", "gpu"),
             NoPlace::NoPort(NoPort::NotAllowed(_)) => {
                 invalid("/problems/port-not-allowed", "Port not allowed", "ports")

@@ -84,6 +84,7 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
         disk_limit: DiskLimit::None,
         one_workspace_too_many: None,
         awaits_image: false,
+        engine_away: false,
     };
     // Each store is a process of its own: no lock in memory between them.
     let stores = join_all((0..6).map(|_| store())).await;

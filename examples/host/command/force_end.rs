@@ -49,7 +49,8 @@ async fn engine_of(arguments: &ForceEnd) -> Option<DockerRuntime> {
     };
     let connected = tokio::time::timeout(PATIENCE, DockerRuntime::connect(arguments.engine.address(), kit)).await;
     match connected {
-        Ok(Ok(engine)) => Some(engine),
+        // Only looked at: its firewall is the agent's to set.
+        Ok(Ok(engine)) => Some(engine.without_firewall()),
         Ok(Err(error)) => {
             tracing::info!(error = &error as &dyn std::error::Error, "no engine answers");
             None

@@ -358,7 +358,13 @@ impl ContainerRuntime for MemoryRuntime {
                 found.lets_in = lets_in;
                 // It may have been found with what it has by now.
                 let files = if spec.carries_files { Files::Same } else { Files::New };
-                return Ok(Created { container: found.id.clone(), gpus_attached: true, is_new: false, files });
+                return Ok(Created {
+                    container: found.id.clone(),
+                    gpus_attached: true,
+                    is_new: false,
+                    files,
+                    copied_bytes: 0,
+                });
             }
             let before = |launch: &LaunchId| launch.rental == spec.id.rental && launch.attempt < spec.id.attempt;
             let last = engine.containers.keys().filter(|launch| before(launch)).max().copied();
@@ -372,7 +378,13 @@ impl ContainerRuntime for MemoryRuntime {
                 let container = last.id.clone();
                 last = Container { started_at: None, exit: None, retained: false, lets_in, spec, ..last };
                 engine.containers.insert(last.spec.id, last);
-                return Ok(Created { container, gpus_attached: true, is_new: true, files: Files::Same });
+                return Ok(Created {
+                    container,
+                    gpus_attached: true,
+                    is_new: true,
+                    files: Files::Same,
+                    copied_bytes: 0,
+                });
             }
             let (files, files_of, written) = match last.and_then(|last| engine.containers.get(&last)) {
                 Some(last) => (Files::Copied, last.files_of.clone(), last.written),
@@ -400,7 +412,7 @@ impl ContainerRuntime for MemoryRuntime {
                 fills: None,
             };
             engine.containers.insert(container.spec.id, container);
-            Ok(Created { container: id, gpus_attached: true, is_new: true, files })
+            Ok(Created { container: id, gpus_attached: true, is_new: true, files, copied_bytes: 0 })
         })
         .await
     }

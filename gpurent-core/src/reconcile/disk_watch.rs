@@ -13,7 +13,7 @@ use futures_util::{FutureExt, select_biased};
 use super::chores::contained;
 use super::driver::{Done, Driver};
 use super::duty::later;
-use crate::disk::{Allowed, Before, DiskLimit, Verdict, Written};
+use crate::disk::{Allowed, Before, DiskLimit, DiskUse, Verdict, Written};
 use crate::id::{LaunchId, RentalId};
 use crate::lifecycle::{EndReason, State};
 use crate::rental::{Action, Rental};
@@ -132,7 +132,12 @@ impl Driver {
         let seen = self.disks.measured.get(&launch).and_then(|measured| measured.seen);
         let due = Some(later(now, rest));
         let used = match result {
-            Ok(used) => used,
+            Ok(mut used) => {
+                // What was copied lies below what the container shows.
+                let copied = self.live.get(&launch.rental).map_or(0, Rental::copied_bytes);
+                used.container = used.container.plus(DiskUse { bytes: copied, files: 0 });
+                used
+            }
             Err(error) => {
                 self.disks.measured.insert(launch, Measured { seen, due });
                 // Of one that has just ended, as a rule.

@@ -349,6 +349,7 @@ impl Driver {
             let expected: Vec<_> =
                 self.live.values().filter(|rental| rental.state().is_up()).map(Rental::launch).collect();
             let asked_at = self.shared.clock.now();
+            self.shared.asks_engine(Some(now));
             let (engine, generation, shared) = (self.engine.clone(), self.generation, Arc::clone(&shared));
             self.spawn(async move {
                 Done::Observed(generation, asked_at, contained(observe(&shared, &engine, &expected)).await)
@@ -375,6 +376,9 @@ impl Driver {
 
     fn finish(&mut self, done: Done) -> Result<(), ReconcileError> {
         let (now, most) = (self.now(), self.shared.pace.max_backoff);
+        if matches!(done, Done::Observed(..)) {
+            self.shared.asks_engine(None);
+        }
         match done {
             Done::Confirmed(asked_at, Ok(())) => {
                 self.lease.renew(asked_at, self.shared.pace.lease);

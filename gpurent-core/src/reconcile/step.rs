@@ -165,7 +165,11 @@ impl Step {
     /// Takes over a container of a later launch than the store knows of: the store was restored from a backup.
     pub(super) async fn take_up(self, launch: LaunchId) -> Result<Stepped, StepError> {
         match self.shared.runtime.examine(launch).await {
-            Ok(Some(found)) => {
+            Ok(Some(mut found)) => {
+                // A container that was taken over carries the claim of the launch that it was made for.
+                if let Some(kept) = self.shared.deadlines.of(launch).await {
+                    found.claim.used = found.claim.used.max(kept.used);
+                }
                 let event = adopted(launch, &found);
                 tracing::warn!(%launch, "a launch is further than the store knows, and is gone on with");
                 let is_known = matches!(self.rental.state(), State::Running | State::Ready)
@@ -257,13 +261,13 @@ impl Step {
         self.lease.check()?;
         let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &secrets).await?;
         self.shared.failpoints.pass("created-unrecorded");
-        let Created { container, gpus_attached, is_new, files } = created;
+        let Created { container, gpus_attached, is_new, files, copied_bytes } = created;
         if files == Files::Lost {
             tracing::warn!(rental = %self.rental.id(), "its last container is gone: it begins anew, without its files");
         }
         // One that was found may have started long ago.
         let at = is_new.then(|| self.shared.clock.now());
-        let event = Event::Created { container, gpus_attached, at, files };
+        let event = Event::Created { container, gpus_attached, at, files, copied_bytes };
         let rental = self.record(event).await?;
         self.shared.failpoints.pass("created");
         Ok(rental)

@@ -209,6 +209,10 @@ impl Driver {
                 self.prepared.retain(|launch| launch.rental != id);
                 self.set_back(id, now, failed);
                 self.shared.set_back(id, for_the_renter(&*error));
+                if matches!(error.downcast_ref(), Some(RuntimeError::Unavailable(_))) {
+                    // Whether that is so of the engine as a whole is told at once.
+                    self.observe.ask_unless_failing();
+                }
                 tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
             }
             Ended::Panicked => {

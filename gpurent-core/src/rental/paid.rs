@@ -116,7 +116,8 @@ impl Rental {
     /// Whether it was ready at any time.
     #[must_use]
     pub fn has_been_ready(&self) -> bool {
-        !self.segments.is_empty() || self.lost_use.is_positive()
+        // What has files that are kept was ready, also where the store has lost when.
+        !self.segments.is_empty() || self.lost_use.is_positive() || self.retained.is_some()
     }
 
     /// Whether it is to become ready, and never was: suspending it ends it.

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{LAST_MOMENT, Rentals, ResumeError, SuspendError, TRIES, Wish};
 use crate::event::{Event, Resumption};
-use crate::host::Stage;
+use crate::host::{EngineHealth, Stage};
 use crate::id::RentalId;
 use crate::lifecycle::{EndReason, State, SuspendCause};
 use crate::placement::NoPlace;
@@ -93,7 +93,9 @@ impl Rentals {
             let limits = self.renter_limits(renter);
             limits.allow_resume(&rental).and_then(|()| limits.allow_up(&has, rental.spec())).map_err(NoPlace::from)?;
             let held = self.shared.store.held(&self.shared.host).await?;
-            let placed = self.shared.placement.place_again(&rental, &held)?;
+            let mut placement = self.shared.placement.clone();
+            placement.engine_away = self.shared.engine_health() == EngineHealth::Silent;
+            let placed = placement.place_again(&rental, &held)?;
             let resumption = Resumption {
                 gpus: placed.gpus,
                 ports: placed.ports,

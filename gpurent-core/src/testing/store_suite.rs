@@ -175,6 +175,7 @@ impl<S: Store> Bench<S> {
                 disk_limit: DiskLimit::None,
                 one_workspace_too_many: None,
                 awaits_image: false,
+                engine_away: false,
             },
             host,
         }
@@ -253,7 +254,13 @@ fn way_down() -> Vec<Event> {
 
 fn whole_life() -> Vec<Event> {
     vec![
-        Event::Created { container: valid("c1".parse()), gpus_attached: true, at: None, files: Files::New },
+        Event::Created {
+            container: valid("c1".parse()),
+            gpus_attached: true,
+            at: None,
+            files: Files::New,
+            copied_bytes: 0,
+        },
         Event::Started { started_at: at(1), started: None },
         Event::Verified { paid_from: moment(1) },
         Event::Warned,
@@ -305,7 +312,7 @@ pub async fn gpus_are_never_held_twice<S: Store>(store: Arc<S>) {
     let mut unknown = bench.request("four");
     unknown.spec.gpu = Some(GpuRequest::one(valid("H200".parse())));
     let unknown = bench.claim(&unknown).await;
-    assert!(matches!(unknown, Err(ClaimError::NoPlace(NoPlace::UnknownGpu(_)))), "{unknown:?}");
+    assert!(matches!(unknown, Err(ClaimError::NoPlace(NoPlace::UnknownGpu { .. }))), "{unknown:?}");
 }
 
 /// However many ask at once, there are as many winners as GPUs, and all others hear "none free".
@@ -414,7 +421,13 @@ pub async fn a_stale_write_changes_nothing<S: Store>(store: Arc<S>) {
     let writes = ["c1", "c2", "c3", "c4"].map(|container| {
         let mut change = Change::observation(rental.clone(), epoch);
         valid(change.apply(
-            Event::Created { container: valid(container.parse()), gpus_attached: true, at: None, files: Files::New },
+            Event::Created {
+                container: valid(container.parse()),
+                gpus_attached: true,
+                at: None,
+                files: Files::New,
+                copied_bytes: 0,
+            },
             at(1),
         ));
         change
@@ -436,7 +449,13 @@ pub async fn observations_need_the_current_epoch<S: Store>(store: Arc<S>) {
     assert!(new > old);
     let mut change = Change::observation(rental.clone(), old);
     valid(change.apply(
-        Event::Created { container: valid("c1".parse()), gpus_attached: true, at: None, files: Files::New },
+        Event::Created {
+            container: valid("c1".parse()),
+            gpus_attached: true,
+            at: None,
+            files: Files::New,
+            copied_bytes: 0,
+        },
         at(1),
     ));
     assert!(matches!(bench.store.commit(&change).await, Err(StoreError::Fenced)));

@@ -6,8 +6,11 @@
 //! by names, so that a crash in between leaves nothing to be remembered.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bollard::Docker;
 use bollard::models::{ContainerConfig, ContainerInspectResponse, ImageInspect, Mount, MountType, MountVolumeOptions};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, InspectContainerOptionsBuilder, KillContainerOptionsBuilder,
@@ -41,8 +44,8 @@ enum Before {
     Nothing,
     /// A container that has what this launch needs: it is started again.
     Same(Box<ContainerInspectResponse>, LaunchId),
-    /// A container with other GPUs, ports or credentials' folder: its files are copied.
-    Other(Box<ContainerInspectResponse>),
+    /// A container with other GPUs, ports or credentials' folder, and the launch that it was: its files are copied.
+    Other(Box<ContainerInspectResponse>, LaunchId),
 }
 
 /// What a container that is made anew with another one's files is made of.
@@ -53,6 +56,14 @@ pub(super) struct Copy {
     pub(super) original: ImageInspect,
     /// The volumes of the other container, which have no other copy.
     pub(super) volumes: Vec<Mount>,
+}
+
+impl Copy {
+    /// The bytes of all copies that lie above the image that the rental asked for.
+    pub(super) fn bytes(&self) -> u64 {
+        let size = |image: &ImageInspect| image.size.unwrap_or_default();
+        u64::try_from(size(&self.image) - size(&self.original)).unwrap_or(0)
+    }
 }
 
 impl DockerRuntime {
@@ -72,8 +83,13 @@ impl DockerRuntime {
         match self.before(launch).await? {
             Before::Nothing => Ok(false),
             Before::Same(..) => Ok(true),
-            Before::Other(last) => {
-                self.copy_files(launch.id, &last, progress).await?;
+            Before::Other(last, of) => {
+                match self.look_into(&last, launch).await {
+                    // It cannot be mounted as it is any more: the copy is looked at, when a container is made of it.
+                    Ok(()) | Err(RuntimeError::Unavailable(_)) => {}
+                    Err(refused) => return Err(refused),
+                }
+                self.copy_files(of, &last, progress).await?;
                 Ok(true)
             }
         }
@@ -101,19 +117,25 @@ impl DockerRuntime {
         if found.iter().any(|named| named.launch == launch.id) {
             return Ok(None);
         }
-        let Before::Same(last, made_for) = self.before(launch).await? else { return Ok(None) };
-        let workspace = launch.workspace.as_ref().map(|workspace| &workspace.mount);
-        let config = self.original(&last).await?.config.unwrap_or_default();
+        let Before::Same(last, before) = self.before(launch).await? else { return Ok(None) };
+        self.look_into(&last, launch).await?;
         let id = last.id.clone().unwrap_or_default();
-        if let Some(folder) = access_folder(&last) {
-            // The engine looks into no container of which it cannot mount everything.
-            access_dir::write(&folder, &[]).await.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
-        }
-        self.screening.expect_harmless_container(&self.docker, &id, &config, workspace).await?;
         let options = RenameContainerOptionsBuilder::default().name(&Standing::TakenUp.name(launch.id)).build();
         self.docker.rename_container(&id, options).await.map_err(unavailable)?;
-        tracing::debug!(launch = %launch.id, %made_for, "the rental's last container is taken over as it is");
+        tracing::debug!(launch = %launch.id, %before, "the rental's last container is taken over as it is");
         self.let_in(launch, *last, secrets, true).await.map(Some)
+    }
+
+    /// Makes sure that a stopped container may be started again, or copied: its tenant may have laid anything in it.
+    async fn look_into(&self, last: &ContainerInspectResponse, launch: &LaunchSpec) -> Result<(), RuntimeError> {
+        let workspace = launch.workspace.as_ref().map(|workspace| &workspace.mount);
+        let config = self.original(last).await?.config.unwrap_or_default();
+        if let Some(folder) = access_folder(last) {
+            // The engine looks into no container of which it cannot mount everything.
+            access_dir::write(&folder, &[]).await.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
+        }
+        let id = last.id.as_deref().unwrap_or_default();
+        self.screening.expect_harmless_container(&self.docker, id, &config, workspace).await
     }
 
     /// Hands the launch's credentials over to a container that was taken up, and has not been started since.
@@ -141,6 +163,7 @@ impl DockerRuntime {
             gpus_attached: labels.get(LABEL_GPUS).is_some_and(|value| value == "true"),
             is_new,
             files: Files::Same,
+            copied_bytes: 0,
         })
     }
 
@@ -149,11 +172,11 @@ impl DockerRuntime {
         if !launch.carries_files {
             return Ok(None);
         }
-        let last = match self.before(launch).await? {
+        let (last, of) = match self.before(launch).await? {
             Before::Nothing => return Ok(None),
-            Before::Same(last, _) | Before::Other(last) => last,
+            Before::Same(last, of) | Before::Other(last, of) => (last, of),
         };
-        let Some(image) = self.inspect_image(&files_of(launch.id)).await? else {
+        let Some(image) = self.inspect_image(&files_of(of)).await? else {
             return Err(RuntimeError::Unavailable("the rental's files are not copied yet".into()));
         };
         Ok(Some(Copy { image, original: self.original(&last).await?, volumes: own_volumes(&last) }))
@@ -164,6 +187,7 @@ impl DockerRuntime {
         let found = names::of_rental(&self.docker, launch.id.rental).await?;
         let earlier: Vec<Named> = found.into_iter().filter(|named| named.launch.attempt < launch.id.attempt).collect();
         let Some(last) = earlier.last() else { return Ok(Before::Nothing) };
+        let of = last.launch;
         if earlier.iter().any(|named| named.standing != Standing::Retained) {
             self.put_away(last.launch).await?;
         }
@@ -171,7 +195,7 @@ impl DockerRuntime {
             return Err(RuntimeError::Unavailable("the rental's last container changes at the moment".into()));
         };
         let labels = last.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
-        let Some(made_for) = launch_of(&labels) else { return Ok(Before::Other(Box::new(last))) };
+        let Some(made_for) = launch_of(&labels) else { return Ok(Before::Other(Box::new(last), of)) };
         let as_then = LaunchSpec { id: made_for, ..launch.clone() };
         let attaches = self.attaching.attaches(&self.docker, &self.kit.kit, launch).await?;
         let folder = self.access_dir().await.map(|directory| directory.folder(made_for));
@@ -179,8 +203,16 @@ impl DockerRuntime {
             && labels.get(LABEL_GPUS) == Some(&attaches.to_string())
             && access_folder(&last) == folder
             && !former::has_kit(&last)
+            && self.is_locked_as_now(&last)
             && self.has_the_network(&last).await?;
-        Ok(if is_same { Before::Same(Box::new(last), made_for) } else { Before::Other(Box::new(last)) })
+        Ok(if is_same { Before::Same(Box::new(last), of) } else { Before::Other(Box::new(last), of) })
+    }
+
+    /// Whether a container has the locks that a new one would have: the operator may have changed that.
+    fn is_locked_as_now(&self, container: &ContainerInspectResponse) -> bool {
+        let options = container.host_config.as_ref().and_then(|config| config.security_opt.as_ref());
+        let may_gain = !options.into_iter().flatten().any(|option| option.starts_with("no-new-privileges"));
+        may_gain == self.sudo
     }
 
     /// Whether the network that a container was made for is still there: unused ones are often pruned.
@@ -191,34 +223,41 @@ impl DockerRuntime {
     }
 
     /// Makes an image of what a container wrote, unless there is one already: it was put away, and nobody writes any more.
+    /// Goes on where nobody waits for it any more, and is not done twice at once.
     async fn copy_files(
         &self,
-        launch: LaunchId,
+        of: LaunchId,
         last: &ContainerInspectResponse,
         progress: &dyn PullProgress,
     ) -> Result<(), RuntimeError> {
-        let name = files_of(launch);
+        let name = files_of(of);
         if self.inspect_image(&name).await?.is_some() {
             return Ok(());
+        }
+        if !self.copying().insert(of) {
+            return Err(RuntimeError::Unavailable("the rental's files are being copied".into()));
         }
         let id = last.id.clone().unwrap_or_default();
         let bytes = self.size_of(&id).await.unwrap_or_default();
         let status = "Copying the files of the suspended container".to_owned();
         progress.update(Progress { current_bytes: 0, total_bytes: bytes, status });
-        let (repository, tag) = name.rsplit_once(':').unwrap_or((&name, "latest"));
-        let options =
-            CommitContainerOptionsBuilder::default().container(&id).repo(repository).tag(tag).pause(false).build();
-        let labels = [(LABEL_FILES_OF.to_owned(), launch.rental.to_string())];
-        let config = ContainerConfig { labels: Some(labels.into()), ..ContainerConfig::default() };
-        let copied = self.docker.clone().with_timeout(COPY).commit_container(options, config).await;
-        // An engine whose disk is full says so by this.
-        copied.map_err(|error| classify(error, &[]))?;
+        let (docker, copying) = (self.docker.clone(), Arc::clone(&self.copying));
+        let copied = tokio::spawn(async move {
+            let copied = copy(&docker, &id, of, &name).await;
+            copying.lock().unwrap_or_else(PoisonError::into_inner).remove(&of);
+            copied
+        });
+        copied.await.map_err(|panic| RuntimeError::Unavailable(Box::new(panic)))??;
         progress.update(Progress { current_bytes: bytes, total_bytes: bytes, status: "Files copied".to_owned() });
         Ok(())
     }
 
+    fn copying(&self) -> MutexGuard<'_, BTreeSet<LaunchId>> {
+        self.copying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The image that a container's rental asked for: its own, or, of one that was made with copied files, the one before.
-    async fn original(&self, container: &ContainerInspectResponse) -> Result<ImageInspect, RuntimeError> {
+    pub(super) async fn original(&self, container: &ContainerInspectResponse) -> Result<ImageInspect, RuntimeError> {
         let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
         let id = labels.and_then(|labels| labels.get(LABEL_IMAGE)).or(container.image.as_ref());
         let id = id.ok_or_else(|| RuntimeError::Unavailable("the engine does not tell a container's image".into()))?;
@@ -247,23 +286,28 @@ impl DockerRuntime {
         let mut latest = None;
         for named in found.into_iter().filter(|named| named.launch.attempt <= launch.attempt) {
             self.forget(named.launch).await;
+            // By names alone: by then it may be another launch's, and is not to be touched.
+            let name = Standing::Retained.name(named.launch);
             if named.standing != Standing::Retained {
                 // From here on nothing that was sent for its launch arrives.
-                let options =
-                    RenameContainerOptionsBuilder::default().name(&Standing::Retained.name(named.launch)).build();
-                self.docker.rename_container(named.id(), options).await.map_err(unavailable)?;
+                let options = RenameContainerOptionsBuilder::default().name(&name).build();
+                match self.docker.rename_container(&named.name, options).await {
+                    Ok(()) => {}
+                    Err(error) if is_missing(&error) => continue,
+                    Err(error) => return Err(unavailable(error)),
+                }
             }
-            let Some(container) = self.inspect(named.id()).await? else { continue };
+            let Some(container) = self.inspect(&name).await? else { continue };
             if is_running(container.state.as_ref().unwrap_or(&Default::default())) {
                 let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
-                self.docker.kill_container(named.id(), Some(options)).await.map_err(unavailable)?;
+                self.docker.kill_container(&name, Some(options)).await.map_err(unavailable)?;
                 return Err(RuntimeError::Unavailable("a container to be put away was still running".into()));
             }
-            if let Some(directory) = &self.access_dir {
-                let removed = directory.remove(named.launch).await;
-                removed.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
-            }
             latest = Some((named.launch, container));
+        }
+        if let Some(directory) = &self.access_dir {
+            let removed = directory.remove_up_to(launch).await;
+            removed.map_err(|error| RuntimeError::Unavailable(Box::new(error)))?;
         }
         let Some((launch, container)) = latest else { return Ok(None) };
         self.retention(launch, &container).await.map(Some)
@@ -345,7 +389,25 @@ impl DockerRuntime {
     }
 }
 
-/// The name of the image with the files that a launch takes over. Nobody rents it.
+/// Makes an image of what a container wrote; of a rental that has ended meanwhile nothing is left.
+async fn copy(docker: &Docker, container: &str, of: LaunchId, name: &str) -> Result<(), RuntimeError> {
+    let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+    let options =
+        CommitContainerOptionsBuilder::default().container(container).repo(repository).tag(tag).pause(false).build();
+    let labels = [(LABEL_FILES_OF.to_owned(), of.rental.to_string())];
+    let config = ContainerConfig { labels: Some(labels.into()), ..ContainerConfig::default() };
+    let copied = docker.clone().with_timeout(COPY).commit_container(options, config).await;
+    // An engine whose disk is full says so by this.
+    copied.map_err(|error| classify(error, &[]))?;
+    if names::of_rental(docker, of.rental).await?.is_empty() {
+        let options = RemoveImageOptionsBuilder::default().build();
+        docker.remove_image(name, Some(options), None).await.map_err(unavailable)?;
+        return Err(RuntimeError::Missing);
+    }
+    Ok(())
+}
+
+/// The name of the image with the files of a launch. Nobody rents it.
 fn files_of(launch: LaunchId) -> String {
     format!("{MARKS}/files:{}", launch.container_name())
 }

@@ -266,7 +266,7 @@ struct LogsView {
 
 /// Suspends a rental
 ///
-/// Its container goes, its GPU is free for others, its paid time stands still.
+/// Its container is stopped and kept with its files, its GPU is free for others, its paid time stands still.
 #[utoipa::path(
     post, path = "/v1/rentals/{id}/suspend", operation_id = "suspend_rental", tag = "rentals",
     params(("id" = String, Path, format = Uuid), ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]{1,9}")$"#)),

@@ -93,7 +93,8 @@ pub enum Denied {
 /// Tells who calls. An embedder plugs its own login in here; see the example `embed`.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who sent a request with this head. Asked once for each request, and for those who listen again and
+    /// Who sent a request with this head. Asked for each request (twice where one of the dashboard's has a
+    /// word in the place of a key), and for those who listen again and
     /// again while they do. Never log what it holds.
     async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied>;
 

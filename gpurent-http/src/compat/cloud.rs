@@ -199,7 +199,7 @@ impl From<NoPlace> for Refused {
             NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu | NoPlace::NoPort(_) | NoPlace::TooMany(_) => {
                 StatusCode::CONFLICT
             }
-            NoPlace::DiskFull => StatusCode::SERVICE_UNAVAILABLE,
+            NoPlace::DiskFull | NoPlace::EngineAway => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self(status, no_place.to_string())
@@ -504,7 +504,7 @@ async fn availability(State(rentals): State<Rentals>, cloud: Offer) -> Result<Re
     let held = rentals.held().await?;
     let mut kinds: BTreeMap<String, (u32, u32, Option<Quote>)> = BTreeMap::new();
     for gpu in rentals.gpus() {
-        let price = cloud.prices.as_ref().and_then(|prices| prices.quote(&gpu.model));
+        let price = cloud.prices.as_ref().and_then(|prices| prices.quote_of(gpu));
         let (total, free, _) = kinds.entry(short_name(&gpu.model)).or_insert((0, 0, price));
         *total += 1;
         *free += u32::from(!held.gpus.contains(&gpu.uuid));

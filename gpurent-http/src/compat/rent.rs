@@ -17,12 +17,13 @@ use gpurent_core::feed::Subscription;
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{ContainerId, InstanceName, RentalId, RenterId};
 use gpurent_core::invalid::Invalid;
+use gpurent_core::lifecycle::Phase;
 use gpurent_core::placement::NoPlace;
 use gpurent_core::port::{ContainerPort, HostPort, PublishedPort, WEB};
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{RentError, Rentals};
 use gpurent_core::spec::{RentalRequest, RentalSpec, Term};
-use gpurent_core::store::{Claimed, StoreError};
+use gpurent_core::store::{Claimed, Filter, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -154,14 +155,24 @@ fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Inval
 /// Rents under the instance's own name, where it is one of ours and free among the renter's; otherwise under one that follows
 /// from the request, so that the very same one is the same rental.
 async fn rent_under_a_name(rentals: &Rentals, mut request: RentalRequest) -> Result<Claimed, RentError> {
+    let of_the_request = name_of(&request.spec);
     request.spec.name = request.spec.labels.get(INSTANCE).and_then(|name| name.parse().ok());
-    if request.spec.name.is_some() {
+    let live = Phase::ALL.into_iter().filter(|phase| *phase != Phase::Ended).collect();
+    let filter = Filter {
+        renter: Some(request.spec.renter.clone()),
+        name: of_the_request.clone(),
+        phases: live,
+        ..Filter::default()
+    };
+    // It was made under that name while another had the instance's.
+    let there = of_the_request.is_some() && !rentals.list(&filter, None, 1).await.map_err(RentError::Store)?.is_empty();
+    if request.spec.name.is_some() && !there {
         match rentals.rent(request.clone()).await {
             Err(RentError::NameTaken(_)) => {}
             claimed => return claimed,
         }
     }
-    request.spec.name = name_of(&request.spec);
+    request.spec.name = of_the_request;
     rentals.rent(request).await
 }
 
@@ -198,7 +209,7 @@ fn published(mappings: BTreeMap<String, Whole>) -> Result<Vec<PublishedPort>, In
 
 fn explain(gpu_type: &str, error: &RentError) -> String {
     match error {
-        RentError::NoPlace(NoPlace::UnknownGpu(_) | NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu) => {
+        RentError::NoPlace(NoPlace::UnknownGpu { .. } | NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu) => {
             format!("No {gpu_type} GPUs available on this host")
         }
         RentError::Store(StoreError::Unavailable(_)) | RentError::Unconfirmed { .. } => {

@@ -85,6 +85,7 @@ pub async fn a_container_leads_to_its_rental_for_ever<S: Store>(store: Arc<S>) {
         gpus_attached: true,
         at: None,
         files: Files::New,
+        copied_bytes: 0,
     };
     let claimed = bench.claimed("one").await;
     let mut rental = bench.live_through(claimed.clone(), epoch, vec![created(&first)]).await;

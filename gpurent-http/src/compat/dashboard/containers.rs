@@ -40,6 +40,9 @@ const SHORT_WAIT: Duration = Duration::from_secs(11);
 /// Such whose clients wait for 30.
 const LONG_WAIT: Duration = Duration::from_secs(20);
 
+/// How long a container may take to stop before it is started again.
+const WHOLE_STOP: Duration = Duration::from_secs(60);
+
 /// How many containers are asked at once how much they use, and how long that may take.
 const ASKED_AT_ONCE: usize = 8;
 const USAGE_PATIENCE: Duration = Duration::from_secs(5);
@@ -410,9 +413,14 @@ pub(super) async fn restart(
     // Goes on also if nobody waits for the answer: half a restart would be a stop.
     let restarting = listeners.tracker.spawn(async move {
         if let Some(rental) = names::find(&rentals, &caller, &id).await?.filter(Rental::is_live) {
-            suspend(&rentals, &rental, WAIT).await?;
+            suspend(&rentals, &rental, WHOLE_STOP).await?;
         }
-        started(&dashboard, &rentals, &caller, &id, &StartBody::default()).await
+        let restarted = started(&dashboard, &rentals, &caller, &id, &StartBody::default()).await;
+        if let Err(refused) = &restarted {
+            // Whoever asked may not be there any more.
+            tracing::warn!(container = id, "restarted by half: {}", refused.1);
+        }
+        restarted
     });
     let message = match tokio::time::timeout(SHORT_WAIT, restarting).await {
         Ok(Ok(restarted)) => {

@@ -140,14 +140,16 @@ impl Dashboard {
         Ok(self)
     }
 
-    /// Another port of the container for one of the services.
+    /// Other ports of the container for some of the services, by name.
     ///
     /// # Errors
-    /// Refuses the port of another service.
-    pub fn with_service_at(self, name: &str, container: ContainerPort) -> Result<Self, Invalid> {
+    /// Refuses one port for two of them.
+    pub fn with_services_at(self, ports: &[(&str, ContainerPort)]) -> Result<Self, Invalid> {
         let mut services = self.services.clone();
-        for service in services.iter_mut().filter(|service| service.name == name) {
-            service.container = container;
+        for service in &mut services {
+            if let Some((_, container)) = ports.iter().find(|(name, _)| *name == service.name) {
+                service.container = *container;
+            }
         }
         self.with_services(services)
     }
@@ -262,7 +264,7 @@ impl From<ResumeError> for Refused {
 
 /// Whether the same would go without a GPU.
 fn lacks_a_gpu(error: &RentError) -> bool {
-    matches!(error, RentError::NoPlace(NoPlace::UnknownGpu(_) | NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu))
+    matches!(error, RentError::NoPlace(NoPlace::UnknownGpu { .. } | NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu))
 }
 
 /// The answer when the host has more requests than it takes at once.

@@ -69,11 +69,12 @@ pub(super) async fn of_user(rentals: &Rentals, user: &RenterId) -> Result<Option
 }
 
 async fn named(rentals: &Rentals, renter: Option<RenterId>, name: InstanceName) -> Result<Option<Rental>, StoreError> {
+    // Others may have given theirs the same name, as often as they like.
+    let renter = renter.or_else(|| user_of(name.as_str()));
     let live: Vec<Phase> = Phase::ALL.into_iter().filter(|phase| *phase != Phase::Ended).collect();
     let ends = vec![EndKind::Expired, EndKind::Failed, EndKind::Terminated];
     for (phases, ends) in [(live, Vec::new()), (Vec::new(), ends)] {
         let filter = Filter { renter: renter.clone(), name: Some(name.clone()), phases, ends, ..Filter::default() };
-        // Others may have given theirs the same name.
         if let Some(found) = rentals.list(&filter, None, 20).await?.into_iter().find(is_ours) {
             return Ok(Some(found));
         }
