@@ -222,6 +222,7 @@ impl FromStr for GpuSelector {
     }
 }
 
+/// Reads in a sentence: "every 24 GB GPU of this host is rented".
 impl fmt::Display for GpuSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -350,6 +351,15 @@ mod tests {
         assert!(matches("any") && matches("Any") && matches("at least 16 GB") && matches(">=16GB") && matches("16GB+"));
         assert!(!matches("at least 24 GB") && !matches("24 GB+"));
         assert_eq!("at least 24 GB".parse(), Ok(GpuSelector::AtLeast(24)));
+    }
+
+    #[test]
+    fn more_memory_than_can_be_counted_matches_nothing() {
+        for asked in ["A100 4294967295GB", "A100 18446744073709551615GB", "A100 99999999999999999999 GB"] {
+            let selector: GpuSelector = asked.parse().unwrap();
+            assert!(!selector.matches(&gpu("NVIDIA A100-SXM4-80GB", 81_920)), "{asked}");
+            assert!(!selector.matches(&gpu("NVIDIA A100-SXM4-80GB", u64::MAX / 1000)), "{asked}");
+        }
     }
 
     #[test]

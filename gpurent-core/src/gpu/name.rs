@@ -83,7 +83,8 @@ fn split(word: &str) -> Vec<String> {
 
 fn memory_in(word: &str) -> Option<u64> {
     let number = digits(word);
-    matches!(&word[number..], "g" | "gb" | "gib").then(|| word[..number].parse().ok())?
+    // What does not fit is no amount of memory, and no card has it in its name either.
+    matches!(&word[number..], "g" | "gb" | "gib").then(|| word[..number].parse::<u32>().ok())?.map(u64::from)
 }
 
 fn form_in(word: &str) -> Option<Form> {

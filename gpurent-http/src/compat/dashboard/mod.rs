@@ -11,7 +11,7 @@
 //! | `POST /api/ports/deallocate` | give a user's ports back |
 //!
 //! What is refused is 400 with `{"success": false, "error": ..., "message": ...}`. Bodies are JSON whatever they are said to
-//! be. Only containers of this protocol are seen and touched, by any [name](names) that clients have for them. They are
+//! be. Only containers of this protocol are seen and touched, by any name that clients have for them. They are
 //! answered as its manager and its desktop client expect it, within the time that those wait.
 
 mod containers;
