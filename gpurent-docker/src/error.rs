@@ -1,6 +1,7 @@
 //! What Docker's errors mean.
 
 use bollard::errors::Error;
+use gpurent_access::paths::KIT;
 use gpurent_core::port::HostPort;
 use gpurent_core::runtime::RuntimeError;
 
@@ -20,6 +21,11 @@ pub(crate) fn refusal(error: &Error) -> Option<(u16, &str)> {
 /// Whether the engine says that there is no such thing.
 pub(crate) fn is_missing(error: &Error) -> bool {
     matches!(refusal(error), Some((404, _)))
+}
+
+/// Whether a container did not start because the kit's program, its entry point, is not in its volume.
+pub(crate) fn is_without_kit(error: &Error) -> bool {
+    refusal(error).is_some_and(|(_, text)| text.contains(&format!("stat {KIT}/")) && text.contains("no such file"))
 }
 
 /// Sorts an error of a container operation.

@@ -47,7 +47,7 @@ use crate::client::EngineAddress;
 use crate::container::{
     LABEL_GPUS, LABEL_HASH, LABEL_HOST, LABEL_IMAGE, body, claim_of, expect_ordinary_volumes, launch_of,
 };
-use crate::error::{classify, is_missing, refusal, unavailable};
+use crate::error::{classify, is_missing, is_without_kit, refusal, unavailable};
 use crate::exec::Execs;
 use crate::firewall::Firewall;
 use crate::image::{self, PullPatience};
@@ -406,12 +406,25 @@ impl DockerRuntime {
         let name = Standing::TakenUp.name(launch.id);
         let Some(found) = self.inspect(&name).await? else { return Ok(false) };
         if !is_running(&found.state.unwrap_or_default()) {
-            self.docker.start_container(&name, None).await.map_err(|error| classify(error, &ports(launch)))?;
+            self.start_container(&name, launch).await?;
             self.firewall.isolate_new().await;
         }
         let options = RenameContainerOptionsBuilder::default().name(&Standing::Current.name(launch.id)).build();
         self.docker.rename_container(&name, options).await.map_err(unavailable)?;
         Ok(true)
+    }
+
+    /// Starts a container, once more where its kit was not there: between the look at the kit and the making of the container
+    /// another host on this engine may have removed it as one that nobody uses, and the engine then makes an empty volume.
+    async fn start_container(&self, name: &str, launch: &LaunchSpec) -> Result<(), RuntimeError> {
+        let started = match self.docker.start_container(name, None).await {
+            Err(error) if is_without_kit(&error) => {
+                self.kit.ensure_anew(&self.docker).await?;
+                self.docker.start_container(name, None).await
+            }
+            started => started,
+        };
+        started.map_err(|error| classify(error, &ports(launch)))
     }
 
     fn being_made(&self) -> MutexGuard<'_, BTreeSet<LaunchId>> {
@@ -739,7 +752,7 @@ impl ContainerRuntime for DockerRuntime {
         };
         if !runs {
             let name = self.name(launch.id).await?;
-            self.docker.start_container(&name, None).await.map_err(|error| classify(error, &ports(launch)))?;
+            self.start_container(&name, launch).await?;
             self.firewall.isolate_new().await;
         }
         let state = self.state(launch.id).await?.ok_or(RuntimeError::Missing)?;

@@ -291,6 +291,23 @@ async fn a_kit_that_was_pruned_is_made_again() {
 }
 
 #[tokio::test]
+async fn a_kit_that_went_while_a_container_was_made_is_filled_again() {
+    let launch = launch("gpurent-test/busybox:1");
+    let runtime = DockerRuntime::connect(engine().as_str(), own_kit()).await.unwrap();
+    runtime.prepare(&launch, None, &Silent).await.unwrap();
+    let created = runtime.create(&launch, &secrets(&password())).await.unwrap();
+    let format = "{{range .Mounts}}{{if eq .Destination \"/.gpurent/kit\"}}{{.Name}}{{end}}{{end}}";
+    let volume = docker(&["inspect", "--format", format, &created.container.to_string()]).await;
+    let kit = format!("{volume}:/kit");
+    let busybox = ["run", "--rm", "-v", &kit, "--entrypoint", "/bin/busybox", "gpurent-test/busybox:1"];
+    docker(&[&busybox[..], &["rm", "-r", "/kit/access", "/kit/complete", "/kit/bin"]].concat()).await;
+    runtime.start(&launch).await.unwrap();
+    let found = docker(&["cp", &format!("{}:/.gpurent/kit/complete", created.container), "-"]).await;
+    assert!(!found.is_empty(), "the kit is there again");
+    runtime.remove(launch.id).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_program_that_ends_at_once_is_told_with_its_last_words() {
     let launch = launch("gpurent-test/exits:1");
     let runtime = support::runtime().await;

@@ -50,9 +50,15 @@ impl KitVolume {
     pub(crate) async fn ensure_still(&self, docker: &Docker) -> Result<(), RuntimeError> {
         match docker.inspect_volume(&self.kit.volume()).await {
             Ok(_) => {}
-            Err(error) if is_missing(&error) => *self.is_whole.lock().await = false,
+            Err(error) if is_missing(&error) => return self.ensure_anew(docker).await,
             Err(error) => return Err(unavailable(error)),
         }
+        self.ensure(docker).await
+    }
+
+    /// Fills the volume where a container that has it, and so keeps it, found it empty.
+    pub(crate) async fn ensure_anew(&self, docker: &Docker) -> Result<(), RuntimeError> {
+        *self.is_whole.lock().await = false;
         self.ensure(docker).await
     }
 
