@@ -395,7 +395,9 @@ async fn a_shutdown_under_load_has_a_deadline_and_a_kill_during_it_loses_nothing
 async fn below_the_reserve_nobody_new_is_taken_in() {
     let mut machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
     machine.settings = ["--disk-reserve-mib", "1000000000"].map(str::to_owned).to_vec();
-    let _host = machine.start().await;
+    let host = machine.start_at_once();
+    let (status, health) = host.wait_for_health(|_, health| health["reconciler"] == "ok").await;
+    assert_eq!((status, &health["disk"], &health["database"]), (503, &json!("full"), &json!("ok")), "{health}");
     let (status, problem) = machine.post("/v1/rentals", &request("gpurent-test/busybox:1", "1h")).await;
     assert_eq!((status.as_u16(), &problem["type"]), (503, &json!("/problems/disk-full")), "{problem}");
     machine.assert_clean().await;

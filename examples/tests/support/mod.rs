@@ -336,11 +336,20 @@ impl Host<'_> {
     }
 
     pub async fn wait_until_up(&self) {
+        self.wait_for_health(|status, _| status == 200).await;
+    }
+
+    /// Waits until the host's health is as wanted, and tells its status and how it is.
+    pub async fn wait_for_health(&self, is_wanted: impl Fn(u16, &Value) -> bool) -> (u16, Value) {
         let begun = Instant::now();
         loop {
-            let answer = self.machine.client.get(self.machine.url("/health")).send().await;
-            if answer.is_ok_and(|answer| answer.status() == 200) {
-                return;
+            if let Ok(answer) = self.machine.client.get(self.machine.url("/health")).send().await {
+                let status = answer.status().as_u16();
+                // It may be killed in the middle of its answer.
+                let health = answer.json().await.unwrap_or_default();
+                if is_wanted(status, &health) {
+                    return (status, health);
+                }
             }
             assert!(begun.elapsed() < Duration::from_secs(30), "the host does not come up:\n{}", self.machine.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
