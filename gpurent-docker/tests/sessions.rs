@@ -367,15 +367,23 @@ async fn the_program_log_is_the_programs_and_logins_have_their_own() {
 
 #[tokio::test]
 async fn everything_hears_of_the_end_and_sessions_stay_until_then() {
-    let program = r#"CMD ["/bin/sh", "-c", "trap 'echo program told; exit 0' TERM; while true; do sleep 0.05; done"]"#;
+    // The program takes its time to end, since everything in the container ends with the first process.
+    let program =
+        r#"CMD ["/bin/sh", "-c", "trap 'echo program told; sleep 1; exit 0' TERM; while true; do sleep 0.05; done"]"#;
     let image = Image::busybox("ends").says(program).made().await;
     for init in [Some(true), Some(false)] {
         let mut launch = launch(&image);
         launch.init = init;
         let tenant = Tenant::ready(launch).await;
         // Begun over SSH and left alone, as with setsid or nohup.
-        let job = "sh -c \"trap 'echo job told >/proc/1/fd/1; exit 0' TERM; while true; do sleep 0.05; done\" </dev/null >/dev/null 2>&1 &";
+        let job = "sh -c \"trap 'echo job told >/proc/1/fd/1; exit 0' TERM; echo job listens >/proc/1/fd/1; while true; do sleep 0.05; done\" </dev/null >/dev/null 2>&1 &";
         tenant.says(&format!("/bin/busybox setsid {job}")).await;
+        let listens = async {
+            while !tenant.log().await.contains("job listens") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), listens).await.expect("the job begins");
         if init == Some(true) {
             let mut session = tenant
                 .client(&[])
