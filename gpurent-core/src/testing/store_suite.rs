@@ -297,6 +297,7 @@ pub async fn who_acts_is_noted_until_it_resigns<S: Store>(store: Arc<S>) {
     // A former holder has nothing to resign.
     let next = bench.epoch().await;
     let noted = valid(bench.store.last_acted(&bench.host).await);
+    assert_eq!(noted.is_some(), ago.is_some(), "whoever takes over acts");
     valid(bench.store.resign(&bench.host, epoch).await);
     assert_eq!(valid(bench.store.last_acted(&bench.host).await).is_some(), noted.is_some());
     valid(bench.store.confirm(&bench.host, next).await);

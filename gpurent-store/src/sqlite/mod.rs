@@ -137,7 +137,7 @@ impl SqliteStore {
              INSERT INTO gpurent_host AS host (id, engine, machine, epoch, confirmed_at)
              VALUES (?1, ?2, ?3, 1, unixepoch())
              ON CONFLICT (id) DO UPDATE
-             SET epoch = host.epoch + 1, engine = excluded.engine,
+             SET epoch = host.epoch + 1, engine = excluded.engine, confirmed_at = unixepoch(),
                  machine = coalesce(excluded.machine, CASE WHEN (SELECT is_so FROM busy) THEN host.machine END)
              WHERE NOT (SELECT is_so FROM busy)
                 OR (host.engine = excluded.engine AND coalesce(host.machine = excluded.machine, true))
