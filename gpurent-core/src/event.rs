@@ -17,9 +17,9 @@ use crate::port::PortBinding;
 use crate::retention::{Files, Retained};
 use crate::spec::{ImageDigest, RentalSpec, Term};
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+/// Whether a number is not worth writing down.
+pub(crate) fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 /// A claim: the first event of every rental, and everything that was settled with it.
@@ -106,7 +106,7 @@ pub enum Event {
         /// When, on both of our clocks: it started no earlier. `None` where an older version wrote it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Moment>,
-        /// Where its files come from.
+        /// The source of the container's files.
         #[serde(default, skip_serializing_if = "Files::are_new")]
         files: Files,
         /// The bytes that were copied into it.

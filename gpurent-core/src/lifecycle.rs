@@ -357,6 +357,24 @@ pub const BY_THE_HOST: [FailureKind; 3] =
     [FailureKind::GpuRuntimeMissing, FailureKind::PortTaken, FailureKind::Vanished];
 
 impl FailureKind {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::ImageUnavailable,
+        Self::PullStalled,
+        Self::ExitedEarly,
+        Self::AccessTimeout,
+        Self::NoLogin,
+        Self::NoServer,
+        Self::WrongArchitecture,
+        Self::DeadlineExceeded,
+        Self::GpuRuntimeMissing,
+        Self::PortTaken,
+        Self::WrongDevices,
+        Self::Refused,
+        Self::Vanished,
+        Self::DriverTooOld,
+    ];
+
     /// Whether a container that ran is charged for in spite of it, where the host charges for such.
     #[must_use]
     pub fn is_charged(self) -> bool {

@@ -263,8 +263,8 @@ impl Placement {
         let ports = again.map_or_else(|| self.ports(launch, spec, held), Ok)?;
         if let Some(Before { retained: before, .. }) = before {
             let is_same = before.ports == ports && before.gpus.iter().eq(chosen.iter().map(|gpu| &gpu.uuid));
-            // Otherwise its files are copied, and are there twice for a while.
-            // So much that nobody could tell it soon may be all that it may have.
+            // Otherwise its files are copied, and are there twice for a while. A size that the engine did not tell in time
+            // counts as the most that the rental may have.
             let most =
                 || self.disk_limit.allowed(self.division().part(chosen.len())).map_or(0, |most| most.container_bytes());
             if !is_same && !self.disks.has_room_for(before.bytes.unwrap_or_else(most)) {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::CredentialKind;
 use crate::billing::Segment;
 use crate::clock::Moment;
-use crate::event::{Adoption, Claim, Event, Recorded};
+use crate::event::{Adoption, Claim, Event, Recorded, is_zero};
 use crate::gpu::Gpu;
 use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, Revision, Seq};
 use crate::lifecycle::{EndReason, Exit, Failure, State, SuspendCause};
@@ -67,11 +67,11 @@ pub struct Rental {
     /// The container whose files its next one takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retained: Option<Retained>,
-    /// Where its container's files come from.
+    /// The source of its container's files.
     #[serde(default, skip_serializing_if = "Files::are_new")]
     files: Files,
     /// The bytes that were copied into its container.
-    #[serde(default, skip_serializing_if = "is_none_at_all")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     copied_bytes: u64,
     /// When its renter was last warned of what it writes on the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,16 +86,6 @@ pub struct Rental {
 
 fn first() -> Attempt {
     Attempt::new(1)
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
-fn is_none_at_all(bytes: &u64) -> bool {
-    *bytes == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// An event that cannot happen in the state the rental is in: late, doubled or out of order.
@@ -511,7 +501,7 @@ impl Rental {
         self.retained.as_ref()
     }
 
-    /// Where its container's files come from.
+    /// The source of its container's files.
     #[must_use]
     pub fn files(&self) -> Files {
         self.files

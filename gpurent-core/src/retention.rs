@@ -26,7 +26,7 @@ pub struct Retained {
     pub bytes: Option<u64>,
 }
 
-/// Where the files of a new container come from.
+/// The source of a new container's files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Files {

@@ -160,7 +160,7 @@ pub struct Created {
     pub gpus_attached: bool,
     /// Whether it was made by this very call, and not found.
     pub is_new: bool,
-    /// Where its files come from.
+    /// The source of its files.
     pub files: Files,
     /// The bytes of files that were copied into it, in all copies: they are on the disk below what it writes itself.
     pub copied_bytes: u64,
@@ -386,7 +386,8 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     ///
     /// A launch that [`carries_files`](LaunchSpec::carries_files) has those of the rental's latest container before it: that
     /// very container, to be started again, where it was made of the same but for the number of the launch; otherwise a new
-    /// one with a copy of what was written in that one. Earlier ones that were not [put away](Self::retain) are so first. Where there is none, [`Created::files`] says so.
+    /// one with a copy of what was written in that one. Earlier ones that were not [put away](Self::retain) are so first. Where
+    /// there is none, [`Created::files`] says so.
     /// A launch that a later one of its rental has followed, or that was put away, is refused.
     async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError>;
 

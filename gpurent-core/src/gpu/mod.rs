@@ -75,9 +75,6 @@ impl fmt::Display for GpuUuid {
 #[serde(try_from = "String", into = "String")]
 pub struct GpuModel(String);
 
-/// Words that name the vendor or the product line, not the card.
-const VENDOR_WORDS: [&str; 5] = ["nvidia", "geforce", "tesla", "quadro", "gpu"];
-
 impl GpuModel {
     /// The name as it was written.
     #[must_use]
@@ -88,9 +85,12 @@ impl GpuModel {
     /// The name in its normal form: lower-case words without the vendor's, joined by blanks.
     #[must_use]
     pub fn normalised(&self) -> String {
-        let lower = self.0.to_ascii_lowercase();
-        let words = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-        words.filter(|word| !VENDOR_WORDS.contains(word)).collect::<Vec<_>>().join(" ")
+        name::normalised(&self.0)
+    }
+
+    /// The memory that the name tells of, in GB.
+    pub(crate) fn memory_gb(&self) -> Option<u64> {
+        Parts::of(&self.0).memory()
     }
 
     /// Whether a card of this model is what somebody means who asks for `asked`. The memory counts as far as the name tells
@@ -106,11 +106,7 @@ impl TryFrom<String> for GpuModel {
 
     fn try_from(text: String) -> Result<Self, Invalid> {
         let model = Self(text);
-        if model.0.len() > 128
-            || model.0.chars().any(char::is_control)
-            || Parts::of(&model.0).is_empty()
-            || model.normalised().is_empty()
-        {
+        if model.0.len() > 128 || model.0.chars().any(char::is_control) || Parts::of(&model.0).is_empty() {
             return Err(Invalid::new("gpu", "must be a GPU model's name of at most 128 characters"));
         }
         Ok(model)

@@ -35,7 +35,8 @@ pub(super) struct Parts {
     said: BTreeSet<String>,
 }
 
-/// Words that name the vendor or the product line, not the card.
+/// Words that name the vendor or the product line, not the card. ("Quadro" is not among them: it tells one RTX 6000 from
+/// another.)
 const OF_THE_VENDOR: [&str; 5] = ["nvidia", "geforce", "tesla", "gpu", "graphics"];
 const VARIANTS: [&str; 7] = ["ti", "super", "d", "laptop", "mobile", "sff", "maxq"];
 const MAY_BE_LEFT_OUT: [&str; 13] = [
@@ -55,6 +56,17 @@ const MAY_BE_LEFT_OUT: [&str; 13] = [
 ];
 /// Cards that are on a socket where their name says nothing else.
 const ON_A_SOCKET: [&str; 5] = ["h200", "h20", "b100", "b200", "b300"];
+
+/// The words of a name.
+fn words(lower: &str) -> impl Iterator<Item = &str> {
+    lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+/// The words of a name without the vendor's, joined by blanks.
+pub(super) fn normalised(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    words(&lower).filter(|word| !OF_THE_VENDOR.contains(word)).collect::<Vec<_>>().join(" ")
+}
 
 fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
@@ -98,8 +110,7 @@ fn form_in(word: &str) -> Option<Form> {
 impl Parts {
     pub(super) fn of(name: &str) -> Self {
         let lower = name.to_ascii_lowercase().replace("max-q", "maxq");
-        let mut words: Vec<String> =
-            lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).flat_map(split).collect();
+        let mut words: Vec<String> = words(&lower).flat_map(split).collect();
         // "80 GB" is one word, unless it is another one's number.
         for n in (1..words.len()).rev() {
             if matches!(words[n].as_str(), "gb" | "gib" | "g") && digits(&words[n - 1]) == words[n - 1].len() {
@@ -137,6 +148,11 @@ impl Parts {
     /// Whether nothing of a card is named.
     pub(super) fn is_empty(&self) -> bool {
         self.card.is_empty()
+    }
+
+    /// Gigabytes, where the name has them.
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.memory
     }
 
     fn form(&self) -> Option<Form> {

@@ -26,7 +26,7 @@ impl SimulatedGpus {
             Gpu {
                 uuid: uuid.parse().unwrap_or_else(|_| unreachable!("{uuid} is a GPU UUID")),
                 index,
-                memory_mib: memory_in_name(&model).unwrap_or(24 * 1024),
+                memory_mib: model.memory_gb().unwrap_or(24) * 1024,
                 model: model.clone(),
                 device_node: None,
                 simulated: true,
@@ -40,12 +40,6 @@ impl SimulatedGpus {
     pub fn gpus(&self) -> &[Gpu] {
         &self.gpus
     }
-}
-
-/// The memory that a model's name tells of: 16384 MiB in "Tesla V100-SXM2-16GB".
-fn memory_in_name(model: &GpuModel) -> Option<u64> {
-    let normal = model.normalised();
-    normal.split(' ').find_map(|word| word.strip_suffix("gb")?.parse::<u64>().ok()).map(|gib| gib * 1024)
 }
 
 #[async_trait]

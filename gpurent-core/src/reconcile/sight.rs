@@ -84,7 +84,9 @@ impl Driver {
             match self.live.get(&launch.rental) {
                 Some(rental) if is_further(rental, seen, now) => {
                     self.later_launches.insert(launch.rental, (launch, seen.retained));
-                    beside_the_books.extend(Some((launch, held)).filter(|_| !seen.retained));
+                    if !seen.retained {
+                        beside_the_books.insert(launch, held);
+                    }
                 }
                 Some(rental) if may_be_put_away(rental, launch) => {
                     // Made after all, by a request that was late, or started by somebody else.
@@ -103,8 +105,9 @@ impl Driver {
                 Some(_) | None => {
                     orphans.insert(launch);
                     // What was put away holds nothing, and cannot be started by a request that is late.
-                    let holds = !seen.retained || matches!(seen.presence, Presence::Running);
-                    beside_the_books.extend(Some((launch, held)).filter(|_| holds));
+                    if !seen.retained || matches!(seen.presence, Presence::Running) {
+                        beside_the_books.insert(launch, held);
+                    }
                 }
             }
         }

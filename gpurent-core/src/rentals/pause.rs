@@ -60,7 +60,8 @@ impl Rentals {
     }
 
     /// Claims GPUs and ports for a suspended rental again; its container follows, with its files. The GPUs and ports are
-    /// those that it had, where they are free, and so is the container; otherwise they, and the price, may be others. Resuming what is not suspended changes nothing. `None` where there is no such rental.
+    /// those that it had, where they are free, and so is the container; otherwise they, and the price, may be others.
+    /// Resuming what is not suspended changes nothing. `None` where there is no such rental.
     ///
     /// # Errors
     /// [`ResumeError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
