@@ -14,8 +14,7 @@ use async_trait::async_trait;
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, Mount};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, LogsOptionsBuilder, RenameContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, LogsOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use gpurent_access::paths::KIT;
@@ -24,7 +23,7 @@ use gpurent_access::wire::{Request, Verdict};
 use gpurent_core::access::{RegistryLogin, Secrets};
 use gpurent_core::disk::Written;
 use gpurent_core::division::Division;
-use gpurent_core::id::{Attempt, EngineId, HostId, LaunchId, MachineId, RenterId};
+use gpurent_core::id::{EngineId, HostId, LaunchId, MachineId, RenterId};
 use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
 use gpurent_core::port::HostPort;
@@ -353,19 +352,20 @@ impl DockerRuntime {
         self.names.of(&self.docker, launch).await
     }
 
-    /// The name that a launch's container has by now, where there is one.
-    async fn existing_name(&self, launch: LaunchId) -> Result<String, RuntimeError> {
-        let name = self.name(launch).await?;
-        if self.inspect(&name).await?.is_some() {
-            return Ok(name);
+    /// A launch's container, whatever it is named by now, and how it stands.
+    async fn find(&self, launch: LaunchId) -> Result<Option<(Standing, ContainerInspectResponse)>, RuntimeError> {
+        if let Some(found) = self.inspect(&self.name(launch).await?).await? {
+            return Ok(Some((Standing::Current, found)));
         }
         for standing in [Standing::TakenUp, Standing::Retained] {
-            let other = standing.name(launch);
-            if self.inspect(&other).await?.is_some() {
-                return Ok(other);
+            if let Some(mut found) = self.inspect(&standing.name(launch)).await? {
+                if standing == Standing::TakenUp {
+                    found.state = found.state.map(as_of_this_launch);
+                }
+                return Ok(Some((standing, found)));
             }
         }
-        Ok(name)
+        Ok(None)
     }
 
     pub(crate) fn execs(&self) -> &Arc<Execs> {
@@ -380,13 +380,10 @@ impl DockerRuntime {
         }
     }
 
+    /// The state of a launch's container that was not put away.
     async fn state(&self, launch: LaunchId) -> Result<Option<ContainerState>, RuntimeError> {
-        let found = self.inspect(&self.name(launch).await?).await?;
-        if found.is_none() && launch.attempt > Attempt::new(1) {
-            let taken_up = self.inspect(&Standing::TakenUp.name(launch)).await?;
-            return Ok(taken_up.map(|container| as_of_this_launch(container.state.unwrap_or_default())));
-        }
-        Ok(found.map(|container| container.state.unwrap_or_default()))
+        let found = self.find(launch).await?.filter(|(standing, _)| *standing != Standing::Retained);
+        Ok(found.map(|(_, container)| container.state.unwrap_or_default()))
     }
 
     /// Forgets what is known of a launch's container.
@@ -398,20 +395,6 @@ impl DockerRuntime {
         self.known_tokens().remove(&launch);
         self.lines.close(launch);
         self.name_servers.forget(launch);
-    }
-
-    /// Starts a container that was taken over from an earlier launch, or finds it started; then it is its launch's. False
-    /// where there is none.
-    async fn start_taken_up(&self, launch: &LaunchSpec) -> Result<bool, RuntimeError> {
-        let name = Standing::TakenUp.name(launch.id);
-        let Some(found) = self.inspect(&name).await? else { return Ok(false) };
-        if !is_running(&found.state.unwrap_or_default()) {
-            self.start_container(&name, launch).await?;
-            self.firewall.isolate_new().await;
-        }
-        let options = RenameContainerOptionsBuilder::default().name(&Standing::Current.name(launch.id)).build();
-        self.docker.rename_container(&name, options).await.map_err(unavailable)?;
-        Ok(true)
     }
 
     /// Starts a container, once more where its kit was not there: between the look at the kit and the making of the container
@@ -591,6 +574,11 @@ fn not_made(error: std::io::Error) -> RuntimeError {
     }
 }
 
+/// A container's name, which the engine writes with a slash before it.
+fn name_of(container: &ContainerInspectResponse) -> String {
+    container.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned()
+}
+
 /// The state of a container that was taken over from an earlier launch: what it did then is over.
 fn as_of_this_launch(state: ContainerState) -> ContainerState {
     if is_running(&state) { state } else { ContainerState::default() }
@@ -670,13 +658,13 @@ impl ContainerRuntime for DockerRuntime {
         let files = credential::file(&spec);
         let directory = self.access_dir().await;
         let folder = directory.map(|directory| directory.folder(launch.id));
+        let name = self.name(launch.id).await?;
         if let Some(folder) = &folder {
             // The engine refuses a bind of what is not there.
-            self.hand_over(launch.id, &files, Some(folder)).await?;
+            self.hand_over(&name, &files, Some(folder)).await?;
             // Before the container calls.
             self.line(launch.id);
         }
-        let name = self.name(launch.id).await?;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let mut mounts = self.workspace_mounts(launch)?;
         mounts.extend(directory.map(|directory| directory.mount(launch.id)));
@@ -723,7 +711,7 @@ impl ContainerRuntime for DockerRuntime {
         }
         if sees.is_none() || sees != folder {
             // Also into a container that was found: the crash may have come before the credentials.
-            self.hand_over(launch.id, &files, sees.as_deref()).await?;
+            self.hand_over(&name, &files, sees.as_deref()).await?;
         }
         self.known_tokens().insert(launch.id, spec.tokens);
         Ok(created)
@@ -819,11 +807,11 @@ impl ContainerRuntime for DockerRuntime {
         if has_former_kit {
             let hashed = credential::hashed(&secrets.credential).await?;
             let files = former::access_files(launch.login.as_str(), &hashed, &config);
-            self.hand_over(launch.id, &files, folder.as_deref()).await?;
+            self.hand_over(&name, &files, folder.as_deref()).await?;
             return self.execs.run(&name, vec![format!("{KIT}/let-in")]).await.map(|_| ());
         }
         let spec = credential::spec_of(launch, secrets, &config, self.sudo).await?;
-        self.hand_over(launch.id, &credential::file(&spec), folder.as_deref()).await?;
+        self.hand_over(&name, &credential::file(&spec), folder.as_deref()).await?;
         self.known_tokens().insert(launch.id, spec.tokens);
         self.ask(launch.id, &Request::Reload, &["let-in"]).await.map(|_| ())
     }
@@ -851,13 +839,13 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn stop(&self, launch: LaunchId, grace: Duration) -> Result<Option<Exit>, RuntimeError> {
-        let Some(state) = self.state(launch).await? else {
-            return Ok(self.examine_retained(launch).await?.and_then(|(_, exit, _)| exit));
-        };
-        if !is_running(&state) {
+        let Some((standing, found)) = self.find(launch).await? else { return Ok(None) };
+        // By its name: under its id it may be another launch's by the time that the engine hears of this.
+        let name = name_of(&found);
+        let state = found.state.unwrap_or_default();
+        if standing == Standing::Retained || !is_running(&state) {
             return Ok(exit(&state));
         }
-        let name = self.existing_name(launch).await?;
         if let Some(line) = self.line(launch).filter(|_| !grace.is_zero()) {
             // Everything else in the container hears of it too, where the image's program is the first process and the
             // engine's signal goes to that alone. A container that does not hear is stopped all the same.
@@ -908,18 +896,10 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError> {
-        let (found, retained) = match self.inspect(&self.name(launch).await?).await? {
-            Some(found) => (found, None),
-            None => match self.inspect(&Standing::TakenUp.name(launch)).await? {
-                Some(mut found) => {
-                    found.state = found.state.map(as_of_this_launch);
-                    (found, None)
-                }
-                None => match self.examine_retained(launch).await? {
-                    Some((found, exit, retained)) => (found, Some((exit, retained))),
-                    None => return Ok(None),
-                },
-            },
+        let Some((standing, found)) = self.find(launch).await? else { return Ok(None) };
+        let retained = match standing {
+            Standing::Retained => Some((found.state.as_ref().and_then(exit), self.retention(launch, &found).await?)),
+            Standing::Current | Standing::TakenUp => None,
         };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         let is_its = launch_of(&labels).is_some_and(|made_for| made_for.rental == launch.rental);
@@ -955,7 +935,8 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn logs(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError> {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
-        let mut stream = self.docker.logs(&self.existing_name(launch).await?, Some(options));
+        let Some((_, found)) = self.find(launch).await? else { return Ok(Vec::new()) };
+        let mut stream = self.docker.logs(&name_of(&found), Some(options));
         let mut text = String::new();
         let read = async {
             while let Some(chunk) = stream.next().await {

@@ -99,9 +99,7 @@ impl Screening {
         known.insert(subject);
         Ok(())
     }
-}
 
-impl Screening {
     /// Makes sure of the same for a container that ran and is to be started again: its tenant may have changed everything
     /// that lies in it. Not remembered.
     ///

@@ -56,7 +56,7 @@ impl KitVolume {
         self.ensure(docker).await
     }
 
-    /// Fills the volume where a container that has it, and so keeps it, found it empty.
+    /// Looks at the volume again although it was whole: it was found missing, or empty by a container that has it.
     pub(crate) async fn ensure_anew(&self, docker: &Docker) -> Result<(), RuntimeError> {
         *self.is_whole.lock().await = false;
         self.ensure(docker).await

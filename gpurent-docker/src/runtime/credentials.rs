@@ -51,23 +51,9 @@ impl DockerRuntime {
         }
     }
 
-    /// Hands a launch's credentials over to its container, which may run already: into the folder that the
-    /// container sees, whatever is configured by now, or by an upload where it sees none.
+    /// Hands a launch's credentials over to its container, by its name or id, which may run already: into the folder that
+    /// the container sees, whatever is configured by now, or by an upload where it sees none.
     pub(super) async fn hand_over(
-        &self,
-        launch: LaunchId,
-        files: &[AccessFile],
-        folder: Option<&Path>,
-    ) -> Result<(), RuntimeError> {
-        let refused = |error: std::io::Error| RuntimeError::Refused(Box::new(error));
-        if let Some(folder) = folder {
-            return access_dir::write(folder, files).await.map_err(refused);
-        }
-        self.hand_over_to(&self.name(launch).await?, files, None).await
-    }
-
-    /// The same for a container of this name, or id.
-    pub(super) async fn hand_over_to(
         &self,
         container: &str,
         files: &[AccessFile],

@@ -17,13 +17,12 @@ use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
 };
 use gpurent_core::access::Secrets;
-use gpurent_core::id::{LaunchId, RentalId};
-use gpurent_core::lifecycle::Exit;
+use gpurent_core::id::{Attempt, LaunchId, RentalId};
 use gpurent_core::retention::{Files, Retained};
 use gpurent_core::runtime::{Created, LaunchSpec, Progress, PullProgress, RuntimeError};
 
-use super::DockerRuntime;
 use super::credentials::access_folder;
+use super::{DockerRuntime, gpus_attached};
 use crate::access_dir;
 use crate::container::{LABEL_FILES_OF, LABEL_GPUS, LABEL_HASH, LABEL_IMAGE, claim_of, launch_of};
 use crate::error::{classify, is_missing, refusal, unavailable};
@@ -31,7 +30,7 @@ use crate::helper::MARKS;
 use crate::kit::{credential, former};
 use crate::names::{self, Named, Standing};
 use crate::network;
-use crate::state::{container_id, exit, is_running, remove_by_name};
+use crate::state::{container_id, is_running, remove_by_name};
 
 /// How long the engine may take to copy what a container wrote.
 const COPY: Duration = Duration::from_secs(3600);
@@ -102,11 +101,11 @@ impl DockerRuntime {
         secrets: &Secrets,
     ) -> Result<Option<Created>, RuntimeError> {
         let found = names::of_rental(&self.docker, launch.id.rental).await?;
-        let is_over = |named: &&Named| {
+        let is_over = |named: &Named| {
             named.launch.attempt > launch.id.attempt
                 || (named.launch == launch.id && named.standing == Standing::Retained)
         };
-        if found.iter().any(|named| is_over(&named)) {
+        if found.iter().any(is_over) {
             return Err(RuntimeError::Unavailable("a later launch of the rental is there".into()));
         }
         if let Some(named) = found.iter().find(|named| named.launch == launch.id && named.standing == Standing::TakenUp)
@@ -150,7 +149,7 @@ impl DockerRuntime {
         let spec = credential::spec_of(launch, secrets, &config, self.sudo).await?;
         let folder = access_folder(&container);
         let name = container.id.clone().unwrap_or_default();
-        self.hand_over_to(&name, &credential::file(&spec), folder.as_deref()).await?;
+        self.hand_over(&name, &credential::file(&spec), folder.as_deref()).await?;
         if let (Some(folder), Some(directory)) = (&folder, &self.access_dir) {
             directory.lead(launch.id, folder).await.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
             // Before the container calls.
@@ -160,11 +159,25 @@ impl DockerRuntime {
         let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
         Ok(Created {
             container: container_id(container.id.unwrap_or_default())?,
-            gpus_attached: labels.get(LABEL_GPUS).is_some_and(|value| value == "true"),
+            gpus_attached: gpus_attached(&labels),
             is_new,
             files: Files::Same,
             copied_bytes: 0,
         })
+    }
+
+    /// Starts a container that was taken over from an earlier launch, or finds it started; then it is its launch's. False
+    /// where there is none.
+    pub(super) async fn start_taken_up(&self, launch: &LaunchSpec) -> Result<bool, RuntimeError> {
+        let name = Standing::TakenUp.name(launch.id);
+        let Some(found) = self.inspect(&name).await? else { return Ok(false) };
+        if !is_running(&found.state.unwrap_or_default()) {
+            self.start_container(&name, launch).await?;
+            self.firewall.isolate_new().await;
+        }
+        let options = RenameContainerOptionsBuilder::default().name(&Standing::Current.name(launch.id)).build();
+        self.docker.rename_container(&name, options).await.map_err(unavailable)?;
+        Ok(true)
     }
 
     /// What a new container for a launch that takes files over is made of; `None` where there are none.
@@ -276,7 +289,7 @@ impl DockerRuntime {
     async fn size_of(&self, container: &str) -> Option<u64> {
         let options = InspectContainerOptionsBuilder::default().size(true).build();
         let asked = tokio::time::timeout(MEASURE, self.docker.inspect_container(container, Some(options))).await;
-        // A number for people.
+        // Where it is not known, the rental counts with all that it may have, and people are told no number.
         asked.ok()?.ok()?.size_rw.and_then(|bytes| u64::try_from(bytes).ok())
     }
 
@@ -313,7 +326,8 @@ impl DockerRuntime {
         self.retention(launch, &container).await.map(Some)
     }
 
-    async fn retention(
+    /// What is kept of a container that was put away.
+    pub(super) async fn retention(
         &self,
         launch: LaunchId,
         container: &ContainerInspectResponse,
@@ -330,17 +344,6 @@ impl DockerRuntime {
         })
     }
 
-    /// What is told of a container that was put away, for a store that has lost its rental.
-    pub(super) async fn examine_retained(
-        &self,
-        launch: LaunchId,
-    ) -> Result<Option<(ContainerInspectResponse, Option<Exit>, Retained)>, RuntimeError> {
-        let Some(found) = self.inspect(&Standing::Retained.name(launch)).await? else { return Ok(None) };
-        let exit = found.state.as_ref().and_then(exit);
-        let retained = self.retention(launch, &found).await?;
-        Ok(Some((found, exit, retained)))
-    }
-
     /// Removes a rental's containers, up to this launch, with what only they had: volumes and copies of files.
     pub(super) async fn remove_up_to(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         let found = names::of_rental(&self.docker, launch.rental).await?;
@@ -354,7 +357,7 @@ impl DockerRuntime {
             }
         }
         // No first launch takes files over.
-        if launch.attempt > gpurent_core::id::Attempt::new(1) {
+        if launch.attempt > Attempt::new(1) {
             self.remove_copies(launch.rental).await?;
         }
         Ok(())
