@@ -319,7 +319,7 @@ impl Protocols {
         self.agent_ip.or(self.agent_ip_before)
     }
 
-    /// What a manager needs that this host's listeners do not give: it always calls port 8510 of the host's address.
+    /// A warning where the manager will not reach this host: it always calls port 8510 of the host's address.
     pub fn unreachable_for_the_manager(&self, listen: SocketAddr) -> Option<String> {
         let address = self.dashboard_listen.unwrap_or(listen);
         let is_elsewhere = address.port() != MANAGERS_PORT || address.ip().is_loopback();

@@ -174,7 +174,7 @@ impl Replay {
     }
 }
 
-/// What was told of the first rental, and the live updates of all but pulls.
+/// The messages about the first rental, and the live updates of all but pulls.
 struct Told(Arc<Mutex<Vec<Value>>>, Arc<Mutex<Vec<Value>>>);
 
 impl Told {

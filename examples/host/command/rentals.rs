@@ -80,7 +80,7 @@ fn left(rental: &Value) -> String {
     }
 }
 
-/// What is kept of a suspended rental, for people.
+/// The files of a suspended rental, and until when they are kept, for people.
 fn kept(suspension: &Value) -> String {
     let files = match (suspension["files_kept"].as_bool(), suspension["files_bytes"].as_u64()) {
         (Some(true), Some(bytes)) => format!("{} MiB of files", bytes.div_ceil(1024 * 1024)),
@@ -94,7 +94,7 @@ fn kept(suspension: &Value) -> String {
     }
 }
 
-/// Where the files of a rental's container come from, where that is worth telling.
+/// The source of the files in a rental's container, where that is worth telling.
 fn files(rental: &Value) -> &'static str {
     match rental["files"].as_str() {
         Some("same") => "as they were before it was suspended",

@@ -74,7 +74,7 @@ pub(crate) struct RentalView<'a> {
 pub(crate) struct WaitingView {
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
-    /// How often it was tried in vain since then.
+    /// The number of tries since then, all in vain.
     tries: u32,
     message: String,
 }
@@ -96,7 +96,7 @@ pub(crate) struct SuspensionView<'a> {
     failure: Option<FailureView<'a>>,
     /// The paid time that is left, in seconds; none where the term is open.
     time_left_seconds: Option<i64>,
-    /// When the rental ends, unless it is resumed before.
+    /// The time at which the rental ends, unless it is resumed before.
     #[schema(value_type = Option<String>, format = DateTime)]
     kept_until: Option<Timestamp>,
     /// Whether the files in its container are kept.
@@ -224,7 +224,7 @@ pub(crate) enum CredentialSchema {
     PublicKey,
 }
 
-/// Where the files in its container come from: its image, the container before it was suspended (the same one, or a copy), or
+/// The source of the files in a rental's container: its image, the container before it was suspended (the same one, or a copy), or
 /// its image because that container is gone.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
@@ -335,4 +335,19 @@ pub(crate) struct BillLineSchema {
     started_at: Option<String>,
     #[schema(format = DateTime)]
     ended_at: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use utoipa::PartialSchema;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_of_failure_is_described() {
+        let described: Value = json!(FailureKindSchema::schema());
+        let kinds: Vec<Value> = FailureKind::ALL.iter().map(|kind| json!(kind)).collect();
+        assert_eq!(described["enum"], json!(kinds));
+    }
 }

@@ -156,19 +156,18 @@ impl Cloud {
 }
 
 pub(crate) fn router() -> Router<Surfaces> {
-    Router::new()
-        .route("/api/gpu/instances", post(create).get(list))
-        .route("/api/gpu/instances/", post(create).get(list))
-        .route("/api/gpu/instances/{id}", get(show).delete(destroy))
-        .route("/api/gpu/instances/{id}/", get(show).delete(destroy))
-        .route("/api/gpu/instances/{id}/stop", post(stop))
-        .route("/api/gpu/instances/{id}/stop/", post(stop))
-        .route("/api/gpu/instances/{id}/start", post(start))
-        .route("/api/gpu/instances/{id}/start/", post(start))
-        .route("/api/gpu/templates", get(templates))
-        .route("/api/gpu/templates/", get(templates))
-        .route("/api/gpu/availability", get(availability))
-        .route("/api/gpu/availability/", get(availability))
+    let routes = [
+        ("/api/gpu/instances", post(create).get(list)),
+        ("/api/gpu/instances/{id}", get(show).delete(destroy)),
+        ("/api/gpu/instances/{id}/stop", post(stop)),
+        ("/api/gpu/instances/{id}/start", post(start)),
+        ("/api/gpu/templates", get(templates)),
+        ("/api/gpu/availability", get(availability)),
+    ];
+    routes.into_iter().fold(Router::new(), |router, (path, methods)| {
+        // Some clients write a slash at the end of each.
+        router.route(path, methods.clone()).route(&format!("{path}/"), methods)
+    })
 }
 
 /// What is refused.

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::lax::Whole;
+use super::lax::Integer;
 use super::rent::unprocessable;
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
@@ -54,7 +54,7 @@ struct StartBody {
     image_name: String,
     user_ssh_key: String,
     gpu_uuid: String,
-    memory_limit_mb: Whole,
+    memory_limit_mb: Integer,
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! Values as clients of older protocols send them: numbers as text, whole numbers with a point, truth where text is meant.
+//! Values as clients of older protocols send them: numbers as text, integers with a point, booleans where text is meant.
 //! The originals take all of these (pydantic's lax mode, <https://docs.pydantic.dev/latest/concepts/conversion_table/>).
 
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 /// A whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Scalar")]
-pub(super) struct Whole(pub(super) i64);
+pub(super) struct Integer(pub(super) i64);
 
 /// A text, or what stands for one; `None` for null.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -16,13 +16,13 @@ pub(super) struct Text(pub(super) Option<String>);
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Scalar {
-    Truth(bool),
-    Whole(i64),
-    Broken(f64),
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
     Text(String),
 }
 
-impl TryFrom<Scalar> for Whole {
+impl TryFrom<Scalar> for Integer {
     type Error = &'static str;
 
     fn try_from(scalar: Scalar) -> Result<Self, Self::Error> {
@@ -35,13 +35,13 @@ impl TryFrom<Scalar> for Whole {
             if is_whole { format!("{number:.0}").parse().map_err(|_| WRONG) } else { Err(WRONG) }
         };
         Ok(Self(match scalar {
-            Scalar::Whole(number) => number,
-            Scalar::Broken(number) => of(number)?,
+            Scalar::Integer(number) => number,
+            Scalar::Float(number) => of(number)?,
             Scalar::Text(text) => match text.trim().parse() {
                 Ok(number) => number,
                 Err(_) => of(text.trim().parse().map_err(|_| WRONG)?)?,
             },
-            Scalar::Truth(_) => return Err(WRONG),
+            Scalar::Bool(_) => return Err(WRONG),
         }))
     }
 }
@@ -50,11 +50,11 @@ impl From<Option<Scalar>> for Text {
     fn from(scalar: Option<Scalar>) -> Self {
         Self(scalar.map(|scalar| match scalar {
             Scalar::Text(text) => text,
-            Scalar::Whole(number) => number.to_string(),
-            Scalar::Broken(number) => number.to_string(),
+            Scalar::Integer(number) => number.to_string(),
+            Scalar::Float(number) => number.to_string(),
             // As Python writes them, in which the originals are written.
-            Scalar::Truth(true) => "True".to_owned(),
-            Scalar::Truth(false) => "False".to_owned(),
+            Scalar::Bool(true) => "True".to_owned(),
+            Scalar::Bool(false) => "False".to_owned(),
         }))
     }
 }
@@ -63,19 +63,19 @@ impl From<Option<Scalar>> for Text {
 mod tests {
     use super::*;
 
-    fn whole(json: &str) -> Option<i64> {
-        serde_json::from_str::<Whole>(json).ok().map(|number| number.0)
+    fn integer(json: &str) -> Option<i64> {
+        serde_json::from_str::<Integer>(json).ok().map(|number| number.0)
     }
 
     #[test]
     fn a_number_is_read_in_every_form() {
         for json in ["2", "2.0", r#""2""#, r#"" 2 ""#, r#""2.0""#] {
-            assert_eq!(whole(json), Some(2), "{json}");
+            assert_eq!(integer(json), Some(2), "{json}");
         }
         for json in ["2.5", r#""two""#, "true", "null", "[2]", "1e300", r#""""#, r#""NaN""#] {
-            assert_eq!(whole(json), None, "{json}");
+            assert_eq!(integer(json), None, "{json}");
         }
-        assert_eq!(whole("9007199254740993"), Some(9_007_199_254_740_993));
+        assert_eq!(integer("9007199254740993"), Some(9_007_199_254_740_993));
     }
 
     #[test]

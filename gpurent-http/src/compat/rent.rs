@@ -30,7 +30,7 @@ use sha2::{Digest, Sha256};
 
 use tokio::time::Instant;
 
-use super::lax::{Text, Whole};
+use super::lax::{Integer, Text};
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
 use crate::body::{JsonBody, Malformed};
@@ -50,7 +50,7 @@ struct RentBody {
     host_id: String,
     gpu_type: String,
     os_image: String,
-    duration_hours: Whole,
+    duration_hours: Integer,
     auth_type: String,
     instance_name: String,
     password: Option<String>,
@@ -59,7 +59,7 @@ struct RentBody {
     environment_variables: Option<BTreeMap<String, Text>>,
     /// Container port to host port.
     #[serde(default)]
-    port_mappings: Option<BTreeMap<String, Whole>>,
+    port_mappings: Option<BTreeMap<String, Integer>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -195,7 +195,7 @@ fn name_of(spec: &RentalSpec) -> Option<InstanceName> {
 }
 
 /// The mapped ports, and the web port that every rental of this protocol has.
-fn published(mappings: BTreeMap<String, Whole>) -> Result<Vec<PublishedPort>, Invalid> {
+fn published(mappings: BTreeMap<String, Integer>) -> Result<Vec<PublishedPort>, Invalid> {
     let mut ports = Vec::with_capacity(mappings.len() + 1);
     for (container, host) in mappings {
         let host: HostPort = host.0.to_string().parse()?;

@@ -1,4 +1,4 @@
-//! By which names the protocol's clients mean a container.
+//! The names by which the protocol's clients mean a container.
 //!
 //! Its manager and its desktop client compute a container's name by themselves and put it into every path; a user's bare
 //! name, a container's id and the beginning of either id occur too.
