@@ -127,6 +127,7 @@ fn by_hand(key: &SealKey) {
                 container: created.container,
                 gpus_attached: true,
                 at: None,
+                image: created.image.map(Box::new),
                 files: created.files,
                 copied_bytes: 0,
             },

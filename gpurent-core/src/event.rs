@@ -15,7 +15,8 @@ use crate::lifecycle::{EndReason, Exit, SuspendCause};
 use crate::money::Quote;
 use crate::port::PortBinding;
 use crate::retention::{Files, Retained};
-use crate::spec::{ImageDigest, RentalSpec, Term};
+use crate::service::Service;
+use crate::spec::{ImageDigest, RentalSpec, ResolvedImage, Term};
 
 /// Whether a number is not worth writing down.
 pub(crate) fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
@@ -106,6 +107,9 @@ pub enum Event {
         /// When, on both of our clocks: it started no earlier. `None` where an older version wrote it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Moment>,
+        /// The image that it was made of, where the engine tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<Box<ResolvedImage>>,
         /// The source of the container's files.
         #[serde(default, skip_serializing_if = "Files::are_new")]
         files: Files,
@@ -155,6 +159,11 @@ pub enum Event {
         used: DiskUse,
         /// The space that it may use.
         limit: DiskUse,
+    },
+    /// Services answered on published ports, for the first time in this container.
+    ServicesUp {
+        /// Those that were not known before.
+        services: Vec<Service>,
     },
     /// The renter's program was told to finish (SIGTERM); the container lives on until the end.
     Notified,
@@ -209,6 +218,7 @@ impl Event {
             Self::Warned => "warned",
             Self::WarningWithdrawn => "warning_withdrawn",
             Self::DiskWarned { .. } => "disk_warned",
+            Self::ServicesUp { .. } => "services_up",
             Self::Notified => "notified",
             Self::SuspendBegan { .. } => "suspend_began",
             Self::Suspended { .. } => "suspended",

@@ -92,6 +92,7 @@ pub mod renter;
 pub mod retention;
 pub mod runtime;
 pub mod seal;
+pub mod service;
 pub mod spec;
 pub mod store;
 mod sync;

@@ -15,9 +15,10 @@ use crate::gpu::Gpu;
 use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, Revision, Seq};
 use crate::lifecycle::{EndReason, Exit, Failure, State, SuspendCause};
 use crate::money::Quote;
-use crate::port::{HostPort, PortBinding, SSH};
+use crate::port::{ContainerPort, HostPort, PortBinding, SSH};
 use crate::retention::{Files, Retained};
-use crate::spec::{Environment, ImageDigest, RentalSpec};
+use crate::service::Service;
+use crate::spec::{Environment, ImageDigest, RentalSpec, ResolvedImage};
 
 /// One rental, from its claim to its final bill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,9 @@ pub struct Rental {
     /// The container whose files its next one takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retained: Option<Retained>,
+    /// The image that its container was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<Box<ResolvedImage>>,
     /// The source of its container's files.
     #[serde(default, skip_serializing_if = "Files::are_new")]
     files: Files,
@@ -76,6 +80,9 @@ pub struct Rental {
     /// When its renter was last warned of what it writes on the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     disk_warned_at: Option<Timestamp>,
+    /// The services that have answered in its container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    services: Vec<Service>,
     /// Paid time of earlier launches that no segment tells of: the store lost them.
     #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
     lost_use: SignedDuration,
@@ -138,6 +145,7 @@ impl Rental {
             warning_outdated: false,
             access_outdated: false,
             pinned: None,
+            image: None,
             claimed: claim.at,
             started: None,
             created: None,
@@ -146,6 +154,7 @@ impl Rental {
             files: Files::New,
             copied_bytes: 0,
             disk_warned_at: None,
+            services: Vec::new(),
             lost_use: claim.used,
             brought_up_as: Attempt::new(1),
         };
@@ -190,7 +199,7 @@ impl Rental {
             (Event::Pinned { digest }, State::Provisioning) if self.container.is_none() && self.pinned.is_none() => {
                 self.pinned = Some(digest);
             }
-            (Event::Created { container, gpus_attached, at, files, copied_bytes }, State::Provisioning)
+            (Event::Created { container, gpus_attached, at, image, files, copied_bytes }, State::Provisioning)
                 if self.container.is_none() =>
             {
                 if let Some(retained) = &mut self.retained {
@@ -204,6 +213,10 @@ impl Rental {
                     };
                 }
                 self.files = files;
+                // One that is taken over as it is was told of when it was made.
+                if image.is_some() {
+                    self.image = image;
+                }
                 // One that is started as it is has below it what it had.
                 if files != Files::Same {
                     self.copied_bytes = copied_bytes;
@@ -265,6 +278,17 @@ impl Rental {
                 self.disk_warned_at = Some(at);
             }
             (Event::DiskWarned { .. }, State::Ready) => return Ok(Outcome::Unchanged),
+            (Event::ServicesUp { services }, State::Ready) => {
+                let before = self.services.len();
+                for service in services {
+                    if self.silent_ports().any(|binding| binding.container == service.container) {
+                        self.services.push(service);
+                    }
+                }
+                if self.services.len() == before {
+                    return Ok(Outcome::Unchanged);
+                }
+            }
             (Event::Notified, State::Ready) if !self.notified => self.notified = true,
             (Event::SuspendBegan { cause }, State::Provisioning | State::Running | State::Ready) => {
                 // A resumption that the host itself could not carry out is nobody's.
@@ -291,6 +315,7 @@ impl Rental {
                 self.paid_from = None;
                 self.container = None;
                 self.access_outdated = false;
+                self.services.clear();
                 self.gpus.clear();
                 self.ports.clear();
                 self.state = State::Suspended { cause, since };
@@ -345,12 +370,27 @@ impl Rental {
         self.container = None;
         self.files = Files::New;
         self.access_outdated = false;
+        self.services.clear();
         self.started_at = None;
         self.started = None;
         self.created = None;
         self.paid_from = None;
         self.exit = None;
         (self.warned, self.notified, self.warning_outdated) = (false, false, false);
+    }
+
+    /// The services that have answered on its published ports since its container was verified, each as it was heard first.
+    #[must_use]
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The published ports, besides SSH's, at which nothing has answered yet; none unless it is ready.
+    pub(crate) fn silent_ports(&self) -> impl Iterator<Item = PortBinding> {
+        let is_silent =
+            |port: ContainerPort| port != SSH && !self.services.iter().any(|service| service.container == port);
+        let ports = if matches!(self.state, State::Ready) { self.ports.as_slice() } else { &[] };
+        ports.iter().copied().filter(move |binding| is_silent(binding.container))
     }
 
     /// Whether its renter heard within the last hour that it writes much on the disk: often enough.
@@ -443,7 +483,7 @@ impl Rental {
 
     /// The host's port that leads to a port of the container.
     #[must_use]
-    pub fn host_port(&self, container: crate::port::ContainerPort) -> Option<HostPort> {
+    pub fn host_port(&self, container: ContainerPort) -> Option<HostPort> {
         self.ports.iter().find(|binding| binding.container == container).map(|binding| binding.host)
     }
 
@@ -457,6 +497,12 @@ impl Rental {
     #[must_use]
     pub fn quote(&self) -> Option<&Quote> {
         self.quote.as_ref()
+    }
+
+    /// The image that its container was made of; `None` before, and where the engine does not tell.
+    #[must_use]
+    pub fn image(&self) -> Option<&ResolvedImage> {
+        self.image.as_deref()
     }
 
     /// The digest that its image is pinned to.

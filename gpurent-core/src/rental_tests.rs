@@ -56,6 +56,7 @@ fn created() -> Event {
         container: "c1".parse().unwrap(),
         gpus_attached: true,
         at: None,
+        image: None,
         files: Files::New,
         copied_bytes: 0,
     }

@@ -26,11 +26,12 @@ use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, Ren
 use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::{Held, NoPlace, Placement};
-use crate::port::HostPort;
+use crate::port::{HostPort, SSH};
 use crate::pulls::Pull;
 use crate::rental::{Outcome, Rental};
 use crate::renter::{RenterLimits, TooMany};
-use crate::runtime::{Cause, Isolation};
+use crate::runtime::{Cause, Isolation, RuntimeError};
+use crate::service::Service;
 use crate::spec::{RentalRequest, RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, NewRental, StoreError};
 
@@ -446,6 +447,16 @@ impl Rentals {
             kind: rental.credential(),
             credential: secrets.map(|secrets| secrets.credential),
         }))
+    }
+
+    /// The services that answer on a rental's published ports at this moment. [`Rental::services`] are those that have
+    /// answered so far, and cost nothing.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]
+    pub async fn services(&self, rental: &Rental) -> Result<Vec<Service>, RuntimeError> {
+        let ports: Vec<_> = rental.ports().iter().copied().filter(|binding| binding.container != SSH).collect();
+        self.shared.runtime.services(rental.launch(), &ports).await
     }
 
     /// A rental's events after a number, at most `limit`.

@@ -20,7 +20,8 @@ use crate::lifecycle::{Exit, FailureKind};
 use crate::port::{HostPort, PortBinding, SSH};
 use crate::rental::Rental;
 use crate::retention::{Files, Retained};
-use crate::spec::{Environment, ImageDigest, ImageRef, Labels, Limits, Workspace, WorkspaceFolder};
+use crate::service::Service;
+use crate::spec::{Environment, ImageDigest, ImageRef, Labels, Limits, ResolvedImage, Workspace, WorkspaceFolder};
 
 /// Everything a container is made of, except secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,10 @@ pub struct LaunchSpec {
     /// another.
     #[serde(skip)]
     pub carries_files: bool,
+    /// Whether the image's registry is asked what the tag means now, whatever the engine has under it. Not a part of what
+    /// tells one container from another.
+    #[serde(skip)]
+    pub asks_registry: bool,
     /// What the container carries besides, for a store that loses its rental. Not a part of what tells one
     /// container from another: it may change during a rental.
     #[serde(skip)]
@@ -77,6 +82,7 @@ impl LaunchSpec {
             init: spec.init,
             workspace: spec.workspace.clone(),
             carries_files: rental.retained().is_some(),
+            asks_registry: spec.pin_image && rental.pinned().is_none(),
             claim: Some(Box::new(rental.claim())),
         }
     }
@@ -97,6 +103,7 @@ impl LaunchSpec {
             init: None,
             workspace: None,
             carries_files: false,
+            asks_registry: false,
             claim: None,
         }
     }
@@ -160,6 +167,8 @@ pub struct Created {
     pub gpus_attached: bool,
     /// Whether it was made by this very call, and not found.
     pub is_new: bool,
+    /// The image that it was made of, where the engine tells.
+    pub image: Option<ResolvedImage>,
     /// The source of its files.
     pub files: Files,
     /// The bytes of files that were copied into it, in all copies: they are on the disk below what it writes itself.
@@ -372,7 +381,9 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// time: a large image on a slow line may take as long as bytes keep coming.
     ///
     /// An image that was fetched with a login once is not given to anybody without one: where nobody but
-    /// the registry can tell who may have it, the registry is asked again.
+    /// the registry can tell who may have it, the registry is asked again. For a launch that
+    /// [`asks_registry`](LaunchSpec::asks_registry), [`Prepared::digest`] is what the tag means there now, and that image is
+    /// fetched; otherwise an image that is here under the name serves, however old it is.
     async fn prepare(
         &self,
         launch: &LaunchSpec,
@@ -441,6 +452,14 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// The disk space that a running container and its workspace use on the host; what the image brought is not counted.
     /// Counted no further than `most`: whoever uses more is told to use at least that.
     async fn disk_use(&self, launch: &LaunchSpec, most: Written) -> Result<Written, RuntimeError>;
+
+    /// The services that answer now on these published ports of a launch, in order of their ports. A port counts where
+    /// something speaks: an engine's proxy accepts connections for programs that are not there.
+    ///
+    /// An engine that cannot tell has none, which is the default.
+    async fn services(&self, _launch: LaunchId, _ports: &[PortBinding]) -> Result<Vec<Service>, RuntimeError> {
+        Ok(Vec::new())
+    }
 
     /// How well tenants are kept apart, as far as known now.
     fn isolation(&self) -> Isolation;

@@ -10,7 +10,8 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use gpurent_core::access::RegistryLogin;
 use gpurent_core::runtime::{Prepared, Progress, PullProgress, RuntimeError};
-use gpurent_core::spec::{ImageDigest, ImageRef};
+use gpurent_core::spec::{ImageDigest, ImageRef, ResolvedImage};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
@@ -111,6 +112,23 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// Makes sure that the engine has what the image's tag means in its registry now, and that who asks may have it.
+    pub(crate) async fn ensure_current(
+        &self,
+        image: &ImageRef,
+        login: Option<&RegistryLogin>,
+        progress: &dyn PullProgress,
+    ) -> Result<Prepared, RuntimeError> {
+        expect_no_mark(image)?;
+        if image.has_digest() {
+            return self.ensure(image, login, progress).await;
+        }
+        self.expect_allowed(image).await?;
+        let digest = ask_registry(self.docker, image, login).await?;
+        self.ensure(&image.pinned(&digest), login, progress).await?;
+        Ok(Prepared { digest: Some(digest) })
+    }
+
     /// Makes sure that the engine has the image, and that who asks may have it.
     pub(crate) async fn ensure(
         &self,
@@ -119,10 +137,7 @@ impl Source<'_> {
         progress: &dyn PullProgress,
     ) -> Result<Prepared, RuntimeError> {
         let docker = self.docker;
-        if repository(image).starts_with(&format!("docker.io/{MARKS}/")) {
-            let source = "images of this name are the host's own marks".into();
-            return Err(RuntimeError::ImageUnavailable { image: image.clone(), source });
-        }
+        expect_no_mark(image)?;
         let prepared = |found: &ImageInspect| Prepared { digest: digest_of(found, image) };
         let fits =
             |found: &ImageInspect| fits(image, found.architecture.as_deref().unwrap_or_default(), self.architecture);
@@ -131,17 +146,7 @@ impl Source<'_> {
         if let (Some(found), None, false) = (&found, login, marked) {
             return fits(found).map(|()| prepared(found));
         }
-        // From here on the engine goes where the image's name leads it.
-        match self.registries.expect_allowed(image, self.by_proxy).await {
-            Ok(()) => {}
-            // Of no renter's doing.
-            Err(NotAsked::NotNow) => {
-                return Err(RuntimeError::PullStalled { image: image.clone(), idle: registries::PATIENCE });
-            }
-            Err(not_asked) => {
-                return Err(RuntimeError::ImageUnavailable { image: image.clone(), source: Box::new(not_asked) });
-            }
-        }
+        self.expect_allowed(image).await?;
         if marked || login.is_some() {
             ask_registry(docker, image, login).await?;
         }
@@ -153,6 +158,16 @@ impl Source<'_> {
         let found = inspect(docker, image).await?;
         found.as_ref().map_or(Ok(()), fits)?;
         Ok(found.as_ref().map(prepared).unwrap_or_default())
+    }
+
+    /// From here on the engine goes where the image's name leads it.
+    async fn expect_allowed(&self, image: &ImageRef) -> Result<(), RuntimeError> {
+        let image = image.clone();
+        self.registries.expect_allowed(&image, self.by_proxy).await.map_err(|not_asked| match not_asked {
+            // Of no renter's doing.
+            NotAsked::NotNow => RuntimeError::PullStalled { image, idle: registries::PATIENCE },
+            not_asked => RuntimeError::ImageUnavailable { image, source: Box::new(not_asked) },
+        })
     }
 
     async fn pull(
@@ -216,11 +231,38 @@ fn fits(image: &ImageRef, found: &str, host: &str) -> Result<(), RuntimeError> {
     Err(RuntimeError::WrongArchitecture { image: image.clone(), found: found.to_owned(), host: host.to_owned() })
 }
 
-/// Asks the registry whether it gives the image to whoever logs in so. A pull alone is no question: by
-/// digest, the engine answers it from what it has.
-async fn ask_registry(docker: &Docker, image: &ImageRef, registry: Option<&RegistryLogin>) -> Result<(), RuntimeError> {
+/// Refuses the names of the host's own marks.
+fn expect_no_mark(image: &ImageRef) -> Result<(), RuntimeError> {
+    if repository(image).starts_with(&format!("docker.io/{MARKS}/")) {
+        let source = "images of this name are the host's own marks".into();
+        return Err(RuntimeError::ImageUnavailable { image: image.clone(), source });
+    }
+    Ok(())
+}
+
+/// Asks the registry for the image's digest, and with it whether it gives the image to whoever logs in so. A pull alone is
+/// no question: by digest, the engine answers it from what it has.
+async fn ask_registry(
+    docker: &Docker,
+    image: &ImageRef,
+    registry: Option<&RegistryLogin>,
+) -> Result<ImageDigest, RuntimeError> {
     let asked = docker.inspect_registry_image(&full_name(image), login_to(image, registry)).await;
-    asked.map(|_| ()).map_err(|error| failed(image, error))
+    let descriptor = asked.map_err(|error| failed(image, error))?.descriptor;
+    ImageDigest::try_from(descriptor.digest.unwrap_or_default())
+        .map_err(|invalid| RuntimeError::RegistryUnavailable { image: image.clone(), source: Box::new(invalid) })
+}
+
+/// The identity of an image that the engine has under a name.
+pub(crate) fn resolved(found: &ImageInspect, name: &ImageRef) -> ResolvedImage {
+    // The engine writes the year 1 for "never".
+    let moment =
+        |text: Option<&String>| text.and_then(|text| text.parse().ok()).filter(|at| *at > Timestamp::UNIX_EPOCH);
+    ResolvedImage {
+        digest: digest_of(found, name),
+        built_at: moment(found.created.as_ref()),
+        fetched_at: moment(found.metadata.as_ref().and_then(|metadata| metadata.last_tag_time.as_ref())),
+    }
 }
 
 fn login_to(image: &ImageRef, registry: Option<&RegistryLogin>) -> Option<DockerCredentials> {

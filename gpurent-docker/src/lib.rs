@@ -55,6 +55,7 @@ mod probe;
 mod registries;
 mod runtime;
 mod screening;
+mod services;
 mod share;
 mod ssh;
 mod state;

@@ -26,12 +26,13 @@ use gpurent_core::division::Division;
 use gpurent_core::id::{EngineId, HostId, LaunchId, MachineId, RenterId};
 use gpurent_core::lifecycle::Exit;
 use gpurent_core::placement::Capacity;
-use gpurent_core::port::HostPort;
+use gpurent_core::port::{HostPort, PortBinding};
 use gpurent_core::retention::{Files, Retained};
 use gpurent_core::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress,
     RuntimeError, Seen,
 };
+use gpurent_core::service::Service;
 use gpurent_core::spec::{ImageRef, WorkspaceFolder};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -62,7 +63,7 @@ use crate::share::{Share, for_renters, processes_for_renters};
 use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
-use crate::{client, devices, disk_use, helper, kit, names, network, output, probe, ssh};
+use crate::{client, devices, disk_use, helper, kit, names, network, output, probe, services, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
@@ -536,6 +537,7 @@ impl DockerRuntime {
             container: container_id(found.id.unwrap_or_default())?,
             gpus_attached: gpus_attached(&labels),
             is_new: false,
+            image: None,
             copied_bytes: 0,
             files: match launch.carries_files {
                 _ if labels.contains_key(LABEL_IMAGE) => Files::Copied,
@@ -621,6 +623,9 @@ impl ContainerRuntime for DockerRuntime {
             if launch.carries_files && self.prepare_files(launch, progress).await? {
                 return Ok(Prepared::default());
             }
+            if launch.asks_registry {
+                return images.ensure_current(&launch.image, registry, progress).await;
+            }
             images.ensure(&launch.image, registry, progress).await
         };
         let (prepared, _isolation) = tokio::try_join!(image, self.isolate())?;
@@ -649,6 +654,7 @@ impl ContainerRuntime for DockerRuntime {
             }
         };
         let (image, ()) = tokio::try_join!(image, self.kit.ensure_still(&self.docker))?;
+        let resolved = image::resolved(&image, &launch.image);
         let config = image.config.unwrap_or_default();
         expect_ordinary_volumes(&config)?;
         let workspace = launch.workspace.as_ref().map(|workspace| &workspace.mount);
@@ -696,13 +702,17 @@ impl ContainerRuntime for DockerRuntime {
                         container: container_id(made.id)?,
                         gpus_attached: attach,
                         is_new: true,
+                        image: Some(resolved),
                         files: files_from,
                         copied_bytes,
                     },
                     folder.clone(),
                 )
             }
-            Err(error) if matches!(refusal(&error), Some((409, _))) => self.adopt(launch, error).await?,
+            Err(error) if matches!(refusal(&error), Some((409, _))) => {
+                let (created, sees) = self.adopt(launch, error).await?;
+                (Created { image: Some(resolved), ..created }, sees)
+            }
             Err(error) => return Err(classify(error, &ports(launch))),
         };
         self.being_made().remove(&launch.id);
@@ -927,6 +937,10 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn disk_use(&self, launch: &LaunchSpec, most: Written) -> Result<Written, RuntimeError> {
         disk_use::of(&self.docker, &self.name(launch.id).await?, self.is_local, most).await
+    }
+
+    async fn services(&self, _launch: LaunchId, ports: &[PortBinding]) -> Result<Vec<Service>, RuntimeError> {
+        Ok(services::look(&self.reach, ports).await)
     }
 
     fn isolation(&self) -> Isolation {

@@ -59,7 +59,7 @@ pub struct Rent {
     /// Label, NAME=VALUE; repeatable.
     #[arg(long, value_parser = pair)]
     label: Vec<(String, String)>,
-    /// Keep to the image that the tag means now.
+    /// Ask the image's registry what the tag means now, and keep to that.
     #[arg(long)]
     pin: bool,
     /// User of the image's private registry.

@@ -159,8 +159,11 @@ pub fn tell(connection: &Connection, rental: &Value) {
         ("GPU", gpus(rental)),
         ("image", show::word(&rental["image"])),
         ("digest", show::word(&rental["image_digest"])),
+        ("built", show::word(&rental["image_built_at"])),
+        ("fetched", show::word(&rental["image_fetched_at"])),
         ("user", show::word(&rental["user"])),
         ("ports", ports.join(", ")),
+        ("services", services(rental)),
         ("container", show::word(&rental["container_id"])),
         ("created", show::word(&rental["created_at"])),
         ("started", show::word(&rental["started_at"])),
@@ -172,6 +175,16 @@ pub fn tell(connection: &Connection, rental: &Value) {
     rows.extend(last_words.map(|line| ("log", show::word(line))));
     rows.retain(|(_, value)| !value.is_empty());
     show::table(&[], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect());
+}
+
+/// What has answered on its ports, and where.
+fn services(rental: &Value) -> String {
+    let services = rental["services"].as_array().into_iter().flatten();
+    let shown = services.map(|service| match service["url"].as_str() {
+        Some(url) => url.to_owned(),
+        None => format!("{} on port {}", show::word(&service["protocol"]), show::word(&service["host"])),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// What of a rental is shown.

@@ -14,12 +14,14 @@ use crate::disk::{DiskUse, Written};
 use crate::gpu::GpuUuid;
 use crate::id::{ContainerId, EngineId, HostId, LaunchId, RenterId};
 use crate::lifecycle::Exit;
+use crate::port::PortBinding;
 use crate::retention::{Files, Retained};
 use crate::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
     PullProgress, RuntimeError, Seen,
 };
-use crate::spec::{ImageDigest, WorkspaceFolder};
+use crate::service::{Protocol, Service};
+use crate::spec::{ImageDigest, ImageRef, ResolvedImage, WorkspaceFolder};
 
 /// A step of a [`MemoryRuntime`] that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +50,8 @@ pub enum RuntimeStep {
     Observe,
     /// [`ContainerRuntime::disk_use`]
     DiskUse,
+    /// [`ContainerRuntime::services`]
+    Services,
 }
 
 /// What goes wrong.
@@ -78,6 +82,8 @@ pub(super) struct Engine {
     made: u64,
     /// The disk space that a new container finds in use.
     found: DiskUse,
+    /// Whether programs answer on their published ports.
+    serves: bool,
     /// Folders that outlive containers, and as how manieth thing each was made.
     workspaces: BTreeMap<WorkspaceFolder, u64>,
 }
@@ -227,6 +233,11 @@ impl MemoryRuntime {
         }
     }
 
+    /// Lets the program of every container answer with HTTP on all its published ports, or on none.
+    pub fn serve(&self, serves: bool) {
+        self.engine().serves = serves;
+    }
+
     /// Lets a container's program print a line.
     pub fn print(&self, launch: LaunchId, line: &str) {
         if let Some(container) = self.engine().containers.get_mut(&launch) {
@@ -312,6 +323,11 @@ impl MemoryRuntime {
     }
 }
 
+/// Any digest will do, as long as one name always has the same.
+fn digest_of(image: &ImageRef) -> Option<ImageDigest> {
+    ImageDigest::try_from(format!("sha256:{:0>64}", format!("{:x}", image.name().len()))).ok()
+}
+
 #[async_trait]
 impl ContainerRuntime for MemoryRuntime {
     async fn engine(&self) -> Result<EngineId, RuntimeError> {
@@ -335,13 +351,13 @@ impl ContainerRuntime for MemoryRuntime {
     ) -> Result<Prepared, RuntimeError> {
         let total = 64 * 1024 * 1024;
         progress.update(Progress { current_bytes: total, total_bytes: total, status: "simulated pull".to_owned() });
-        // Any digest will do, as long as one name always has the same.
-        let digest = format!("sha256:{:0>64}", format!("{:x}", launch.image.name().len()));
-        self.step(RuntimeStep::Prepare, |_, _| Ok(Prepared { digest: ImageDigest::try_from(digest).ok() })).await
+        let digest = digest_of(&launch.image);
+        self.step(RuntimeStep::Prepare, |_, _| Ok(Prepared { digest })).await
     }
 
     async fn create(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<Created, RuntimeError> {
         let (spec, lets_in) = (launch.clone(), secrets.credential.to_plaintext());
+        let resolved = Some(ResolvedImage { digest: digest_of(&spec.image), ..ResolvedImage::default() });
         let boot = self.clock.now().boot.micros;
         self.step(RuntimeStep::Create, move |engine, now| {
             let is_over = |launch: &LaunchId, container: &Container| {
@@ -362,6 +378,7 @@ impl ContainerRuntime for MemoryRuntime {
                     container: found.id.clone(),
                     gpus_attached: true,
                     is_new: false,
+                    image: resolved,
                     files,
                     copied_bytes: 0,
                 });
@@ -382,6 +399,7 @@ impl ContainerRuntime for MemoryRuntime {
                     container,
                     gpus_attached: true,
                     is_new: true,
+                    image: None,
                     files: Files::Same,
                     copied_bytes: 0,
                 });
@@ -412,7 +430,7 @@ impl ContainerRuntime for MemoryRuntime {
                 fills: None,
             };
             engine.containers.insert(container.spec.id, container);
-            Ok(Created { container: id, gpus_attached: true, is_new: true, files, copied_bytes: 0 })
+            Ok(Created { container: id, gpus_attached: true, is_new: true, image: resolved, files, copied_bytes: 0 })
         })
         .await
     }
@@ -532,6 +550,18 @@ impl ContainerRuntime for MemoryRuntime {
             found.map(|container| Written { container, ..Written::default() }).ok_or(RuntimeError::Missing)
         };
         self.step(RuntimeStep::DiskUse, written).await
+    }
+
+    async fn services(&self, launch: LaunchId, ports: &[PortBinding]) -> Result<Vec<Service>, RuntimeError> {
+        let ports = ports.to_vec();
+        self.step(RuntimeStep::Services, move |engine, _| {
+            let runs = |container: &Container| container.presence() == Presence::Running;
+            let answers = engine.serves && engine.containers.get(&launch).is_some_and(runs);
+            let service =
+                |at: PortBinding| Service { container: at.container, host: at.host, protocol: Protocol::Http };
+            Ok(if answers { ports.into_iter().map(service).collect() } else { Vec::new() })
+        })
+        .await
     }
 
     fn isolation(&self) -> Isolation {

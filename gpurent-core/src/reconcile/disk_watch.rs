@@ -13,6 +13,7 @@ use futures_util::{FutureExt, select_biased};
 use super::chores::contained;
 use super::driver::{Done, Driver};
 use super::duty::later;
+use super::rounds::Rounds;
 use crate::disk::{Allowed, Before, DiskLimit, DiskUse, Verdict, Written};
 use crate::id::{LaunchId, RentalId};
 use crate::lifecycle::{EndReason, State};
@@ -29,32 +30,25 @@ const LONGEST_REST: Duration = Duration::from_secs(600);
 /// How long one measuring may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// One launch's use of the disk, as far as known.
-#[derive(Default)]
-struct Measured {
-    /// The former looks, with the limits of the last.
-    seen: Option<(Before, Allowed)>,
-    /// The next look, on the boot clock; `None` while one is under way.
-    due: Option<i64>,
-}
-
 /// The looks at all rentals' disk space.
-#[derive(Default)]
 pub(super) struct DiskWatch {
-    measured: BTreeMap<LaunchId, Measured>,
+    rounds: Rounds,
+    /// The former looks at each, with the limits of the last.
+    seen: BTreeMap<LaunchId, (Before, Allowed)>,
     /// Warnings that renters have not been told yet.
     warnings: BTreeMap<RentalId, (LaunchId, Action)>,
 }
 
-impl DiskWatch {
-    fn under_way(&self) -> usize {
-        self.measured.values().filter(|measured| measured.due.is_none()).count()
+impl Default for DiskWatch {
+    fn default() -> Self {
+        Self { rounds: Rounds::new(AT_ONCE), seen: BTreeMap::new(), warnings: BTreeMap::new() }
     }
+}
 
-    /// When the next one is due, on the boot clock.
+impl DiskWatch {
+    /// When the next look is due, on the boot clock.
     pub(super) fn due(&self) -> Option<i64> {
-        let next = self.measured.values().filter_map(|measured| measured.due).min();
-        next.filter(|_| self.under_way() < AT_ONCE)
+        self.rounds.due()
     }
 
     /// Takes the warning that a rental's renter is to be told.
@@ -76,23 +70,15 @@ impl Driver {
         }
         let up: Vec<LaunchId> =
             self.live.values().filter(|rental| rental.state().is_up()).map(Rental::launch).collect();
-        self.disks.measured.retain(|launch, measured| measured.due.is_none() || up.contains(launch));
-        for launch in up {
-            self.disks.measured.entry(launch).or_insert(Measured { due: Some(now), ..Measured::default() });
-        }
-        let mut due: Vec<(i64, LaunchId)> = self
-            .disks
-            .measured
-            .iter()
-            .filter_map(|(launch, measured)| Some((measured.due.filter(|due| *due <= now)?, *launch)))
-            .collect();
-        due.sort_unstable();
-        for (_, launch) in due.into_iter().take(AT_ONCE.saturating_sub(self.disks.under_way())) {
-            let Some(rental) = self.live.get(&launch.rental) else { continue };
-            let Some(allowed) = self.allowed_to(rental) else { continue };
-            let Some(measured) = self.disks.measured.get_mut(&launch) else { continue };
-            measured.due = None;
-            let most = allowed.most_counted(measured.seen.map(|(seen, _)| seen.first));
+        self.disks.rounds.keep_to(&up, now);
+        self.disks.seen.retain(|launch, _| up.contains(launch));
+        while let Some(launch) = self.disks.rounds.begin(now) {
+            let rental = self.live.get(&launch.rental);
+            let Some((rental, allowed)) = rental.and_then(|rental| Some((rental, self.allowed_to(rental)?))) else {
+                self.disks.rounds.done(launch, later(now, self.shared.pace.measure));
+                continue;
+            };
+            let most = allowed.most_counted(self.disks.seen.get(&launch).map(|(seen, _)| seen.first));
             let (shared, sleep, spec) = (Arc::clone(&self.shared), Arc::clone(&self.sleep), LaunchSpec::of(rental));
             self.spawn(async move {
                 let mut used = std::pin::pin!(contained(shared.runtime.disk_use(&spec, most)).fuse());
@@ -129,8 +115,8 @@ impl Driver {
         let now = self.now();
         let took = Duration::from_micros(u64::try_from(now.saturating_sub(begun)).unwrap_or(0));
         let rest = took.saturating_mul(REST).min(LONGEST_REST).max(self.shared.pace.measure);
-        let seen = self.disks.measured.get(&launch).and_then(|measured| measured.seen);
-        let due = Some(later(now, rest));
+        self.disks.rounds.done(launch, later(now, rest));
+        let seen = self.disks.seen.get(&launch).copied();
         let used = match result {
             Ok(mut used) => {
                 // What was copied lies below what the container shows.
@@ -139,7 +125,6 @@ impl Driver {
                 used
             }
             Err(error) => {
-                self.disks.measured.insert(launch, Measured { seen, due });
                 // Of one that has just ended, as a rule.
                 if !matches!(error, RuntimeError::Missing) {
                     let error = &error as &dyn std::error::Error;
@@ -157,7 +142,7 @@ impl Driver {
             found => found,
         };
         let seen = before.map_or_else(first, |before| Before { last: used, ..before });
-        self.disks.measured.insert(launch, Measured { seen: Some((seen, allowed)), due });
+        self.disks.seen.insert(launch, (seen, allowed));
         let wall = self.shared.clock.now().wall;
         let current = self.live.get(&launch.rental).filter(|rental| rental.launch() == launch);
         let Some(rental) = current.filter(|rental| rental.state().is_up()) else { return };

@@ -17,6 +17,7 @@ use super::ReconcileError;
 use super::chores::{PUBLISH_BATCH, Taken, contained, observe, publish, pull, take_over};
 use super::disk_watch::DiskWatch;
 use super::duty::{Duty, later};
+use super::service_watch::ServiceWatch;
 use super::underway::{Ended, InFlight, Setback};
 use super::watch::watch_while_unused;
 use crate::clock::{Moment, Sleep};
@@ -32,6 +33,7 @@ use crate::placement::Held;
 use crate::pulls::{self, PullId};
 use crate::rental::{Next, Rental};
 use crate::runtime::{Observation, Presence, RuntimeError};
+use crate::service::Service;
 use crate::store::StoreError;
 
 /// The longest pause between two questions whether the host is ours: everything waits for the answer.
@@ -53,6 +55,7 @@ pub(super) enum Done {
     Pulled(PullId, pulls::Outcome),
     /// Asked for at this time on the boot clock.
     Measured(LaunchId, i64, Allowed, Result<Written, RuntimeError>),
+    LookedForServices(LaunchId, Result<Vec<Service>, RuntimeError>),
     Settled(LaunchId, Orphan),
 }
 
@@ -108,6 +111,7 @@ pub(super) struct Driver {
     /// Launches whose image is here.
     pub(super) prepared: BTreeSet<LaunchId>,
     pub(super) disks: DiskWatch,
+    pub(super) services: ServiceWatch,
     /// The ends that looks found for rentals that believe to be running: they do not run, or write more than they may.
     pub(super) ended_by_themselves: BTreeMap<RentalId, EndReason>,
     /// Later launches than the store knows of, and whether they were put away.
@@ -160,6 +164,7 @@ impl Driver {
             unsure: BTreeSet::new(),
             prepared: BTreeSet::new(),
             disks: DiskWatch::default(),
+            services: ServiceWatch::default(),
             ended_by_themselves: BTreeMap::new(),
             later_launches: BTreeMap::new(),
             last_seen: kept.into_iter().map(|kept| (kept.launch, kept.last_seen)).collect(),
@@ -214,6 +219,7 @@ impl Driver {
             if acts {
                 self.start_steps(now);
                 self.measure_disks(now);
+                self.look_for_services(now);
                 self.start_pulls();
             } else if let Some(pulls) = &self.shared.pulls {
                 pulls.put_off();
@@ -290,7 +296,8 @@ impl Driver {
         let mut wake = chores.into_iter().chain(observe).filter_map(Duty::due).min().unwrap_or(i64::MAX);
         let moment = self.shared.clock.now();
         let acts = self.may_act();
-        wake = wake.min(self.disks.due().filter(|_| acts).unwrap_or(i64::MAX));
+        let looks = [self.disks.due(), self.services.due()];
+        wake = wake.min(looks.into_iter().flatten().min().filter(|_| acts).unwrap_or(i64::MAX));
         for (id, rental) in &self.live {
             let wait = match self.in_flight.get(id) {
                 _ if !acts => None,
@@ -460,6 +467,7 @@ impl Driver {
                 }
             }
             Done::Measured(launch, begun, allowed, used) => self.measured(launch, begun, allowed, used),
+            Done::LookedForServices(launch, found) => self.looked_for_services(launch, found),
             Done::Settled(launch, orphan) => self.settled(launch, orphan),
             Done::Stepped(id, ended) => return self.stepped(id, ended, now),
         }
@@ -475,6 +483,7 @@ impl Driver {
         self.last_seen.retain(|launch, _| launch.rental != id);
         self.ended_by_themselves.remove(&id);
         self.disks.forget(id);
+        self.services.forget(id);
         self.prepared.retain(|launch| launch.rental != id);
         // It may have been what somebody else's place was taken by.
         self.left_alone.values_mut().for_each(|not_before| *not_before = i64::MIN);

@@ -5,8 +5,8 @@
 //! repaired by starting again. `driver` decides what runs when, `underway` which rental's step; `step`
 //! carries one action out for one rental (`stamp` puts the engine's times on our clocks), `sight` tells what
 //! an observation means, `chores` are the host's own (taking it over, observing, publishing), `duty` is when
-//! they are due; `disk_watch` looks at what rentals write; `watch` is what is still done while nobody may act; `plan` tells an operator what would be
-//! done.
+//! they are due; `disk_watch` looks at what rentals write, `service_watch` at what they offer, and `rounds` is whose turn that is;
+//! `watch` is what is still done while nobody may act; `plan` tells an operator what would be done.
 
 mod chores;
 mod disk_watch;
@@ -14,6 +14,8 @@ mod driver;
 mod duty;
 mod pace;
 mod plan;
+mod rounds;
+mod service_watch;
 mod sight;
 mod stamp;
 mod step;

@@ -133,6 +133,10 @@ fn describe(action: &Action) -> String {
         Action::Warn => "warn the renter".to_owned(),
         Action::WithdrawWarning => "tell the renter of the extension".to_owned(),
         Action::WarnOfDisk { used, limit } => format!("tell the renter what it writes: {}", used.beside(*limit)),
+        Action::TellServices(services) => {
+            let ports: Vec<String> = services.iter().map(|service| service.container.to_string()).collect();
+            format!("tell what answers on port {}", ports.join(", "))
+        }
         Action::Notify => "tell the program to finish".to_owned(),
         Action::End(reason) => format!("end: {}", reason.describe()),
         Action::Stop { grace } => format!("stop the container within {} s", grace.as_secs()),

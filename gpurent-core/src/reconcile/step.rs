@@ -243,6 +243,7 @@ impl Step {
                 );
                 self.tell(&message, Event::DiskWarned { used, limit }).await
             }
+            Action::TellServices(services) => self.record(Event::ServicesUp { services }).await.map_err(Trouble::Step),
             Action::Notify => self.notify().await,
             Action::End(reason) => self.end(reason).await,
             Action::Stop { grace } => self.stop(grace).await,
@@ -261,13 +262,13 @@ impl Step {
         self.lease.check()?;
         let created = self.shared.runtime.create(&LaunchSpec::of(&self.rental), &secrets).await?;
         self.shared.failpoints.pass("created-unrecorded");
-        let Created { container, gpus_attached, is_new, files, copied_bytes } = created;
+        let Created { container, gpus_attached, is_new, image, files, copied_bytes } = created;
         if files == Files::Lost {
             tracing::warn!(rental = %self.rental.id(), "its last container is gone: it begins anew, without its files");
         }
         // One that was found may have started long ago.
         let at = is_new.then(|| self.shared.clock.now());
-        let event = Event::Created { container, gpus_attached, at, files, copied_bytes };
+        let event = Event::Created { container, gpus_attached, at, image: image.map(Box::new), files, copied_bytes };
         let rental = self.record(event).await?;
         self.shared.failpoints.pass("created");
         Ok(rental)

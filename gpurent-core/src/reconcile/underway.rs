@@ -83,7 +83,8 @@ impl Driver {
                     if self.unsure.contains(id) || self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
                 (_, Next::Now(action)) => due.push((*id, self.with_the_last_setback(*id, action))),
                 (_, Next::After(_) | Next::Idle) => {
-                    due.extend(self.disks.warning(rental).map(|warning| (*id, warning)));
+                    let found = self.disks.warning(rental).or_else(|| self.services.news(rental));
+                    due.extend(found.map(|action| (*id, action)));
                 }
             }
         }
@@ -133,6 +134,7 @@ impl Driver {
                     | Action::Warn
                     | Action::WithdrawWarning
                     | Action::WarnOfDisk { .. }
+                    | Action::TellServices(_)
                     | Action::Notify
             );
         // Taking down is never held up by what goes up.
@@ -141,7 +143,10 @@ impl Driver {
             return;
         }
         let expiring = action == Action::End(EndReason::Expired);
-        let deferrable = matches!(action, Action::ReplaceAccess | Action::WithdrawWarning | Action::WarnOfDisk { .. });
+        let deferrable = matches!(
+            action,
+            Action::ReplaceAccess | Action::WithdrawWarning | Action::WarnOfDisk { .. } | Action::TellServices(_)
+        );
         let work = if pulls { step.prepare().boxed() } else { step.take(action).boxed() };
         self.run_step(id, work, InFlight { expiring, deferrable, abort: None }, may_be_cut_off);
     }

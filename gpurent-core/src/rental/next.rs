@@ -8,6 +8,7 @@ use super::Rental;
 use crate::clock::Moment;
 use crate::disk::DiskUse;
 use crate::lifecycle::{EndReason, Failure, FailureKind, State};
+use crate::service::Service;
 
 /// The times that decide when a rental is warned, notified and given up.
 #[derive(Clone, Debug)]
@@ -70,6 +71,8 @@ pub enum Action {
         /// The space that it may use.
         limit: DiskUse,
     },
+    /// Tell that services answer on published ports. Found by looking.
+    TellServices(Vec<Service>),
     /// Tell the renter's program to finish.
     Notify,
     /// Record that it ends.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::invalid::Invalid;
@@ -40,6 +41,12 @@ impl ImageRef {
 }
 
 impl ImageRef {
+    /// Whether it says by a digest what it selects, which no registry can change.
+    #[must_use]
+    pub fn has_digest(&self) -> bool {
+        self.0.contains('@')
+    }
+
     /// The same image, but exactly what has this digest, whatever its tag comes to mean.
     #[must_use]
     pub fn pinned(&self, digest: &ImageDigest) -> Self {
@@ -78,6 +85,20 @@ impl fmt::Display for ImageDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The image that a container was made of: what its reference meant on the engine then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedImage {
+    /// The digest in its registry; `None` where it was never in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<ImageDigest>,
+    /// The time at which it was built, as far as its maker says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_at: Option<Timestamp>,
+    /// The time at which the engine last got it under its tag: what the tag has come to mean since then is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched_at: Option<Timestamp>,
 }
 
 /// Splits off a tag: a colon after the last slash (one before it belongs to the registry's port).

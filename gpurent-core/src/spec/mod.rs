@@ -7,7 +7,7 @@ mod term;
 mod workspace;
 
 pub use environment::Environment;
-pub use image::{ImageDigest, ImageRef};
+pub use image::{ImageDigest, ImageRef, ResolvedImage};
 pub use limits::{Labels, Limits};
 pub use term::{MAX_TERM, Term};
 pub use workspace::{MountPath, Workspace, WorkspaceFolder};
@@ -44,8 +44,8 @@ pub struct RentalSpec {
     pub limits: Limits,
     /// The renter's own marks.
     pub labels: Labels,
-    /// Whether the image's digest is looked up once and kept: what its tag comes to mean later then
-    /// changes nothing, and the rental says exactly what it runs.
+    /// Whether the image's registry is asked once what the tag means, and the answer is kept: an older image of that
+    /// name on the engine does not serve, and what the tag comes to mean later changes nothing.
     // Left out where it is not set, so that requests of before are still the same requests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pin_image: bool,

@@ -98,6 +98,7 @@ impl<R: ContainerRuntime> Fixture<R> {
             init: None,
             workspace: None,
             carries_files: false,
+            asks_registry: false,
             claim: None,
         }
     }

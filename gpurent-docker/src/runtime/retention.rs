@@ -161,6 +161,7 @@ impl DockerRuntime {
             container: container_id(container.id.unwrap_or_default())?,
             gpus_attached: gpus_attached(&labels),
             is_new,
+            image: None,
             files: Files::Same,
             copied_bytes: 0,
         })

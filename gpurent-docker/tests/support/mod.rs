@@ -44,6 +44,7 @@ pub fn launch(image: &str) -> LaunchSpec {
     let gpus: Vec<Gpu> = SimulatedGpus::new(&host, 1, "RTX 5090".parse().unwrap()).gpus().to_vec();
     LaunchSpec {
         carries_files: false,
+        asks_registry: false,
         id,
         host,
         image: image.parse().unwrap(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::view;
 
 /// An entry of the journal.
-pub(super) fn entry(entry: &JournalEntry) -> Value {
+pub(super) fn entry(public_host: &str, entry: &JournalEntry) -> Value {
     let recorded = &entry.recorded;
     json!({
         "position": entry.position,
@@ -17,11 +17,11 @@ pub(super) fn entry(entry: &JournalEntry) -> Value {
         "seq": recorded.seq,
         "at": recorded.at,
         "type": recorded.event.name(),
-        "data": data(&recorded.event),
+        "data": data(public_host, &recorded.event),
     })
 }
 
-fn data(event: &Event) -> Value {
+fn data(public_host: &str, event: &Event) -> Value {
     match event {
         Event::Claimed(claim) => json!({
             "name": claim.name,
@@ -33,9 +33,14 @@ fn data(event: &Event) -> Value {
             "due": claim.due,
         }),
         Event::Pinned { digest } => json!({"image_digest": digest}),
-        Event::Created { container, gpus_attached, files, .. } => {
-            json!({"container_id": container, "gpus_attached": gpus_attached, "files": files})
-        }
+        Event::Created { container, gpus_attached, image, files, .. } => json!({
+            "container_id": container,
+            "gpus_attached": gpus_attached,
+            "image_digest": image.as_ref().and_then(|image| image.digest.as_ref()),
+            "image_built_at": image.as_ref().and_then(|image| image.built_at),
+            "image_fetched_at": image.as_ref().and_then(|image| image.fetched_at),
+            "files": files,
+        }),
         Event::Started { started_at, .. } => json!({"started_at": started_at}),
         Event::Relaunched { ports } => json!({"ports": ports}),
         Event::Verified { paid_from } => json!({"paid_from": paid_from.wall}),
@@ -62,6 +67,7 @@ fn data(event: &Event) -> Value {
             "started_at": found.started_at,
         }),
         Event::DiskWarned { used, limit } => json!({"used": used, "limit": limit}),
+        Event::ServicesUp { services } => json!({"services": view::services(public_host, services)}),
         Event::Stopped { exit, .. } => json!({"exit": exit}),
         _ => json!({}),
     }

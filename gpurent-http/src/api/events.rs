@@ -219,7 +219,7 @@ async fn page(
     let mut events = Vec::with_capacity(entries.len());
     for entry in entries {
         if visible.is(entry.rental).await? {
-            events.push(event::entry(&entry));
+            events.push(event::entry(rentals.public_host(), &entry));
         }
     }
     Ok(Json(EventPage { events, next }).into_response())
@@ -329,7 +329,9 @@ impl Reader {
             return Ok(None);
         }
         let (kind, text) = match &next {
-            Followed::Entry(entry) => (entry.recorded.event.name(), self.rendered.of(entry)),
+            Followed::Entry(entry) => {
+                (entry.recorded.event.name(), self.rendered.of(self.visible.rentals.public_host(), entry))
+            }
             Followed::Progress { rental, progress } => {
                 ("progress", event::progress(*rental, progress).to_string().into())
             }

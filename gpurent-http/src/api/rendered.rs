@@ -29,14 +29,14 @@ impl Default for Rendered {
 
 impl Rendered {
     /// An event's text.
-    pub(super) fn of(&self, entry: &JournalEntry) -> Utf8Bytes {
+    pub(super) fn of(&self, public_host: &str, entry: &JournalEntry) -> Utf8Bytes {
         let (position, rental, seq) = (entry.position, entry.rental, entry.recorded.seq.get());
         let place = usize::try_from(position.get() % KEPT as u64).unwrap_or(0);
         let mut kept = self.texts[place].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((.., text)) = kept.as_ref().filter(|(at, of, n, _)| (*at, *of, *n) == (position, rental, seq)) {
             return text.clone();
         }
-        let text = Utf8Bytes::from(event::entry(entry).to_string());
+        let text = Utf8Bytes::from(event::entry(public_host, entry).to_string());
         *kept = Some((position, rental, seq, text.clone()));
         text
     }

@@ -5,10 +5,11 @@ use gpurent_core::billing::{Bill, Segment};
 use gpurent_core::gpu::{Gpu, GpuModel, GpuUuid};
 use gpurent_core::id::{Attempt, ContainerId, InstanceName, RentalId, RenterId, Revision};
 use gpurent_core::lifecycle::{EndReason, Exit, FailureKind, Fault, State, SuspendCause};
-use gpurent_core::port::PortBinding;
+use gpurent_core::port::{ContainerPort, HostPort, PortBinding};
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
 use gpurent_core::retention::Files;
+use gpurent_core::service::{Protocol, Service};
 use gpurent_core::spec::{ImageDigest, ImageRef, Labels};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -34,8 +35,16 @@ pub(crate) struct RentalView<'a> {
     gpus_attached: bool,
     #[schema(value_type = String)]
     image: &'a ImageRef,
+    /// The digest of the image that its container is made of, or that it is pinned to; none where it was never in a registry.
     #[schema(value_type = Option<String>)]
     image_digest: Option<&'a ImageDigest>,
+    /// The time at which that image was built, as far as its maker says so.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    image_built_at: Option<Timestamp>,
+    /// The time at which the host last fetched the image under its tag; none where it is pinned, since then the registry was
+    /// asked.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    image_fetched_at: Option<Timestamp>,
     duration_seconds: Option<i64>,
     #[schema(value_type = String)]
     user: &'a LoginUser,
@@ -43,6 +52,7 @@ pub(crate) struct RentalView<'a> {
     auth: CredentialKind,
     #[schema(value_type = Vec<PortSchema>)]
     ports: &'a [PortBinding],
+    services: Vec<ServiceView>,
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     labels: &'a Labels,
     #[schema(value_type = Option<String>)]
@@ -67,6 +77,28 @@ pub(crate) struct RentalView<'a> {
     segments: &'a [Segment],
     #[schema(value_type = BillSchema)]
     bill: Bill,
+}
+
+/// A published port at which something has answered, besides SSH.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ServiceView {
+    #[schema(value_type = u16)]
+    container: ContainerPort,
+    #[schema(value_type = u16)]
+    host: HostPort,
+    #[schema(value_type = ProtocolSchema)]
+    protocol: Protocol,
+    /// The address for a browser or a viewer, where the protocol has one.
+    url: Option<String>,
+}
+
+/// Services with the addresses that reach them.
+pub(crate) fn services(public_host: &str, services: &[Service]) -> Vec<ServiceView> {
+    let view = |service: &Service| {
+        let Service { container, host, protocol } = *service;
+        ServiceView { container, host, protocol, url: service.url(public_host) }
+    };
+    services.iter().map(view).collect()
 }
 
 /// What holds a rental up: its next step failed, and is tried again.
@@ -148,11 +180,14 @@ pub(crate) fn rental<'a>(rentals: &Rentals, rental: &'a Rental) -> RentalView<'a
         gpus: rental.gpus().iter().map(gpu).collect(),
         gpus_attached: rental.gpus_attached(),
         image: &spec.image,
-        image_digest: rental.pinned(),
+        image_digest: rental.pinned().or_else(|| rental.image()?.digest.as_ref()),
+        image_built_at: rental.image().and_then(|image| image.built_at),
+        image_fetched_at: rental.image().and_then(|image| image.fetched_at).filter(|_| rental.pinned().is_none()),
         duration_seconds: spec.term.duration().map(|duration| duration.as_secs()),
         user: &spec.login,
         auth: rental.credential(),
         ports: rental.ports(),
+        services: services(rentals.public_host(), rental.services()),
         labels: &spec.labels,
         container_id: rental.container(),
         files: rental.files(),
@@ -337,12 +372,30 @@ pub(crate) struct BillLineSchema {
     ended_at: Option<String>,
 }
 
+/// The language of a service, as far as its first words tell.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) enum ProtocolSchema {
+    Http,
+    Https,
+    Vnc,
+    Ssh,
+    Other,
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
     use utoipa::PartialSchema;
 
     use super::*;
+
+    #[test]
+    fn every_protocol_is_described() {
+        let described: Value = json!(ProtocolSchema::schema());
+        assert_eq!(described["enum"], json!(Protocol::ALL));
+    }
 
     #[test]
     fn every_kind_of_failure_is_described() {

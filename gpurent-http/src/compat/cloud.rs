@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::services::speaks_http;
+use super::services::{self, jupyter_url};
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
 use crate::body::JsonBody;
@@ -56,6 +56,10 @@ pub struct Template {
     pub description: String,
     /// The image.
     pub docker_image: ImageRef,
+    /// Whether each instance asks the image's registry what the tag means at that moment; otherwise what the host has under
+    /// the name serves, however old it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pin_image: bool,
     /// Ports of the container that are published, by what answers there: `jupyter` is told as `access.jupyter`.
     #[serde(default)]
     pub default_ports: BTreeMap<String, ContainerPort>,
@@ -75,6 +79,7 @@ impl Template {
                 name: name.to_owned(),
                 description: description.to_owned(),
                 docker_image: image.parse().ok()?,
+                pin_image: false,
                 default_ports: ports.iter().filter_map(port).collect(),
                 category: category.to_owned(),
             })
@@ -275,6 +280,7 @@ impl Cloud {
             _ => caller.renter.clone(),
         };
         let mut spec = RentalSpec::new(caller.renter, gpu, template.docker_image.clone(), self.term);
+        spec.pin_image = template.pin_image;
         let ports = template.default_ports.values().map(|port| PublishedPort { container: *port, host: None });
         spec.ports = ports.collect::<Vec<_>>().try_into()?;
         if self.workspaces {
@@ -434,20 +440,19 @@ async fn view(rentals: &Rentals, rental: &Rental, with_secrets: bool) -> Result<
     let ssh = rental.ssh_port().filter(|_| is_up);
     let host = rentals.public_host();
     let ways = spec.labels.get(ACCESS).unwrap_or_default();
-    let mut jupyter = None;
-    if is_up && ways.split(',').any(|way| way == "jupyter") {
-        let port = ContainerPort::try_from(8888).ok().and_then(|port| rental.host_port(port));
-        if let Some(port) = port
-            && speaks_http(port).await
-        {
-            jupyter = Some(format!("http://{host}:{port}"));
-        }
-    }
+    let answering = match ways.split(',').any(|way| way == "jupyter") {
+        true if is_up && with_secrets => services::now(rentals, rental).await,
+        true if is_up => rental.services().to_vec(),
+        _ => Vec::new(),
+    };
+    let jupyter = jupyter_url(&answering, host);
     let created = rental.created_at();
     Ok(json!({
         "id": name_of(rental.id()),
         "status": words::cloud(rental.state()),
         "template": spec.labels.get(TEMPLATE),
+        "image": spec.image,
+        "image_digest": rental.pinned().or_else(|| rental.image()?.digest.as_ref()),
         "gpu": rental.gpus().first().map(|gpu| short_name(&gpu.model)),
         "storage": spec.labels.get(STORAGE).and_then(|gigabytes| gigabytes.parse::<u32>().ok()),
         "access": {

@@ -8,7 +8,6 @@ use gpurent_core::event::{Event, JournalEntry};
 use gpurent_core::feed::Update;
 use gpurent_core::id::{ContainerId, RentalId};
 use gpurent_core::lifecycle::EndReason;
-use gpurent_core::port::{ContainerPort, WEB};
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
 use gpurent_core::runtime::Progress;
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::instances;
-use super::services::{speaks_http, speaks_vnc};
+use super::services::{self, sentence, vnc_url, web_url};
 use crate::auth::{Caller, Pass};
 use crate::words;
 
@@ -27,9 +26,6 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 
 const READ_TRIES: u32 = 5;
 const READ_PAUSE: Duration = Duration::from_secs(1);
-
-const JUPYTER: u16 = 8888;
-const VNC: u16 = 5900;
 
 /// Tells one client everything until it leaves, is too slow, or the server ends.
 pub(crate) async fn serve(
@@ -118,6 +114,7 @@ fn of_an_instance(rentals: &Rentals, event: &Event, rental: &Rental) -> Option<V
         Event::Started { .. } => {
             told(&it, format!("Instance {id} started with container ID {}", container.unwrap_or_default()))
         }
+        Event::ServicesUp { services } => told(&it, sentence(services, rentals.public_host())),
         Event::Ended => match rental.state().end_reason()? {
             EndReason::Failed(failure) => told(&it, format!("Deployment failed for instance {id}: {}", failure.detail)),
             EndReason::Cancelled => {
@@ -130,10 +127,18 @@ fn of_an_instance(rentals: &Rentals, event: &Event, rental: &Rental) -> Option<V
 }
 
 fn is_told(event: &Event) -> bool {
-    use Event::{Claimed, Created, Ended, Resumed, Started, Suspended, Verified, Warned};
+    use Event::{Claimed, Created, Ended, Resumed, ServicesUp, Started, Suspended, Verified, Warned};
     matches!(
         event,
-        Claimed(_) | Created { .. } | Started { .. } | Verified { .. } | Warned | Suspended { .. } | Resumed(_) | Ended
+        Claimed(_)
+            | Created { .. }
+            | Started { .. }
+            | Verified { .. }
+            | ServicesUp { .. }
+            | Warned
+            | Suspended { .. }
+            | Resumed(_)
+            | Ended
     )
 }
 
@@ -179,6 +184,15 @@ async fn render_event(rentals: &Rentals, entry: &JournalEntry, rental: &Rental) 
             Some(status("running", format!("Container started with container ID: {named}"), container))
         }
         Event::Verified { .. } => Some(ready(rentals, rental).await),
+        Event::ServicesUp { services } => {
+            let host = rentals.public_host();
+            let mut told = live_update(rentals, id, &sentence(services, host));
+            told["access_info"] = json!({
+                "jupyter_url": web_url(rental.services(), host),
+                "vnc_url": vnc_url(rental.services(), host),
+            });
+            Some(told)
+        }
         Event::Warned => Some(live_update(rentals, id, "The rental expires soon")),
         Event::Suspended { .. } => Some(live_update(rentals, id, "Instance stopped; it can be started again")),
         Event::Resumed(_) => Some(status("creating", "Starting the instance again...".to_owned(), None)),
@@ -209,6 +223,7 @@ async fn ready(rentals: &Rentals, rental: &Rental) -> Value {
     };
     let gpu = rental.gpus().first();
     let host = rentals.public_host();
+    let services = services::now(rentals, rental).await;
     json!({
         "instance_uuid": rental.id(),
         "status": "ready",
@@ -230,23 +245,8 @@ async fn ready(rentals: &Rentals, rental: &Rental) -> Value {
             "ssh_command": access.as_ref().map(|access| {
                 format!("ssh -p {} {}@{}", access.port, access.user.as_str(), access.host)
             }),
-            "jupyter_url": web_url(rental, host).await,
-            "vnc_url": vnc_url(rental, host).await,
+            "jupyter_url": web_url(&services, host),
+            "vnc_url": vnc_url(&services, host),
         },
     })
-}
-
-async fn web_url(rental: &Rental, host: &str) -> Option<String> {
-    for container in [ContainerPort::try_from(JUPYTER).ok()?, WEB] {
-        match rental.host_port(container) {
-            Some(port) if speaks_http(port).await => return Some(format!("http://{host}:{port}")),
-            _ => {}
-        }
-    }
-    None
-}
-
-async fn vnc_url(rental: &Rental, host: &str) -> Option<String> {
-    let port = rental.host_port(ContainerPort::try_from(VNC).ok()?)?;
-    speaks_vnc(port).await.then(|| format!("vnc://{host}:{port}"))
 }

@@ -1,30 +1,50 @@
-//! Whether a service really answers on a published port: what does not answer is not advertised.
+//! A rental's services as the protocols of existing platforms tell of them: Jupyter, a web page, a desktop.
 
-use std::time::Duration;
+use gpurent_core::port::WEB;
+use gpurent_core::rental::Rental;
+use gpurent_core::rentals::Rentals;
+use gpurent_core::service::{Protocol, Service};
 
-use gpurent_core::port::HostPort;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+/// The port at which these protocols expect Jupyter.
+const JUPYTER: u16 = 8888;
 
-const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Whether a web server answers.
-pub(super) async fn speaks_http(port: HostPort) -> bool {
-    answers(port, b"HEAD / HTTP/1.0\r\n\r\n", b"HTTP/").await
+/// The services that answer at this moment; where nobody can tell, those that have answered before.
+pub(super) async fn now(rentals: &Rentals, rental: &Rental) -> Vec<Service> {
+    match rentals.services(rental).await {
+        Ok(services) => services,
+        Err(error) => {
+            tracing::debug!(rental = %rental.id(), error = &error as &dyn std::error::Error, "its ports cannot be asked");
+            rental.services().to_vec()
+        }
+    }
 }
 
-/// Whether a VNC server greets (RFC 6143, section 7.1.1).
-pub(super) async fn speaks_vnc(port: HostPort) -> bool {
-    answers(port, b"", b"RFB ").await
+fn web_at(services: &[Service], port: u16) -> Option<&Service> {
+    let is_web = |service: &&Service| matches!(service.protocol, Protocol::Http | Protocol::Https);
+    services.iter().filter(is_web).find(|service| service.container.get() == port)
 }
 
-async fn answers<const N: usize>(port: HostPort, say: &[u8], hear: &[u8; N]) -> bool {
-    let dialogue = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port.get())).await?;
-        stream.write_all(say).await?;
-        let mut heard = [0; N];
-        stream.read_exact(&mut heard).await?;
-        Ok::<_, std::io::Error>(heard == *hear)
-    };
-    matches!(tokio::time::timeout(PATIENCE, dialogue).await, Ok(Ok(true)))
+/// Jupyter's address.
+pub(super) fn jupyter_url(services: &[Service], host: &str) -> Option<String> {
+    web_at(services, JUPYTER)?.url(host)
+}
+
+/// Jupyter's address, or else that of the page at the usual port.
+pub(super) fn web_url(services: &[Service], host: &str) -> Option<String> {
+    web_at(services, JUPYTER).or_else(|| web_at(services, WEB.get()))?.url(host)
+}
+
+/// The address of a desktop.
+pub(super) fn vnc_url(services: &[Service], host: &str) -> Option<String> {
+    services.iter().find(|service| service.protocol == Protocol::Vnc)?.url(host)
+}
+
+/// A sentence about services that came up, with the addresses that reach them.
+pub(super) fn sentence(services: &[Service], host: &str) -> String {
+    let told = services.iter().map(|service| match (service.url(host), service.container.get()) {
+        (Some(url), JUPYTER) => format!("Jupyter answers at {url}"),
+        (Some(url), port) => format!("Port {port} answers at {url}"),
+        (None, port) => format!("Port {port} answers at {host}:{}", service.host),
+    });
+    told.collect::<Vec<_>>().join("; ")
 }

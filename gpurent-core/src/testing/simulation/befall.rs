@@ -14,6 +14,7 @@ use crate::access::{CredentialRequest, Password};
 use crate::gpu::GpuRequest;
 use crate::id::{LaunchId, RentalId};
 use crate::lifecycle::State;
+use crate::port::{PublishedPort, PublishedPorts, WEB};
 use crate::rental::Rental;
 use crate::rentals::{Extension, RentError, Rentals};
 use crate::runtime::Presence;
@@ -233,6 +234,9 @@ impl Run {
         // Two rentals of one renter share a folder.
         spec.workspace = (secs % 2 == 0)
             .then(|| Workspace { folder: WorkspaceFolder::of(&spec.renter), mount: MountPath::default() });
+        if secs % 5 == 0 {
+            spec.ports = valid(PublishedPorts::try_from(vec![PublishedPort { container: WEB, host: None }]));
+        }
         let name = key.map(|key| format!("keyed-{host}-{key}"));
         spec.name = name.as_deref().map(|name| valid(name.parse()));
         let password = CredentialRequest::Password(valid(Password::new("first-password".to_owned())));

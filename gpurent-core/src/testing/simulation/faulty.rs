@@ -22,6 +22,7 @@ use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, MachineId, Posit
 use crate::lifecycle::{Exit, Phase};
 use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore};
 use crate::placement::{Held, Placement};
+use crate::port::PortBinding;
 use crate::rental::Rental;
 use crate::renter::RenterHas;
 use crate::retention::Retained;
@@ -30,6 +31,7 @@ use crate::runtime::{
     PullProgress, RuntimeError,
 };
 use crate::seal::Sealed;
+use crate::service::Service;
 use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, NewRental, Store, StoreError, Tenure};
 
 /// The fakes never wait by themselves.
@@ -499,6 +501,13 @@ impl ContainerRuntime for FaultyRuntime {
         let launch = launch.clone();
         let effect = move |engine: &MemoryRuntime| at_once(engine.disk_use(&launch, most));
         self.ask(Point::DiskUse, about, effect, || gone("refused")).await
+    }
+
+    async fn services(&self, launch: LaunchId, ports: &[PortBinding]) -> Result<Vec<Service>, RuntimeError> {
+        let about = self.line.about(launch.rental, String::new);
+        let ports = ports.to_vec();
+        let effect = move |engine: &MemoryRuntime| at_once(engine.services(launch, &ports));
+        self.ask(Point::Services, about, effect, || gone("refused")).await
     }
 
     fn isolation(&self) -> Isolation {

@@ -34,6 +34,7 @@ pub enum Point {
     Observe,
     Logs,
     DiskUse,
+    Services,
     ReadBook,
     WriteBook,
 }
@@ -88,7 +89,7 @@ impl Point {
             Self::Prepare | Self::Create | Self::Start => &[Provisioning],
             Self::Verify => &[Running],
             Self::ReplaceAccess => &[Running, Ready],
-            Self::Announce | Self::Notify | Self::DiskUse => &[Ready],
+            Self::Announce | Self::Notify | Self::DiskUse | Self::Services => &[Ready],
             // Of a rental that ends, and of one whose time is over while the store does not answer.
             Self::Stop => &[Ready, Suspending, Ending],
             // Of a rental that ends or is suspended; of an earlier launch; of one that has ended, as an orphan.
@@ -103,7 +104,7 @@ impl Point {
         }
     }
 
-    const ALL: [Self; 27] = [
+    const ALL: [Self; 28] = [
         Self::TakeOver,
         Self::Confirm,
         Self::Claim,
@@ -129,6 +130,7 @@ impl Point {
         Self::Observe,
         Self::Logs,
         Self::DiskUse,
+        Self::Services,
         Self::ReadBook,
         Self::WriteBook,
     ];

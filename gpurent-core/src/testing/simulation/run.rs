@@ -105,10 +105,11 @@ impl Run {
                 Host { id, gpus, book: MemoryDeadlines::default(), down_until: 0, down_since: Some(0) }
             })
             .collect();
-        let engines = hosts
-            .iter()
-            .enumerate()
-            .map(|(n, host)| (host.id.clone(), MemoryRuntime::with_clock(Arc::new(world.clock(n)))));
+        let engines = hosts.iter().enumerate().map(|(n, host)| {
+            let engine = MemoryRuntime::with_clock(Arc::new(world.clock(n)));
+            engine.serve(true);
+            (host.id.clone(), engine)
+        });
         let provisioning = i64::try_from(policy.timing.provisioning.as_micros()).unwrap_or(i64::MAX);
         let truth = Arc::new(Mutex::new(Truth::new(Arc::clone(&store), engines.collect(), provisioning)));
         Self {

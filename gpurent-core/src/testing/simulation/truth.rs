@@ -663,6 +663,10 @@ impl Truth {
             });
             let filling = self.filling.get(&row.launch()).is_some_and(|since| since + FILLS_FOR < now);
             match row.state() {
+                State::Ready if runs && row.silent_ports().next().is_some() => {
+                    let name = self.name(row.id());
+                    return Some(format!("liveness: {name} offers a service of which nobody was told"));
+                }
                 State::Ready if runs && !filling => {}
                 State::Suspended { .. } if !runs => {}
                 State::Ended { .. } => {}

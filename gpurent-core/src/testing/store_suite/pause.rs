@@ -84,6 +84,7 @@ pub async fn a_container_leads_to_its_rental_for_ever<S: Store>(store: Arc<S>) {
         container: container.clone(),
         gpus_attached: true,
         at: None,
+        image: None,
         files: Files::New,
         copied_bytes: 0,
     };
