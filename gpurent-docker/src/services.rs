@@ -89,7 +89,7 @@ mod tests {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 if waits {
-                    stream.read(&mut [0; 64]).await.unwrap();
+                    assert!(stream.read(&mut [0; 64]).await.unwrap() > 0, "it is asked");
                 }
                 stream.write_all(words).await.unwrap();
             }
