@@ -162,7 +162,7 @@ pub enum Event {
     },
     /// Services answered on published ports, for the first time in this container.
     ServicesUp {
-        /// Those that were not known before.
+        /// The services that were not known before.
         services: Vec<Service>,
     },
     /// The renter's program was told to finish (SIGTERM); the container lives on until the end.

@@ -1,4 +1,4 @@
-//! What is told of the services that a rental's programs offer.
+//! Services that a rental's programs offer: when they are told, and how often.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 

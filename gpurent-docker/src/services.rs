@@ -1,4 +1,4 @@
-//! What answers on a tenant's published ports, told by its first words.
+//! Services on a tenant's published ports, known by their first words.
 //!
 //! A connection alone proves nothing: Docker's proxy accepts it before anything listens inside. Most programs are silent until
 //! they are spoken to, so each port is asked as a browser would ask; what speaks first is understood all the same.

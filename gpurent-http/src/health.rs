@@ -23,7 +23,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long each of them may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is known of the database and the disks.
+/// The latest answers of the database and the disks.
 #[derive(Clone, Default)]
 pub(crate) struct Health(Arc<Mutex<Asked>>);
 

@@ -177,7 +177,7 @@ pub fn tell(connection: &Connection, rental: &Value) {
     show::table(&[], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect());
 }
 
-/// What has answered on its ports, and where.
+/// A rental's services by their addresses.
 fn services(rental: &Value) -> String {
     let services = rental["services"].as_array().into_iter().flatten();
     let shown = services.map(|service| match service["url"].as_str() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::id::LaunchId;
 
-/// Whose turn it is.
+/// The times of the next looks.
 pub(super) struct Rounds {
     /// The next look at each, on the boot clock; `None` while one is under way.
     next: BTreeMap<LaunchId, Option<i64>>,

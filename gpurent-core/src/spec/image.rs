@@ -41,7 +41,7 @@ impl ImageRef {
 }
 
 impl ImageRef {
-    /// Whether it says by a digest what it selects, which no registry can change.
+    /// Whether the reference selects its image by a digest, whose meaning no registry can change.
     #[must_use]
     pub fn has_digest(&self) -> bool {
         self.0.contains('@')

@@ -327,7 +327,7 @@ impl DockerRuntime {
         self.retention(launch, &container).await.map(Some)
     }
 
-    /// What is kept of a container that was put away.
+    /// The files of a container that was put away, as far as they are kept.
     pub(super) async fn retention(
         &self,
         launch: LaunchId,
