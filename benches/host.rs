@@ -19,7 +19,7 @@ use gpurent_core::renter::RenterLimits;
 use gpurent_core::runtime::ContainerRuntime;
 use gpurent_core::seal::SealKey;
 use gpurent_core::spec::{Limits, RentalRequest, RentalSpec};
-use gpurent_docker::{AccessKit, DockerRuntime};
+use gpurent_docker::{AccessDir, AccessKit, DockerRuntime};
 use gpurent_store::PostgresStore;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -62,7 +62,7 @@ impl BenchHost {
         let kit = valid(AccessKit::from_host().await);
         let mut runtime = valid(DockerRuntime::connect(environment("DOCKER_HOST").as_str(), kit).await);
         if bind {
-            runtime = valid(runtime.with_access_dir(Path::new("/dev/shm/gpurent-bench")));
+            runtime = runtime.with_access_dir(valid(AccessDir::new(Path::new("/dev/shm/gpurent-bench"))));
         }
         let store = Arc::new(valid(PostgresStore::connect(&environment("DATABASE_URL")).await));
         let pools = valid(PortPools::new(valid(ports.parse()), valid("31000-31999".parse())));

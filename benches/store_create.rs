@@ -1,5 +1,5 @@
 //! How many rentals a second can be made, at 1, 8 and 32 clients, each a host of its own, against pgbench
-//! running one fixed statement that writes the same rows?
+//! running one fixed statement that writes the same rows? And through PgBouncer, which lends a session for each transaction?
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -113,13 +113,19 @@ WITH made AS (
 INSERT INTO gpurent.event (host_id, rental_id, seq, at, name, body) SELECT host_id, id, 1, 0, 'claimed', gpurent_bench.rental() FROM made;
 ";
 
-fn theirs(script: &std::path::Path, clients: usize) -> f64 {
-    let url = environment("DATABASE_URL");
+/// How a server is reached, and in which way pgbench sends its statement there.
+struct Way {
+    name: &'static str,
+    url: String,
+    mode: &'static str,
+}
+
+fn theirs(script: &std::path::Path, clients: usize, way: &Way) -> f64 {
     let (clients, seconds) = (clients.to_string(), "2");
     let output = Command::new("pgbench")
-        .args(["-n", "-M", "prepared", "-c", &clients, "-j", "2", "-T", seconds, "-f"])
+        .args(["-n", "-M", way.mode, "-c", &clients, "-j", "2", "-T", seconds, "-f"])
         .arg(script)
-        .arg(&url)
+        .arg(&way.url)
         .output();
     let output = valid(output);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -137,11 +143,9 @@ async fn body_of_a_rental(store: &PostgresStore) -> String {
 
 #[tokio::main]
 async fn main() {
-    let url = environment("DATABASE_URL");
-    let mut stores = Vec::new();
-    for _ in 0..32 {
-        stores.push(valid(PostgresStore::connect(&url).await));
-    }
+    let direct = Way { name: "direct", url: environment("DATABASE_URL"), mode: "prepared" };
+    let pooled = Way { name: "PgBouncer", url: environment("GPURENT_TEST_PGBOUNCER"), mode: "extended" };
+    let stores = stores(&direct.url).await;
     // pgbench would take what follows a colon in the JSON for a variable; as a function without arguments
     // it is a constant of the plan.
     let body = body_of_a_rental(&stores[0]).await;
@@ -149,24 +153,40 @@ async fn main() {
         "DROP SCHEMA IF EXISTS gpurent_bench CASCADE; CREATE SCHEMA gpurent_bench;
          CREATE FUNCTION gpurent_bench.rental() RETURNS jsonb IMMUTABLE LANGUAGE sql AS $f$ SELECT $json${body}$json$::jsonb $f$"
     );
-    let psql = Command::new("psql").args(["-q", "-c", &function, &url]).status();
+    let psql = Command::new("psql").args(["-q", "-c", &function, &direct.url]).status();
     assert!(valid(psql).success());
     let directory = valid(tempfile::tempdir());
     let script = directory.path().join("create.sql");
     valid(std::fs::write(&script, SCRIPT.replace("\n    ", " ").replace("\n)", " )")));
     println!("rentals made a second (ours: one round trip each, and a look every {GPUS} rentals; pgbench: one)");
+    compare(&stores, &script, &direct).await;
+    drop(stores);
+    println!("the same through PgBouncer (ours: four round trips; pgbench: three in one)");
+    compare(&self::stores(&pooled.url).await, &script, &pooled).await;
+}
+
+async fn stores(url: &str) -> Vec<PostgresStore> {
+    let mut stores = Vec::new();
+    for _ in 0..32 {
+        stores.push(valid(PostgresStore::connect(url).await));
+    }
+    stores
+}
+
+async fn compare(stores: &[PostgresStore], script: &std::path::Path, way: &Way) {
     for clients in [1, 8, 32] {
         let (mut us, mut them, mut again) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds(20) {
             us.push(ours(&stores[..clients]).await);
-            them.push(theirs(&script, clients));
-            again.push(theirs(&script, clients));
+            them.push(theirs(script, clients, way));
+            again.push(theirs(script, clients, way));
         }
         // Rates as times, so that one routine serves all benches: how long one took.
         let took = |rates: &[f64]| rates.iter().map(|rate| Duration::from_secs_f64(1.0 / rate)).collect::<Vec<_>>();
         let rate = |rates: &[f64]| 1.0 / quantile(&took(rates), 0.5).as_secs_f64();
         println!(
-            "  {clients:>2} clients  ours {:>7.0}/s  pgbench {:>7.0}/s  ratio {:.3}  A/A {:.3}",
+            "  {:<9} {clients:>2} clients  ours {:>7.0}/s  pgbench {:>7.0}/s  ratio {:.3}  A/A {:.3}",
+            way.name,
             rate(&us),
             rate(&them),
             rate(&us) / rate(&them),

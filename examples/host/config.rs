@@ -81,10 +81,10 @@ pub struct Serve {
     /// Where the lock is kept that makes this the engine's only agent; the same for all agents of a machine.
     #[arg(long, env = "GPURENT_LOCK_DIR", default_value = "/run/gpurent")]
     pub lock_dir: PathBuf,
-    /// Folder in memory (tmpfs) over which credentials reach containers; "none" uploads them, which takes
-    /// longer.
-    #[arg(long, env = "GPURENT_ACCESS_DIR", default_value = "/run/gpurent/access")]
-    pub access_dir: PathBuf,
+    /// Folder in memory (tmpfs) over which credentials reach containers; "none" uploads them, which takes longer. By default
+    /// /run/gpurent/access where that is in memory, and none where it is not.
+    #[arg(long, env = "GPURENT_ACCESS_DIR")]
+    pub access_dir: Option<PathBuf>,
     /// Let renters who log in under another name than root become root by sudo: takes the lock no-new-privileges off
     /// their containers.
     #[arg(long, env = "GPURENT_ALLOW_SUDO")]

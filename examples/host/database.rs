@@ -12,6 +12,8 @@ use gpurent_core::port::ranges::RangeStore;
 use gpurent_core::store::{Store, StoreError};
 use gpurent_store::{PostgresStore, SqliteStore};
 
+use crate::exit::with_causes;
+
 /// Between two tries to reach a database that does not answer at the start.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -40,6 +42,13 @@ impl Database {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("the folder {} for the file cannot be made", .folder.display())]
+struct NoFolder {
+    folder: PathBuf,
+    source: std::io::Error,
+}
+
 /// Opens it, once; an empty name is the file in the data directory.
 pub async fn open(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
     open_as(name, data_dir, false).await
@@ -56,11 +65,11 @@ async fn open_as(name: &str, data_dir: &Path, acts: bool) -> Result<Database, St
     }
     let Some(file) = file_of(name, data_dir) else {
         let what = "must be sqlite:PATH, postgres://user:password@host/name, or memory";
-        return Err(StoreError::Corrupt(gpurent_core::invalid::Invalid::new("database", what).into()));
+        return Err(StoreError::Misconfigured(gpurent_core::invalid::Invalid::new("database", what).into()));
     };
-    let failed = |error: std::io::Error| StoreError::Unavailable(Box::new(error));
     if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory).map_err(failed)?;
+        std::fs::create_dir_all(directory)
+            .map_err(|source| StoreError::Misconfigured(Box::new(NoFolder { folder: directory.into(), source })))?;
     }
     let store = SqliteStore::open(&file).await?;
     if acts {
@@ -78,15 +87,20 @@ pub fn file_of(name: &str, data_dir: &Path) -> Option<PathBuf> {
     }
 }
 
-/// Opens it, and waits for one that does not answer: after a reboot it may come up later than we do.
-pub async fn wait_for(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
+/// Opens it, and waits for one that does not answer: after a reboot it may come up later than we do. One that refuses for good
+/// is waited for only where there are `tenants`: who waits is also who ends them in time.
+pub async fn wait_for(name: &str, data_dir: &Path, tenants: bool) -> Result<Database, StoreError> {
     loop {
         match open_as(name, data_dir, true).await {
             Err(StoreError::Unavailable(cause)) => {
                 tracing::warn!(error = &*cause as &dyn Error, "the database does not answer; waiting for it");
-                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error @ StoreError::Misconfigured(_)) if tenants => {
+                let error = with_causes(&error);
+                tracing::error!(error, "waiting for somebody to mend that; tenants are ended in time meanwhile");
             }
             result => return result,
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }

@@ -1,12 +1,14 @@
 //! Puts a host together from its settings, and runs it.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gpurent_core::builder::HostBuilder;
 use gpurent_core::clock::{SleepFuture, SystemClock};
+use gpurent_core::deadline::DeadlineBook as _;
 use gpurent_core::division::Division;
 use gpurent_core::gpu::Gpu;
 use gpurent_core::id::HostId;
@@ -19,7 +21,8 @@ use gpurent_core::reconcile::{Pace, watch};
 use gpurent_core::rental::Timing;
 use gpurent_core::runtime::{ContainerRuntime, Isolation};
 use gpurent_docker::{
-    AccessKit, DeadlineFile, DiskReserve, DockerRuntime, EngineLock, HostKeyStock, LocalMachine, LocalPorts, NvmlGpus,
+    AccessDir, AccessKit, DeadlineFile, DiskReserve, DockerRuntime, EngineLock, HostKeyStock, LocalMachine, LocalPorts,
+    NvmlGpus,
 };
 use gpurent_http::{ApiKey, ApiKeys, Server};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +35,23 @@ use crate::{database, failpoint, kernel, own_files, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// Where credentials lie in memory if nothing else is said and this is in memory.
+const USUAL_ACCESS_DIR: &str = "/run/gpurent/access";
+
+/// Something that the host cannot do without, and which setting names another.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Unusable {
+    what: &'static str,
+    source: Failure,
+}
+
+impl Unusable {
+    fn because<E: Into<Failure>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self { what, source: error.into() }
+    }
+}
+
 /// Runs the host until SIGTERM or SIGINT. Tenants run on; the next start goes on where this one ended.
 pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), Failure> {
     let host = match settings.host_id.clone() {
@@ -41,10 +61,13 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let mut listen = settings.listen;
     listen.set_port(settings.port.unwrap_or(listen.port()));
 
-    let gpus = discover(&host, &settings.gpus).await?;
+    let gpus = discover(&host, &settings.gpus).await.map_err(Unusable::because(
+        "no GPUs to rent out: --gpus=simulated:2:MODEL rents out such that are not there, to try things out",
+    ))?;
     let division =
         Division { gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX), without_gpu: settings.rent_without_gpu.0 };
-    let runtime = engine(&settings, division).await?;
+    let access_dir = access_dir(&settings)?;
+    let runtime = engine(&settings, access_dir.clone(), division).await?;
     let engine_lock = EngineLock::acquire(&settings.lock_dir, &runtime.engine().await?)?;
     own_files::expect_folder(&settings.data_dir)?;
     own_files::close_secret(&settings.data_dir.join("seal.key"))?;
@@ -59,8 +82,15 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let deadlines = DeadlineFile::in_directory(&settings.data_dir, &host);
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
     let clock = SystemClock::new();
+    let has_tenants = match deadlines.read().await {
+        Ok(deadlines) => !deadlines.is_empty(),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn Error, "who has to be ended when cannot be read");
+            true
+        }
+    };
     let database = tokio::select! {
-        database = database::wait_for(&settings.database, &settings.data_dir) => database?,
+        database = database::wait_for(&settings.database, &settings.data_dir, has_tenants) => database?,
         // Whose time is over while the database is away ends all the same.
         () = watch(&deadlines, &runtime, &clock, &sleep) => unreachable!("the watch never ends"),
     };
@@ -109,8 +139,8 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         .deadlines(Arc::new(deadlines))
         .disks(Arc::new(disks))
         .limit_disk(settings.disk_limit(room, division));
-    if is_local && settings.access_dir.as_os_str() != "none" {
-        match HostKeyStock::fill(&settings.access_dir.with_file_name("gpurent-host-keys")) {
+    if let Some(directory) = &access_dir {
+        match HostKeyStock::fill(&directory.path().with_file_name("gpurent-host-keys")) {
             Ok(stock) => builder = builder.host_keys(Arc::new(stock)),
             Err(error) => tracing::warn!(
                 error = &error as &dyn Error,
@@ -222,10 +252,12 @@ async fn probe_now_and_then(runtime: Arc<DockerRuntime>) {
     }
 }
 
-async fn engine(settings: &Serve, division: Division) -> Result<DockerRuntime, Failure> {
+async fn engine(settings: &Serve, access_dir: Option<AccessDir>, division: Division) -> Result<DockerRuntime, Failure> {
     let address = settings.engine.address();
     let is_local = address.is_local();
-    let runtime = DockerRuntime::connect(address, AccessKit::from_host().await?).await?;
+    let runtime = DockerRuntime::connect(address, AccessKit::from_host().await?).await.map_err(Unusable::because(
+        "no container engine to rent out by: is Docker installed and started? --docker names another address",
+    ))?;
     let mut runtime = runtime.with_division(division).with_registries(settings.registries());
     if settings.allow_sudo {
         runtime = runtime.with_sudo();
@@ -239,15 +271,35 @@ async fn engine(settings: &Serve, division: Division) -> Result<DockerRuntime, F
     if settings.no_firewall {
         runtime = runtime.without_firewall();
     }
-    if is_local && settings.access_dir.as_os_str() != "none" {
-        runtime = runtime.with_access_dir(&settings.access_dir).map_err(|error| {
-            format!("--access-dir {}: {error}; name a folder on a tmpfs, or none", settings.access_dir.display())
-        })?;
+    if let Some(access_dir) = access_dir {
+        runtime = runtime.with_access_dir(access_dir);
     }
     if is_local {
         runtime = runtime.with_workspaces(settings.workspaces.root(&settings.data_dir)?);
     }
     Ok(runtime)
+}
+
+/// The folder in memory over which credentials reach containers, where there is one.
+fn access_dir(settings: &Serve) -> Result<Option<AccessDir>, Failure> {
+    let named = settings.access_dir.as_deref();
+    if !settings.engine.address().is_local() || named.is_some_and(|named| named.as_os_str() == "none") {
+        return Ok(None);
+    }
+    let directory = named.unwrap_or(Path::new(USUAL_ACCESS_DIR));
+    match AccessDir::new(directory) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if named.is_none() && error.kind() == ErrorKind::Unsupported => {
+            tracing::info!(
+                "{USUAL_ACCESS_DIR} is not in memory, so credentials are uploaded, which takes longer, and there are no RSA \
+                 host keys for old clients: --access-dir names a folder on a tmpfs"
+            );
+            Ok(None)
+        }
+        Err(error) => {
+            Err(format!("--access-dir {}: {error}; name a folder on a tmpfs, or none", directory.display()).into())
+        }
+    }
 }
 
 fn prices(settings: &Serve) -> Option<RateCard> {

@@ -142,6 +142,42 @@ async fn an_agent_that_starts_without_its_database_ends_what_is_over() {
     machine.assert_clean().await;
 }
 
+#[tokio::test]
+async fn what_will_never_work_ends_the_start_unless_there_are_tenants_to_watch_over() {
+    let (_postgres, mut machine) = on_its_own_database("simulated:1:RTX 5090").await;
+    let right = machine.database.clone();
+    let wrong = right.replace("gpurent@", "nobody@");
+    for (database, says) in [
+        (&*wrong, "pg_hba.conf"),
+        ("mysql://me@here/there", "sqlite:PATH"),
+        ("sqlite:/proc/nowhere/db", "/proc/nowhere"),
+    ] {
+        machine.database = database.to_owned();
+        assert_eq!(machine.run_to_end().await.code(), Some(1), "{database}");
+        assert!(machine.log().contains(says), "{database}: {}", machine.log());
+    }
+    machine.database = right.clone();
+    let docker = std::mem::replace(&mut machine.docker, "unix:///nowhere.sock".to_owned());
+    assert_eq!(machine.run_to_end().await.code(), Some(1));
+    assert!(machine.log().contains("--docker names another"), "{}", machine.log());
+
+    machine.docker = docker;
+    let mut host = machine.start().await;
+    let (short, ends, rental) = ready(&machine, "10s").await;
+    host.kill().await;
+    drop(host);
+    machine.database = wrong;
+    let mut host = machine.start_at_once();
+    ends_on_time(&ends, &rental).await;
+    assert!(machine.log().contains("waiting for somebody to mend that"), "{}", machine.log());
+    host.kill().await;
+    drop(host);
+    machine.database = right;
+    let _host = machine.start().await;
+    assert_eq!(used(&machine.until(&short, &["expired"], SOON).await), (10_000_000, 1));
+    machine.assert_clean().await;
+}
+
 /// The store has forgotten a rental: its container goes on, and so does its bill.
 async fn is_adopted(machine: &Machine, id: &str, container: &str, rental: &Value) {
     assert!(runs(container).await);

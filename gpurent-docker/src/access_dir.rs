@@ -20,22 +20,35 @@ use crate::helper;
 use crate::kit::credential::AccessFile;
 use crate::state::remove_by_name;
 
-/// A folder that the engine sees under the same path.
+/// A folder in memory over which credentials reach containers, seen by the engine under the same path.
 #[derive(Clone, Debug)]
-pub(crate) struct AccessDir(PathBuf);
+pub struct AccessDir(PathBuf);
 
 impl AccessDir {
     /// Uses a folder, made for our eyes only where it is missing. One that is there is taken as it is, or
     /// not at all: changing it could lock out others, and somebody else's is theirs to read.
-    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where the folder is not on a tmpfs; any other where it cannot be made, or others may
+    /// enter it.
+    pub fn new(directory: &Path) -> io::Result<Self> {
         make_private(directory)?;
         if !is_private(directory)? {
             return Err(io::Error::other("it is not ours alone (another owner, or others may enter it)"));
         }
         if !lies_in_memory(directory)? {
-            return Err(io::Error::other("it is not on a tmpfs, so that secrets would reach a disk"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "it is not on a tmpfs, so that secrets would reach a disk",
+            ));
         }
         Ok(Self(directory.to_owned()))
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Whether a container on this engine really sees what lies here: an agent in a container of its own,

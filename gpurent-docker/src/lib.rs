@@ -61,6 +61,7 @@ mod ssh;
 mod state;
 mod workspace;
 
+pub use access_dir::AccessDir;
 pub use client::{EngineAddress, TlsFiles};
 pub use deadline_file::DeadlineFile;
 pub use disk::DiskReserve;

@@ -211,14 +211,11 @@ impl DockerRuntime {
     }
 
     /// Hands credentials over in this folder instead of uploading them into each container, which takes
-    /// most of a twentieth of a second. It has to lie on a tmpfs, and is made for our eyes only. Where the
-    /// engine turns out not to see it, they are uploaded all the same.
-    ///
-    /// # Errors
-    /// Where the folder cannot be made, or does not lie in memory.
-    pub fn with_access_dir(mut self, directory: &Path) -> std::io::Result<Self> {
-        self.access_dir = Some(AccessDir::new(directory)?);
-        Ok(self)
+    /// most of a twentieth of a second. Where the engine turns out not to see it, they are uploaded all the same.
+    #[must_use]
+    pub fn with_access_dir(mut self, directory: AccessDir) -> Self {
+        self.access_dir = Some(directory);
+        self
     }
 
     /// Gives containers that ask for one a folder that outlives them. The engine has to see the root under the same

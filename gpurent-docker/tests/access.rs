@@ -279,7 +279,7 @@ async fn credentials_in_the_access_folder_are_gone_with_the_container() {
     let mounts = support::docker(&["inspect", "--format", "{{json .Mounts}}", &tenant.container]).await;
     assert!(mounts.contains(r#""Destination":"/.gpurent/access""#) && mounts.contains(r#""RW":false"#), "{mounts}");
     assert_eq!(text(&tenant.ssh("mySecurePassword123", "id -u").await), "0");
-    let folder = support::access_dir().join(format!("gpurent-{}-1", tenant.launch.id.rental));
+    let folder = support::access_dir().path().join(format!("gpurent-{}-1", tenant.launch.id.rental));
     assert!(folder.join("spec").exists());
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&folder).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);

@@ -101,7 +101,8 @@ async fn root_in_a_container_gets_no_further() {
     let source = "{{range .Mounts}}{{if eq .Destination \"/.gpurent/access\"}}{{.Source}}{{end}}{{end}}";
     let source = docker(&["inspect", "--format", source, &tenant.container]).await;
     assert!(
-        source.starts_with(access_dir().to_str().unwrap()) && source.contains(&tenant.launch.id.rental.to_string())
+        source.starts_with(access_dir().path().to_str().unwrap())
+            && source.contains(&tenant.launch.id.rental.to_string())
     );
     let neighbour = Tenant::ready(launch("gpurent-test/tools:1")).await;
     let seen = tenant.says("cat /proc/self/mountinfo /proc/self/cgroup; ls /.gpurent /.gpurent/access").await;

@@ -466,8 +466,7 @@ async fn a_workspace_at_the_home_is_its_users() {
         launch.login = user.parse().unwrap();
         launch.workspace =
             Some(Workspace { folder: WorkspaceFolder::of(&user.parse().unwrap()), mount: home.parse().unwrap() });
-        let runtime =
-            support::runtime().await.with_access_dir(&support::access_dir()).unwrap().with_workspaces(root.clone());
+        let runtime = support::runtime().await.with_access_dir(support::access_dir()).with_workspaces(root.clone());
         let tenant = Tenant::up_on(runtime, launch, &password()).await;
         assert_eq!(tenant.says("cd; pwd; echo kept >file && cat file").await, format!("{home}\nkept"), "{user}");
         tenant.gone().await;
@@ -480,7 +479,7 @@ async fn with_workspace(folder: &std::path::Path, image: &str, mount: &str) -> (
     let mut launch = launch(image);
     let folder = WorkspaceFolder::of(&"mallory".parse().unwrap());
     launch.workspace = Some(Workspace { folder, mount: mount.parse().unwrap() });
-    let runtime = support::runtime().await.with_access_dir(&support::access_dir()).unwrap();
+    let runtime = support::runtime().await.with_access_dir(support::access_dir());
     (runtime.with_workspaces(root), launch)
 }
 

@@ -284,7 +284,7 @@ async fn a_server_has_three_keys_and_keeps_them() {
     let keys: gpurent_core::access::HostKeys = GeneratedHostKeys.next().iter().cloned().chain([rsa]).collect();
     let mine = Secrets { host_keys: keys.clone(), ..secrets(&password()) };
     let launch = launch("gpurent-test/busybox:1");
-    let runtime = support::runtime().await.with_access_dir(&support::access_dir()).unwrap();
+    let runtime = support::runtime().await.with_access_dir(support::access_dir());
     let known = folder.path().join("known_hosts");
     std::fs::write(&known, keys.known_hosts("mine")).unwrap();
     // The next launch is another container with the same keys.
@@ -417,7 +417,7 @@ async fn a_named_user_may_become_root_where_the_operator_allows_it() {
     for allowed in [false, true] {
         let mut launch = launch(TOOLS);
         launch.login = "gpu-user".parse().unwrap();
-        let mut runtime = support::runtime().await.with_access_dir(&support::access_dir()).unwrap();
+        let mut runtime = support::runtime().await.with_access_dir(support::access_dir());
         if allowed {
             runtime = runtime.with_sudo();
         }

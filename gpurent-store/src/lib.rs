@@ -38,6 +38,7 @@ mod claim;
 mod error;
 mod key;
 mod postgres;
+mod refused;
 mod row;
 mod sqlite;
 

@@ -14,7 +14,7 @@ use gpurent_core::id::{Attempt, HostId, LaunchId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
 use gpurent_core::port::{HostPort, PortBinding, SSH};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
-use gpurent_docker::{AccessKit, DockerRuntime, Registries};
+use gpurent_docker::{AccessDir, AccessKit, DockerRuntime, Registries};
 use tokio::process::Command;
 
 pub fn engine() -> String {
@@ -29,8 +29,8 @@ pub async fn runtime() -> DockerRuntime {
 }
 
 /// A folder in memory.
-pub fn access_dir() -> std::path::PathBuf {
-    std::path::PathBuf::from("/dev/shm/gpurent-test-access")
+pub fn access_dir() -> AccessDir {
+    AccessDir::new(std::path::Path::new("/dev/shm/gpurent-test-access")).unwrap()
 }
 
 pub fn free_port() -> HostPort {
@@ -95,7 +95,7 @@ impl Tenant {
     pub async fn up_with(launch: LaunchSpec, credential: &Credential, bind: bool) -> Self {
         let mut runtime = runtime().await;
         if bind {
-            runtime = runtime.with_access_dir(&access_dir()).unwrap();
+            runtime = runtime.with_access_dir(access_dir());
         }
         Self::up_on(runtime, launch, credential).await
     }
@@ -115,7 +115,7 @@ impl Tenant {
 
     /// As far as it comes: what keeps an image from being ready.
     pub async fn refused(launch: LaunchSpec) -> gpurent_core::runtime::RuntimeError {
-        Self::refused_on(runtime().await.with_access_dir(&access_dir()).unwrap(), launch).await
+        Self::refused_on(runtime().await.with_access_dir(access_dir()), launch).await
     }
 
     /// The same on a runtime of the test's own.

@@ -21,10 +21,10 @@ impl RangeStore for PostgresStore {
         pool: &PortRange,
         size: u16,
     ) -> Result<Option<PortRange>, StoreError> {
-        let mut transaction = bounded(self.pool.begin()).await?;
+        let mut turn = bounded(self.connections.begin()).await?;
         // One at a time for each host: otherwise many who come at once would all try for the same one.
         let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('gpurent.port_range ' || $1, 0))");
-        bounded(lock.bind(host.as_str()).execute(&mut *transaction)).await?;
+        bounded(turn.execute(lock.bind(host.as_str()))).await?;
         let query = sqlx::query_as(
             "WITH own AS (
                  SELECT first_port, last_port FROM gpurent.port_range WHERE host_id = $1 AND renter = $2
@@ -45,8 +45,8 @@ impl RangeStore for PostgresStore {
         .bind(i32::from(pool.first()))
         .bind(i32::from(pool.last()))
         .bind(i32::from(size.max(1)));
-        let found: Option<(i64, i64)> = bounded(query.fetch_optional(&mut *transaction)).await?;
-        bounded(transaction.commit()).await?;
+        let found: Option<(i64, i64)> = bounded(turn.fetch_optional(query)).await?;
+        bounded(turn.end()).await?;
         found.map(range).transpose()
     }
 
@@ -55,7 +55,7 @@ impl RangeStore for PostgresStore {
             "SELECT first_port::bigint, last_port::bigint FROM gpurent.port_range WHERE host_id = $1 AND renter = $2",
         );
         let query = query.bind(host.as_str()).bind(renter.as_str());
-        bounded(query.fetch_optional(&self.pool)).await?.map(range).transpose()
+        bounded(self.connections.fetch_optional(query)).await?.map(range).transpose()
     }
 
     async fn ranges(&self, host: &HostId) -> Result<Vec<OwnRange>, StoreError> {
@@ -63,7 +63,8 @@ impl RangeStore for PostgresStore {
             "SELECT renter, first_port::bigint, last_port::bigint FROM gpurent.port_range
              WHERE host_id = $1 ORDER BY first_port LIMIT $2",
         );
-        let found: Vec<_> = bounded(query.bind(host.as_str()).bind(MAX_PAGE as i64).fetch_all(&self.pool)).await?;
+        let found: Vec<_> =
+            bounded(self.connections.fetch_all(query.bind(host.as_str()).bind(MAX_PAGE as i64))).await?;
         found.into_iter().map(own_range).collect()
     }
 
@@ -82,7 +83,7 @@ impl RangeStore for PostgresStore {
              SELECT EXISTS (SELECT 1 FROM own), EXISTS (SELECT 1 FROM gone)",
         );
         let query = query.bind(host.as_str()).bind(renter.as_str());
-        Ok(match bounded(query.fetch_one(&self.pool)).await? {
+        Ok(match bounded(self.connections.fetch_one(query)).await? {
             (_, true) => GivenBack::Yes,
             (true, false) => GivenBack::InUse,
             (false, false) => GivenBack::NothingThere,
@@ -104,10 +105,10 @@ impl AuditLog for PostgresStore {
         .bind(entries.iter().map(|e| e.address.map(|address| address.to_string())).collect::<Vec<_>>())
         .bind(entries.iter().map(|e| e.action.as_str()).collect::<Vec<_>>())
         .bind(entries.iter().map(|e| i32::from(e.status)).collect::<Vec<_>>());
-        bounded(query.execute(&self.pool)).await?;
+        bounded(self.connections.execute(query)).await?;
         let query =
             sqlx::query("DELETE FROM gpurent.audit WHERE number <= (SELECT max(number) FROM gpurent.audit) - $1");
-        bounded(query.bind(signed(most)).execute(&self.pool)).await.map(|_| ())
+        bounded(self.connections.execute(query.bind(signed(most)))).await.map(|_| ())
     }
 
     async fn entries(&self, before: Option<u64>, limit: usize) -> Result<Vec<NumberedEntry>, StoreError> {
@@ -116,7 +117,7 @@ impl AuditLog for PostgresStore {
              WHERE $1::bigint IS NULL OR number < $1 ORDER BY number DESC LIMIT $2",
         );
         let query = query.bind(before.map(signed)).bind(limit.min(MAX_PAGE) as i64);
-        let found: Vec<AuditColumns> = bounded(query.fetch_all(&self.pool)).await?;
+        let found: Vec<AuditColumns> = bounded(self.connections.fetch_all(query)).await?;
         found.into_iter().map(entry).collect()
     }
 }

@@ -8,9 +8,9 @@ use gpurent_core::rental::Rental;
 use gpurent_core::renter::{RenterHas, RenterLimits, lately};
 use gpurent_core::store::{ClaimError, Claimed, Foundling, NewRental, StoreError};
 use jiff::Timestamp;
-use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 
+use super::connections::Connections;
 use super::held::Beliefs;
 use crate::claim::{Decision, Look, NOT_IN_VAIN, counted, decide};
 use crate::error::{bounded, broken_constraint};
@@ -56,7 +56,7 @@ const LOOK: &str = "
     LEFT JOIN gpurent.rental AS keyed ON keyed.id = once.rental_id";
 
 pub(super) async fn claim(
-    pool: &PgPool,
+    connections: &Connections,
     beliefs: &Beliefs,
     looks_first: bool,
     new: &NewRental,
@@ -69,7 +69,7 @@ pub(super) async fn claim(
         && let Some(held) = believed
         && let Ok(placed) = placement.place(new.launch(), &new.spec, &held)
     {
-        match write(pool, new, placed, &placement.renter_limits).await {
+        match write(connections, new, placed, &placement.renter_limits).await {
             Ok(rental) => {
                 beliefs.took(&rental);
                 return Ok(Claimed::New(rental));
@@ -88,7 +88,7 @@ pub(super) async fn claim(
             .bind(lately(new.at.wall).as_microsecond())
             .bind(NOT_IN_VAIN);
         let (gpus, ports, named, named_as, keyed, keyed_as, live, unready, suspended, in_vain, their_gpus, without_gpu): Columns =
-            bounded(query.fetch_one(pool)).await?;
+            bounded(connections.fetch_one(query)).await?;
         let asked = |(Json(rental), fingerprint): (Json<Rental>, Vec<u8>)| (rental, fingerprint);
         let look = Look {
             held: parse(gpus, ports, without_gpu)?,
@@ -101,7 +101,7 @@ pub(super) async fn claim(
             Decision::Existing(rental) => return Ok(Claimed::Existing(*rental)),
             Decision::Write(placed) => placed,
         };
-        match write(pool, new, placed, &placement.renter_limits).await {
+        match write(connections, new, placed, &placement.renter_limits).await {
             Ok(rental) => {
                 beliefs.took(&rental);
                 return Ok(Claimed::New(rental));
@@ -123,7 +123,7 @@ fn is_lost_race(error: &StoreError) -> bool {
 }
 
 async fn write(
-    pool: &PgPool,
+    connections: &Connections,
     new: &NewRental,
     placed: gpurent_core::placement::Placed,
     limits: &RenterLimits,
@@ -184,7 +184,7 @@ async fn write(
     .bind(lately(new.at.wall).as_microsecond())
     .bind(i64::from(limits.in_vain))
     .bind(NOT_IN_VAIN);
-    match bounded(query.execute(pool)).await?.rows_affected() {
+    match bounded(connections.execute(query)).await?.rows_affected() {
         // The renter has as much as one may have, as far as this statement saw: the look tells.
         0 => Err(StoreError::Conflict),
         _ => Ok(rental),
@@ -192,7 +192,7 @@ async fn write(
 }
 
 /// Writes a rental that was found, if the epoch is right and nothing of it is anybody's.
-pub(super) async fn adopt(pool: &PgPool, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+pub(super) async fn adopt(connections: &Connections, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
     let rental = &found.rental;
     let columns = RentalColumns::of(rental);
     let query = sqlx::query_as(
@@ -240,7 +240,7 @@ pub(super) async fn adopt(pool: &PgPool, found: &Foundling, epoch: Epoch) -> Res
     .bind(found.events.iter().map(|event| event.at.as_microsecond()).collect::<Vec<_>>())
     .bind(found.events.iter().map(|event| event.event.name()).collect::<Vec<_>>())
     .bind(found.events.iter().map(|event| Json(&event.event)).collect::<Vec<_>>());
-    match bounded(query.fetch_one(pool)).await {
+    match bounded(connections.fetch_one(query)).await {
         Ok((true,)) => Ok(()),
         Ok((false,)) => Err(StoreError::Fenced),
         Err(error) if broken_constraint(&error).is_some() => Err(StoreError::Conflict),
@@ -248,19 +248,19 @@ pub(super) async fn adopt(pool: &PgPool, found: &Foundling, epoch: Epoch) -> Res
     }
 }
 
-pub(super) async fn held(pool: &PgPool, host: &HostId) -> Result<Held, StoreError> {
+pub(super) async fn held(connections: &Connections, host: &HostId) -> Result<Held, StoreError> {
     let query = sqlx::query_as(
         "SELECT ARRAY(SELECT gpu_uuid FROM gpurent.gpu_hold WHERE host_id = $1),
                 ARRAY(SELECT port FROM gpurent.port_hold WHERE host_id = $1),
                 (SELECT count(*) FROM gpurent.rental
                  WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended') AND body #> '{spec,gpu}' = 'null')",
     );
-    let (gpus, ports, without_gpu) = bounded(query.bind(host.as_str()).fetch_one(pool)).await?;
+    let (gpus, ports, without_gpu) = bounded(connections.fetch_one(query.bind(host.as_str()))).await?;
     parse(gpus, ports, without_gpu)
 }
 
 pub(super) async fn renter_has(
-    pool: &PgPool,
+    connections: &Connections,
     host: &HostId,
     renter: &RenterId,
     since: Timestamp,
@@ -278,7 +278,7 @@ pub(super) async fn renter_has(
     );
     let query = query.bind(host.as_str()).bind(renter.as_str()).bind(since.as_microsecond());
     let query = query.bind(NOT_IN_VAIN);
-    Ok(counted(bounded(query.fetch_one(pool)).await?))
+    Ok(counted(bounded(connections.fetch_one(query)).await?))
 }
 
 fn parse(gpus: Vec<String>, ports: Vec<i32>, without_gpu: i64) -> Result<Held, StoreError> {

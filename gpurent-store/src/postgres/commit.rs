@@ -2,9 +2,9 @@
 
 use gpurent_core::store::{Change, StoreError};
 use jiff::Timestamp;
-use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 
+use super::connections::Connections;
 use crate::error::{bounded, broken_constraint};
 use crate::row::{RentalColumns, signed};
 
@@ -63,7 +63,7 @@ const COMMIT: &str = "
     )
     SELECT EXISTS (SELECT 1 FROM written), coalesce((SELECT is_ours FROM epoch), $2::bigint IS NULL)";
 
-pub(super) async fn commit(pool: &PgPool, change: &Change) -> Result<(), StoreError> {
+pub(super) async fn commit(connections: &Connections, change: &Change) -> Result<(), StoreError> {
     let rental = change.rental();
     let columns = RentalColumns::of(rental);
     let events = change.events();
@@ -91,7 +91,7 @@ pub(super) async fn commit(pool: &PgPool, change: &Change) -> Result<(), StoreEr
         .bind(change.log_tail().map(|tail| Json(&tail.lines)))
         .bind(crate::row::forgets_logs_of(change).map(Timestamp::as_microsecond))
         .bind(change.log_tail().map(|tail| tail.until.as_microsecond()));
-    match bounded(query.fetch_one(pool)).await {
+    match bounded(connections.fetch_one(query)).await {
         Ok((true, _)) => Ok(()),
         Ok((false, false)) => Err(StoreError::Fenced),
         Ok((false, true)) => Err(StoreError::Conflict),

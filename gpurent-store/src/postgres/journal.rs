@@ -3,9 +3,9 @@
 use gpurent_core::event::{Event, JournalEntry};
 use gpurent_core::id::{Epoch, HostId, Position, RentalId};
 use gpurent_core::store::StoreError;
-use sqlx::postgres::PgPool;
 use sqlx::types::{Json, Uuid};
 
+use super::connections::Connections;
 use crate::error::bounded;
 use crate::row::{recorded, signed, unsigned};
 
@@ -24,7 +24,7 @@ fn entry((position, rental, seq, at, Json(event)): Row) -> Result<JournalEntry, 
 /// numbers from, also where that one's answer was given up. The epoch is checked under a lock too, so a
 /// publisher that was taken over publishes nothing.
 pub(super) async fn publish(
-    pool: &PgPool,
+    connections: &Connections,
     host: &HostId,
     epoch: Epoch,
     limit: usize,
@@ -53,11 +53,11 @@ pub(super) async fn publish(
     .bind(signed(epoch.get()))
     .bind(limit as i64);
     let rows: Vec<Row> = bounded(async {
-        let mut transaction = pool.begin().await?;
+        let mut turn = connections.begin().await?;
         let lock = sqlx::query("SELECT FROM gpurent.journal_head WHERE host_id = $1 FOR UPDATE").bind(host.as_str());
-        lock.execute(&mut *transaction).await?;
-        let rows = query.fetch_all(&mut *transaction).await?;
-        transaction.commit().await?;
+        turn.execute(lock).await?;
+        let rows = turn.fetch_all(query).await?;
+        turn.end().await?;
         Ok(rows)
     })
     .await?;
@@ -65,7 +65,7 @@ pub(super) async fn publish(
 }
 
 pub(super) async fn read(
-    pool: &PgPool,
+    connections: &Connections,
     host: &HostId,
     after: Position,
     limit: usize,
@@ -77,6 +77,6 @@ pub(super) async fn read(
     .bind(host.as_str())
     .bind(signed(after.get()))
     .bind(limit as i64);
-    let rows: Vec<Row> = bounded(query.fetch_all(pool)).await?;
+    let rows: Vec<Row> = bounded(connections.fetch_all(query)).await?;
     rows.into_iter().map(entry).collect()
 }

@@ -21,14 +21,15 @@ impl KeyStore for PostgresStore {
         .bind(key.digest.0.as_slice())
         .bind(key.created_at.as_microsecond())
 .bind(networks(key));
-        bounded(query.execute(&self.pool)).await.map(|_| ())
+        bounded(self.connections.execute(query)).await.map(|_| ())
     }
 
     async fn find_key(&self, digest: &KeyDigest) -> Result<Option<KeyRecord>, StoreError> {
         let query = sqlx::query_as(
             "SELECT id, renter, role, digest, created_at, allowed_ips FROM gpurent.api_key WHERE digest = $1",
         );
-        let found: Option<KeyColumns> = bounded(query.bind(digest.0.as_slice()).fetch_optional(&self.pool)).await?;
+        let found: Option<KeyColumns> =
+            bounded(self.connections.fetch_optional(query.bind(digest.0.as_slice()))).await?;
         found.map(record).transpose()
     }
 
@@ -36,13 +37,13 @@ impl KeyStore for PostgresStore {
         let query = sqlx::query_as(
             "SELECT id, renter, role, digest, created_at, allowed_ips FROM gpurent.api_key ORDER BY created_at, id LIMIT $1",
         );
-        let found: Vec<KeyColumns> = bounded(query.bind(MAX_PAGE as i64).fetch_all(&self.pool)).await?;
+        let found: Vec<KeyColumns> = bounded(self.connections.fetch_all(query.bind(MAX_PAGE as i64))).await?;
         found.into_iter().map(record).collect()
     }
 
     async fn revoke_key(&self, id: &ApiKeyId) -> Result<bool, StoreError> {
         let query = sqlx::query("DELETE FROM gpurent.api_key WHERE id = $1").bind(id.as_str());
-        let gone = bounded(query.execute(&self.pool)).await?.rows_affected();
+        let gone = bounded(self.connections.execute(query)).await?.rows_affected();
         Ok(gone > 0)
     }
 }

@@ -3,14 +3,17 @@
 //! Every write of a rental is one statement, and so one transaction and one round trip: its parts are
 //! data-modifying CTEs that all hang on the one that may or may not happen. [`claim`] makes rentals ([`held`] spares most of them a look), [`commit`] changes
 //! them, [`journal`] publishes what happened, [`views`] shows rentals to tools of other platforms; reading
-//! is here.
+//! is here. [`connections`] lead there, also through a [`pooler`].
 
 mod beside;
 mod claim;
 mod commit;
+mod connections;
 mod held;
 mod journal;
 mod keys;
+mod migrations;
+mod pooler;
 mod views;
 
 pub use views::CompatibilityViews;
@@ -30,28 +33,23 @@ use gpurent_core::store::{
     Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
 };
 use jiff::Timestamp;
-use sqlx::Connection as _;
-use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 use tokio::sync::Mutex;
 
+use connections::Connections;
 use held::Beliefs;
 
 use crate::error::bounded;
+use crate::refused::unless_permanent;
 use crate::row::{recorded, signed, unsigned};
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
-
-/// A connection that was idle for so long is asked whether it lives before it is used.
-const MAY_HAVE_DIED: Duration = Duration::from_secs(1);
 
 /// For so many hosts a place to stand in line is kept before unused ones are dropped.
 const MOST_LINES: usize = 4096;
 
 /// Rentals in the schema `gpurent` of a PostgreSQL database.
 pub struct PostgresStore {
-    pool: PgPool,
+    connections: Connections,
     /// Claims of one process for one host stand in line here instead of fighting over the same GPU in the
     /// database.
     claiming: std::sync::Mutex<HashMap<HostId, Arc<Mutex<()>>>>,
@@ -61,21 +59,17 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Connects to `postgres://user:password@host/database` and brings the schema up to date.
     ///
+    /// A pooler that lends a session for one transaction (PgBouncer, Supabase's) is noticed; `?pgbouncer=true` or `false`
+    /// says it. `sslmode` and `sslrootcert` are as [libpq has them][libpq].
+    ///
+    /// [libpq]: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+    ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the database does not answer or refuses.
+    /// [`StoreError::Unavailable`] where the database does not answer; [`StoreError::Misconfigured`] where it never will
+    /// until somebody changes something: no such database, role or password, no right to make the schema, no TLS, an
+    /// address that cannot be understood, tables of a newer version.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        let options: PgConnectOptions =
-            url.parse().map_err(|error: sqlx::Error| StoreError::Unavailable(error.into()))?;
-        let pool = PgPoolOptions::new()
-            .max_connections(16)
-            .acquire_timeout(Duration::from_secs(5))
-            // A connection that was just used need not be asked whether it lives: that is a round trip.
-            .test_before_acquire(false)
-            .before_acquire(|connection, metadata| {
-                Box::pin(async move { Ok(metadata.idle_for < MAY_HAVE_DIED || connection.ping().await.is_ok()) })
-            })
-            .connect_lazy_with(options.options([("statement_timeout", "4s"), ("lock_timeout", "3s")]));
-        Self::migrate(pool).await
+        Self::on(Connections::to(url).await.map_err(unless_permanent)?).await
     }
 
     /// Uses an application's own pool, and brings the schema up to date.
@@ -84,7 +78,7 @@ impl PostgresStore {
     /// As [`PostgresStore::connect`]; [`StoreError::Misconfigured`] where the pool's connections look for
     /// unqualified names in our schema. That is so for a role that is called `gpurent`, whose default search
     /// path begins with the schema of its own name: the application's next migration would land among our
-    /// tables.
+    /// tables. Limits of statements are the pool's own; so is closing connections to a server that was demoted.
     pub async fn from_pool(pool: PgPool) -> Result<Self, StoreError> {
         let query = sqlx::query_scalar(
             "SELECT EXISTS (
@@ -92,10 +86,16 @@ impl PostgresStore {
                  WHERE trim(both ' \"' FROM part.name) = 'gpurent'
                     OR (trim(both ' \"' FROM part.name) = '$user' AND current_user = 'gpurent'))",
         );
-        if bounded(query.fetch_one(&pool)).await? {
+        let connections = Connections::of(pool).await.map_err(unless_permanent)?;
+        if bounded(connections.fetch_one(query)).await? {
             return Err(StoreError::Misconfigured(Box::new(AmongOurTables)));
         }
-        Self::migrate(pool).await
+        Self::on(connections).await
+    }
+
+    async fn on(connections: Connections) -> Result<Self, StoreError> {
+        migrations::run(&connections).await?;
+        Ok(Self { connections, claiming: Default::default(), beliefs: Beliefs::default() })
     }
 
     fn line_of(&self, host: &HostId) -> Arc<Mutex<()>> {
@@ -105,21 +105,6 @@ impl PostgresStore {
             lines.retain(|_, line| Arc::strong_count(line) > 1);
         }
         Arc::clone(lines.entry(host.clone()).or_default())
-    }
-
-    async fn migrate(pool: PgPool) -> Result<Self, StoreError> {
-        let mut migrator = Migrator { ..Migrator::DEFAULT };
-        migrator.migrations = MIGRATIONS.migrations.clone();
-        migrator.dangerous_set_table_name("gpurent._migrations");
-        migrator.create_schema("gpurent");
-        let failed = |error: sqlx::Error| StoreError::Unavailable(error.into());
-        // A connection of its own: a migration takes as long as the tables are large.
-        let mut connection = pool.acquire().await.map_err(failed)?.detach();
-        let patient = sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0");
-        patient.execute(&mut connection).await.map_err(failed)?;
-        migrator.run(&mut connection).await.map_err(|error| StoreError::Unavailable(error.into()))?;
-        connection.close().await.map_err(failed)?;
-        Ok(Self { pool, claiming: Default::default(), beliefs: Beliefs::default() })
     }
 }
 
@@ -161,18 +146,15 @@ impl Store for PostgresStore {
              FROM taken",
         );
         let taken: Option<(i64, i64)> = bounded(
-            query
-                .bind(host.as_str())
-                .bind(engine.as_str())
-                .bind(machine.map(MachineId::as_str))
-                .fetch_optional(&self.pool),
+            self.connections
+                .fetch_optional(query.bind(host.as_str()).bind(engine.as_str()).bind(machine.map(MachineId::as_str))),
         )
         .await?;
         if let Some((epoch, last)) = taken {
             return Ok(Tenure { epoch: Epoch::new(unsigned(epoch)), last_position: Position::new(unsigned(last)) });
         }
         let query = sqlx::query_scalar("SELECT engine FROM gpurent.host WHERE id = $1").bind(host.as_str());
-        let pinned: String = bounded(query.fetch_one(&self.pool)).await?;
+        let pinned: String = bounded(self.connections.fetch_one(query)).await?;
         let pinned = EngineId::try_from(pinned).map_err(|error| StoreError::Corrupt(error.into()))?;
         Err(StoreError::HostPinned(pinned))
     }
@@ -186,21 +168,21 @@ impl Store for PostgresStore {
              SELECT epoch FROM gpurent.host WHERE id = $1",
         );
         let query = query.bind(host.as_str()).bind(signed(epoch.get()));
-        let current: Option<i64> = bounded(query.fetch_optional(&self.pool)).await?;
+        let current: Option<i64> = bounded(self.connections.fetch_optional(query)).await?;
         if current == Some(signed(epoch.get())) { Ok(()) } else { Err(StoreError::Fenced) }
     }
 
     async fn resign(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
         let query = sqlx::query("UPDATE gpurent.host SET confirmed_at = NULL WHERE id = $1 AND epoch = $2");
         let query = query.bind(host.as_str()).bind(signed(epoch.get()));
-        bounded(query.execute(&self.pool)).await.map(|_| ())
+        bounded(self.connections.execute(query)).await.map(|_| ())
     }
 
     async fn last_acted(&self, host: &HostId) -> Result<Option<Duration>, StoreError> {
         let query = sqlx::query_scalar(
             "SELECT (extract(epoch FROM now() - confirmed_at))::bigint FROM gpurent.host WHERE id = $1",
         );
-        let seconds: Option<Option<i64>> = bounded(query.bind(host.as_str()).fetch_optional(&self.pool)).await?;
+        let seconds: Option<Option<i64>> = bounded(self.connections.fetch_optional(query.bind(host.as_str()))).await?;
         Ok(seconds.flatten().map(|seconds| Duration::from_secs(unsigned(seconds.max(0)))))
     }
 
@@ -213,11 +195,11 @@ impl Store for PostgresStore {
         // Who stood before may have sent the same request: a thousand of one key are then as many reads, not as many
         // writes that fail.
         let looks_first = waited && new.key.is_some();
-        claim::claim(&self.pool, &self.beliefs, looks_first, new, placement).await
+        claim::claim(&self.connections, &self.beliefs, looks_first, new, placement).await
     }
 
     async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
-        let adopted = claim::adopt(&self.pool, found, epoch).await;
+        let adopted = claim::adopt(&self.connections, found, epoch).await;
         // It holds what was free, perhaps also where the answer was lost.
         self.beliefs.forget(found.rental.host());
         adopted
@@ -225,7 +207,7 @@ impl Store for PostgresStore {
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
         let frees = !change.rental().is_live() || change.events().iter().any(|e| moves_holds(&e.event));
-        let committed = commit::commit(&self.pool, change).await;
+        let committed = commit::commit(&self.connections, change).await;
         if frees {
             // Also where it failed: then it may have happened all the same.
             self.beliefs.forget(change.rental().host());
@@ -235,7 +217,7 @@ impl Store for PostgresStore {
 
     async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
         let query = sqlx::query_scalar("SELECT body FROM gpurent.rental WHERE id = $1").bind(*id.as_uuid());
-        let found: Option<Json<Rental>> = bounded(query.fetch_optional(&self.pool)).await?;
+        let found: Option<Json<Rental>> = bounded(self.connections.fetch_optional(query)).await?;
         Ok(found.map(|Json(rental)| rental))
     }
 
@@ -248,13 +230,13 @@ impl Store for PostgresStore {
              ORDER BY id DESC LIMIT 1",
         );
         let query = query.bind(host.as_str()).bind(container.as_str());
-        let found: Option<sqlx::types::Uuid> = bounded(query.fetch_optional(&self.pool)).await?;
+        let found: Option<sqlx::types::Uuid> = bounded(self.connections.fetch_optional(query)).await?;
         Ok(found.map(RentalId::from))
     }
 
     async fn live(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
         let query = sqlx::query_scalar("SELECT body FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended'");
-        let found: Vec<Json<Rental>> = bounded(query.bind(host.as_str()).fetch_all(&self.pool)).await?;
+        let found: Vec<Json<Rental>> = bounded(self.connections.fetch_all(query.bind(host.as_str()))).await?;
         Ok(found.into_iter().map(|Json(rental)| rental).collect())
     }
 
@@ -262,7 +244,7 @@ impl Store for PostgresStore {
         let query = sqlx::query_scalar(
             "SELECT body FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended' AND phase <> 'suspended'",
         );
-        let found: Vec<Json<Rental>> = bounded(query.bind(host.as_str()).fetch_all(&self.pool)).await?;
+        let found: Vec<Json<Rental>> = bounded(self.connections.fetch_all(query.bind(host.as_str()))).await?;
         Ok(found.into_iter().map(|Json(rental)| rental).collect())
     }
 
@@ -296,28 +278,29 @@ impl Store for PostgresStore {
         .bind(label)
         .bind(value)
         .bind(limit.min(MAX_PAGE) as i64);
-        let found: Vec<Json<Rental>> = bounded(query.fetch_all(&self.pool)).await?;
+        let found: Vec<Json<Rental>> = bounded(self.connections.fetch_all(query)).await?;
         Ok(found.into_iter().map(|Json(rental)| rental).collect())
     }
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
-        claim::held(&self.pool, host).await
+        claim::held(&self.connections, host).await
     }
 
     async fn renter_has(&self, host: &HostId, renter: &RenterId, since: Timestamp) -> Result<RenterHas, StoreError> {
-        claim::renter_has(&self.pool, host, renter, since).await
+        claim::renter_has(&self.connections, host, renter, since).await
     }
 
     async fn log_tail(&self, id: RentalId, now: Timestamp) -> Result<Option<Vec<String>>, StoreError> {
         let query = sqlx::query_scalar("SELECT lines FROM gpurent.log_tail WHERE rental_id = $1 AND kept_until > $2");
         let query = query.bind(*id.as_uuid()).bind(now.as_microsecond());
-        let lines: Option<Json<Vec<String>>> = bounded(query.fetch_optional(&self.pool)).await?;
+        let lines: Option<Json<Vec<String>>> = bounded(self.connections.fetch_optional(query)).await?;
         Ok(lines.map(|Json(lines)| lines))
     }
 
     async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError> {
         let query = sqlx::query_as("SELECT key_id, sealed FROM gpurent.credential WHERE rental_id = $1");
-        let found: Option<(String, Vec<u8>)> = bounded(query.bind(*id.as_uuid()).fetch_optional(&self.pool)).await?;
+        let found: Option<(String, Vec<u8>)> =
+            bounded(self.connections.fetch_optional(query.bind(*id.as_uuid()))).await?;
         Ok(found.map(|(key_id, bytes)| Sealed { key_id, bytes }))
     }
 
@@ -328,12 +311,12 @@ impl Store for PostgresStore {
         .bind(*id.as_uuid())
         .bind(signed(after.get()))
         .bind(limit.min(MAX_PAGE) as i64);
-        let rows: Vec<EventColumns> = bounded(query.fetch_all(&self.pool)).await?;
+        let rows: Vec<EventColumns> = bounded(self.connections.fetch_all(query)).await?;
         rows.into_iter().map(|(seq, at, Json(event))| recorded(seq, at, event)).collect()
     }
 
     async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        let published = journal::publish(&self.pool, host, epoch, limit).await?;
+        let published = journal::publish(&self.connections, host, epoch, limit).await?;
         if published.is_empty() {
             // Nothing new, or nothing allowed any more?
             self.confirm(host, epoch).await?;
@@ -342,6 +325,6 @@ impl Store for PostgresStore {
     }
 
     async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        journal::read(&self.pool, host, after, limit.min(MAX_PAGE)).await
+        journal::read(&self.connections, host, after, limit.min(MAX_PAGE)).await
     }
 }

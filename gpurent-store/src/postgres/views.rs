@@ -84,7 +84,9 @@ impl PostgresStore {
     pub async fn add_views(&self, views: &CompatibilityViews) -> Result<(), StoreError> {
         // Put together from a name that was checked.
         let statements = AssertSqlSafe(views.statements());
-        bounded(sqlx::raw_sql(statements).execute(&self.pool)).await.map(|_| ())
+        let mut turn = bounded(self.connections.begin()).await?;
+        bounded(turn.execute_all(statements)).await?;
+        bounded(turn.end()).await
     }
 }
 

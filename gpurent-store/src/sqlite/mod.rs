@@ -39,6 +39,7 @@ use reserve::{Reserve, is_full};
 
 use crate::claim::{NOT_IN_VAIN, counted};
 use crate::error::bounded;
+use crate::refused::{unless_permanent_file, unless_permanent_io};
 use crate::row::{recorded, signed, unsigned};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -59,7 +60,8 @@ impl SqliteStore {
     /// Opens the file, made for our eyes only if it is missing, and brings its tables up to date.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the file cannot be opened or made.
+    /// [`StoreError::Misconfigured`] where the file cannot be opened or made, is no database, or is a newer version's;
+    /// [`StoreError::Unavailable`] where that is for now.
     pub async fn open(file: &Path) -> Result<Self, StoreError> {
         make_private(file).await?;
         let options = SqliteConnectOptions::new()
@@ -97,7 +99,7 @@ impl SqliteStore {
         while let Err(error) = migrator.run(&pool).await {
             tries += 1;
             if tries == MIGRATION_TRIES {
-                return Err(StoreError::Unavailable(error.into()));
+                return Err(unless_permanent_file(error));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -211,7 +213,7 @@ impl SqliteStore {
 #[cfg(unix)]
 async fn make_private(file: &Path) -> Result<(), StoreError> {
     let made = tokio::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file).await;
-    made.map(|_| ()).map_err(|error| StoreError::Unavailable(Box::new(error)))
+    made.map(|_| ()).map_err(unless_permanent_io)
 }
 
 #[cfg(not(unix))]

@@ -1,0 +1,76 @@
+//! The schema, made and brought up to date in one transaction.
+//!
+//! `sqlx::migrate!` checks and carries the files. Its `Migrator::run` prepares statements by name and locks a session, which
+//! does not work behind a [pooler](super::pooler), and asks for rights to create also where nothing is to be made; so running
+//! them is done here, in the table that it would use.
+
+use gpurent_core::store::StoreError;
+use sqlx::migrate::Migrator;
+
+use super::connections::{Connections, Turn};
+use crate::refused::{Refused, unless_permanent};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// A migration takes as long as the tables are large.
+const BEGIN_PATIENTLY: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
+
+/// The oldest server that the statements of this store are written for, as `server_version_num` has it.
+const OLDEST_SERVER: i32 = 120_000;
+
+const MAKE_TABLE: &str = "
+    CREATE TABLE gpurent._migrations (
+        version BIGINT PRIMARY KEY,
+        description TEXT NOT NULL,
+        installed_on TIMESTAMPTZ NOT NULL DEFAULT now(),
+        success BOOLEAN NOT NULL,
+        checksum BYTEA NOT NULL,
+        execution_time BIGINT NOT NULL
+    )";
+
+pub(super) async fn run(connections: &Connections) -> Result<(), StoreError> {
+    let mut turn = connections.begin_with(BEGIN_PATIENTLY).await.map_err(unless_permanent)?;
+    let version: i32 = ask(&mut turn, "SELECT current_setting('server_version_num')::int").await?;
+    if version < OLDEST_SERVER {
+        return Err(StoreError::Misconfigured(Box::new(Refused::OldServer { major: version / 10_000 })));
+    }
+    let done = apply(&mut turn).await.map_err(unless_permanent)?;
+    if let Some(known_to_others) = done {
+        return Err(StoreError::Misconfigured(Box::new(Refused::NewerSchema { version: known_to_others })));
+    }
+    turn.end().await.map_err(unless_permanent)
+}
+
+async fn ask(turn: &mut Turn<'_>, question: &'static str) -> Result<i32, StoreError> {
+    turn.fetch_one(sqlx::query_scalar(question)).await.map_err(unless_permanent)
+}
+
+/// Applies what is missing. Answers with a version that this program does not know, or knows otherwise.
+async fn apply(turn: &mut Turn<'_>) -> Result<Option<i64>, sqlx::Error> {
+    // Programs that start together come one after the other.
+    turn.execute(sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('gpurent.migrations', 0))")).await?;
+    // Each is asked for first: `IF NOT EXISTS` wants the right to create also where nothing is made.
+    if turn.fetch_one(sqlx::query_scalar("SELECT to_regnamespace('gpurent') IS NULL")).await? {
+        turn.execute_all("CREATE SCHEMA gpurent").await?;
+    }
+    if turn.fetch_one(sqlx::query_scalar("SELECT to_regclass('gpurent._migrations') IS NULL")).await? {
+        turn.execute_all(MAKE_TABLE).await?;
+    }
+    let applied = sqlx::query_as("SELECT version, checksum FROM gpurent._migrations ORDER BY version");
+    let applied: Vec<(i64, Vec<u8>)> = turn.fetch_all(applied).await?;
+    let is_known = |(version, checksum): &&(i64, Vec<u8>)| {
+        MIGRATIONS.iter().any(|known| known.version == *version && *known.checksum == **checksum)
+    };
+    if let Some((version, _)) = applied.iter().find(|applied| !is_known(applied)) {
+        return Ok(Some(*version));
+    }
+    for migration in MIGRATIONS.iter().skip(applied.len()) {
+        turn.execute_all(migration.sql.clone()).await?;
+        let noted = sqlx::query(
+            "INSERT INTO gpurent._migrations (version, description, success, checksum, execution_time)
+             VALUES ($1, $2, true, $3, -1)",
+        );
+        turn.execute(noted.bind(migration.version).bind(&*migration.description).bind(&*migration.checksum)).await?;
+    }
+    Ok(None)
+}
