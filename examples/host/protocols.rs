@@ -15,7 +15,7 @@ use gpurent_core::money::RateCard;
 use gpurent_core::port::{ContainerPort, PortRange};
 use gpurent_core::rentals::Rentals;
 use gpurent_core::renter::RenterLimits;
-use gpurent_core::spec::{ImageRef, Limits as ContainerLimits, MountPath, Term};
+use gpurent_core::spec::{ImageRef, Limits as ContainerLimits, MountPath, Size, Term};
 use gpurent_docker::{LocalMachine, WorkspaceRoot};
 use gpurent_http::compat::cloud::{Cloud, Template};
 use gpurent_http::compat::dashboard::Dashboard;
@@ -288,16 +288,8 @@ pub struct Protocols {
 }
 
 /// Bytes, from `4g`, `512m`, or a number of MiB.
-fn memory(text: &str) -> Result<u64, String> {
-    let text = text.trim().to_ascii_lowercase();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match &text[digits.len()..] {
-        "" | "m" => 1 << 20,
-        "g" => 1 << 30,
-        _ => return Err("must be MiB, or such as 4g or 512m".to_owned()),
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    bytes.ok_or_else(|| "must be MiB, or such as 4g or 512m".to_owned())
+fn memory(text: &str) -> Result<u64, Invalid> {
+    Size::parse_in(text, 1 << 20).map(Size::bytes)
 }
 
 /// What the protocols are made of.

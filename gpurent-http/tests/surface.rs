@@ -291,6 +291,18 @@ async fn a_rental_of_v1_is_made_shown_listed_and_ended() {
 }
 
 #[tokio::test]
+async fn v1_reads_sizes_and_durations_as_people_write_them() {
+    let host = host().await;
+    let limits = json!({"memory_bytes": "1.5g", "shm_bytes": "512Mi"});
+    let body = with(&minimal(), &[("duration", json!(5400)), ("limits", limits), ("image", json!(" busybox "))]);
+    let (status, made) = host.post("/v1/rentals", &body).await;
+    assert_eq!((status.as_u16(), &made["duration_seconds"], &made["image"]), (201, &json!(5400), &json!("busybox")));
+    let id = made["id"].as_str().unwrap();
+    let (status, longer) = host.post(&format!("/v1/rentals/{id}/extend"), &json!({"by": 600})).await;
+    assert_eq!((status.as_u16(), &longer["duration_seconds"]), (200, &json!(6000)), "{longer}");
+}
+
+#[tokio::test]
 async fn v1_refuses_by_problem_and_does_nothing() {
     let host = host().await;
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
@@ -302,7 +314,10 @@ async fn v1_refuses_by_problem_and_does_nothing() {
         (with(&minimal(), &[("duration", json!("0s"))]), 422, "duration"),
         (with(&minimal(), &[("duration", json!("-1h"))]), 422, "duration"),
         (with(&minimal(), &[("duration", json!("P99999999Y"))]), 422, "duration"),
-        (with(&minimal(), &[("duration", json!(90))]), 422, "duration"),
+        (with(&minimal(), &[("duration", json!(0))]), 422, "duration"),
+        (with(&minimal(), &[("duration", json!(1.5))]), 422, "duration"),
+        (with(&minimal(), &[("limits", json!({"memory_bytes": "4 apples"}))]), 422, "limits.memory_bytes"),
+        (with(&minimal(), &[("limits", json!({"shm_bytes": "1.5.2g"}))]), 422, "limits.shm_bytes"),
         (with(&minimal(), &[("auth", json!({"password": "x"}))]), 422, "auth.password"),
         (with(&minimal(), &[("auth", json!({"password": "long enough", "ssh_key": key}))]), 422, "auth"),
         (with(&minimal(), &[("auth", json!({"ssh_key": "ssh-rsa AAAA"}))]), 422, "auth.ssh_key"),

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gpurent_core::id::RentalId;
+use gpurent_core::invalid::Invalid;
+use gpurent_core::spec::Size;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -50,9 +52,15 @@ pub struct Rent {
     /// Thousandths of a CPU.
     #[arg(long)]
     milli_cpus: Option<u32>,
+    /// Memory, such as 512m, 1.5g or 4Gi.
+    #[arg(long, value_parser = size, conflicts_with = "memory_mib")]
+    memory: Option<u64>,
     /// Memory in MiB.
-    #[arg(long)]
+    #[arg(long, hide = true, value_parser = mib)]
     memory_mib: Option<u64>,
+    /// Size of /dev/shm, such as 1g.
+    #[arg(long, value_parser = size)]
+    shm: Option<u64>,
     /// A folder that outlives the container, at /workspace; one of several by its name.
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
     workspace: Option<Option<String>>,
@@ -79,6 +87,14 @@ pub struct Rent {
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+fn size(text: &str) -> Result<u64, Invalid> {
+    text.parse().map(Size::bytes)
+}
+
+fn mib(text: &str) -> Result<u64, Invalid> {
+    Size::parse_in(text, 1 << 20).map(Size::bytes)
 }
 
 fn port(text: &str) -> Result<(u16, Option<u16>), String> {
@@ -114,7 +130,11 @@ impl Rent {
             "environment": map(&self.environment),
             "ports": ports,
             "labels": map(&self.label),
-            "limits": {"milli_cpus": self.milli_cpus, "memory_bytes": self.memory_mib.map(|mib| mib * 1024 * 1024)},
+            "limits": {
+                "milli_cpus": self.milli_cpus,
+                "memory_bytes": self.memory.or(self.memory_mib),
+                "shm_bytes": self.shm,
+            },
             "pin_image": self.pin,
         });
         if let Some(name) = &self.workspace {

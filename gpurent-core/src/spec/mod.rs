@@ -3,12 +3,14 @@
 mod environment;
 mod image;
 mod limits;
+mod size;
 mod term;
 mod workspace;
 
 pub use environment::Environment;
 pub use image::{ImageDigest, ImageRef, ResolvedImage};
 pub use limits::{Labels, Limits};
+pub use size::Size;
 pub use term::{MAX_TERM, Term};
 pub use workspace::{MountPath, Workspace, WorkspaceFolder};
 

@@ -15,7 +15,7 @@ use gpurent_core::store::{Claimed, Filter};
 use serde::{Deserialize, Serialize};
 
 use super::precondition::{etag, precondition};
-use super::request::CreateRental;
+use super::request::{CreateRental, Duration};
 use super::view::RentalView;
 use super::{Refusals, find, stream, view};
 use crate::auth::{Caller, Entrance};
@@ -159,9 +159,9 @@ pub(super) async fn show(
 #[schema(example = json!({"by": "1h"}))]
 pub(super) struct Extend {
     /// So much longer than now; sent twice, it extends twice. Such as `1h`.
-    by: Option<String>,
+    by: Option<Duration>,
     /// So long in all; may be sent again. Such as `3h`.
-    to: Option<String>,
+    to: Option<Duration>,
 }
 
 /// Makes a rental's paid time longer
@@ -179,8 +179,8 @@ pub(super) async fn extend(
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
     let extension = match body? {
-        Extend { by: Some(by), to: None } => ByOrTo::By(by.parse().map_err(|error: Invalid| error.named("by"))?),
-        Extend { by: None, to: Some(to) } => ByOrTo::To(to.parse().map_err(|error: Invalid| error.named("to"))?),
+        Extend { by: Some(by), to: None } => ByOrTo::By(by.term().map_err(|error: Invalid| error.named("by"))?),
+        Extend { by: None, to: Some(to) } => ByOrTo::To(to.term().map_err(|error: Invalid| error.named("to"))?),
         _ => return Err(Invalid::new("by", "must be given, or else to, and not both").into()),
     };
     let at = precondition(&rentals, &headers)?;

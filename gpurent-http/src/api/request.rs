@@ -7,7 +7,7 @@ use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::RenterId;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::port::{ContainerPort, HostPort, PublishedPort};
-use gpurent_core::spec::{Limits, RentalRequest, RentalSpec, Workspace, WorkspaceFolder};
+use gpurent_core::spec::{Limits, RentalRequest, RentalSpec, Size, Term, Workspace, WorkspaceFolder};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -22,9 +22,8 @@ pub(crate) struct CreateRental {
     #[schema(minimum = 1, maximum = 16)]
     gpu_count: u8,
     image: String,
-    /// "90s", "2h", or an ISO 8601 duration; at most 366 days.
-    #[schema(max_length = 64)]
-    duration: String,
+    /// "90s", "2h", an ISO 8601 duration, or a number of seconds; at most 366 days.
+    duration: Duration,
     auth: Option<Auth>,
     user: Option<String>,
     name: Option<String>,
@@ -90,12 +89,46 @@ enum Port {
     Certain { container: u16, host: Option<u16> },
 }
 
+/// A duration in words, or in seconds.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Duration {
+    Seconds(i64),
+    Words(String),
+}
+
+impl Duration {
+    pub(super) fn term(&self) -> Result<Term, Invalid> {
+        match self {
+            Self::Seconds(seconds) => seconds.to_string().parse(),
+            Self::Words(words) => words.parse(),
+        }
+    }
+}
+
+/// An amount in bytes, or in words such as "512m", "1.5g" and "4Gi", whose units are powers of 1024.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(untagged)]
+enum Amount {
+    Bytes(u64),
+    Words(String),
+}
+
+impl Amount {
+    fn bytes(&self, field: &'static str) -> Result<u64, Invalid> {
+        match self {
+            Self::Bytes(bytes) => Ok(*bytes),
+            Self::Words(words) => words.parse().map(Size::bytes).map_err(|error: Invalid| error.named(field)),
+        }
+    }
+}
+
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LimitsBody {
     milli_cpus: Option<u32>,
-    memory_bytes: Option<u64>,
-    shm_bytes: Option<u64>,
+    memory_bytes: Option<Amount>,
+    shm_bytes: Option<Amount>,
     processes: Option<u32>,
 }
 
@@ -105,7 +138,7 @@ impl CreateRental {
             Some(gpu) => Some(GpuRequest::new(gpu.parse()?, self.gpu_count)?),
             None => None,
         };
-        let mut spec = RentalSpec::new(renter, gpu, self.image.parse()?, self.duration.parse()?);
+        let mut spec = RentalSpec::new(renter, gpu, self.image.parse()?, self.duration.term()?);
         spec.login = self.user.map(LoginUser::try_from).transpose()?.unwrap_or_default();
         spec.name = self.name.map(|name| name.parse()).transpose().map_err(|error: Invalid| error.named("name"))?;
         spec.environment = self.environment.try_into()?;
@@ -151,11 +184,11 @@ fn limits(body: &LimitsBody) -> Result<Limits, Invalid> {
     if let Some(milli_cpus) = body.milli_cpus {
         limits = limits.with_milli_cpus(milli_cpus)?;
     }
-    if let Some(bytes) = body.memory_bytes {
-        limits = limits.with_memory_bytes(bytes)?;
+    if let Some(amount) = &body.memory_bytes {
+        limits = limits.with_memory_bytes(amount.bytes("limits.memory_bytes")?)?;
     }
-    if let Some(bytes) = body.shm_bytes {
-        limits = limits.with_shm_bytes(bytes)?;
+    if let Some(amount) = &body.shm_bytes {
+        limits = limits.with_shm_bytes(amount.bytes("limits.shm_bytes")?)?;
     }
     if let Some(processes) = body.processes {
         limits = limits.with_processes(processes)?;

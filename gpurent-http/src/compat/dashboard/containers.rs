@@ -19,7 +19,7 @@ use gpurent_core::port::PublishedPort;
 use gpurent_core::port::ranges::GivenBack;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{RentError, Rentals};
-use gpurent_core::spec::{Labels, Limits, RentalRequest, RentalSpec, Workspace, WorkspaceFolder};
+use gpurent_core::spec::{Labels, Limits, RentalRequest, RentalSpec, Size, Workspace, WorkspaceFolder};
 use gpurent_core::store::Claimed;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -73,20 +73,11 @@ impl Amount {
 
     /// Bytes, as Docker writes them: `4g`, `512m`, or a plain number.
     fn bytes(&self) -> Result<u64, Invalid> {
-        let wrong = || Invalid::new("memory", "must be bytes, such as 4g or 512m");
-        let text = match self {
-            Self::Number(number) => format!("{number:.0}"),
-            Self::Text(text) => text.trim().to_ascii_lowercase(),
+        let size = match self {
+            Self::Number(number) => format!("{number:.0}").parse(),
+            Self::Text(text) => text.parse(),
         };
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit: u64 = match &text[digits.len()..] {
-            "" | "b" => 1,
-            "k" | "kb" => 1 << 10,
-            "m" | "mb" => 1 << 20,
-            "g" | "gb" => 1 << 30,
-            _ => return Err(wrong()),
-        };
-        digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)
+        size.map(Size::bytes).map_err(|error: Invalid| error.named("memory"))
     }
 }
 
