@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use reqwest::header::ACCEPT;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 
@@ -81,6 +82,12 @@ impl Client {
     /// Reads something that comes as it happens.
     pub async fn stream(&self, path: &str) -> Result<Response, Failed> {
         check(self.request(Method::GET, path).send().await).await
+    }
+
+    /// Reads something that comes as lines of JSON.
+    pub async fn lines(&self, path: &str) -> Result<String, Failed> {
+        let request = self.request(Method::GET, path).header(ACCEPT, "application/x-ndjson").timeout(PATIENCE);
+        check(request.send().await).await?.text().await.map_err(|error| Failed::Unavailable(error.to_string()))
     }
 
     /// Changes something.

@@ -16,6 +16,7 @@ use gpurent_core::renter::LATELY;
 use gpurent_docker::{EngineAddress, Registries, TlsFiles};
 use jiff::SignedDuration;
 
+use crate::archive;
 use crate::protocols::{Access, Protocols, Workspaces};
 
 /// The settings of `gpurent-host serve`.
@@ -108,6 +109,12 @@ pub struct Serve {
     /// public name and address. "any" lets renters have the engine ask whatever it reaches.
     #[arg(long, env = "GPURENT_REGISTRIES", value_delimiter = ',')]
     pub registries: Vec<String>,
+    /// Move rentals that ended so long ago, such as 90d, from the database into files; by default all of them are kept.
+    #[arg(long, env = "GPURENT_KEEP_ENDED", value_parser = archive::age)]
+    pub keep_ended: Option<SignedDuration>,
+    /// Folder for those files, of JSON lines, one file a month; `archive` in --data-dir by default.
+    #[arg(long, env = "GPURENT_ARCHIVE_DIR")]
+    pub archive_dir: Option<PathBuf>,
     /// So many MiB are kept free on the disks of the engine and of the data directory; below that nobody new
     /// is taken in.
     #[arg(long, env = "GPURENT_DISK_RESERVE_MIB", default_value_t = 1024)]

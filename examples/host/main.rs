@@ -5,6 +5,7 @@
 //! agent's API, here or elsewhere; `keys`, `reconcile --dry-run` and `force-end` are the operator's, and
 //! speak to database and engine themselves, so that they work when the agent does not.
 
+mod archive;
 mod client;
 mod command;
 mod config;
@@ -121,6 +122,8 @@ enum Command {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
         limit: u16,
     },
+    /// Export rentals that ended long ago, and delete them from the host; with an operator's key.
+    Archive(command::archive::Archive),
     /// Make, list and revoke API keys.
     Keys {
         #[command(flatten)]
@@ -164,7 +167,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(connection: Connection, command: Command) -> Result<(), Failed> {
-    use command::{audit, force_end, gpus, keys, reconcile, rent, rentals, ssh};
+    use command::{archive, audit, force_end, gpus, keys, reconcile, rent, rentals, ssh};
     match command {
         Command::Serve(settings) => serve::serve(*settings, connection.api_key_file.as_deref())
             .await
@@ -180,6 +183,7 @@ async fn run(connection: Connection, command: Command) -> Result<(), Failed> {
         Command::Extend { rental, longer } => rentals::extend(&connection, &rental, longer).await,
         Command::Suspend { rentals: names } => rentals::suspend(&connection, &names).await,
         Command::Resume { rentals: names, detach } => rentals::resume(&connection, &names, detach).await,
+        Command::Archive(arguments) => archive::archive(&connection, arguments).await,
         Command::Audit { limit } => audit::audit(&connection, limit).await,
         Command::Stop { rentals: names } => rentals::stop(&connection, &names).await,
         Command::Ssh { rental, command } => ssh::ssh(&connection, &rental, &command).await,

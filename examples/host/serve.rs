@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use crate::config::{self, GpuSource, Serve};
 use crate::manager::Manager;
 use crate::protocols::{Parts, Protocol};
-use crate::{database, failpoint, kernel, own_files, seal_key};
+use crate::{archive, database, failpoint, kernel, own_files, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -178,7 +178,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let keys = settings.access.restrict(keys(&settings, api_key_file)?.with_store(database.keys.clone()));
     let machine = LocalMachine::new(machine_folder.unwrap_or_else(|| settings.data_dir.clone()));
     let parts = Parts { database, images: runtime, machine, prices, has_workspaces: is_local };
-    let surfaces = settings.protocols.surfaces(&settings.access, rentals, keys, &parts)?;
+    let surfaces = settings.protocols.surfaces(&settings.access, rentals.clone(), keys, &parts)?;
     let dashboard = match settings.protocols.dashboard_listen.filter(|_| settings.protocols.has(Protocol::Dashboard)) {
         Some(address) => Some(Server::bind_router(address, surfaces.clone(), surfaces.dashboard()).await?),
         None => None,
@@ -199,6 +199,16 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         drop(ended.changed().await);
     };
     let probing = tokio::spawn(probe_now_and_then(prober));
+    let archiving = match settings.keep_ended {
+        Some(keep) => {
+            let directory = settings.archive_dir.clone().unwrap_or_else(|| settings.data_dir.join("archive"));
+            Some(tokio::spawn(archive::keep_only(rentals.clone(), keep, directory)))
+        }
+        None => {
+            archive::tell_of_growth(&rentals).await;
+            None
+        }
+    };
     let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
     let own = dashboard.map(|server| tokio::spawn(server.run(until_end(ended.clone()))));
     let mut serving = tokio::spawn(server.run(until_end(ended)));
@@ -235,6 +245,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         own.await??;
     }
     probing.abort();
+    if let Some(archiving) = archiving {
+        archiving.abort();
+    }
     drop(engine_lock);
     first
 }

@@ -205,3 +205,60 @@ async fn a_rental_whose_engine_is_gone_is_ended_by_force() {
     machine.cancel(&next).await;
     machine.until(&next, &["terminated"], Duration::from_secs(30)).await;
 }
+
+/// Lets a rental have ended two days earlier than it did.
+async fn age(machine: &Machine, id: &str) {
+    let database = sqlx::PgPool::connect(&machine.database).await.unwrap();
+    let query = "UPDATE gpurent.rental SET ended_at = ended_at - 172800000000::bigint WHERE id = $1::uuid";
+    assert_eq!(sqlx::query(query).bind(id).execute(&database).await.unwrap().rows_affected(), 1);
+}
+
+#[tokio::test]
+async fn what_ended_long_ago_is_exported_and_deleted() {
+    let mut machine = Machine::new("simulated:1:RTX 5090");
+    let mut host = machine.start().await;
+    let rented = async |name: &str| {
+        let rent = ["rent", "--gpu", "RTX 5090", "--image", "gpurent-test/busybox:1", "--duration", "20m"];
+        let rented = machine.json(&[&rent[..], &["--name", name, "--env", "WORD=canary-4711"]].concat()).await;
+        let id = rented["rental"]["id"].as_str().unwrap().to_owned();
+        machine.json(&["stop", name]).await;
+        machine.until(&id, &["terminated"], Duration::from_secs(30)).await;
+        id
+    };
+    let (old, young) = (rented("old").await, rented("young").await);
+    age(&machine, &old).await;
+    let output = machine.run(&["archive", "--older-than", "1h"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+
+    let printed = machine.run(&["archive", "--older-than", "1d"]).await;
+    let file = format!("{}/archive.jsonl", machine.data_dir);
+    let done = machine.json(&["archive", "--older-than", "1d", "--output", &file, "--delete"]).await;
+    assert_eq!((&done["written"], &done["deleted"]), (&1.into(), &1.into()));
+    let lines = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(lines, text(&printed) + "\n", "the same as was printed before");
+    assert!(!lines.contains("canary-4711"), "{lines}");
+    let line: Value = serde_json::from_str(&lines).unwrap();
+    assert_eq!(line["rental"]["id"], *old);
+    assert!(line["rental"]["bill"]["used_micros"].as_i64().unwrap() > 0, "{line}");
+    let names: Vec<&str> = line["events"].as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap()).collect();
+    assert_eq!((names.first(), names.last()), (Some(&"claimed"), Some(&"ended")), "{names:?}");
+    assert_eq!(machine.run(&["show", &old]).await.status.code(), Some(3));
+    assert_eq!(machine.json(&["show", &young]).await["state"], "terminated");
+
+    // The host does the same by itself where it was told to.
+    age(&machine, &young).await;
+    host.terminate().await;
+    drop(host);
+    machine.settings = vec!["--keep-ended=1d".to_owned()];
+    let _host = machine.start().await;
+    let folder = std::path::Path::new(&machine.data_dir).join("archive");
+    let moved = async || {
+        let file = std::fs::read_dir(&folder).ok()?.next()?.unwrap().path();
+        Some(std::fs::read_to_string(file).unwrap()).filter(|lines| lines.contains(&young))
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while moved().await.is_none() {
+        assert!(std::time::Instant::now() < until, "{}", machine.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

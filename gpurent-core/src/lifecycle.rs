@@ -208,6 +208,9 @@ pub enum EndKind {
 }
 
 impl EndKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Expired, Self::Failed, Self::Terminated];
+
     /// The name in lower case.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -9,7 +9,7 @@ mod refused;
 
 use std::sync::Arc;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::access::{
     Credential, CredentialKind, CredentialRequest, HostKeys, LoginUser, PublicKey, PublicKeys, Secrets,
@@ -269,6 +269,27 @@ impl Rentals {
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError> {
         self.shared.store.list(&self.shared.host, filter, after, limit).await
+    }
+
+    /// Rentals that ended before a time; see [`Store::ended_before`](crate::store::Store::ended_before).
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn ended_before(
+        &self,
+        before: Timestamp,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError> {
+        self.shared.store.ended_before(&self.shared.host, before, after, limit).await
+    }
+
+    /// Deletes ended rentals and tells how many; see [`Store::forget`](crate::store::Store::forget).
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn forget(&self, rentals: &[RentalId]) -> Result<usize, StoreError> {
+        self.shared.store.forget(&self.shared.host, rentals).await
     }
 
     /// Ends a rental before its time. Ending what already ends, or has ended, changes nothing.

@@ -395,6 +395,20 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError>;
 
+    /// The host's rentals that ended before a time, those that did first, at most `limit` (and [`MAX_PAGE`]) of those after
+    /// `after`, or from the first on where that one is gone. Without such whose events were not all [published](Self::publish): nobody may have billed them yet.
+    async fn ended_before(
+        &self,
+        host: &HostId,
+        before: Timestamp,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError>;
+
+    /// Deletes ended rentals of the host, with their events, also from its journal, and tells how many: those that live, are
+    /// unknown, or have events that were not published stay. At most [`MAX_PAGE`] at once.
+    async fn forget(&self, host: &HostId, rentals: &[RentalId]) -> Result<usize, StoreError>;
+
     /// What the host's live rentals hold.
     async fn held(&self, host: &HostId) -> Result<Held, StoreError>;
 

@@ -222,6 +222,9 @@ async fn what_is_the_operators_is_nobody_elses() {
     let host = host().await;
     for key in [ONE, PLATFORM] {
         assert_eq!(get(&host, key, "/v1/audit").await.0, 403);
+        let old = "/v1/archive?ended_before=2026-01-01T00:00:00Z";
+        assert_eq!(get(&host, key, old).await.0, 403);
+        assert_eq!(ask(&host, key, Method::DELETE, old, None).await.0, 403);
         for (method, path) in [
             (Method::GET, "/get_docker_images"),
             (Method::GET, "/get_docker_image_details/busybox:1"),
@@ -243,6 +246,7 @@ async fn nothing_is_done_without_a_key() {
         "/v1/gpus",
         "/v1/rentals",
         "/v1/audit",
+        "/v1/archive",
         "/v1/events",
         "/api/gpu/templates",
         "/api/gpu/availability",

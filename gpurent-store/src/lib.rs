@@ -37,6 +37,7 @@ mod beside;
 mod claim;
 mod error;
 mod key;
+mod listing;
 mod postgres;
 mod refused;
 mod row;

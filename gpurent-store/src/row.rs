@@ -30,6 +30,7 @@ pub(crate) struct RentalColumns<'a> {
     pub(crate) revision: i64,
     pub(crate) created_at: i64,
     pub(crate) expires_at: Option<i64>,
+    pub(crate) ended_at: Option<i64>,
     pub(crate) gpus: Vec<String>,
     pub(crate) ports: Vec<i32>,
 }
@@ -45,12 +46,14 @@ impl<'a> RentalColumns<'a> {
         // Always in one order, so that two writers wait for each other instead of deadlocking.
         gpus.sort();
         ports.sort_unstable();
+        let (end_kind, ended_at) = match rental.state() {
+            State::Ended { reason, at } => (Some(reason.kind().as_str()), Some(at.as_microsecond())),
+            _ => (None, None),
+        };
         Self {
             phase: rental.state().phase().as_str(),
-            end_kind: match rental.state() {
-                State::Ended { reason, .. } => Some(reason.kind().as_str()),
-                _ => None,
-            },
+            end_kind,
+            ended_at,
             renter: rental.spec().renter.as_str(),
             revision: signed(rental.revision().get()),
             created_at: rental.created_at().as_microsecond(),

@@ -38,7 +38,7 @@ async fn fresh(name: &str) -> String {
     ] {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&server).await.unwrap();
     }
-    url().replace("/gpurent", &format!("/{name}"))
+    format!("{}/{name}", url().rsplit_once('/').unwrap().0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

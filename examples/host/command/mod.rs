@@ -1,5 +1,6 @@
 //! What the command line does: a file each.
 
+pub mod archive;
 pub mod audit;
 pub mod force_end;
 pub mod gpus;

@@ -60,6 +60,8 @@ struct HostRow {
     machine: Option<MachineId>,
     epoch: Epoch,
     journal: Vec<JournalEntry>,
+    /// Of the last entry that the journal ever had.
+    last_position: Position,
 }
 
 #[derive(Clone)]
@@ -170,7 +172,30 @@ impl MemoryStore {
     }
 }
 
+/// When a rental ended.
+fn ended_at(rental: &Rental) -> Option<Timestamp> {
+    match rental.state() {
+        State::Ended { at, .. } => Some(*at),
+        _ => None,
+    }
+}
+
 impl Tables {
+    /// Whether all events of a rental were published.
+    fn is_told(&self, id: RentalId) -> bool {
+        self.unpublished.iter().all(|(_, of, _)| *of != id)
+    }
+
+    fn remove(&mut self, host: &HostId, id: RentalId) {
+        self.writes += 1;
+        self.rentals.remove(&id);
+        self.claimed.retain(|claimed| *claimed != id);
+        self.keys.retain(|_, (_, of)| *of != id);
+        if let Some(row) = self.hosts.get_mut(host) {
+            row.journal.retain(|entry| entry.rental != id);
+        }
+    }
+
     /// What has happened is told, unless the answer is to be lost.
     fn answer<T>(&mut self, done: T) -> Result<T, StoreError> {
         if self.answers_to_lose == 0 {
@@ -270,6 +295,7 @@ impl Store for MemoryStore {
             machine: None,
             epoch: Epoch::ZERO,
             journal: Vec::new(),
+            last_position: Position::ZERO,
         });
         let elsewhere = row.machine.as_ref().zip(machine).is_some_and(|(known, machine)| known != machine);
         if busy && (row.engine != *engine || elsewhere) {
@@ -278,7 +304,7 @@ impl Store for MemoryStore {
         row.engine = engine.clone();
         row.machine = machine.cloned().or(row.machine.take().filter(|_| busy));
         row.epoch = row.epoch.next();
-        Ok(Tenure { epoch: row.epoch, last_position: Position::new(row.journal.len() as u64) })
+        Ok(Tenure { epoch: row.epoch, last_position: row.last_position })
     }
 
     async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
@@ -409,11 +435,56 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError> {
         let tables = self.open().await?;
-        let passes = |rental: &&Rental| rental.host() == host && filter.passes(rental);
-        let newest_first = tables.claimed.iter().rev().filter_map(|id| tables.rentals.get(id)).map(|row| &row.rental);
-        let from = newest_first.skip_while(|rental| after.is_some_and(|after| rental.id() != after));
-        let rest = from.skip(usize::from(after.is_some()));
-        Ok(rest.filter(passes).take(limit.min(MAX_PAGE)).cloned().collect())
+        let place = |rental: &Rental| (rental.created_at(), rental.id());
+        let after = match after.map(|after| tables.rentals.get(&after)) {
+            None => None,
+            Some(Some(row)) => Some(place(&row.rental)),
+            // What was deleted was among the oldest, and so were those behind it.
+            Some(None) => return Ok(Vec::new()),
+        };
+        let mut found: Vec<&Rental> = tables
+            .rentals
+            .values()
+            .map(|row| &row.rental)
+            .filter(|rental| rental.host() == host && filter.passes(rental))
+            .filter(|rental| after.is_none_or(|after| place(rental) < after))
+            .collect();
+        found.sort_by_key(|rental| std::cmp::Reverse(place(rental)));
+        Ok(found.into_iter().take(limit.min(MAX_PAGE)).cloned().collect())
+    }
+
+    async fn ended_before(
+        &self,
+        host: &HostId,
+        before: Timestamp,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError> {
+        let tables = self.open().await?;
+        let mut ended: Vec<(Timestamp, &Rental)> = tables
+            .rentals
+            .values()
+            .filter(|row| row.rental.host() == host && tables.is_told(row.rental.id()))
+            .filter_map(|row| Some((ended_at(&row.rental)?, &row.rental)))
+            .filter(|(at, _)| *at < before)
+            .collect();
+        ended.sort_by_key(|(at, rental)| (*at, rental.id()));
+        // After one that is gone, those that are left come from the first on.
+        let behind = ended.iter().position(|(_, rental)| after == Some(rental.id())).map_or(0, |place| place + 1);
+        Ok(ended[behind..].iter().take(limit.min(MAX_PAGE)).map(|(_, rental)| (*rental).clone()).collect())
+    }
+
+    async fn forget(&self, host: &HostId, rentals: &[RentalId]) -> Result<usize, StoreError> {
+        let mut tables = self.open().await?;
+        let mut forgotten = 0;
+        for id in rentals.iter().take(MAX_PAGE) {
+            let is_over = |row: &RentalRow| row.rental.host() == host && !row.rental.is_live();
+            if tables.rentals.get(id).is_some_and(is_over) && tables.is_told(*id) {
+                tables.remove(host, *id);
+                forgotten += 1;
+            }
+        }
+        Ok(forgotten)
     }
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
@@ -451,7 +522,8 @@ impl Store for MemoryStore {
         let Some(row) = tables.hosts.get_mut(host) else { return Err(StoreError::Fenced) };
         let (mut published, mut written) = (Vec::with_capacity(ours.len()), 0);
         for (_, rental, recorded) in ours {
-            let position = Position::new(row.journal.len() as u64 + 1);
+            let position = Position::new(row.last_position.get() + 1);
+            row.last_position = position;
             let entry = JournalEntry { position, rental, recorded };
             row.journal.push(entry.clone());
             written += 1;

@@ -27,6 +27,7 @@ use crate::spec::{RentalSpec, Term};
 use crate::store::{Change, ClaimError, Claimed, Filter, Foundling, LogTail, NewRental, Store, StoreError};
 
 mod beside;
+mod history;
 mod pause;
 mod renter;
 
@@ -34,6 +35,7 @@ pub use beside::{
     a_range_in_use_is_not_given_back, a_range_stays_its_renters_until_it_is_given_back,
     many_renters_at_once_get_ranges_of_their_own, who_did_what_is_read_newest_first_and_bounded,
 };
+pub use history::{ended_rentals_are_read_by_age_and_forgotten, lists_are_what_their_filters_let_pass};
 pub use pause::{
     a_container_leads_to_its_rental_for_ever, a_resumed_rental_takes_nothing_from_others,
     what_is_suspended_holds_nothing_but_its_name,
@@ -81,6 +83,8 @@ macro_rules! store_suite {
             publications_at_once_leave_no_gap,
             lists_are_filtered_and_paged,
             lists_are_filtered_by_name_label_and_outcome,
+            lists_are_what_their_filters_let_pass,
+            ended_rentals_are_read_by_age_and_forgotten,
         );
     };
     (@clauses $block_on:expr, $make:expr; $($clause:ident),* $(,)?) => {

@@ -1,7 +1,7 @@
 //! An event as `/v1/events` shows it. Secrets are never part of it, and neither is the renter's
 //! environment.
 
-use gpurent_core::event::{Event, JournalEntry};
+use gpurent_core::event::{Event, JournalEntry, Recorded};
 use gpurent_core::id::RentalId;
 use gpurent_core::runtime::Progress;
 use serde_json::{Value, json};
@@ -14,6 +14,16 @@ pub(super) fn entry(public_host: &str, entry: &JournalEntry) -> Value {
     json!({
         "position": entry.position,
         "rental_id": entry.rental,
+        "seq": recorded.seq,
+        "at": recorded.at,
+        "type": recorded.event.name(),
+        "data": data(public_host, &recorded.event),
+    })
+}
+
+/// An event of one rental, without its place in the journal.
+pub(super) fn recorded(public_host: &str, recorded: &Recorded) -> Value {
+    json!({
         "seq": recorded.seq,
         "at": recorded.at,
         "type": recorded.event.name(),
@@ -84,6 +94,20 @@ pub(super) fn progress(rental: RentalId, progress: &Progress) -> Value {
             "status": progress.status,
         },
     })
+}
+
+/// An event of a rental in an archive.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "describes what is put together above")]
+pub(crate) struct ArchivedEventSchema {
+    /// Its number within the rental.
+    seq: u64,
+    #[schema(format = DateTime)]
+    at: String,
+    /// `claimed`, `started`, `verified`, `ended` and so on.
+    r#type: String,
+    /// What more there is to say; depends on the type.
+    data: serde_json::Map<String, Value>,
 }
 
 /// An event.

@@ -16,12 +16,14 @@
 //! | `GET /v1/events` | what happens: WebSocket, server-sent events, or pages; `?after=&rental=` |
 //! | `GET /v1/gpus` | this host's GPUs, and which are free |
 //! | `GET /v1/audit` | who did what, for operators |
+//! | `GET /v1/archive`, `DELETE /v1/archive` | rentals that ended before `?ended_before=`: export and delete them, for operators |
 //! | `GET /v1/openapi.json`, `/v1/docs` | all of this, for programs and for people |
 //!
 //! Errors are problem details (RFC 9457) with stable types. What shows a rental has its revision as `ETag`; changes with
 //! `If-Match` are made of that revision alone.
 
 mod access;
+mod archive;
 mod audit;
 mod docs;
 mod event;
@@ -47,6 +49,7 @@ use crate::auth::Caller;
 use crate::problem::Problem;
 use crate::surfaces::Surfaces;
 
+pub use archive::archived;
 use docs::Refusals;
 pub(crate) use rendered::Rendered;
 
@@ -62,6 +65,7 @@ fn described_routes() -> (Router<Surfaces>, Router<Surfaces>, OpenApi) {
         .routes(routes!(access::add_key, access::remove_key))
         .routes(routes!(gpus::list))
         .routes(routes!(audit::list))
+        .routes(routes!(archive::export, archive::delete))
         .split_for_parts();
     let (sockets, more) = OpenApiRouter::new()
         .routes(routes!(rentals::logs))

@@ -14,6 +14,7 @@ use super::connections::Connections;
 use super::held::Beliefs;
 use crate::claim::{Decision, Look, NOT_IN_VAIN, counted, decide};
 use crate::error::{bounded, broken_constraint};
+use crate::listing::Tags;
 use crate::row::{RentalColumns, signed};
 
 /// How often a claim that lost a race against another process looks again.
@@ -47,7 +48,7 @@ const LOOK: &str = "
            (SELECT count(*) FROM gpurent.rental AS theirs JOIN gpurent.gpu_hold AS held ON held.rental_id = theirs.id
             WHERE theirs.host_id = $1 AND theirs.renter = $3 AND theirs.phase <> 'ended'),
            (SELECT count(*) FROM gpurent.rental AS without_gpu
-            WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended') AND body #> '{spec,gpu}' = 'null')
+            WHERE host_id = $1 AND phase <> 'ended' AND phase <> 'suspended' AND body #> '{spec,gpu}' = 'null')
     FROM (SELECT count(*) AS live, count(*) FILTER (WHERE phase IN ('provisioning', 'running')) AS unready,
                  count(*) FILTER (WHERE phase IN ('suspending', 'suspended')) AS suspended
           FROM gpurent.rental WHERE host_id = $1 AND renter = $3 AND phase <> 'ended') AS has
@@ -130,6 +131,7 @@ async fn write(
 ) -> Result<Rental, StoreError> {
     let (rental, event) = new.settle(placed);
     let columns = RentalColumns::of(&rental);
+    let tags = Tags::of(&rental);
     let query = sqlx::query(
         "WITH has AS (
              SELECT count(*) AS live, count(*) FILTER (WHERE phase IN ('provisioning', 'running')) AS unready
@@ -156,6 +158,10 @@ async fn write(
          ), once AS (
              INSERT INTO gpurent.idempotency (host_id, renter, key, fingerprint, rental_id)
              SELECT host_id, $3, $19, $9, id FROM made WHERE $19::text IS NOT NULL
+         ), tags AS (
+             INSERT INTO gpurent.tag (host_id, renter, name, value, digest, created_at, rental_id)
+             SELECT host_id, $3, tag.name, tag.value, tag.digest, $7, id
+             FROM made, unnest($25::text[], $26::text[], $27::bytea[]) AS tag (name, value, digest)
          )
          INSERT INTO gpurent.event (host_id, rental_id, seq, at, name, body)
          SELECT host_id, id, $15, $16, $17, $18 FROM made",
@@ -183,7 +189,10 @@ async fn write(
     .bind(i64::from(limits.unready))
     .bind(lately(new.at.wall).as_microsecond())
     .bind(i64::from(limits.in_vain))
-    .bind(NOT_IN_VAIN);
+    .bind(NOT_IN_VAIN)
+    .bind(tags.names)
+    .bind(tags.values)
+    .bind(tags.digests);
     match bounded(connections.execute(query)).await?.rows_affected() {
         // The renter has as much as one may have, as far as this statement saw: the look tells.
         0 => Err(StoreError::Conflict),
@@ -195,6 +204,7 @@ async fn write(
 pub(super) async fn adopt(connections: &Connections, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
     let rental = &found.rental;
     let columns = RentalColumns::of(rental);
+    let tags = Tags::of(rental);
     let query = sqlx::query_as(
         "WITH epoch AS (
              SELECT epoch = $2 AS is_ours FROM gpurent.host WHERE id = $1 FOR SHARE
@@ -218,6 +228,10 @@ pub(super) async fn adopt(connections: &Connections, found: &Foundling, epoch: E
              SELECT made.host_id, made.id, e.seq, e.at, e.name, e.body
              FROM made, unnest($16::bigint[], $17::bigint[], $18::text[], $19::jsonb[]) AS e (seq, at, name, body)
              ORDER BY e.seq
+         ), tags AS (
+             INSERT INTO gpurent.tag (host_id, renter, name, value, digest, created_at, rental_id)
+             SELECT host_id, $4, tag.name, tag.value, tag.digest, $8, id
+             FROM made, unnest($20::text[], $21::text[], $22::bytea[]) AS tag (name, value, digest)
          )
          SELECT EXISTS (SELECT 1 FROM made)",
     )
@@ -239,7 +253,10 @@ pub(super) async fn adopt(connections: &Connections, found: &Foundling, epoch: E
     .bind(found.events.iter().map(|event| signed(event.seq.get())).collect::<Vec<_>>())
     .bind(found.events.iter().map(|event| event.at.as_microsecond()).collect::<Vec<_>>())
     .bind(found.events.iter().map(|event| event.event.name()).collect::<Vec<_>>())
-    .bind(found.events.iter().map(|event| Json(&event.event)).collect::<Vec<_>>());
+    .bind(found.events.iter().map(|event| Json(&event.event)).collect::<Vec<_>>())
+    .bind(tags.names)
+    .bind(tags.values)
+    .bind(tags.digests);
     match bounded(connections.fetch_one(query)).await {
         Ok((true,)) => Ok(()),
         Ok((false,)) => Err(StoreError::Fenced),
@@ -253,7 +270,7 @@ pub(super) async fn held(connections: &Connections, host: &HostId) -> Result<Hel
         "SELECT ARRAY(SELECT gpu_uuid FROM gpurent.gpu_hold WHERE host_id = $1),
                 ARRAY(SELECT port FROM gpurent.port_hold WHERE host_id = $1),
                 (SELECT count(*) FROM gpurent.rental
-                 WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended') AND body #> '{spec,gpu}' = 'null')",
+                 WHERE host_id = $1 AND phase <> 'ended' AND phase <> 'suspended' AND body #> '{spec,gpu}' = 'null')",
     );
     let (gpus, ports, without_gpu) = bounded(connections.fetch_one(query.bind(host.as_str()))).await?;
     parse(gpus, ports, without_gpu)

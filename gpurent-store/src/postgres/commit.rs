@@ -12,7 +12,7 @@ const COMMIT: &str = "
     WITH epoch AS (
         SELECT epoch = $2 AS is_ours FROM gpurent.host WHERE id = $1 AND $2::bigint IS NOT NULL FOR SHARE
     ), written AS (
-        UPDATE gpurent.rental SET phase = $5, end_kind = $17, revision = $6, expires_at = $7, body = $8
+        UPDATE gpurent.rental SET phase = $5, end_kind = $17, ended_at = $23, revision = $6, expires_at = $7, body = $8
         WHERE id = $3 AND revision = $4
           AND ($2::bigint IS NULL OR EXISTS (SELECT 1 FROM epoch WHERE is_ours))
         RETURNING id
@@ -90,7 +90,8 @@ pub(super) async fn commit(connections: &Connections, change: &Change) -> Result
         .bind(change.sealed().map(|sealed| sealed.bytes.as_slice()))
         .bind(change.log_tail().map(|tail| Json(&tail.lines)))
         .bind(crate::row::forgets_logs_of(change).map(Timestamp::as_microsecond))
-        .bind(change.log_tail().map(|tail| tail.until.as_microsecond()));
+        .bind(change.log_tail().map(|tail| tail.until.as_microsecond()))
+        .bind(columns.ended_at);
     match bounded(connections.fetch_one(query)).await {
         Ok((true, _)) => Ok(()),
         Ok((false, false)) => Err(StoreError::Fenced),

@@ -12,6 +12,7 @@ mod connections;
 mod held;
 mod journal;
 mod keys;
+pub(crate) mod lists;
 mod migrations;
 mod pooler;
 mod views;
@@ -129,7 +130,7 @@ impl Store for PostgresStore {
     ) -> Result<Tenure, StoreError> {
         let query = sqlx::query_as(
             "WITH busy AS (
-                 SELECT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase NOT IN ('suspended', 'ended')) AS is_so
+                 SELECT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended' AND phase <> 'suspended') AS is_so
              ), taken AS (
                  INSERT INTO gpurent.host AS host (id, engine, machine, epoch, confirmed_at) VALUES ($1, $2, $3, 1, now())
                  ON CONFLICT (id) DO UPDATE
@@ -255,31 +256,21 @@ impl Store for PostgresStore {
         after: Option<RentalId>,
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError> {
-        let phases: Vec<&str> = filter.phases.iter().map(|phase| phase.as_str()).collect();
-        let ends: Vec<&str> = filter.ends.iter().map(|end| end.as_str()).collect();
-        let (label, value) = filter.label.as_ref().map(|(name, value)| (name.as_str(), value.as_str())).unzip();
-        let query = sqlx::query_scalar(
-            "SELECT body FROM gpurent.rental
-             WHERE host_id = $1
-               AND ($2::text IS NULL OR renter = $2)
-               AND (cardinality($3::text[]) + cardinality($4::text[]) = 0
-                    OR phase = ANY ($3) OR end_kind = ANY ($4))
-               AND ($5::uuid IS NULL OR (created_at, id) < (SELECT created_at, id FROM gpurent.rental WHERE id = $5))
-               AND ($6::text IS NULL OR name = $6)
-               AND ($7::text IS NULL OR body #> '{spec,labels}' ->> $7 = $8)
-             ORDER BY created_at DESC, id DESC LIMIT $9",
-        )
-        .bind(host.as_str())
-        .bind(filter.renter.as_ref().map(|renter| renter.as_str()))
-        .bind(phases)
-        .bind(ends)
-        .bind(after.map(|id| *id.as_uuid()))
-        .bind(filter.name.as_ref().map(|name| name.as_str()))
-        .bind(label)
-        .bind(value)
-        .bind(limit.min(MAX_PAGE) as i64);
-        let found: Vec<Json<Rental>> = bounded(self.connections.fetch_all(query)).await?;
-        Ok(found.into_iter().map(|Json(rental)| rental).collect())
+        lists::list(&self.connections, host, filter, after, limit).await
+    }
+
+    async fn ended_before(
+        &self,
+        host: &HostId,
+        before: Timestamp,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError> {
+        lists::ended_before(&self.connections, host, before, after, limit).await
+    }
+
+    async fn forget(&self, host: &HostId, rentals: &[RentalId]) -> Result<usize, StoreError> {
+        lists::forget(&self.connections, host, rentals).await
     }
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {

@@ -88,7 +88,7 @@ impl RangeStore for SqliteStore {
             "DELETE FROM gpurent_port_range AS own WHERE host_id = ?1 AND renter = ?2
                AND NOT EXISTS (SELECT 1 FROM gpurent_port_hold AS hold WHERE hold.host_id = ?1
                                AND hold.port BETWEEN own.first_port AND own.last_port)
-               AND NOT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase <> 'ended'
+               AND NOT EXISTS (SELECT 1 FROM gpurent_rental INDEXED BY gpurent_rental_live_name WHERE host_id = ?1 AND phase <> 'ended'
                                AND renter = ?2 AND body ->> '$.spec.sticky_ports' IS NOT NULL)",
         );
         let query = query.bind(host.as_str()).bind(renter.as_str());

@@ -8,6 +8,7 @@
 mod beside;
 mod journal;
 mod keys;
+pub(crate) mod lists;
 mod reserve;
 mod write;
 
@@ -134,7 +135,7 @@ impl SqliteStore {
         let mut writing = self.write().await?;
         let query = sqlx::query_as(
             "WITH busy AS (
-                 SELECT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase NOT IN ('suspended', 'ended')) AS is_so
+                 SELECT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase <> 'ended' AND phase <> 'suspended') AS is_so
              )
              INSERT INTO gpurent_host AS host (id, engine, machine, epoch, confirmed_at)
              VALUES (?1, ?2, ?3, 1, unixepoch())
@@ -246,13 +247,14 @@ async fn held(connection: impl SqliteExecutor<'_>, host: &HostId) -> Result<Held
         "SELECT (SELECT json_group_array(gpu_uuid) FROM gpurent_gpu_hold WHERE host_id = ?1),
                 (SELECT json_group_array(port) FROM gpurent_port_hold WHERE host_id = ?1),
                 (SELECT count(*) FROM gpurent_rental
-                 WHERE host_id = ?1 AND phase NOT IN ('suspended', 'ended') AND body ->> '$.spec.gpu' IS NULL)",
+                 WHERE host_id = ?1 AND phase <> 'ended' AND phase <> 'suspended' AND body ->> '$.spec.gpu' IS NULL)",
     );
     let (Json(gpus), Json(ports), without_gpu): (Json<Vec<GpuUuid>>, Json<Vec<HostPort>>, u32) =
         bounded(query.bind(host.as_str()).fetch_one(connection)).await?;
     Ok(Held { gpus: gpus.into_iter().collect(), ports: ports.into_iter().collect(), without_gpu })
 }
 
+/// What lives is counted by an index of its own: SQLite, which keeps no statistics, would rather walk all that the renter ever had.
 async fn renter_has(
     connection: impl SqliteExecutor<'_>,
     host: &HostId,
@@ -266,9 +268,11 @@ async fn renter_has(
                  WHERE theirs.host_id = ?1 AND theirs.renter = ?2 AND theirs.created_at > ?3 AND theirs.phase = 'ended'
                    AND NOT EXISTS (SELECT 1 FROM gpurent_usage_segment WHERE rental_id = theirs.id)
                    AND coalesce(theirs.body ->> '$.state.reason.kind', '') NOT IN (SELECT value FROM json_each(?4))),
-                (SELECT count(*) FROM gpurent_rental AS theirs JOIN gpurent_gpu_hold AS held ON held.rental_id = theirs.id
+                (SELECT count(*) FROM gpurent_rental AS theirs INDEXED BY gpurent_rental_live_name
+                 JOIN gpurent_gpu_hold AS held ON held.rental_id = theirs.id
                  WHERE theirs.host_id = ?1 AND theirs.renter = ?2 AND theirs.phase <> 'ended')
-         FROM gpurent_rental WHERE host_id = ?1 AND renter = ?2 AND phase <> 'ended'",
+         FROM gpurent_rental INDEXED BY gpurent_rental_live_name
+         WHERE host_id = ?1 AND renter = ?2 AND phase <> 'ended'",
     );
     let query = query.bind(host.as_str()).bind(renter.as_str()).bind(since.as_microsecond());
     let query = query.bind(NOT_IN_VAIN);
@@ -386,34 +390,24 @@ impl Store for SqliteStore {
         after: Option<RentalId>,
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError> {
-        let phases: Vec<&str> = filter.phases.iter().map(|phase| phase.as_str()).collect();
-        let ends: Vec<&str> = filter.ends.iter().map(|end| end.as_str()).collect();
-        let (label, value) = filter.label.as_ref().map(|(name, value)| (name.as_str(), value.as_str())).unzip();
-        let query = sqlx::query_scalar(
-            "SELECT body FROM gpurent_rental
-             WHERE host_id = ?1
-               AND (?2 IS NULL OR renter = ?2)
-               AND (json_array_length(?3) + json_array_length(?4) = 0
-                    OR phase IN (SELECT value FROM json_each(?3))
-                    OR end_kind IN (SELECT value FROM json_each(?4)))
-               AND (?5 IS NULL
-                    OR (created_at, id) < (SELECT created_at, id FROM gpurent_rental WHERE id = ?5))
-               AND (?6 IS NULL OR name = ?6)
-               AND (?7 IS NULL OR EXISTS (SELECT 1 FROM json_each(body, '$.spec.labels') AS label
-                                          WHERE label.key = ?7 AND label.value = ?8))
-             ORDER BY created_at DESC, id DESC LIMIT ?9",
-        )
-        .bind(host.as_str())
-        .bind(filter.renter.as_ref().map(|renter| renter.as_str()))
-        .bind(Json(phases))
-        .bind(Json(ends))
-        .bind(after.map(|id| id.to_string()))
-        .bind(filter.name.as_ref().map(|name| name.as_str()))
-        .bind(label)
-        .bind(value)
-        .bind(limit.min(MAX_PAGE) as i64);
-        let found: Vec<Json<Rental>> = bounded(query.fetch_all(&self.pool)).await?;
-        Ok(found.into_iter().map(|Json(rental)| rental).collect())
+        lists::list(&self.pool, host, filter, after, limit).await
+    }
+
+    async fn ended_before(
+        &self,
+        host: &HostId,
+        before: Timestamp,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError> {
+        lists::ended_before(&self.pool, host, before, after, limit).await
+    }
+
+    async fn forget(&self, host: &HostId, rentals: &[RentalId]) -> Result<usize, StoreError> {
+        let mut writing = self.write().await?;
+        let gone = lists::forget(&mut writing.transaction, host, rentals).await?;
+        writing.commit().await?;
+        Ok(gone)
     }
 
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {

@@ -14,6 +14,7 @@ use sqlx::types::Json;
 use super::{has_epoch, held, renter_has};
 use crate::claim::{Asked, Decision, Look, decide};
 use crate::error::{bounded, is_unique_violation};
+use crate::listing::tags;
 use crate::row::{RentalColumns, forgets_logs_of, signed};
 
 pub(super) async fn claim(
@@ -86,6 +87,13 @@ async fn insert(
     .bind(fingerprint.0.as_slice())
     .bind(Json(rental));
     bounded(query.execute(&mut *connection)).await.map_err(conflict)?;
+    for (name, value) in tags(rental) {
+        let query = sqlx::query(
+            "INSERT INTO gpurent_tag (host_id, renter, name, value, created_at, rental_id) VALUES (?, ?, ?, ?, ?, ?)",
+        );
+        let query = query.bind(rental.host().as_str()).bind(columns.renter).bind(name).bind(value);
+        bounded(query.bind(columns.created_at).bind(&id).execute(&mut *connection)).await?;
+    }
     hold(connection, rental.host(), &id, &columns).await
 }
 
@@ -142,11 +150,12 @@ pub(super) async fn commit(connection: &mut SqliteConnection, change: &Change) -
     let columns = RentalColumns::of(rental);
     let id = rental.id().to_string();
     let query = sqlx::query(
-        "UPDATE gpurent_rental SET phase = ?, end_kind = ?, revision = ?, expires_at = ?, body = ?
+        "UPDATE gpurent_rental SET phase = ?, end_kind = ?, ended_at = ?, revision = ?, expires_at = ?, body = ?
          WHERE id = ? AND revision = ?",
     )
     .bind(columns.phase)
     .bind(columns.end_kind)
+    .bind(columns.ended_at)
     .bind(columns.revision)
     .bind(columns.expires_at)
     .bind(Json(rental))

@@ -309,6 +309,20 @@ impl Store for FaultyStore {
         at_once(self.0.store.list(host, filter, after, limit))
     }
 
+    async fn ended_before(
+        &self,
+        host: &HostId,
+        before: Timestamp,
+        after: Option<RentalId>,
+        limit: usize,
+    ) -> Result<Vec<Rental>, StoreError> {
+        at_once(self.0.store.ended_before(host, before, after, limit))
+    }
+
+    async fn forget(&self, host: &HostId, rentals: &[RentalId]) -> Result<usize, StoreError> {
+        at_once(self.0.store.forget(host, rentals))
+    }
+
     async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
         let host = host.clone();
         self.ask(Point::Live, self.0.about_host(), move |store| at_once(store.held(&host))).await
