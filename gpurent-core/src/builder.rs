@@ -260,6 +260,7 @@ impl HostBuilder {
             failpoints: self.failpoints,
             intents: Nudge::new(),
             standing: Standing::new(),
+            lease: Mutex::default(),
             engine_health: Mutex::new(EngineHealth::Answers),
             asked_engine_at: Mutex::default(),
             setbacks: Mutex::default(),

@@ -13,6 +13,7 @@ use crate::failpoint::Failpoints;
 use crate::feed::Feed;
 use crate::id::{HostId, RentalId, RenterId};
 use crate::inside::Inside;
+use crate::lease::Lease;
 use crate::placement::Placement;
 use crate::pulls::Pulls;
 use crate::reconcile::Pace;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     /// Rung after every intent.
     pub(crate) intents: Nudge,
     pub(crate) standing: Standing,
+    /// The lease of the reconciler that runs.
+    pub(crate) lease: Mutex<Option<Lease>>,
     /// As of the last observation.
     pub(crate) engine_health: Mutex<EngineHealth>,
     /// Since when an observation waits for the engine, on the boot clock.
@@ -147,6 +150,15 @@ impl Standing {
 }
 
 impl Shared {
+    pub(crate) fn set_lease(&self, lease: Option<Lease>) {
+        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    }
+
+    pub(crate) fn holds_lease(&self) -> bool {
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        lease.as_ref().is_some_and(|lease| lease.left().is_some())
+    }
+
     pub(crate) fn engine_health(&self) -> EngineHealth {
         let asked = *self.asked_engine_at.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = asked.map_or(0, |asked| self.clock.now().boot.micros.saturating_sub(asked));

@@ -597,6 +597,13 @@ impl Rentals {
         self.shared.standing.get() == Stage::Acting
     }
 
+    /// Whether this process holds the host's lease: it took the host over, and the store confirmed within the lease's time that
+    /// nobody else has done so since. Without it nothing is changed on the engine.
+    #[must_use]
+    pub fn holds_lease(&self) -> bool {
+        self.shared.holds_lease()
+    }
+
     /// Whether the engine told how the containers are when it was last asked; one that has not answered for ten seconds does
     /// not.
     #[must_use]

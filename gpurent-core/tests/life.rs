@@ -380,9 +380,11 @@ fn a_store_that_does_not_answer_ends_nothing_early_and_nothing_late() {
     let launch = world.get(id).launch();
     let gpu = world.get(id).gpus()[0].uuid.clone();
     let expires = world.get(id).expires_at().unwrap();
+    assert!(world.rentals.holds_lease());
     world.outside.store.set_available(false);
     assert!(matches!(world.try_rent("other"), Err(RentError::Unconfirmed { .. })));
     world.advance(secs(3599));
+    assert!(!world.rentals.holds_lease(), "nobody has confirmed it for an hour");
     assert_eq!(world.outside.runtime.running_on(&gpu), vec![launch]);
     world.advance(secs(1));
     world.advance(secs(1));

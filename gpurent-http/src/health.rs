@@ -78,6 +78,7 @@ pub(crate) async fn health(State(rentals): State<Rentals>, State(health): State<
         "host_id": rentals.host(),
         "database": word(database),
         "reconciler": word(reconciler),
+        "lease": word(rentals.holds_lease()),
         "engine": match engine {
             EngineHealth::Answers => "ok",
             EngineHealth::HangsOver(_) => "hangs",

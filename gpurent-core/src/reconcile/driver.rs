@@ -147,6 +147,7 @@ impl Driver {
         let Taken { engine, tenure, asked_at } = taken;
         let lease = Lease::none(Arc::clone(&shared.clock));
         lease.renew(asked_at, shared.pace.lease);
+        shared.set_lease(Some(lease.clone()));
         Self {
             shared,
             sleep,

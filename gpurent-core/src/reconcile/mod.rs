@@ -93,6 +93,7 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.standing.set(Stage::Absent);
+        self.0.set_lease(None);
         if let Some(pulls) = &self.0.pulls {
             pulls.forget();
         }
