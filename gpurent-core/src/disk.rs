@@ -172,15 +172,23 @@ pub struct Before {
 }
 
 impl Before {
-    /// The first look. A number that was not [counted](Allowed::most_counted) to its end stands as the most there can be.
+    /// The first look. A number that was not [counted](Allowed::most_counted) to its end stands as the most there can be,
+    /// and nobody is ended by it, until a later look gets there.
     #[must_use]
-    pub fn first(used: Written, allowed: &Allowed) -> Self {
-        let most = allowed.most_counted(None);
-        let found =
-            |used: DiskUse, most: DiskUse| used.map(most, |used, most| if used < most { used } else { u64::MAX });
+    pub fn first(used: Written, most: Written) -> Self {
+        Self { first: Written::MAX, last: Written::default() }.again(used, most)
+    }
+
+    /// One more look, which counted so far at most.
+    #[must_use]
+    pub fn again(self, used: Written, most: Written) -> Self {
+        let found = |first: DiskUse, used: DiskUse, most: DiskUse| {
+            let counted = used.map(most, |used, most| if used < most { used } else { u64::MAX });
+            first.map(counted, |first, counted| if first < u64::MAX { first } else { counted })
+        };
         let first = Written {
-            container: found(used.container, most.container),
-            workspace: found(used.workspace, most.workspace),
+            container: found(self.first.container, used.container, most.container),
+            workspace: found(self.first.workspace, used.workspace, most.workspace),
         };
         Self { first, last: used }
     }
@@ -228,12 +236,15 @@ impl Allowed {
         }
     }
 
-    /// How far a rental's files are counted that had so much at first: who has more is told to have this.
+    /// How far a rental's files are counted: who has more is told to have this. What was not counted to its end is counted
+    /// twice as far the next time.
     #[must_use]
-    pub fn most_counted(&self, first: Option<Written>) -> Written {
-        // Where that was not counted to its end, nothing is judged by it.
-        let first = first.unwrap_or_default().sum().map(DiskUse::MAX, |first, all| if first < all { first } else { 0 });
-        let most = |limit: DiskUse| first.plus(limit.percent(100 * UNCOUNTED));
+    pub fn most_counted(&self, before: Option<Before>) -> Written {
+        let known = before.map_or(DiskUse::default(), |Before { first, last }| {
+            let further = |first: u64, last: u64| if first < u64::MAX { first } else { last.saturating_mul(2) };
+            first.sum().map(last.sum(), further)
+        });
+        let most = |limit: DiskUse| known.plus(limit.percent(100 * UNCOUNTED));
         Written { container: most(self.container), workspace: most(self.workspace.unwrap_or(self.container)) }
     }
 
@@ -335,14 +346,35 @@ mod tests {
         assert_eq!(judged(309, 300, 308), Verdict::Stop, "it goes on writing");
         let allowed = Allowed { container: DiskUse { bytes: 100 * GIB, files: 1000 }, workspace: None };
         let all = |bytes| Written { container: gib(bytes), workspace: DiskUse::default() };
-        let looked = |first, last| Before { last: all(last), ..Before::first(all(first), &allowed) };
+        let looked = |first, last| Before { last: all(last), ..Before::first(all(first), allowed.most_counted(None)) };
         assert_eq!(allowed.judge(all(800), Some(looked(399, 700))).0, Verdict::Stop);
         assert_eq!(allowed.judge(all(800), Some(looked(400, 700))).0, Verdict::Warn, "nobody knows what was there");
-        assert_eq!(
-            allowed.most_counted(Some(looked(400, 700).first)).container.bytes,
-            400 * GIB,
-            "nor is it asked again"
-        );
+    }
+
+    #[test]
+    fn what_was_not_counted_to_its_end_is_counted_further_until_it_is() {
+        let allowed = Allowed { container: DiskUse { bytes: 100 * GIB, files: 1000 }, workspace: None };
+        let counted = |before: Option<Before>, there: u64| {
+            let most = allowed.most_counted(before);
+            let used = Written { container: gib(there).at_most(most.container), workspace: DiskUse::default() };
+            let verdict = allowed.judge(used, before).0;
+            (before.map_or_else(|| Before::first(used, most), |before| before.again(used, most)), verdict)
+        };
+        let (mut before, _) = counted(None, 3000);
+        for _ in 0..8 {
+            let (next, verdict) = counted(Some(before), 3000);
+            assert_eq!(verdict, Verdict::Warn, "what was there is nobody's fault");
+            before = next;
+        }
+        assert_eq!(before.first.container.bytes, 3000 * GIB);
+        let verdicts: Vec<Verdict> = (1..4)
+            .map(|more| {
+                let (next, verdict) = counted(Some(before), 3000 + more * 10);
+                before = next;
+                verdict
+            })
+            .collect();
+        assert_eq!(verdicts, [Verdict::Warn, Verdict::Stop, Verdict::Stop], "what is written from then on is");
     }
 
     #[test]
@@ -353,7 +385,8 @@ mod tests {
         let in_workspace = |bytes| Written { workspace: gib(bytes), ..Written::default() };
         // The other rental that has the workspace too ends between the last look and this one, and then there is another.
         let judged = |last, used, then| {
-            let seen = Before { last: in_workspace(last), ..Before::first(Written::default(), &shared) };
+            let seen =
+                Before { last: in_workspace(last), ..Before::first(Written::default(), shared.most_counted(None)) };
             let seen = seen.under_other_limits(&shared, in_workspace(used));
             let now = alone.judge(in_workspace(used), Some(seen)).0;
             now.max(alone.judge(in_workspace(then), Some(Before { last: in_workspace(used), ..seen })).0)

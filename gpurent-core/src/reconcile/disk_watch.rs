@@ -45,6 +45,16 @@ impl Default for DiskWatch {
     }
 }
 
+/// One look at what a rental has written.
+pub(super) struct Look {
+    launch: LaunchId,
+    /// When it began, on the boot clock.
+    begun: i64,
+    allowed: Allowed,
+    /// How far is counted.
+    most: Written,
+}
+
 impl DiskWatch {
     /// When the next look is due, on the boot clock.
     pub(super) fn due(&self) -> Option<i64> {
@@ -78,7 +88,7 @@ impl Driver {
                 self.disks.rounds.done(launch, later(now, self.shared.pace.measure));
                 continue;
             };
-            let most = allowed.most_counted(self.disks.seen.get(&launch).map(|(seen, _)| seen.first));
+            let most = allowed.most_counted(self.disks.seen.get(&launch).map(|(seen, _)| *seen));
             let (shared, sleep, spec) = (Arc::clone(&self.shared), Arc::clone(&self.sleep), LaunchSpec::of(rental));
             self.spawn(async move {
                 let mut used = std::pin::pin!(contained(shared.runtime.disk_use(&spec, most)).fuse());
@@ -87,7 +97,7 @@ impl Driver {
                     used = used => used,
                     () = too_late => Err(RuntimeError::Unavailable("it is not counted in time".into())),
                 };
-                Done::Measured(launch, now, allowed, used)
+                Done::Measured(Look { launch, begun: now, allowed, most }, used)
             });
         }
     }
@@ -107,9 +117,7 @@ impl Driver {
     /// Judges a look.
     pub(super) fn measured(
         &mut self,
-        launch: LaunchId,
-        begun: i64,
-        allowed: Allowed,
+        Look { launch, begun, allowed, most }: Look,
         result: Result<Written, RuntimeError>,
     ) {
         let now = self.now();
@@ -137,11 +145,11 @@ impl Driver {
             seen.map(|(seen, former)| if former == allowed { seen } else { seen.under_other_limits(&former, used) });
         // What is in the container of a rental that was resumed it wrote itself, before.
         let was_resumed = self.live.get(&launch.rental).is_some_and(|rental| rental.resumed() > 0);
-        let first = || match Before::first(used, &allowed) {
+        let first = || match Before::first(used, most) {
             found if was_resumed => found.with_a_container_of_its_own(&allowed),
             found => found,
         };
-        let seen = before.map_or_else(first, |before| Before { last: used, ..before });
+        let seen = before.map_or_else(first, |before| before.again(used, most));
         self.disks.seen.insert(launch, (seen, allowed));
         let wall = self.shared.clock.now().wall;
         let current = self.live.get(&launch.rental).filter(|rental| rental.launch() == launch);

@@ -15,14 +15,14 @@ use futures_util::{FutureExt, select_biased};
 
 use super::ReconcileError;
 use super::chores::{PUBLISH_BATCH, Taken, contained, observe, publish, pull, take_over};
-use super::disk_watch::DiskWatch;
+use super::disk_watch::{DiskWatch, Look};
 use super::duty::{Duty, later};
 use super::service_watch::ServiceWatch;
 use super::underway::{Ended, InFlight, Setback};
 use super::watch::watch_while_unused;
 use crate::clock::{Moment, Sleep};
 use crate::deadline::{Deadline, DeadlineError};
-use crate::disk::{Allowed, Written};
+use crate::disk::Written;
 use crate::event::JournalEntry;
 use crate::feed::Update;
 use crate::host::{EngineHealth, Shared, Stage};
@@ -54,7 +54,7 @@ pub(super) enum Done {
     Stepped(RentalId, Ended),
     Pulled(PullId, pulls::Outcome),
     /// Asked for at this time on the boot clock.
-    Measured(LaunchId, i64, Allowed, Result<Written, RuntimeError>),
+    Measured(Look, Result<Written, RuntimeError>),
     LookedForServices(LaunchId, Result<Vec<Service>, RuntimeError>),
     Settled(LaunchId, Orphan),
 }
@@ -467,7 +467,7 @@ impl Driver {
                     pulls.done(id, outcome, &self.shared.clock.now());
                 }
             }
-            Done::Measured(launch, begun, allowed, used) => self.measured(launch, begun, allowed, used),
+            Done::Measured(look, used) => self.measured(look, used),
             Done::LookedForServices(launch, found) => self.looked_for_services(launch, found),
             Done::Settled(launch, orphan) => self.settled(launch, orphan),
             Done::Stepped(id, ended) => return self.stepped(id, ended, now),
