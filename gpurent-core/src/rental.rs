@@ -565,8 +565,11 @@ impl Rental {
     pub fn may_need(&self, attempt: Attempt) -> bool {
         match &self.state {
             _ if attempt > self.attempt => false,
-            State::Suspending { .. } | State::Suspended { .. } => true,
-            State::Provisioning if self.container.is_none() && self.retained.is_some() => true,
+            State::Suspended { .. } => true,
+            // Its next container has not been made.
+            State::Provisioning | State::Suspending { .. } if self.container.is_none() && self.retained.is_some() => {
+                true
+            }
             State::Ended { .. } => false,
             _ => attempt == self.attempt,
         }

@@ -145,6 +145,22 @@ fn while_it_is_going_down_it_cannot_be_resumed() {
 }
 
 #[test]
+fn while_it_is_going_down_only_its_present_container_has_what_it_needs() {
+    let mut world = World::new();
+    let id = world.rent();
+    let first = world.get(id).attempt();
+    world.suspend(id).unwrap();
+    assert!(world.get(id).may_need(first));
+    world.resume(id).unwrap();
+    assert!(!world.get(id).may_need(first), "its files are in the second container");
+    world.runtime.fail_next(RuntimeStep::Retain, Fault::Before(RuntimeError::Unavailable("away".into())));
+    world.suspend(id).unwrap();
+    assert_eq!(world.phase(id), Phase::Suspending);
+    assert!(!world.get(id).may_need(first), "whoever removes it may come late");
+    assert!(world.get(id).may_need(first.next()));
+}
+
+#[test]
 fn its_credential_and_its_term_may_be_changed_meanwhile() {
     let mut world = World::new();
     let id = world.rent();
