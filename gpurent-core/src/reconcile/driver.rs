@@ -104,6 +104,8 @@ pub(super) struct Driver {
     /// The host's rentals as last known.
     pub(super) live: BTreeMap<RentalId, Rental>,
     pub(super) in_flight: BTreeMap<RentalId, InFlight>,
+    /// What those have that are worked on, and that the store does not know any more.
+    pub(super) unbooked: BTreeMap<LaunchId, Held>,
     pub(super) setbacks: BTreeMap<RentalId, Setback>,
     /// Rentals of which a step may have written more than it could tell: nothing goes up before they were read
     /// again.
@@ -161,6 +163,7 @@ impl Driver {
             running: FuturesUnordered::new(),
             live: BTreeMap::new(),
             in_flight: BTreeMap::new(),
+            unbooked: BTreeMap::new(),
             setbacks: BTreeMap::new(),
             unsure: BTreeSet::new(),
             prepared: BTreeSet::new(),
@@ -512,6 +515,13 @@ impl Driver {
                 Vec::new()
             }
         };
+        // What is worked on is not forgotten yet; but a store that was set back would give what it has to others.
+        let may_run = |rental: &&Rental| matches!(rental.state(), State::Provisioning | State::Running | State::Ready);
+        let is_lost = |rental: &&Rental| !listed.contains(&rental.id()) && self.in_flight.contains_key(&rental.id());
+        self.unbooked = self.live.values().filter(may_run).filter(is_lost).map(|r| (r.launch(), Held::of(r))).collect();
+        for (launch, held) in &self.unbooked {
+            self.shared.placement.quarantine.lost(*launch, held.clone());
+        }
         let news: Vec<_> = rentals
             .into_iter()
             .filter(|rental| !self.moved_during_read.contains(&rental.id()))

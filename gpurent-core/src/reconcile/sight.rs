@@ -69,7 +69,7 @@ impl Driver {
     }
 
     fn look_for_orphans(&mut self, observation: &Observation, now: &Moment) {
-        let mut beside_the_books: BTreeMap<LaunchId, Held> = BTreeMap::new();
+        let mut beside_the_books: BTreeMap<LaunchId, Held> = self.unbooked.clone();
         let mut orphans = BTreeSet::new();
         // Of those that were worked on meanwhile this observation says nothing.
         let is_worked_on =
