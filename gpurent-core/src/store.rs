@@ -426,8 +426,8 @@ pub trait Store: Send + Sync + 'static {
     async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError>;
 
     /// Gives positions in the host's journal to events that have none yet, at most `limit`, and returns
-    /// them. Only the holder of the host publishes, so positions have no gap and no reader can miss one
-    /// that is committed late.
+    /// them. Only the holder of the host publishes, so positions have no gap but for what was
+    /// [forgotten](Self::forget), and no reader can miss one that is committed late.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the epoch is another.

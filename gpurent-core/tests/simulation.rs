@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 #![allow(clippy::print_stdout, reason = "what the run came to is a part of the result")]
 
+use std::io::Write as _;
 use std::time::Instant;
 
 use gpurent_core::testing::simulation::{Life, Simulation, Summary, crash_matrix};
@@ -28,15 +29,36 @@ fn crashes() {
     }
 }
 
+/// How many histories a run lives through that no run had before.
+const NEW: u64 = 250;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
 #[test]
 fn histories() {
-    let number = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-    };
     let (from, count) = (number("GPURENT_FIRST_HISTORY", 0), number("GPURENT_HISTORIES", 20_000));
+    let summary = live_through(from, count);
+    if count >= 20_000 {
+        assert_eq!(summary.coverage.missed(), [], "every pair of state and fault point is hit");
+    }
+}
+
+/// Numbered by when they are lived through, so that each run has others. One that breaks is lived through again by
+/// `GPURENT_FIRST_HISTORY=N GPURENT_HISTORIES=1`.
+#[test]
+fn histories_that_nobody_has_seen() {
+    let second = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    // Past the capture of what passes, so that every run's log has it.
+    writeln!(std::io::stderr(), "{NEW} new histories, from {} on", second * NEW).unwrap();
+    live_through(second * NEW, NEW);
+}
+
+/// One thread for each core; the first broken history ends it.
+fn live_through(from: u64, count: u64) -> Summary {
     let begun = Instant::now();
-    // One thread for each core; the first broken history ends it.
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(count);
     let share = count.div_ceil(threads);
     let part = |n: u64| from + (n * share).min(count)..from + ((n + 1) * share).min(count);
     let summary = std::thread::scope(|scope| {
@@ -45,17 +67,15 @@ fn histories() {
     });
     let took = begun.elapsed().as_secs_f64();
     println!(
-        "{} histories, {} calls, {} faults in {took:.1} s: {:.0} histories a second; {}",
+        "{} histories from {from} on, {} calls, {} faults in {took:.1} s: {:.0} histories a second; {}",
         summary.histories,
         summary.calls,
         summary.faults,
         summary.histories as f64 / took,
         summary.coverage
     );
-    if let Some(broken) = summary.broken {
+    if let Some(broken) = &summary.broken {
         panic!("{broken}");
     }
-    if count >= 20_000 {
-        assert_eq!(summary.coverage.missed(), [], "every pair of state and fault point is hit");
-    }
+    summary
 }

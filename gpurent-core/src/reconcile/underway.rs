@@ -136,7 +136,9 @@ impl Driver {
                     | Action::WarnOfDisk { .. }
                     | Action::TellServices(_)
                     | Action::Notify
-            );
+            )
+            // An end that was found out, and that a store which hangs keeps from being written: the clock's comes before.
+            || matches!(&action, Action::End(reason) if !is_by_the_clock(reason));
         // Taking down is never held up by what goes up.
         let goes_up = matches!(action, Action::Create | Action::Start | Action::Verify { .. });
         if goes_up && self.in_flight.len() >= self.shared.pace.concurrent_steps {
@@ -245,6 +247,11 @@ fn for_the_renter(error: &(dyn Error + 'static)) -> String {
         Some(error) => error.to_string(),
         None => "the host's database does not answer".to_owned(),
     }
+}
+
+/// Whether the rental itself says when it ends so.
+fn is_by_the_clock(reason: &EndReason) -> bool {
+    matches!(reason, EndReason::Expired | EndReason::Abandoned | EndReason::Failed(_))
 }
 
 /// Whether a rental's next action is bound to a time.
