@@ -189,7 +189,7 @@ impl Machine {
             return;
         }
         let database = PgPool::connect(&self.database).await.expect("the database answers");
-        for table in ["event", "gpu_hold", "port_hold", "idempotency", "log_tail"] {
+        for table in ["event", "gpu_hold", "port_hold", "idempotency", "log_tail", "tag"] {
             let query = format!("DELETE FROM gpurent.{table} WHERE host_id = $1");
             sqlx::query(sqlx::AssertSqlSafe(query)).bind(&self.host_id).execute(&database).await.unwrap();
         }
