@@ -13,12 +13,14 @@ use gpurent_http::api::archived;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio::fs::{File, OpenOptions};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Between two looks for what is old enough.
 const PAUSE: Duration = Duration::from_secs(6 * 3600);
+/// Between two looks whether this agent acts for its host.
+const NO_LEASE: Duration = Duration::from_secs(2);
 /// So many rentals are in memory at once.
 const PAGE: usize = 100;
 /// A database that has older rentals than this has been growing for long enough to say so.
@@ -32,17 +34,35 @@ pub fn age(text: &str) -> Result<SignedDuration, Invalid> {
         Some(days) => SignedDuration::from_hours(i64::from(days) * 24),
         None => text.parse().map_err(|_| refused())?,
     };
-    if age >= SignedDuration::from_hours(24) { Ok(age) } else { Err(refused()) }
+    let (least, most) = (SignedDuration::from_hours(24), SignedDuration::from_hours(100 * 365 * 24));
+    if (least..=most).contains(&age) { Ok(age) } else { Err(refused()) }
 }
 
-/// Opens a file that lines are added to, for our eyes only.
+/// Opens a file that lines are added to, for our eyes only. Its name is on disk then, and what was not written to its end is a
+/// line of its own.
 pub async fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).await
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).await?;
+    if file.metadata().await?.len() > 0 {
+        let mut last = [0];
+        file.seek(io::SeekFrom::End(-1)).await?;
+        file.read_exact(&mut last).await?;
+        if last != *b"\n" {
+            file.write_all(b"\n").await?;
+        }
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).await?.sync_all().await?;
+    Ok(file)
 }
 
 /// Moves what ended longer ago than `keep` into files of `directory`, one a month, until the program ends.
 pub async fn keep_only(rentals: Rentals, keep: SignedDuration, directory: PathBuf) {
     loop {
+        // Whoever acts for the host does it.
+        if !rentals.holds_lease() {
+            tokio::time::sleep(NO_LEASE).await;
+            continue;
+        }
         match move_old(&rentals, keep, &directory).await {
             Ok(0) => {}
             Ok(moved) => {
@@ -59,7 +79,7 @@ pub async fn keep_only(rentals: Rentals, keep: SignedDuration, directory: PathBu
 }
 
 /// Says so where a database keeps everything for ever.
-pub async fn tell_of_growth(rentals: &Rentals) {
+pub async fn tell_of_growth(rentals: Rentals) {
     match rentals.ended_before(Timestamp::now() - LONG_AGO, None, 1).await {
         Ok(old) if !old.is_empty() => {
             tracing::info!(
@@ -91,13 +111,11 @@ async fn move_old(rentals: &Rentals, keep: SignedDuration, directory: &Path) -> 
         file.write_all(lines.as_bytes()).await?;
         file.flush().await?;
         file.sync_all().await?;
-        // The name is on disk only once the folder is.
-        File::open(directory).await?.sync_all().await?;
         let ids: Vec<RentalId> = page.iter().map(Rental::id).collect();
-        if rentals.forget(&ids).await? == 0 {
-            return Err("the database forgets none of them".into());
+        match rentals.forget(&ids).await? {
+            0 => return Err("the database forgets none of them".into()),
+            forgotten => moved += forgotten,
         }
-        moved += page.len();
     }
 }
 
@@ -109,7 +127,7 @@ mod tests {
     fn ages_are_of_a_day_at_least() {
         assert_eq!(age("90d").unwrap(), SignedDuration::from_hours(2160));
         assert_eq!(age("36h").unwrap(), SignedDuration::from_hours(36));
-        for text in ["0d", "23h", "-5d", "soon", ""] {
+        for text in ["0d", "23h", "-5d", "9999999d", "soon", ""] {
             assert!(age(text).is_err(), "{text}");
         }
     }

@@ -202,12 +202,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let archiving = match settings.keep_ended {
         Some(keep) => {
             let directory = settings.archive_dir.clone().unwrap_or_else(|| settings.data_dir.join("archive"));
-            Some(tokio::spawn(archive::keep_only(rentals.clone(), keep, directory)))
+            tokio::spawn(archive::keep_only(rentals.clone(), keep, directory))
         }
-        None => {
-            archive::tell_of_growth(&rentals).await;
-            None
-        }
+        None => tokio::spawn(archive::tell_of_growth(rentals.clone())),
     };
     let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
     let own = dashboard.map(|server| tokio::spawn(server.run(until_end(ended.clone()))));
@@ -245,9 +242,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         own.await??;
     }
     probing.abort();
-    if let Some(archiving) = archiving {
-        archiving.abort();
-    }
+    archiving.abort();
     drop(engine_lock);
     first
 }

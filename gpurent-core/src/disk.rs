@@ -203,6 +203,11 @@ impl Before {
     /// The same looks for other limits than the former: one keeps what one wrote within those.
     #[must_use]
     pub fn under_other_limits(self, former: &Allowed, used: Written) -> Self {
+        let found = self.first.sum();
+        if former.workspace.is_none() && (found.bytes == u64::MAX || found.files == u64::MAX) {
+            // Nobody knows yet what was there in one of the places, and so not in both together.
+            return Self { first: Written::MAX, last: self.last };
+        }
         let on_each_disk = |written: Written| match former.workspace {
             Some(_) => written,
             None => Written { container: written.sum(), workspace: DiskUse::default() },
@@ -396,6 +401,27 @@ mod tests {
         assert_eq!(judged(190, 210, 230), Verdict::Stop);
         assert_eq!(judged(210, 220, 230), Verdict::Stop, "who was over the former limit too");
         assert_eq!(judged(500, 600, 600), Verdict::Stop, "however far");
+    }
+
+    #[test]
+    fn other_limits_do_not_make_known_what_was_not_counted() {
+        let alone = Allowed { container: DiskUse { bytes: 100 * GIB, files: 1_000_000 }, workspace: None };
+        let shared = alone.with(alone);
+        let look = |allowed: &Allowed, before: Option<Before>| {
+            let most = allowed.most_counted(before);
+            let there = |place: DiskUse| gib(3000).at_most(place);
+            let used = Written { container: gib(10), workspace: there(most.workspace) };
+            (used, most)
+        };
+        let (used, most) = look(&shared, None);
+        let mut before = Before::first(used, most);
+        let mut former = shared;
+        for allowed in [alone, shared, alone, alone, alone, alone, alone, alone] {
+            let (used, most) = look(&allowed, Some(before));
+            let seen = if allowed == former { before } else { before.under_other_limits(&former, used) };
+            assert!(allowed.judge(used, Some(seen)).0 < Verdict::Stop, "it was there before");
+            (before, former) = (seen.again(used, most), allowed);
+        }
     }
 
     #[test]

@@ -30,34 +30,40 @@ pub struct Archive {
     delete: bool,
 }
 
-/// Exports, and deletes what was exported: before a time that has passed nothing more ends.
+/// Exports page by page, and deletes each once it is on disk.
 pub async fn archive(connection: &Connection, arguments: Archive) -> Result<(), Failed> {
     let client = Client::new(connection)?;
     let before = Timestamp::now() - arguments.older_than;
-    let mut written = 0;
-    match &arguments.output {
-        None => {
-            let mut output = std::io::stdout();
-            written +=
-                export(&client, before, async |page| output.write_all(page).and_then(|()| output.flush())).await?;
+    let here = |error: std::io::Error| Failed::here(&error);
+    let mut file = match &arguments.output {
+        Some(path) => Some(open(path).await.map_err(here)?),
+        None => None,
+    };
+    let (mut written, mut deleted, mut after) = (0, 0, String::new());
+    loop {
+        let page = client.lines(&format!("/v1/archive?ended_before={before}&limit={PAGE}{after}")).await?;
+        let ids: Vec<String> = page.lines().map(id_of).collect::<Result<_, _>>()?;
+        match &mut file {
+            None => std::io::stdout().write_all(page.as_bytes()).map_err(here)?,
+            Some(file) => {
+                file.write_all(page.as_bytes()).await.map_err(here)?;
+                // Waits for what was written, too.
+                file.flush().await.map_err(here)?;
+                file.sync_all().await.map_err(here)?;
+            }
         }
-        Some(path) => {
-            let mut file = open(path).await.map_err(|error| Failed::here(&error))?;
-            written += export(&client, before, async |page| file.write_all(page).await).await?;
-            // Waits for what was written, too.
-            file.flush().await.map_err(|error| Failed::here(&error))?;
-            file.sync_all().await.map_err(|error| Failed::here(&error))?;
+        written += ids.len();
+        if arguments.delete && !ids.is_empty() {
+            let body = json!({"rentals": ids});
+            let answer = client.send(Method::POST, "/v1/archive/deletions", &body).await?;
+            deleted += answer["deleted"].as_u64().unwrap_or_default();
+        }
+        match ids.last() {
+            Some(last) if ids.len() == PAGE => after = format!("&after={last}"),
+            _ => break,
         }
     }
-    let mut deleted = 0;
-    let mut more = arguments.delete;
-    while more {
-        let path = format!("/v1/archive?ended_before={before}");
-        let answer = client.send(Method::DELETE, &path, &json!({})).await?;
-        deleted += answer["deleted"].as_u64().unwrap_or_default();
-        more = answer["more"] == true;
-    }
-    if connection.json && arguments.output.is_some() {
+    if connection.json && file.is_some() {
         show::json(&json!({"written": written, "deleted": deleted}));
     } else if let Some(path) = &arguments.output {
         show::line(&format!("{written} rentals written to {}, {deleted} deleted", path.display()));
@@ -65,22 +71,8 @@ pub async fn archive(connection: &Connection, arguments: Archive) -> Result<(), 
     Ok(())
 }
 
-async fn export(
-    client: &Client,
-    before: Timestamp,
-    mut write: impl AsyncFnMut(&[u8]) -> std::io::Result<()>,
-) -> Result<usize, Failed> {
-    let (mut written, mut after) = (0, String::new());
-    loop {
-        let path = format!("/v1/archive?ended_before={before}&limit={PAGE}{after}");
-        let page = client.lines(&path).await?;
-        write(page.as_bytes()).await.map_err(|error| Failed::here(&error))?;
-        written += page.lines().count();
-        let last: Option<Value> = page.lines().last().and_then(|line| serde_json::from_str(line).ok());
-        match last.as_ref().and_then(|last| last["rental"]["id"].as_str()) {
-            Some(id) if page.lines().count() == PAGE => after = format!("&after={id}"),
-            _ => break,
-        }
-    }
-    Ok(written)
+fn id_of(line: &str) -> Result<String, Failed> {
+    let line: Option<Value> = serde_json::from_str(line).ok();
+    let id = line.as_ref().and_then(|line| line["rental"]["id"].as_str());
+    id.map(str::to_owned).ok_or_else(|| Failed::Here("the host's answer is no archive".to_owned()))
 }

@@ -517,7 +517,8 @@ impl Driver {
         };
         // What is worked on is not forgotten yet; but a store that was set back would give what it has to others.
         let may_run = |rental: &&Rental| matches!(rental.state(), State::Provisioning | State::Running | State::Ready);
-        let is_lost = |rental: &&Rental| !listed.contains(&rental.id()) && self.in_flight.contains_key(&rental.id());
+        let is_worked_on = |id: &RentalId| self.in_flight.contains_key(id) && !self.moved_during_read.contains(id);
+        let is_lost = |rental: &&Rental| !listed.contains(&rental.id()) && is_worked_on(&rental.id());
         self.unbooked = self.live.values().filter(may_run).filter(is_lost).map(|r| (r.launch(), Held::of(r))).collect();
         for (launch, held) in &self.unbooked {
             self.shared.placement.quarantine.lost(*launch, held.clone());

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use gpurent_core::id::{RentalId, Seq};
 use gpurent_core::invalid::Invalid;
+use gpurent_core::lifecycle::State as RentalState;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
 use gpurent_core::store::{MAX_PAGE, StoreError};
@@ -20,6 +21,7 @@ use super::Refusals;
 use super::event::{self, ArchivedEventSchema};
 use super::view::{self, RentalView};
 use crate::auth::Caller;
+use crate::body::JsonBody;
 use crate::problem::Problem;
 
 /// JSON, one value a line.
@@ -27,6 +29,8 @@ const LINES: &str = "application/x-ndjson";
 
 /// What ended less than this long ago is nothing for an archive: its last words are still being read.
 const YOUNGEST: SignedDuration = SignedDuration::from_hours(24);
+/// How far the clock of whoever asks may be ahead.
+const SLACK: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -42,13 +46,13 @@ pub(super) struct ArchiveQuery {
     after: Option<String>,
 }
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
+/// Which rentals to delete.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DeletionQuery {
-    /// Rentals that ended before this time, which is at least a day ago.
-    #[param(value_type = String, format = DateTime)]
-    ended_before: Timestamp,
+pub(super) struct Deletion {
+    /// Those that were exported.
+    #[schema(value_type = Vec<String>, max_items = 500)]
+    rentals: Vec<RentalId>,
 }
 
 /// A rental that has ended, and all of its events.
@@ -73,8 +77,6 @@ struct ArchivePage<'a> {
 struct Deleted {
     /// How many rentals.
     deleted: usize,
-    /// Whether there are more of that age: ask again.
-    more: bool,
 }
 
 /// Exports rentals that ended before a time
@@ -119,37 +121,45 @@ pub(super) async fn export(
     Ok(Json(ArchivePage { rentals: views, next }).into_response())
 }
 
-/// Deletes rentals that ended before a time
+/// Deletes rentals that were exported
 ///
-/// At most 500 at once, with their events, those that ended first at first: export them before. Rentals whose end nobody could
-/// read yet stay. Their idempotency keys are free again. For operators.
+/// With their events, at most 500 at once. Those that live, ended less than a day ago, or whose end nobody could read yet stay.
+/// Idempotency keys are free again. For operators.
 #[utoipa::path(
-    delete, path = "/v1/archive", operation_id = "delete_archive", tag = "host", params(DeletionQuery),
+    post, path = "/v1/archive/deletions", operation_id = "delete_archived", tag = "host", request_body = Deletion,
     responses((status = 200, description = "How many were deleted", body = Deleted), Refusals)
 )]
 pub(super) async fn delete(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<DeletionQuery>, QueryRejection>,
+    JsonBody(body): JsonBody<Deletion>,
 ) -> Result<Response, Problem> {
     for_operators(&caller)?;
-    let Query(query) = query.map_err(|_| Invalid::new("query", "takes ended_before"))?;
-    old_enough(query.ended_before)?;
-    let old = rentals.ended_before(query.ended_before, None, MAX_PAGE).await?;
-    let ids: Vec<RentalId> = old.iter().map(Rental::id).collect();
-    let deleted = rentals.forget(&ids).await?;
-    Ok(Json(Deleted { deleted, more: old.len() == MAX_PAGE }).into_response())
+    let ids = body?.rentals;
+    if ids.len() > MAX_PAGE {
+        return Err(Invalid::new("rentals", "must be at most 500").into());
+    }
+    let mut old = Vec::with_capacity(ids.len());
+    for id in ids {
+        let rental = rentals.get(id).await?;
+        let is_old = |rental: &Rental| matches!(rental.state(), RentalState::Ended { at, .. } if is_old_enough(*at));
+        if rental.as_ref().is_some_and(is_old) {
+            old.push(id);
+        }
+    }
+    Ok(Json(Deleted { deleted: rentals.forget(&old).await? }).into_response())
 }
 
 fn for_operators(caller: &Caller) -> Result<(), Problem> {
     if caller.runs_the_machine() { Ok(()) } else { Err(Problem::forbidden("this is for operators")) }
 }
 
+fn is_old_enough(at: Timestamp) -> bool {
+    Timestamp::now().duration_since(at) >= YOUNGEST - SLACK
+}
+
 fn old_enough(ended_before: Timestamp) -> Result<(), Invalid> {
-    if Timestamp::now().duration_since(ended_before) < YOUNGEST {
-        return Err(Invalid::new("ended_before", "must be at least a day ago"));
-    }
-    Ok(())
+    if is_old_enough(ended_before) { Ok(()) } else { Err(Invalid::new("ended_before", "must be at least a day ago")) }
 }
 
 /// A rental and all of its events, as a line of JSON with its end: no secrets, and nothing of its environment.

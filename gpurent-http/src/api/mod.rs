@@ -16,7 +16,8 @@
 //! | `GET /v1/events` | what happens: WebSocket, server-sent events, or pages; `?after=&rental=` |
 //! | `GET /v1/gpus` | this host's GPUs, and which are free |
 //! | `GET /v1/audit` | who did what, for operators |
-//! | `GET /v1/archive`, `DELETE /v1/archive` | rentals that ended before `?ended_before=`: export and delete them, for operators |
+//! | `GET /v1/archive` | rentals that ended before `?ended_before=`, for operators |
+//! | `POST /v1/archive/deletions` | delete those that were exported, for operators |
 //! | `GET /v1/openapi.json`, `/v1/docs` | all of this, for programs and for people |
 //!
 //! Errors are problem details (RFC 9457) with stable types. What shows a rental has its revision as `ETag`; changes with
@@ -65,7 +66,8 @@ fn described_routes() -> (Router<Surfaces>, Router<Surfaces>, OpenApi) {
         .routes(routes!(access::add_key, access::remove_key))
         .routes(routes!(gpus::list))
         .routes(routes!(audit::list))
-        .routes(routes!(archive::export, archive::delete))
+        .routes(routes!(archive::export))
+        .routes(routes!(archive::delete))
         .split_for_parts();
     let (sockets, more) = OpenApiRouter::new()
         .routes(routes!(rentals::logs))

@@ -133,6 +133,12 @@ pub(super) async fn list(
     }
     let after = query.after.as_deref().map(str::parse::<RentalId>).transpose();
     let after = after.map_err(|error| error.named("after"))?;
+    if let Some(after) = after
+        && !rentals.get(after).await?.is_some_and(|rental| caller.may_see(&rental))
+    {
+        // Behind one that was deleted there may be others that live.
+        return Err(Invalid::new("after", "is no rental, or none any more: begin again").into());
+    }
     let page = rentals.list(&query.filter(&caller)?, after, limit).await?;
     let next = (page.len() == limit).then(|| page.last().map(Rental::id)).flatten();
     let views = page.iter().map(|rental| view::rental(&rentals, rental)).collect();

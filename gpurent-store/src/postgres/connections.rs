@@ -42,7 +42,8 @@ pub(super) struct Connections {
     asking: Semaphore,
 }
 
-/// When the server was last found to be no primary any more. What was connected before that is closed.
+/// When the server was last found to be no primary any more, or not what it was taken for. What was connected before that is
+/// closed.
 #[derive(Clone, Default)]
 struct Demoted(Arc<Mutex<Option<Instant>>>);
 
@@ -68,7 +69,7 @@ impl Connections {
         let lent = match said {
             Some(said) => said,
             None => match connect(&direct).await {
-                Ok(connection) => lends_sessions(&direct, connection).await?,
+                Ok(connection) => in_time(lends_sessions(&direct, connection)).await?,
                 Err(error) if refused_parameters(&error) => true,
                 Err(error) => return Err(error),
             },
@@ -94,7 +95,7 @@ impl Connections {
     /// An application's own pool.
     pub(super) async fn of(pool: PgPool) -> Result<Self, sqlx::Error> {
         let options = pool.connect_options();
-        let lent = lends_sessions(&options, connect(&options).await?).await?;
+        let lent = in_time(lends_sessions(&options, connect(&options).await?)).await?;
         Ok(Self::with(pool, lent, Demoted::default()))
     }
 
@@ -115,6 +116,8 @@ impl Connections {
             tracing::info!(
                 "PostgreSQL turns out to be reached through a pooler that lends a session for each transaction"
             );
+            // What connections have prepared is another session's now.
+            self.demoted.now();
         }
         if error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(READ_ONLY)) {
             self.demoted.now();
@@ -289,14 +292,18 @@ where
 
 /// One connection, not for ever waited for.
 pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    match tokio::time::timeout(PATIENCE, options.connect()).await {
+    match in_time(options.connect()).await {
         // Over TCP nothing but a certificate's file can be missing.
-        Ok(Err(sqlx::Error::Io(error))) if error.kind() == ErrorKind::NotFound && !is_local(options) => {
+        Err(sqlx::Error::Io(error)) if error.kind() == ErrorKind::NotFound && !is_local(options) => {
             Err(sqlx::Error::Tls(error.into()))
         }
-        Ok(result) => result,
-        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, "no connection within 5 s"))),
+        result => result,
     }
+}
+
+async fn in_time<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = || sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, "no answer within 5 s"));
+    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Whether a server is reached by a socket in the file system.
