@@ -209,7 +209,11 @@ async fn a_rental_whose_engine_is_gone_is_ended_by_force() {
 /// Lets a rental have ended two days earlier than it did.
 async fn age(machine: &Machine, id: &str) {
     let database = sqlx::PgPool::connect(&machine.database).await.unwrap();
-    let query = "UPDATE gpurent.rental SET ended_at = ended_at - 172800000000::bigint WHERE id = $1::uuid";
+    let query = "
+        WITH earlier AS (SELECT now() AT TIME ZONE 'utc' - interval '2 days' AS at)
+        UPDATE gpurent.rental SET ended_at = extract(epoch FROM earlier.at) * 1000000,
+               body = jsonb_set(body, '{state,at}', to_jsonb(to_char(earlier.at, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')))
+        FROM earlier WHERE id = $1::uuid";
     assert_eq!(sqlx::query(query).bind(id).execute(&database).await.unwrap().rows_affected(), 1);
 }
 
