@@ -386,7 +386,7 @@ pub trait Store: Send + Sync + 'static {
     async fn active(&self, host: &HostId) -> Result<Vec<Rental>, StoreError>;
 
     /// The host's rentals that pass the filter, newest first, at most `limit` (and [`MAX_PAGE`]) of
-    /// those after `after`.
+    /// those after `after`; none, where that one is unknown or was [forgotten](Self::forget).
     async fn list(
         &self,
         host: &HostId,

@@ -439,7 +439,7 @@ impl Store for MemoryStore {
         let after = match after.map(|after| tables.rentals.get(&after)) {
             None => None,
             Some(Some(row)) => Some(place(&row.rental)),
-            // What was deleted was among the oldest, and so were those behind it.
+            // Where a deleted one was, nobody knows: callers that page look for it first.
             Some(None) => return Ok(Vec::new()),
         };
         let mut found: Vec<&Rental> = tables

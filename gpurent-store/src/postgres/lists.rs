@@ -26,7 +26,7 @@ pub(super) async fn list(
         Some(id) => {
             let made = sqlx::query_scalar("SELECT created_at FROM gpurent.rental WHERE id = $1").bind(*id.as_uuid());
             let made: Option<i64> = bounded(connections.fetch_optional(made)).await?;
-            // What was deleted was among the oldest, and so were those behind it.
+            // Where a deleted one was, nobody knows: callers that page look for it first.
             let Some(made) = made else { return Ok(Vec::new()) };
             Some((made, *id.as_uuid()))
         }

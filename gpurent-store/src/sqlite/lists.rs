@@ -30,7 +30,7 @@ pub(super) async fn list(
         Some(id) => {
             let made = sqlx::query_scalar("SELECT created_at FROM gpurent_rental WHERE id = ?").bind(id.to_string());
             let made: Option<i64> = bounded(made.fetch_optional(pool)).await?;
-            // What was deleted was among the oldest, and so were those behind it.
+            // Where a deleted one was, nobody knows: callers that page look for it first.
             let Some(made) = made else { return Ok(Vec::new()) };
             Some((made, id.to_string()))
         }
