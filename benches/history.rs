@@ -29,7 +29,7 @@ use jiff::Timestamp;
 const FEW: u64 = 20_000;
 const MANY: u64 = 1_000_000;
 const PAGE: usize = 50;
-/// So many live from the beginning on; each round of claims adds its own.
+/// The rentals that live from the beginning on; each round of claims adds its own.
 const LIVE: usize = 100;
 
 fn host() -> HostId {
@@ -73,7 +73,7 @@ fn new_rental() -> NewRental {
     }
 }
 
-/// What is asked, by name. Alice has a third of all rentals, `mine` is a tenth, every hundredth failed, `team=red` is a seventh.
+/// The lists that are asked for, by name. Alice has a third of all rentals, `mine` is a tenth, every hundredth failed, `team=red` is a seventh.
 fn filters() -> Vec<(&'static str, Filter)> {
     let renter = || Some(valid("alice".parse()));
     let all = Filter::default;

@@ -113,7 +113,7 @@ WITH made AS (
 INSERT INTO gpurent.event (host_id, rental_id, seq, at, name, body) SELECT host_id, id, 1, 0, 'claimed', gpurent_bench.rental() FROM made;
 ";
 
-/// How a server is reached, and in which way pgbench sends its statement there.
+/// A way to a server, and how pgbench sends its statement there.
 struct Way {
     name: &'static str,
     url: String,

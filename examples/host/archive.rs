@@ -1,4 +1,4 @@
-//! What becomes of rentals that ended long ago: `--keep-ended` moves them from the database into files.
+//! The archive of rentals that ended long ago: `--keep-ended` moves them from the database into files.
 
 use std::error::Error;
 use std::io;
@@ -17,11 +17,11 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Between two looks for what is old enough.
+/// The pause between two looks for what is old enough.
 const PAUSE: Duration = Duration::from_secs(6 * 3600);
-/// Between two looks whether this agent acts for its host.
+/// The pause between two looks whether this agent acts for its host.
 const NO_LEASE: Duration = Duration::from_secs(2);
-/// So many rentals are in memory at once.
+/// The most rentals that are in memory at once.
 const PAGE: usize = 100;
 /// A database that has older rentals than this has been growing for long enough to say so.
 const LONG_AGO: SignedDuration = SignedDuration::from_hours(365 * 24);

@@ -35,7 +35,7 @@ use crate::{archive, database, failpoint, kernel, own_files, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Where credentials lie in memory if nothing else is said and this is in memory.
+/// The access folder where none is named and this one is in memory.
 const USUAL_ACCESS_DIR: &str = "/run/gpurent/access";
 
 /// Something that the host cannot do without, and which setting names another.

@@ -179,7 +179,7 @@ impl Before {
         Self { first: Written::MAX, last: Written::default() }.again(used, most)
     }
 
-    /// One more look, which counted so far at most.
+    /// The looks with one more, which counted to `most`.
     #[must_use]
     pub fn again(self, used: Written, most: Written) -> Self {
         let found = |first: DiskUse, used: DiskUse, most: DiskUse| {
@@ -241,7 +241,7 @@ impl Allowed {
         }
     }
 
-    /// How far a rental's files are counted: who has more is told to have this. What was not counted to its end is counted
+    /// The most that a look counts of a rental's files: who has more is told to have this. What was not counted to its end is counted
     /// twice as far the next time.
     #[must_use]
     pub fn most_counted(&self, before: Option<Before>) -> Written {

@@ -29,7 +29,7 @@ fn crashes() {
     }
 }
 
-/// How many histories a run lives through that no run had before.
+/// The number of histories in a run that no run had before.
 const NEW: u64 = 250;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -55,7 +55,7 @@ fn histories_that_nobody_has_seen() {
     live_through(second * NEW, NEW);
 }
 
-/// One thread for each core; the first broken history ends it.
+/// Histories in a row, on one thread for each core; the first broken one ends it.
 fn live_through(from: u64, count: u64) -> Summary {
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(count);

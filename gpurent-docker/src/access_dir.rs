@@ -45,7 +45,7 @@ impl AccessDir {
         Ok(Self(directory.to_owned()))
     }
 
-    /// Where it lies.
+    /// The folder's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0

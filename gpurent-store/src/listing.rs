@@ -8,7 +8,7 @@ use gpurent_core::store::Filter;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
-/// What the tables of a database are called.
+/// The names of a database's tables, and how they are searched.
 pub(crate) struct Tables {
     pub(crate) rental: &'static str,
     /// Labels, one a row, and under the empty name the rental's own.
@@ -22,12 +22,12 @@ pub(crate) struct Tables {
 /// The name of the tag that has the rental's own name.
 pub(crate) const OWN_NAME: &str = "";
 
-/// What a rental is found by: its labels, and under [`OWN_NAME`] its own name.
+/// The tags that a rental is found by: its labels, and under [`OWN_NAME`] its own name.
 pub(crate) fn tags(rental: &Rental) -> impl Iterator<Item = (&str, &str)> {
     std::iter::once((OWN_NAME, rental.name().as_str())).chain(rental.spec().labels.iter())
 }
 
-/// The same as columns.
+/// A rental's tags as columns.
 pub(crate) struct Tags<'a> {
     pub(crate) names: Vec<&'a str>,
     pub(crate) values: Vec<&'a str>,
@@ -41,7 +41,7 @@ impl<'a> Tags<'a> {
     }
 }
 
-/// What a tag is found by where values are too long for an index: the first half of the SHA-256 of `name=value`. Nobody can make
+/// The digest that a tag is found by where values are too long for an index: the first half of the SHA-256 of `name=value`. Nobody can make
 /// another one of the same.
 pub(crate) fn digest(name: &str, value: &str) -> Vec<u8> {
     let mut digest = Sha256::digest(format!("{name}={value}")).to_vec();
@@ -59,7 +59,7 @@ enum Part<'a> {
     Tagged(&'a str, &'a str),
 }
 
-/// Which parts make up what passes a filter.
+/// The parts that make up what passes a filter.
 fn parts(filter: &Filter) -> Vec<Part<'_>> {
     let own_name = filter.name.as_ref().map(|name| (OWN_NAME, name.as_str()));
     let label = filter.label.as_ref().map(|(name, value)| (name.as_str(), value.as_str()));

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use gpurent_core::store::StoreError;
 use sqlx::migrate::MigrateError;
 
-/// What is to be done about a database that cannot be used as it is set up.
+/// A database that cannot be used as it is set up, by what is to be done about it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("the database's address cannot be understood")]
@@ -62,7 +62,7 @@ pub(crate) fn unless_permanent(error: sqlx::Error) -> StoreError {
     misconfigured(made(error))
 }
 
-/// The same for SQLite and its tables.
+/// An error of SQLite and its tables at the start, likewise.
 pub(crate) fn unless_permanent_file(error: MigrateError) -> StoreError {
     match error {
         MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => {

@@ -19,7 +19,7 @@ const PAGE: usize = 200;
 
 #[derive(Args)]
 pub struct Archive {
-    /// How long ago they must have ended, such as 90d; at least a day.
+    /// The least time since their end, such as 90d; at least a day.
     #[arg(long, value_parser = age)]
     older_than: SignedDuration,
     /// File that they are added to, as JSON, one a line with its events; by default they are printed.
@@ -72,7 +72,7 @@ pub async fn archive(connection: &Connection, arguments: Archive) -> Result<(), 
 }
 
 fn id_of(line: &str) -> Result<String, Failed> {
-    let line: Option<Value> = serde_json::from_str(line).ok();
-    let id = line.as_ref().and_then(|line| line["rental"]["id"].as_str());
-    id.map(str::to_owned).ok_or_else(|| Failed::Here("the host's answer is no archive".to_owned()))
+    let line: Value = serde_json::from_str(line).map_err(|error| Failed::here(&error))?;
+    let id = line["rental"]["id"].as_str().map(str::to_owned);
+    id.ok_or_else(|| Failed::Here("the host's answer is no archive".to_owned()))
 }

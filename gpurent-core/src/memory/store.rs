@@ -172,7 +172,7 @@ impl MemoryStore {
     }
 }
 
-/// When a rental ended.
+/// The time of a rental's end.
 fn ended_at(rental: &Rental) -> Option<Timestamp> {
     match rental.state() {
         State::Ended { at, .. } => Some(*at),

@@ -45,13 +45,13 @@ impl Default for DiskWatch {
     }
 }
 
-/// One look at what a rental has written.
+/// A look at what a rental has written.
 pub(super) struct Look {
     launch: LaunchId,
     /// When it began, on the boot clock.
     begun: i64,
     allowed: Allowed,
-    /// How far is counted.
+    /// The most that is counted.
     most: Written,
 }
 

@@ -104,7 +104,7 @@ pub(super) struct Driver {
     /// The host's rentals as last known.
     pub(super) live: BTreeMap<RentalId, Rental>,
     pub(super) in_flight: BTreeMap<RentalId, InFlight>,
-    /// What those have that are worked on, and that the store does not know any more.
+    /// Holds of rentals that are worked on, and that the store does not know any more.
     pub(super) unbooked: BTreeMap<LaunchId, Held>,
     pub(super) setbacks: BTreeMap<RentalId, Setback>,
     /// Rentals of which a step may have written more than it could tell: nothing goes up before they were read

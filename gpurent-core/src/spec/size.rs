@@ -10,7 +10,7 @@ use crate::invalid::Invalid;
 pub struct Size(u64);
 
 impl Size {
-    /// So many bytes.
+    /// An amount of so many bytes.
     #[must_use]
     pub fn of_bytes(bytes: u64) -> Self {
         Self(bytes)

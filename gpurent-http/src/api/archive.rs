@@ -27,9 +27,9 @@ use crate::problem::Problem;
 /// JSON, one value a line.
 const LINES: &str = "application/x-ndjson";
 
-/// What ended less than this long ago is nothing for an archive: its last words are still being read.
+/// The age below which a rental is nothing for an archive: its last words are still being read.
 const YOUNGEST: SignedDuration = SignedDuration::from_hours(24);
-/// How far the clock of whoever asks may be ahead.
+/// The time by which a caller's clock may be ahead.
 const SLACK: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Deserialize, IntoParams)]
@@ -46,11 +46,11 @@ pub(super) struct ArchiveQuery {
     after: Option<String>,
 }
 
-/// Which rentals to delete.
+/// Rentals to delete.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Deletion {
-    /// Those that were exported.
+    /// Ids of rentals that were exported.
     #[schema(value_type = Vec<String>, max_items = 500)]
     rentals: Vec<RentalId>,
 }
@@ -72,7 +72,7 @@ struct ArchivePage<'a> {
     next: Option<RentalId>,
 }
 
-/// What was deleted.
+/// The outcome of a deletion.
 #[derive(Serialize, ToSchema)]
 struct Deleted {
     /// How many rentals.

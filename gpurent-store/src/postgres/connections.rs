@@ -18,15 +18,15 @@ use super::pooler::{lends_sessions, met_another_session, refused_parameters, wit
 
 /// The limits of a statement. A database that hangs must not hang a host.
 const LIMITS: [(&str, &str); 2] = [("statement_timeout", "4s"), ("lock_timeout", "3s")];
-/// The same for one transaction.
+/// The beginning of a transaction that has those limits itself.
 const BEGIN_WITH_LIMITS: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL lock_timeout = '3s'";
 
 /// A connection that was idle for so long is asked whether it lives before it is used.
 const MAY_HAVE_DIED: Duration = Duration::from_secs(1);
 
-/// How long making a connection may take.
+/// The longest time that making a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long it may take to find out why there is none.
+/// The longest time that finding out why there is none may take.
 const EXPLANATION: Duration = Duration::from_secs(1);
 
 /// SQLSTATE of a write on a server that only reads: it was demoted, and another one is the primary now.

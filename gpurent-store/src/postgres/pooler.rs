@@ -13,7 +13,7 @@ const PROTOCOL_VIOLATION: &str = "08P01";
 /// SQLSTATEs of a prepared statement that somebody else made, or that is another session's.
 const ANOTHER_SESSIONS: [&str; 2] = ["42P05", "26000"];
 
-/// How often a pooler is looked for: somebody else's transaction may come in between.
+/// The number of looks for a pooler: somebody else's transaction may come in between.
 const LOOKS: u32 = 3;
 
 /// Whether an error is a pooler's answer to parameters that only a session of one's own keeps.

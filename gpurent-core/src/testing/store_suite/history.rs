@@ -1,4 +1,4 @@
-//! What a store has to do with rentals that have ended: list them with the others, export and delete them.
+//! Clauses on rentals that have ended: a store has to list them with the others, export and delete them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
