@@ -8,15 +8,27 @@ use gpurent_core::store::StoreError;
 /// hang a host.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// How long may take what is done once and takes as long as the tables are large.
+const PATIENCE: Duration = Duration::from_mins(10);
+
 #[derive(Debug, thiserror::Error)]
 #[error("no answer within {} s", .0.as_secs())]
 struct TimedOut(Duration);
 
 /// Runs a query, but not for ever.
 pub(crate) async fn bounded<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(LIMIT, query).await {
+    within(LIMIT, query).await
+}
+
+/// Runs what is done once, likewise.
+pub(crate) async fn patient<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    within(PATIENCE, query).await
+}
+
+async fn within<T>(limit: Duration, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, query).await {
         Ok(result) => result.map_err(classify),
-        Err(_) => Err(StoreError::Unavailable(Box::new(TimedOut(LIMIT)))),
+        Err(_) => Err(StoreError::Unavailable(Box::new(TimedOut(limit)))),
     }
 }
 

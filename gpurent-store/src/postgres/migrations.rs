@@ -13,7 +13,7 @@ use crate::refused::{Refused, unless_permanent};
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// A migration takes as long as the tables are large.
-const BEGIN_PATIENTLY: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
+pub(super) const BEGIN_PATIENTLY: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
 
 /// The oldest server that the statements of this store are written for, as `server_version_num` has it.
 const OLDEST_SERVER: i32 = 120_000;
@@ -48,7 +48,13 @@ async fn ask(turn: &mut Turn<'_>, question: &'static str) -> Result<i32, StoreEr
 /// Applies what is missing. Answers with a version that this program does not know, or knows otherwise.
 async fn apply(turn: &mut Turn<'_>) -> Result<Option<i64>, sqlx::Error> {
     // Programs that start together come one after the other.
-    turn.execute(sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('gpurent.migrations', 0))")).await?;
+    if !turn
+        .fetch_one(sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('gpurent.migrations', 0))"))
+        .await?
+    {
+        tracing::info!("another program brings the database's tables up to date: this one waits until it has done so");
+        turn.execute(sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('gpurent.migrations', 0))")).await?;
+    }
     // Each is asked for first: `IF NOT EXISTS` wants the right to create also where nothing is made.
     if turn.fetch_one(sqlx::query_scalar("SELECT to_regnamespace('gpurent') IS NULL")).await? {
         turn.execute_all("CREATE SCHEMA gpurent").await?;
@@ -65,6 +71,7 @@ async fn apply(turn: &mut Turn<'_>) -> Result<Option<i64>, sqlx::Error> {
         return Ok(Some(*version));
     }
     for migration in MIGRATIONS.iter().skip(applied.len()) {
+        tracing::info!(version = migration.version, what = %migration.description, "bringing the database's tables up to date");
         turn.execute_all(migration.sql.clone()).await?;
         let noted = sqlx::query(
             "INSERT INTO gpurent._migrations (version, description, success, checksum, execution_time)

@@ -6,6 +6,7 @@
 //! is here. [`connections`] lead there, also through a [`pooler`].
 
 mod beside;
+mod catch_up;
 mod claim;
 mod commit;
 mod connections;
@@ -132,27 +133,33 @@ impl Store for PostgresStore {
             "WITH busy AS (
                  SELECT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended' AND phase <> 'suspended') AS is_so
              ), taken AS (
-                 INSERT INTO gpurent.host AS host (id, engine, machine, epoch, confirmed_at) VALUES ($1, $2, $3, 1, now())
+                 INSERT INTO gpurent.host AS host (id, engine, machine, epoch, listed_epoch, confirmed_at)
+                 VALUES ($1, $2, $3, 1, 1, now())
                  ON CONFLICT (id) DO UPDATE
                  SET epoch = host.epoch + 1, engine = excluded.engine, confirmed_at = now(),
+                     listed_epoch = host.listed_epoch + (host.listed_epoch = host.epoch)::int,
                      machine = coalesce(excluded.machine, CASE WHEN (SELECT is_so FROM busy) THEN host.machine END)
                  WHERE NOT (SELECT is_so FROM busy)
                     OR (host.engine = excluded.engine
                         AND coalesce(host.machine = excluded.machine, true))
-                 RETURNING id, epoch
+                 RETURNING id, epoch, listed_epoch = epoch AS is_listed
              ), head AS (
                  INSERT INTO gpurent.journal_head (host_id) SELECT id FROM taken ON CONFLICT DO NOTHING
              )
-             SELECT epoch, coalesce((SELECT last_position FROM gpurent.journal_head WHERE host_id = $1), 0)
+             SELECT epoch, is_listed, coalesce((SELECT last_position FROM gpurent.journal_head WHERE host_id = $1), 0)
              FROM taken",
         );
-        let taken: Option<(i64, i64)> = bounded(
+        let taken: Option<(i64, bool, i64)> = bounded(
             self.connections
                 .fetch_optional(query.bind(host.as_str()).bind(engine.as_str()).bind(machine.map(MachineId::as_str))),
         )
         .await?;
-        if let Some((epoch, last)) = taken {
-            return Ok(Tenure { epoch: Epoch::new(unsigned(epoch)), last_position: Position::new(unsigned(last)) });
+        if let Some((epoch, is_listed, last)) = taken {
+            let epoch = Epoch::new(unsigned(epoch));
+            if !is_listed {
+                catch_up::write_missing(&self.connections, host, epoch).await?;
+            }
+            return Ok(Tenure { epoch, last_position: Position::new(unsigned(last)) });
         }
         let query = sqlx::query_scalar("SELECT engine FROM gpurent.host WHERE id = $1").bind(host.as_str());
         let pinned: String = bounded(self.connections.fetch_one(query)).await?;

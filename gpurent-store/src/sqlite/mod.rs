@@ -6,6 +6,7 @@
 //! changes rentals, [`journal`] publishes, reading is here.
 
 mod beside;
+mod catch_up;
 mod journal;
 mod keys;
 pub(crate) mod lists;
@@ -137,18 +138,22 @@ impl SqliteStore {
             "WITH busy AS (
                  SELECT EXISTS (SELECT 1 FROM gpurent_rental WHERE host_id = ?1 AND phase <> 'ended' AND phase <> 'suspended') AS is_so
              )
-             INSERT INTO gpurent_host AS host (id, engine, machine, epoch, confirmed_at)
-             VALUES (?1, ?2, ?3, 1, unixepoch())
+             INSERT INTO gpurent_host AS host (id, engine, machine, epoch, listed_epoch, confirmed_at)
+             VALUES (?1, ?2, ?3, 1, 1, unixepoch())
              ON CONFLICT (id) DO UPDATE
              SET epoch = host.epoch + 1, engine = excluded.engine, confirmed_at = unixepoch(),
+                 listed_epoch = host.listed_epoch + (host.listed_epoch = host.epoch),
                  machine = coalesce(excluded.machine, CASE WHEN (SELECT is_so FROM busy) THEN host.machine END)
              WHERE NOT (SELECT is_so FROM busy)
                 OR (host.engine = excluded.engine AND coalesce(host.machine = excluded.machine, true))
-             RETURNING epoch, last_position",
+             RETURNING epoch, listed_epoch = epoch, last_position",
         );
         let query = query.bind(host.as_str()).bind(engine.as_str()).bind(machine.map(MachineId::as_str));
-        let taken: Option<(i64, i64)> = bounded(query.fetch_optional(&mut *writing.transaction)).await?;
-        if let Some((epoch, last)) = taken {
+        let taken: Option<(i64, bool, i64)> = bounded(query.fetch_optional(&mut *writing.transaction)).await?;
+        if let Some((epoch, is_listed, last)) = taken {
+            if !is_listed {
+                catch_up::write_missing(&mut writing.transaction, host).await?;
+            }
             writing.commit().await?;
             return Ok(Tenure { epoch: Epoch::new(unsigned(epoch)), last_position: Position::new(unsigned(last)) });
         }
