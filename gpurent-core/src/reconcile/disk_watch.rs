@@ -23,7 +23,7 @@ use crate::runtime::{LaunchSpec, RuntimeError};
 /// How many rentals are measured at once.
 const AT_ONCE: usize = 4;
 
-/// The rest between two looks, in times of what the last one took; but no more than the longest.
+/// The rest between two looks, in times of what the last one took if it came to something; but no more than the longest.
 const REST: u32 = 10;
 const LONGEST_REST: Duration = Duration::from_secs(600);
 
@@ -122,7 +122,9 @@ impl Driver {
     ) {
         let now = self.now();
         let took = Duration::from_micros(u64::try_from(now.saturating_sub(begun)).unwrap_or(0));
-        let rest = took.saturating_mul(REST).min(LONGEST_REST).max(self.shared.pace.measure);
+        // An engine that hung until it failed has not counted for all that time, and somebody may be filling the disk.
+        let times = if result.is_ok() { REST } else { 1 };
+        let rest = took.saturating_mul(times).min(LONGEST_REST).max(self.shared.pace.measure);
         self.disks.rounds.done(launch, later(now, rest));
         let seen = self.disks.seen.get(&launch).copied();
         let used = match result {

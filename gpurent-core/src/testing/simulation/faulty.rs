@@ -558,9 +558,10 @@ impl DeadlineBook for FaultyBook {
     async fn write(&self, deadlines: &[Deadline]) -> Result<(), DeadlineError> {
         let (book, about, deadlines) = (self.book.clone(), self.line.about_host(), deadlines.to_vec());
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
-        let written = Arc::clone(&self.written);
+        let (written, world, process) = (Arc::clone(&self.written), self.line.world.clone(), self.line.process);
         let effect = move || {
-            if written.fetch_max(number, Ordering::Relaxed) > number {
+            // A disk that hangs keeps a killed process, and with it the machine's lock, until the write is through.
+            if written.fetch_max(number, Ordering::Relaxed) > number || world.is_dead(process) {
                 return Ok(());
             }
             at_once(book.write(&deadlines))

@@ -247,6 +247,7 @@ impl Run {
             return;
         }
         self.world.tell(|| format!("process {process} is dead"));
+        self.world.buried(process);
         self.tasks.retain(|task| task.process != process);
         let host = self.processes[process].host;
         self.world.trouble(host);

@@ -59,6 +59,7 @@ struct State {
     /// From here on nothing goes wrong any more.
     calm: bool,
     dying: BTreeSet<ProcessId>,
+    dead: BTreeSet<ProcessId>,
     /// When something last went wrong on a host that may delay an end: its engine, its agent, its disk.
     trouble: BTreeMap<HostNo, i64>,
     coverage: Coverage,
@@ -93,6 +94,7 @@ impl World {
             effects: 0,
             calm: false,
             dying: BTreeSet::new(),
+            dead: BTreeSet::new(),
             trouble: BTreeMap::new(),
             coverage: Coverage::default(),
             injected: 0,
@@ -199,6 +201,15 @@ impl World {
 
     pub(super) fn take_dying(&self) -> BTreeSet<ProcessId> {
         std::mem::take(&mut self.state().dying)
+    }
+
+    /// From here on nothing of this process is left.
+    pub(super) fn buried(&self, process: ProcessId) {
+        self.state().dead.insert(process);
+    }
+
+    pub(super) fn is_dead(&self, process: ProcessId) -> bool {
+        self.state().dead.contains(&process)
     }
 
     pub(super) fn trouble(&self, host: HostNo) {
