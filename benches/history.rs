@@ -47,6 +47,7 @@ fn placement() -> Placement {
         quarantine: Arc::default(),
         renter_limits: RenterLimits::none(),
         workspaces: false,
+        udp: true,
         without_gpu: 0,
         disks: Arc::new(AlwaysRoom),
         disk_limit: DiskLimit::None,

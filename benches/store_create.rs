@@ -57,6 +57,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         quarantine: Arc::default(),
         renter_limits: gpurent_core::renter::RenterLimits::none(),
         workspaces: false,
+        udp: true,
         without_gpu: 0,
         disks: Arc::new(AlwaysRoom),
         disk_limit: DiskLimit::None,

@@ -104,6 +104,7 @@ fn by_hand(key: &SealKey) {
             quarantine: Arc::default(),
             renter_limits: gpurent_core::renter::RenterLimits::none(),
             workspaces: false,
+            udp: true,
             without_gpu: 0,
             disks: Arc::new(AlwaysRoom),
             disk_limit: DiskLimit::None,

@@ -74,8 +74,7 @@ impl Telling {
         let text = match event {
             Event::Claimed(claim) => {
                 let gpus: Vec<_> = claim.gpus.iter().map(|gpu| format!("{} ({})", gpu.model, gpu.uuid)).collect();
-                let ports: Vec<_> =
-                    claim.ports.iter().map(|port| format!("{}->{}", port.host, port.container)).collect();
+                let ports: Vec<_> = claim.ports.iter().map(ToString::to_string).collect();
                 format!("{} with ports {} for {}", gpus.join(", "), ports.join(", "), claim.spec.image)
             }
             Event::Created { container, gpus_attached: true, .. } => format!("container {container}"),

@@ -70,6 +70,7 @@ impl HostBuilder {
             quarantine: Arc::new(Quarantine::default()),
             renter_limits: RenterLimits::default(),
             workspaces: false,
+            udp: runtime.publishes_udp(),
             without_gpu: 0,
             disks: Arc::new(AlwaysRoom),
             disk_limit: DiskLimit::default(),

@@ -13,7 +13,7 @@ use crate::id::{Attempt, LaunchId};
 use crate::invalid::Invalid;
 use crate::lifecycle::SuspendCause;
 use crate::money::{Quote, RateCard};
-use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe};
+use crate::port::{HostPort, NoPort, PortBinding, PortPools, PortProbe, Transport};
 use crate::quarantine::Quarantine;
 use crate::rental::Rental;
 use crate::renter::{RenterLimits, TooMany};
@@ -124,6 +124,9 @@ pub enum NoPlace {
     /// A workspace is asked for, and the operator has set none up.
     #[error("this host has no place for workspaces")]
     NoWorkspaces,
+    /// A port for UDP is asked for, and the container engine publishes none.
+    #[error("this host publishes no UDP ports")]
+    NoUdp,
     /// No GPU is asked for, and the operator rents GPUs only.
     #[error("this host rents nothing without a GPU")]
     GpuNeeded,
@@ -181,6 +184,8 @@ pub struct Placement {
     pub renter_limits: RenterLimits,
     /// Whether there is a place for workspaces.
     pub workspaces: bool,
+    /// Whether ports for UDP are published.
+    pub udp: bool,
     /// How many containers without a GPU are rented at once.
     pub without_gpu: u32,
     /// The limit that is reached where the workspace that is asked for would be one more of the renter's than one may have.
@@ -229,6 +234,9 @@ impl Placement {
         }
         if spec.workspace.is_some() && !self.workspaces {
             return Err(NoPlace::NoWorkspaces);
+        }
+        if !self.udp && spec.ports.as_slice().iter().any(|port| port.transport == Transport::Udp) {
+            return Err(NoPlace::NoUdp);
         }
         if let Some(wanted) = &spec.gpu {
             let known = self.gpus.iter().filter(|gpu| wanted.selector.matches(gpu)).count();

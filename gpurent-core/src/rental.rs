@@ -15,7 +15,7 @@ use crate::gpu::Gpu;
 use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, Revision, Seq};
 use crate::lifecycle::{EndReason, Exit, Failure, State, SuspendCause};
 use crate::money::Quote;
-use crate::port::{ContainerPort, HostPort, PortBinding, SSH};
+use crate::port::{ContainerPort, HostPort, PortBinding, SSH, Transport};
 use crate::retention::{Files, Retained};
 use crate::service::Service;
 use crate::spec::{Environment, ImageDigest, RentalSpec, ResolvedImage};
@@ -387,8 +387,12 @@ impl Rental {
 
     /// The published ports, besides SSH's, at which nothing has answered yet; none unless it is ready.
     pub(crate) fn silent_ports(&self) -> impl Iterator<Item = PortBinding> {
-        let is_silent =
-            |port: ContainerPort| port != SSH && !self.services.iter().any(|service| service.container == port);
+        // Who is spoken to by datagrams may have no answer for strangers.
+        let is_silent = |port: &PortBinding| {
+            port.container != SSH
+                && port.transport == Transport::Tcp
+                && !self.services.iter().any(|service| service.container == port.container)
+        };
         let ports = if matches!(self.state, State::Ready) { self.ports.as_slice() } else { &[] };
         ports.iter().copied().filter(move |binding| is_silent(binding.container))
     }
@@ -484,7 +488,9 @@ impl Rental {
     /// The host's port that leads to a port of the container.
     #[must_use]
     pub fn host_port(&self, container: ContainerPort) -> Option<HostPort> {
-        self.ports.iter().find(|binding| binding.container == container).map(|binding| binding.host)
+        let leads_there =
+            |binding: &&PortBinding| binding.container == container && binding.transport == Transport::Tcp;
+        self.ports.iter().find(leads_there).map(|binding| binding.host)
     }
 
     /// The host's port that leads to SSH.

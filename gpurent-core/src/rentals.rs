@@ -26,7 +26,7 @@ use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, Ren
 use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::{Held, NoPlace, Placement};
-use crate::port::{HostPort, SSH};
+use crate::port::{HostPort, PortBinding, SSH, Transport};
 use crate::pulls::Pull;
 use crate::rental::{Outcome, Rental};
 use crate::renter::{RenterLimits, TooMany};
@@ -476,7 +476,8 @@ impl Rentals {
     /// # Errors
     /// [`RuntimeError`]
     pub async fn services(&self, rental: &Rental) -> Result<Vec<Service>, RuntimeError> {
-        let ports: Vec<_> = rental.ports().iter().copied().filter(|binding| binding.container != SSH).collect();
+        let may_be_one = |port: &PortBinding| port.container != SSH && port.transport == Transport::Tcp;
+        let ports: Vec<_> = rental.ports().iter().copied().filter(may_be_one).collect();
         self.shared.runtime.services(rental.launch(), &ports).await
     }
 

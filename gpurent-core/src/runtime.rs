@@ -456,9 +456,15 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// The services that answer now on these published ports of a launch, in order of their ports. A port counts where
     /// something speaks: an engine's proxy accepts connections for programs that are not there.
     ///
-    /// An engine that cannot tell has none, which is the default.
+    /// An engine that cannot tell has none, which is the default. Ports for UDP are never among these.
     async fn services(&self, _launch: LaunchId, _ports: &[PortBinding]) -> Result<Vec<Service>, RuntimeError> {
         Ok(Vec::new())
+    }
+
+    /// Whether containers are given ports for UDP where they are asked for. An engine that does not say so publishes TCP
+    /// only, and rentals with others are refused.
+    fn publishes_udp(&self) -> bool {
+        false
     }
 
     /// How well tenants are kept apart, as far as known now.

@@ -290,6 +290,7 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         quarantine: Arc::default(),
         renter_limits: Default::default(),
         workspaces: false,
+        udp: true,
         without_gpu: 0,
         disks: Arc::new(AlwaysRoom),
         disk_limit: DiskLimit::None,

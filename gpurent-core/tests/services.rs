@@ -15,7 +15,7 @@ use world::{World, mins};
 /// A rental that publishes a port besides SSH's.
 fn publishing(world: &mut World) -> RentalId {
     let mut request = world.request();
-    request.spec.ports = PublishedPorts::try_from(vec![PublishedPort { container: WEB, host: None }]).unwrap();
+    request.spec.ports = PublishedPorts::try_from(vec![PublishedPort::tcp(WEB, None)]).unwrap();
     world.rent_so(request)
 }
 

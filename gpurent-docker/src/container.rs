@@ -9,7 +9,6 @@ use bollard::models::{
 };
 use gpurent_core::event::Claim;
 use gpurent_core::id::{Attempt, LaunchId};
-use gpurent_core::port::SSH;
 use gpurent_core::runtime::{LaunchSpec, RuntimeError};
 
 use gpurent_access::paths::{KIT, PROGRAM, RUN, SSH_PORT};
@@ -71,8 +70,8 @@ pub(crate) fn body(
     let program = [image.entrypoint.clone().unwrap_or_default(), image.cmd.clone().unwrap_or_default()].concat();
     let port_key = |binding: &gpurent_core::port::PortBinding| {
         // Inside, ours listens where no image's own server does.
-        let inside = if binding.container == SSH { SSH_PORT } else { binding.container.get() };
-        format!("{inside}/tcp")
+        let inside = if binding.is_ssh() { SSH_PORT } else { binding.container.get() };
+        format!("{inside}/{}", binding.transport)
     };
     ContainerCreateBody {
         image: Some(crate::image::full_name(&launch.image)),

@@ -1,6 +1,6 @@
 //! Which ports of this machine other programs use.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 use gpurent_core::port::{HostPort, PortProbe};
 
@@ -10,7 +10,8 @@ pub struct LocalPorts;
 
 impl PortProbe for LocalPorts {
     fn is_free(&self, port: HostPort) -> bool {
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port.get())).is_ok()
+        let address = (Ipv4Addr::UNSPECIFIED, port.get());
+        TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
     }
 }
 
@@ -24,6 +25,10 @@ mod tests {
         let port = HostPort::try_from(listener.local_addr().unwrap().port()).unwrap();
         assert!(!LocalPorts.is_free(port));
         drop(listener);
+        assert!(LocalPorts.is_free(port));
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port.get())).unwrap();
+        assert!(!LocalPorts.is_free(port));
+        drop(socket);
         assert!(LocalPorts.is_free(port));
     }
 }

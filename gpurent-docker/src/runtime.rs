@@ -940,6 +940,10 @@ impl ContainerRuntime for DockerRuntime {
         Ok(services::look(&self.reach, ports).await)
     }
 
+    fn publishes_udp(&self) -> bool {
+        true
+    }
+
     fn isolation(&self) -> Isolation {
         self.firewall.isolation()
     }

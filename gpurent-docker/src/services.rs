@@ -31,7 +31,7 @@ pub(crate) async fn look(host: &str, ports: &[PortBinding]) -> Vec<Service> {
     found.filter_map(std::future::ready).collect().await
 }
 
-async fn answering(host: &str, PortBinding { container, host: port }: PortBinding) -> Option<Service> {
+async fn answering(host: &str, PortBinding { container, host: port, .. }: PortBinding) -> Option<Service> {
     Some(Service { container, host: port, protocol: ask((host, port.get())).await? })
 }
 

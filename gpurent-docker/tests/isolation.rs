@@ -156,7 +156,7 @@ async fn a_tenant_reaches_the_world_but_not_the_host_the_metadata_or_its_neighbo
 
     let mut with_web = launch("gpurent-test/busybox:1");
     let web = free_port();
-    with_web.ports.push(PortBinding { container: WEB, host: web });
+    with_web.ports.push(PortBinding::tcp(WEB, web));
     let neighbour = Tenant::up(with_web, &password()).await;
     let serve = "nohup busybox sh -c 'while true; do echo neighbour | busybox nc -l -p 8080; done' >/dev/null 2>&1 &";
     neighbour.ssh("mySecurePassword123", serve).await;

@@ -39,7 +39,7 @@ impl Tenant {
 /// Another GPU, and other ports.
 fn elsewhere(launch: LaunchSpec) -> LaunchSpec {
     let gpus = SimulatedGpus::new(&launch.host, 2, "RTX 5090".parse().unwrap()).gpus()[1..].to_vec();
-    LaunchSpec { gpus, ports: vec![PortBinding { container: SSH, host: free_port() }], ..launch }
+    LaunchSpec { gpus, ports: vec![PortBinding::tcp(SSH, free_port())], ..launch }
 }
 
 async fn comes_back(bind: bool) {

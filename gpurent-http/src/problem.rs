@@ -301,6 +301,7 @@ impl From<NoPlace> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/engine-away", title, detail).later(10)
             }
             NoPlace::NoWorkspaces => invalid("/problems/no-workspaces", "No workspaces here", "workspace"),
+            NoPlace::NoUdp => invalid("/problems/no-udp", "No UDP ports here", "ports"),
             NoPlace::NoRateWithoutGpu => invalid("/problems/no-rate", "No price without a GPU", "gpu"),
             NoPlace::NoRate(_) => invalid("/problems/no-rate", "No price for this GPU", "gpu"),
             NoPlace::NoPort(NoPort::NotAllowed(_)) => {

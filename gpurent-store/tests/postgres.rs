@@ -79,6 +79,7 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
         quarantine: Arc::default(),
         renter_limits: Default::default(),
         workspaces: false,
+        udp: true,
         without_gpu: 0,
         disks: Arc::new(AlwaysRoom),
         disk_limit: DiskLimit::None,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use gpurent_core::id::RentalId;
 use gpurent_core::invalid::Invalid;
+use gpurent_core::port::PublishedPort;
 use gpurent_core::spec::Size;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
@@ -46,9 +47,9 @@ pub struct Rent {
     /// Variable for the container, NAME=VALUE; repeatable.
     #[arg(long = "env", short = 'e', value_parser = pair)]
     environment: Vec<(String, String)>,
-    /// Container port to reach from outside, or CONTAINER:HOST; repeatable.
-    #[arg(long, short = 'p', value_parser = port)]
-    publish: Vec<(u16, Option<u16>)>,
+    /// Container port to reach from outside, or CONTAINER:HOST, either with /udp for datagrams; repeatable.
+    #[arg(long, short = 'p')]
+    publish: Vec<PublishedPort>,
     /// Thousandths of a CPU.
     #[arg(long)]
     milli_cpus: Option<u32>,
@@ -97,14 +98,6 @@ fn mib(text: &str) -> Result<u64, Invalid> {
     Size::parse_in(text, 1 << 20).map(Size::bytes)
 }
 
-fn port(text: &str) -> Result<(u16, Option<u16>), String> {
-    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no port"));
-    match text.split_once(':') {
-        Some((container, host)) => Ok((number(container)?, Some(number(host)?))),
-        None => Ok((number(text)?, None)),
-    }
-}
-
 fn read(file: &Path) -> Result<String, Failed> {
     let read = std::fs::read_to_string(file).map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
     read.map_err(|error| Failed::Here(format!("{}: {error}", file.display())))
@@ -115,20 +108,13 @@ impl Rent {
         let map = |pairs: &[(String, String)]| -> Map<String, Value> {
             pairs.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
         };
-        let ports: Vec<_> = self
-            .publish
-            .iter()
-            .map(|(container, host)| {
-                host.map_or_else(|| json!(container), |host| json!({"container": container, "host": host}))
-            })
-            .collect();
         let mut body = json!({
             "gpu": self.gpu,
             "gpu_count": self.count,
             "image": self.image,
             "duration": self.duration,
             "environment": map(&self.environment),
-            "ports": ports,
+            "ports": self.publish,
             "labels": map(&self.label),
             "limits": {
                 "milli_cpus": self.milli_cpus,
@@ -241,16 +227,4 @@ async fn until_ready(client: &Client, id: &str, mut events: Events, quiet: bool)
 fn pulling() -> ProgressStyle {
     let style = ProgressStyle::with_template("{spinner} pulling {bytes}/{total_bytes} {bar:30} {msg}");
     style.unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_a_number_or_a_pair() {
-        assert_eq!(port("8080"), Ok((8080, None)));
-        assert_eq!(port("8080:18080"), Ok((8080, Some(18080))));
-        assert!(port("x").is_err() && port("1:x").is_err() && port("70000").is_err());
-    }
 }

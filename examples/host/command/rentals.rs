@@ -144,8 +144,11 @@ pub fn tell(connection: &Connection, rental: &Value) {
         return;
     }
     let ports = rental["ports"].as_array().into_iter().flatten();
-    let ports: Vec<_> =
-        ports.map(|port| format!("{} -> {}", show::word(&port["host"]), show::word(&port["container"]))).collect();
+    let leads = |port: &Value| {
+        let udp = if port["transport"] == "udp" { "/udp" } else { "" };
+        format!("{} -> {}{udp}", show::word(&port["host"]), show::word(&port["container"]))
+    };
+    let ports: Vec<_> = ports.map(leads).collect();
     let mut rows = vec![
         ("id", show::word(&rental["id"])),
         ("name", show::word(&rental["name"])),

@@ -564,6 +564,10 @@ impl ContainerRuntime for MemoryRuntime {
         .await
     }
 
+    fn publishes_udp(&self) -> bool {
+        true
+    }
+
     fn isolation(&self) -> Isolation {
         Isolation::Enforced
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPort, PortBinding, PublishedPort, PublishedPorts, SSH};
+use super::{HostPort, PortBinding, PublishedPort, PublishedPorts};
 use crate::id::{Attempt, LaunchId};
 use crate::invalid::Invalid;
 
@@ -236,7 +236,7 @@ impl PortPools {
                     host
                 }
                 None => {
-                    let pool = if port.container == SSH { &self.ssh } else { &self.web };
+                    let pool = if port.is_ssh() { &self.ssh } else { &self.web };
                     pool.shuffled(salt)
                         .find(|host| {
                             ![held, &chosen, &asked, &self.reserved].iter().any(|set| set.contains(host))
@@ -247,7 +247,7 @@ impl PortPools {
                 }
             };
             chosen.insert(host);
-            bindings.push(PortBinding { container: port.container, host });
+            bindings.push(PortBinding { container: port.container, transport: port.transport, host });
         }
         Ok(bindings)
     }
@@ -263,9 +263,9 @@ impl PortPools {
     ) -> Option<Vec<PortBinding>> {
         let wanted = wanted.as_slice();
         let is_as_wanted = |(port, binding): (&PublishedPort, &PortBinding)| {
-            let pool = if port.container == SSH { &self.ssh } else { &self.web };
+            let pool = if port.is_ssh() { &self.ssh } else { &self.web };
             let host = binding.host;
-            port.container == binding.container
+            (port.container, port.transport) == (binding.container, binding.transport)
                 && port.host.map_or_else(|| pool.contains(host), |asked| asked == host)
                 && ![held, &self.reserved].iter().any(|set| set.contains(&host))
                 && !is_of_the_machine(host)
@@ -297,12 +297,7 @@ mod tests {
     fn published(ports: &[(u16, Option<u16>)]) -> Result<PublishedPorts, Invalid> {
         ports
             .iter()
-            .map(|(c, h)| {
-                Ok(PublishedPort {
-                    container: ContainerPort::try_from(*c)?,
-                    host: h.map(HostPort::try_from).transpose()?,
-                })
-            })
+            .map(|(c, h)| Ok(PublishedPort::tcp(ContainerPort::try_from(*c)?, h.map(HostPort::try_from).transpose()?)))
             .collect::<Result<Vec<_>, Invalid>>()?
             .try_into()
     }

@@ -90,7 +90,7 @@ impl<R: ContainerRuntime> Fixture<R> {
             host,
             image: self.image.clone(),
             gpus,
-            ports: vec![PortBinding { container: SSH, host: self.ssh_port }],
+            ports: vec![PortBinding::tcp(SSH, self.ssh_port)],
             environment: Default::default(),
             limits: Default::default(),
             login: LoginUser::default(),

@@ -174,6 +174,7 @@ impl<S: Store> Bench<S> {
                 quarantine: Arc::default(),
                 renter_limits: Default::default(),
                 workspaces: false,
+                udp: true,
                 without_gpu: 0,
                 disks: Arc::new(AlwaysRoom),
                 disk_limit: DiskLimit::None,
@@ -341,7 +342,7 @@ pub async fn a_port_asked_for_is_held_once<S: Store>(store: Arc<S>) {
     let bench = Bench::new(store);
     let asking = |name| {
         let mut new = bench.request(name);
-        let asked = PublishedPort { container: WEB, host: Some(valid(HostPort::try_from(9999))) };
+        let asked = PublishedPort::tcp(WEB, Some(valid(HostPort::try_from(9999))));
         new.spec.ports = valid(vec![asked].try_into());
         new
     };
@@ -611,7 +612,7 @@ pub async fn new_ports_replace_the_old_ones<S: Store>(store: Arc<S>) {
     let epoch = bench.epoch().await;
     let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
     let relaunched = |host| {
-        let ports = vec![PortBinding { container: crate::port::SSH, host }];
+        let ports = vec![PortBinding::tcp(crate::port::SSH, host)];
         let mut change = Change::observation(one.clone(), epoch);
         valid(change.apply(Event::Relaunched { ports }, at(1)));
         change

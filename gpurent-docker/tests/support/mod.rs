@@ -49,7 +49,7 @@ pub fn launch(image: &str) -> LaunchSpec {
         host,
         image: image.parse().unwrap(),
         gpus,
-        ports: vec![PortBinding { container: SSH, host: free_port() }],
+        ports: vec![PortBinding::tcp(SSH, free_port())],
         environment: [("PYTHONPATH".to_owned(), "/workspace".to_owned())]
             .into_iter()
             .collect::<std::collections::BTreeMap<_, _>>()

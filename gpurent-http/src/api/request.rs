@@ -6,10 +6,12 @@ use gpurent_core::access::{CredentialRequest, LoginUser, Password, PublicKey, Pu
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::RenterId;
 use gpurent_core::invalid::Invalid;
-use gpurent_core::port::{ContainerPort, HostPort, PublishedPort};
+use gpurent_core::port::{ContainerPort, HostPort, PublishedPort, Transport};
 use gpurent_core::spec::{Limits, RentalRequest, RentalSpec, Size, Term, Workspace, WorkspaceFolder};
 use serde::Deserialize;
 use utoipa::ToSchema;
+
+use super::view::TransportSchema;
 
 /// What a renter may ask for. Unknown fields are refused: a misspelt limit must not be no limit.
 #[derive(Deserialize, ToSchema)]
@@ -81,12 +83,19 @@ pub(super) struct Auth {
     ssh_keys: Vec<String>,
 }
 
-/// A container port, or one with the host port it is to have.
-#[derive(Clone, Copy, Deserialize, ToSchema)]
+/// A container port, also as text (`9000/udp`, `9000:30000`), or one with the host port it is to have.
+#[derive(Clone, Deserialize, ToSchema)]
 #[serde(untagged, deny_unknown_fields)]
 enum Port {
     Any(u16),
-    Certain { container: u16, host: Option<u16> },
+    Text(String),
+    Certain {
+        container: u16,
+        host: Option<u16>,
+        #[serde(default)]
+        #[schema(value_type = TransportSchema)]
+        transport: Transport,
+    },
 }
 
 /// A duration in words, or in seconds.
@@ -169,14 +178,13 @@ fn workspace(renter: &RenterId, body: WorkspaceBody) -> Result<Workspace, Invali
 }
 
 fn published(port: Port) -> Result<PublishedPort, Invalid> {
-    let (container, host) = match port {
-        Port::Any(container) => (container, None),
-        Port::Certain { container, host } => (container, host),
+    let (container, transport, host) = match port {
+        Port::Text(text) => return text.trim().parse(),
+        Port::Any(container) => (container, Transport::Tcp, None),
+        Port::Certain { container, host, transport } => (container, transport, host),
     };
-    Ok(PublishedPort {
-        container: ContainerPort::try_from(container)?,
-        host: host.map(HostPort::try_from).transpose()?,
-    })
+    let host = host.map(HostPort::try_from).transpose()?;
+    Ok(PublishedPort { container: ContainerPort::try_from(container)?, transport, host })
 }
 
 fn limits(body: &LimitsBody) -> Result<Limits, Invalid> {

@@ -323,7 +323,18 @@ pub(crate) enum FaultSchema {
 #[allow(dead_code, reason = "describes what is serialised elsewhere")]
 pub(crate) struct PortSchema {
     container: u16,
+    /// Left out for TCP.
+    transport: Option<TransportSchema>,
     host: u16,
+}
+
+/// The way in which a port is spoken to.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what is serialised elsewhere")]
+pub(crate) enum TransportSchema {
+    Tcp,
+    Udp,
 }
 
 /// How a container ended, by the engine's own record.

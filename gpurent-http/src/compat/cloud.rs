@@ -281,7 +281,7 @@ impl Cloud {
         };
         let mut spec = RentalSpec::new(caller.renter, gpu, template.docker_image.clone(), self.term);
         spec.pin_image = template.pin_image;
-        let ports = template.default_ports.values().map(|port| PublishedPort { container: *port, host: None });
+        let ports = template.default_ports.values().map(|port| PublishedPort::tcp(*port, None));
         spec.ports = ports.collect::<Vec<_>>().try_into()?;
         if self.workspaces {
             let folder = WorkspaceFolder::of(&whose);

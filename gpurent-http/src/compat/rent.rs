@@ -19,7 +19,7 @@ use gpurent_core::id::{ContainerId, InstanceName, RentalId, RenterId};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::lifecycle::Phase;
 use gpurent_core::placement::NoPlace;
-use gpurent_core::port::{ContainerPort, HostPort, PublishedPort, WEB};
+use gpurent_core::port::{HostPort, PublishedPort, Transport, WEB};
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::{RentError, Rentals};
 use gpurent_core::spec::{RentalRequest, RentalSpec, Term};
@@ -199,10 +199,11 @@ fn published(mappings: BTreeMap<String, Integer>) -> Result<Vec<PublishedPort>, 
     let mut ports = Vec::with_capacity(mappings.len() + 1);
     for (container, host) in mappings {
         let host: HostPort = host.0.to_string().parse()?;
-        ports.push(PublishedPort { container: container.trim().parse::<ContainerPort>()?, host: Some(host) });
+        let PublishedPort { container, transport, .. } = container.trim().parse()?;
+        ports.push(PublishedPort { container, transport, host: Some(host) });
     }
-    if !ports.iter().any(|port| port.container == WEB) {
-        ports.push(PublishedPort { container: WEB, host: None });
+    if !ports.iter().any(|port| port.container == WEB && port.transport == Transport::Tcp) {
+        ports.push(PublishedPort::tcp(WEB, None));
     }
     Ok(ports)
 }

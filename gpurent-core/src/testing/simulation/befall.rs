@@ -235,7 +235,7 @@ impl Run {
         spec.workspace = (secs % 2 == 0)
             .then(|| Workspace { folder: WorkspaceFolder::of(&spec.renter), mount: MountPath::default() });
         if secs % 5 == 0 {
-            spec.ports = valid(PublishedPorts::try_from(vec![PublishedPort { container: WEB, host: None }]));
+            spec.ports = valid(PublishedPorts::try_from(vec![PublishedPort::tcp(WEB, None)]));
         }
         let name = key.map(|key| format!("keyed-{host}-{key}"));
         spec.name = name.as_deref().map(|name| valid(name.parse()));

@@ -530,6 +530,10 @@ impl ContainerRuntime for FaultyRuntime {
 
     async fn logs(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError> {
         let about = self.line.about(launch.rental, String::new);
+    fn publishes_udp(&self) -> bool {
+        self.engine.publishes_udp()
+    }
+
         self.ask(Point::Logs, about, move |engine| at_once(engine.logs(launch, lines)), || gone("refused")).await
     }
 }

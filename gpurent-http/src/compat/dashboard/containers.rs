@@ -166,8 +166,7 @@ impl Dashboard {
     async fn give_ports(&self, host: &HostId, spec: &mut RentalSpec) -> Result<(), Refused> {
         let range = self.ranges.own_range(host, &spec.renter, &self.pool, RANGE).await?;
         let range = range.ok_or_else(|| Refused::new("no ports are left for another user"))?;
-        let port =
-            |service: &super::Service| PublishedPort { container: service.container, host: range.port(service.offset) };
+        let port = |service: &super::Service| PublishedPort::tcp(service.container, range.port(service.offset));
         spec.ports = self.services.iter().map(port).collect::<Vec<_>>().try_into()?;
         spec.sticky_ports = Some(range);
         Ok(())
@@ -342,8 +341,7 @@ async fn recreate(
     let mut spec = before.spec().clone();
     let range = dashboard.ranges.own_range(rentals.host(), &spec.renter, &dashboard.pool, RANGE).await?;
     let range = range.ok_or_else(|| Refused::new("no ports are left for another user"))?;
-    let port =
-        |service: &super::Service| PublishedPort { container: service.container, host: range.port(service.offset) };
+    let port = |service: &super::Service| PublishedPort::tcp(service.container, range.port(service.offset));
     spec.ports = dashboard.services.iter().map(port).collect::<Vec<_>>().try_into()?;
     spec.sticky_ports = Some(range);
     if let Some(cpu) = &body.cpu_count {
