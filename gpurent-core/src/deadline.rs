@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
-use crate::id::{LaunchId, RentalId};
+use crate::id::{LaunchId, RentalId, Revision};
 use crate::rental::Rental;
 use crate::spec::Term;
 
@@ -85,8 +85,18 @@ pub(crate) struct Deadlines {
 #[derive(Clone, Default)]
 struct Pages {
     entries: BTreeMap<LaunchId, Deadline>,
+    /// The longer terms that were written down, and of which nobody knows yet whether the store has them.
+    unsure: BTreeMap<LaunchId, Unsure>,
     /// Whether the book has something else, since it could not be written.
     unwritten: bool,
+}
+
+/// A longer term that is in the book before the store has it.
+#[derive(Clone, Copy)]
+struct Unsure {
+    /// The rental's revision that was to be extended: any later one has the longer term, or never will.
+    at: Revision,
+    before: Term,
 }
 
 impl Deadlines {
@@ -102,9 +112,10 @@ impl Deadlines {
         // What could not be written counts all the same.
         let before = pages.take().filter(|pages| pages.unwritten);
         let unwritten = before.is_some();
-        entries.extend(before.map(|pages| pages.entries).unwrap_or_default());
+        let Pages { entries: ours, unsure, .. } = before.unwrap_or_default();
+        entries.extend(ours);
         let all = entries.values().cloned().collect();
-        *pages = Some(Pages { entries, unwritten });
+        *pages = Some(Pages { entries, unsure, unwritten });
         Ok(all)
     }
 
@@ -113,17 +124,18 @@ impl Deadlines {
     async fn change(
         &self,
         known: bool,
-        how: impl FnOnce(&mut BTreeMap<LaunchId, Deadline>) -> bool,
+        how: impl FnOnce(&mut BTreeMap<LaunchId, Deadline>, &mut BTreeMap<LaunchId, Unsure>) -> bool,
     ) -> Result<(), DeadlineError> {
         let mut guard = self.pages.lock().await;
         if guard.is_none() {
             let found = self.book.read().await?;
             let entries = found.into_iter().map(|entry| (entry.launch, entry)).collect();
-            *guard = Some(Pages { entries, unwritten: false });
+            *guard = Some(Pages { entries, ..Pages::default() });
         }
         let Some(pages) = guard.as_mut() else { return Ok(()) };
-        let mut entries = pages.entries.clone();
-        if !how(&mut entries) && !pages.unwritten {
+        let (mut entries, mut unsure) = (pages.entries.clone(), pages.unsure.clone());
+        if !how(&mut entries, &mut unsure) && !pages.unwritten {
+            pages.unsure = unsure;
             return Ok(());
         }
         let all: Vec<_> = entries.values().cloned().collect();
@@ -131,15 +143,16 @@ impl Deadlines {
         pages.unwritten = true;
         if known {
             pages.entries.clone_from(&entries);
+            pages.unsure.clone_from(&unsure);
         }
         self.book.write(&all).await?;
-        *pages = Pages { entries, unwritten: false };
+        *pages = Pages { entries, unsure, unwritten: false };
         Ok(())
     }
 
     /// A launch is about to be recorded as ready, or was found to be.
     pub(crate) async fn keep(&self, deadline: Deadline) -> Result<(), DeadlineError> {
-        self.change(true, |entries| {
+        self.change(true, |entries, _| {
             let mut deadline = deadline;
             if let Some(known) = entries.get(&deadline.launch).filter(|known| deadline.term.is_shorter_than(known.term))
             {
@@ -151,16 +164,28 @@ impl Deadlines {
         .await
     }
 
-    /// A launch's time gets longer; it never gets shorter.
-    pub(crate) async fn extend(&self, launch: LaunchId, term: Term) -> Result<(), DeadlineError> {
-        self.change(false, |entries| match entries.get_mut(&launch) {
-            Some(entry) if entry.term.is_shorter_than(term) => {
+    /// A launch's time is about to get longer than it is at this revision of its rental; it never gets shorter.
+    pub(crate) async fn extend(&self, launch: LaunchId, term: Term, at: Revision) -> Result<(), DeadlineError> {
+        self.change(false, |entries, unsure| {
+            let Some(entry) = entries.get_mut(&launch) else { return false };
+            let is_longer = entry.term.is_shorter_than(term);
+            if is_longer {
+                unsure.entry(launch).or_insert(Unsure { at, before: entry.term });
                 entry.term = term;
-                true
             }
-            _ => false,
+            if let Some(unsure) = unsure.get_mut(&launch) {
+                unsure.at = at;
+            }
+            is_longer
         })
         .await
+    }
+
+    /// The store has the longer term: it was promised.
+    pub(crate) async fn extended(&self, launch: LaunchId) {
+        if let Some(pages) = self.pages.lock().await.as_mut() {
+            pages.unsure.remove(&launch);
+        }
     }
 
     /// Takes over what the store knows better, and forgets what nobody needs any more.
@@ -170,9 +195,10 @@ impl Deadlines {
         seen: &[(LaunchId, Moment)],
         is_needed: impl Fn(LaunchId) -> bool,
     ) -> Result<(), DeadlineError> {
-        self.change(true, |entries| {
+        self.change(true, |entries, unsure| {
             let before = entries.len();
             entries.retain(|launch, _| is_needed(*launch));
+            unsure.retain(|launch, _| is_needed(*launch));
             let mut changed = entries.len() != before;
             for rental in ready {
                 let Some(paid_from) = rental.paid_from() else { continue };
@@ -181,6 +207,14 @@ impl Deadlines {
                     changed = true;
                     Deadline { launch, paid_from: paid_from.clone(), term, used, last_seen: paid_from.clone() }
                 });
+                if let Some(asked) = unsure.get(&launch).copied().filter(|asked| asked.at < rental.revision()) {
+                    unsure.remove(&launch);
+                    if term.is_shorter_than(entry.term) {
+                        // The extension was not recorded, and cannot be any more: its renter was told that it failed.
+                        entry.term = asked.before;
+                        changed = true;
+                    }
+                }
                 if entry.term.is_shorter_than(term) {
                     entry.term = term;
                     changed = true;
@@ -204,7 +238,7 @@ impl Deadlines {
 
     /// The container of a rental is gone for good.
     pub(crate) async fn forget(&self, rental: RentalId) -> Result<(), DeadlineError> {
-        self.change(true, |entries| {
+        self.change(true, |entries, _| {
             let before = entries.len();
             entries.retain(|launch, _| launch.rental != rental);
             entries.len() != before

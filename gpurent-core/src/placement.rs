@@ -254,7 +254,7 @@ impl Placement {
         if !self.disks.has_room() {
             return Err(NoPlace::DiskFull);
         }
-        let held = &self.quarantine.add_to(held);
+        let held = &self.quarantine.add_to(held, launch.rental);
         let (chosen, quote) = match &spec.gpu {
             Some(wanted) => {
                 let chosen = self.choose(wanted, held, before)?;
@@ -341,7 +341,7 @@ impl Placement {
     /// # Errors
     /// [`NoPort`], naming what is missing.
     pub fn ports(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Vec<PortBinding>, NoPort> {
-        let held = self.quarantine.add_to(held);
+        let held = self.quarantine.add_to(held, launch.rental);
         self.pools.assign(&spec.ports, spec.sticky_ports.as_ref(), launch, &held.ports, self.port_probe.as_ref())
     }
 }

@@ -1,15 +1,16 @@
-//! What must not be given out, though the books say that it is free.
+//! What must not be given out, though the store says that it is free.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::gpu::{Gpu, GpuUuid};
-use crate::id::LaunchId;
+use crate::id::{LaunchId, RentalId};
 use crate::placement::Held;
 use crate::port::HostPort;
 
 /// GPUs and ports that somebody uses of whom the books know nothing: a container whose rental the store has
-/// lost or believes to be gone, a program that sits on a port.
+/// lost or believes to be gone, a program that sits on a port. And what the reconciler's own rentals have: a store that
+/// was set back a moment ago may say otherwise, and nobody has noticed yet.
 #[derive(Debug, Default)]
 pub struct Quarantine {
     kept: Mutex<Kept>,
@@ -18,6 +19,7 @@ pub struct Quarantine {
 #[derive(Debug, Default)]
 struct Kept {
     containers: BTreeMap<LaunchId, Held>,
+    rentals: BTreeMap<RentalId, Held>,
     /// Until when, on the boot clock.
     ports: BTreeMap<HostPort, i64>,
     /// GPUs on which a launch failed, and until when that is remembered, on the boot clock.
@@ -40,6 +42,21 @@ impl Quarantine {
     /// A container was known to the books, and is not any more: what it holds is kept until the next observation.
     pub fn lost(&self, launch: LaunchId, holds: Held) {
         self.kept().containers.insert(launch, holds);
+    }
+
+    /// A live rental as the reconciler knows it, and what it has.
+    pub(crate) fn has(&self, rental: RentalId, holds: Held) {
+        self.kept().rentals.insert(rental, holds);
+    }
+
+    /// A rental lives no longer, as far as the reconciler knows.
+    pub(crate) fn has_no_more(&self, rental: RentalId) {
+        self.kept().rentals.remove(&rental);
+    }
+
+    /// There is no reconciler any more that knows of rentals.
+    pub(crate) fn knows_none(&self) {
+        self.kept().rentals.clear();
     }
 
     /// Whether somebody outside the books has one of these GPUs.
@@ -75,12 +92,14 @@ impl Quarantine {
         self.kept().ports.insert(port, until);
     }
 
-    pub(crate) fn add_to(&self, held: &Held) -> Held {
+    /// Adds all of it to what is held, for the placement of one rental.
+    pub(crate) fn add_to(&self, held: &Held, placed: RentalId) -> Held {
         let kept = self.kept();
         let mut all = held.clone();
-        for container in kept.containers.values() {
-            all.gpus.extend(container.gpus.iter().cloned());
-            all.ports.extend(&container.ports);
+        let others = kept.rentals.iter().filter(|(rental, _)| **rental != placed).map(|(_, held)| held);
+        for held in kept.containers.values().chain(others) {
+            all.gpus.extend(held.gpus.iter().cloned());
+            all.ports.extend(&held.ports);
         }
         all.ports.extend(kept.ports.keys());
         all

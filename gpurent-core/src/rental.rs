@@ -394,7 +394,7 @@ impl Rental {
                 && !self.services.iter().any(|service| service.container == port.container)
         };
         let ports = if matches!(self.state, State::Ready) { self.ports.as_slice() } else { &[] };
-        ports.iter().copied().filter(move |binding| is_silent(binding.container))
+        ports.iter().copied().filter(is_silent)
     }
 
     /// Whether its renter heard within the last hour that it writes much on the disk: often enough.
@@ -485,7 +485,7 @@ impl Rental {
         &self.ports
     }
 
-    /// The host's port that leads to a port of the container.
+    /// The host's port that leads to a port of the container, by connections.
     #[must_use]
     pub fn host_port(&self, container: ContainerPort) -> Option<HostPort> {
         let leads_there =
@@ -566,17 +566,17 @@ impl Rental {
     }
 
     /// Whether a container of its present launch or an earlier one may hold what it needs: its present container does, and
-    /// those of earlier launches as long as their files are in no other one.
+    /// while there is none, the one that was kept does. In that are the files of all before it.
     #[must_use]
     pub fn may_need(&self, attempt: Attempt) -> bool {
-        match &self.state {
+        match (&self.state, &self.retained) {
             _ if attempt > self.attempt => false,
-            State::Suspended { .. } => true,
+            (State::Suspended { .. }, kept) => kept.as_ref().is_none_or(|kept| attempt >= kept.attempt),
             // Its next container has not been made.
-            State::Provisioning | State::Suspending { .. } if self.container.is_none() && self.retained.is_some() => {
-                true
+            (State::Provisioning | State::Suspending { .. }, Some(kept)) if self.container.is_none() => {
+                attempt >= kept.attempt
             }
-            State::Ended { .. } => false,
+            (State::Ended { .. }, _) => false,
             _ => attempt == self.attempt,
         }
     }

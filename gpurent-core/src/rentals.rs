@@ -431,17 +431,22 @@ impl Rentals {
         for _ in 0..TRIES {
             let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
             self.expect_as_seen(&rental)?;
-            let change = match decide(rental)? {
+            let read = rental.revision();
+            let (change, prolonged) = match decide(rental)? {
                 Wish::Granted(rental) => return Ok(Some(rental)),
-                Wish::Write(change) => change,
+                Wish::Write(change) => (change, None),
                 Wish::Prolong(change, term, unkept) => {
                     // Before the promise: should the store be away by the old end, the book decides.
-                    self.shared.deadlines.extend(change.rental().launch(), term).await.map_err(unkept)?;
-                    change
+                    let launch = change.rental().launch();
+                    self.shared.deadlines.extend(launch, term, read).await.map_err(unkept)?;
+                    (change, Some(launch))
                 }
             };
             match self.shared.store.commit(&change).await {
                 Ok(()) => {
+                    if let Some(launch) = prolonged {
+                        self.shared.deadlines.extended(launch).await;
+                    }
                     self.shared.nudge();
                     return Ok(Some(change.into_rental()));
                 }

@@ -153,11 +153,16 @@ fn while_it_is_going_down_only_its_present_container_has_what_it_needs() {
     assert!(world.get(id).may_need(first));
     world.resume(id).unwrap();
     assert!(!world.get(id).may_need(first), "its files are in the second container");
+    world.suspend(id).unwrap();
+    assert_eq!(world.phase(id), Phase::Suspended);
+    assert!(!world.get(id).may_need(first), "whoever removes it may come late");
+    assert!(world.get(id).may_need(first.next()), "it is kept");
+    world.resume(id).unwrap();
     world.runtime.fail_next(RuntimeStep::Retain, Fault::Before(RuntimeError::Unavailable("away".into())));
     world.suspend(id).unwrap();
     assert_eq!(world.phase(id), Phase::Suspending);
     assert!(!world.get(id).may_need(first), "whoever removes it may come late");
-    assert!(world.get(id).may_need(first.next()));
+    assert!(world.get(id).may_need(world.get(id).attempt()));
 }
 
 #[test]

@@ -478,8 +478,15 @@ impl Driver {
         Ok(())
     }
 
+    /// A live rental is so now.
+    pub(super) fn know(&mut self, rental: Rental) {
+        self.shared.placement.quarantine.has(rental.id(), Held::of(&rental));
+        self.live.insert(rental.id(), rental);
+    }
+
     pub(super) fn forget(&mut self, id: RentalId) {
         self.live.remove(&id);
+        self.shared.placement.quarantine.has_no_more(id);
         self.setbacks.remove(&id);
         self.shared.gets_on(id);
         self.unsure.remove(&id);
@@ -548,7 +555,7 @@ impl Driver {
         for rental in news {
             // A changed rental is looked at at once, whatever held it up before.
             self.setbacks.remove(&rental.id());
-            self.live.insert(rental.id(), rental);
+            self.know(rental);
         }
     }
 
@@ -562,7 +569,14 @@ impl Driver {
         let live: BTreeSet<_> = self.live.keys().copied().collect();
         let shown = self.shown.clone();
         let needed = move |launch: LaunchId| live.contains(&launch.rental) || shown.contains(&launch);
-        self.spawn(async move { Done::Kept(contained(shared.deadlines.agree_with(&ready, &seen, needed)).await) });
+        let lease = self.lease.clone();
+        self.spawn(async move {
+            // Whoever slept meanwhile leaves the book to the next.
+            if lease.check().is_err() {
+                return Done::Kept(Ok(()));
+            }
+            Done::Kept(contained(shared.deadlines.agree_with(&ready, &seen, needed)).await)
+        });
     }
 
     /// Waits for the effects that must not be cut off, but not for ever.

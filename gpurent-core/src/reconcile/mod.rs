@@ -94,6 +94,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.standing.set(Stage::Absent);
         self.0.set_lease(None);
+        self.0.placement.quarantine.knows_none();
         if let Some(pulls) = &self.0.pulls {
             pulls.forget();
         }

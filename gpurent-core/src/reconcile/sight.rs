@@ -196,7 +196,7 @@ impl Driver {
                 self.publish.ask();
                 self.moved_during_read.insert(rental.id());
                 self.acted_during_observation.insert(rental.id());
-                self.live.insert(rental.id(), *rental);
+                self.know(*rental);
                 // The books have it now.
                 self.shared.placement.quarantine.gone(launch);
                 self.keep.ask();

@@ -42,6 +42,9 @@ pub(super) enum StepError {
     /// The rental is another than it was believed to be: read it again.
     #[error("the rental changed in between")]
     Stale,
+    /// Somebody else changed the rental, so that what happened is not true of it: this is how it is now.
+    #[error("the rental changed in between")]
+    Overtaken(Box<Rental>),
     /// The host is no longer ours.
     #[error("the host is no longer ours")]
     Fenced,
@@ -119,6 +122,9 @@ const TELL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// A container that was seen running so long ago is believed to have run until it was stopped.
 const A_MOMENT: SignedDuration = SignedDuration::from_secs(5);
 
+/// An end that lies so far in the future was stamped by a clock that was set back since, and may lie anywhere.
+const AHEAD: SignedDuration = SignedDuration::from_secs(1);
+
 /// For how long a port is not given out that somebody outside the books was found to have: 10 minutes.
 const PORT_QUARANTINE_MICROS: i64 = 10 * 60 * 1_000_000;
 
@@ -175,10 +181,10 @@ impl Step {
                 let is_known = matches!(self.rental.state(), State::Running | State::Ready)
                     && launch.attempt == self.rental.attempt();
                 let rental = match if is_known { Ok(self.rental.clone()) } else { self.record(event).await } {
-                    Err(StepError::Stale) => {
+                    Err(changed @ (StepError::Stale | StepError::Overtaken(_))) => {
                         // Somebody else has its place by now. Until that is settled it has its time, and no more.
                         self.stop_if_overdue(launch).await?;
-                        return Err(StepError::Stale);
+                        return Err(changed);
                     }
                     other => other?,
                 };
@@ -418,6 +424,10 @@ impl Step {
             used: self.rental.used_before(),
             last_seen,
         };
+        // Whoever slept meanwhile leaves the book to the next.
+        if self.lease.check().is_err() {
+            return;
+        }
         if let Err(error) = self.shared.deadlines.keep(deadline).await {
             // The store has it too. A host whose disk is full serves its tenants all the same.
             tracing::error!(rental = %self.rental.id(), error = &error as &dyn Error, "the end was not written down");
@@ -509,7 +519,9 @@ impl Step {
             return None;
         }
         let seen = last_seen.unwrap_or(paid_from);
-        let clock_was_set = now.wall.duration_since(exit.finished_at) > now.since(seen);
+        let age = now.wall.duration_since(exit.finished_at);
+        let lies_ahead = age < -AHEAD;
+        let clock_was_set = lies_ahead || age > now.since(seen);
         let ended_by_us = match self.rental.state().end_reason() {
             Some(reason) => {
                 matches!(reason, EndReason::Expired | EndReason::Cancelled | EndReason::DiskFull { .. })
@@ -519,6 +531,10 @@ impl Step {
         // Then the engine's stamp says nothing. It was running a moment ago, and so ran until we stopped it.
         if clock_was_set && ended_by_us && now.since(seen) < A_MOMENT {
             return Some(asked);
+        }
+        // Nobody pays for more than what was seen.
+        if lies_ahead {
+            return Some(seen.clone());
         }
         Some(on_both_clocks(exit.finished_at, now, Some(seen)))
     }
@@ -581,7 +597,7 @@ impl Step {
             }
             let Some(found) = self.shared.store.get(rental.id()).await? else { return Err(StepError::Stale) };
             if !self.holds_of(&event, &found) {
-                return Err(StepError::Stale);
+                return Err(StepError::Overtaken(Box::new(found)));
             }
             rental = found;
         }

@@ -13,7 +13,7 @@ use super::duty::{backoff, later};
 use super::step::{Step, StepError, Stepped};
 use crate::id::RentalId;
 use crate::lifecycle::{EndReason, FailureKind};
-use crate::rental::{Action, Next};
+use crate::rental::{Action, Next, Rental};
 use crate::runtime::RuntimeError;
 
 /// How a step came to its end.
@@ -200,14 +200,19 @@ impl Driver {
                 self.shared.gets_on(id);
                 self.publish.ask();
                 if rental.is_live() {
-                    self.live.insert(id, *rental);
+                    self.know(*rental);
                 } else {
                     self.forget(id);
                 }
             }
             Ended::CutOff => {}
             Ended::With(Err(StepError::Fenced)) => return Err(ReconcileError::TakenOver),
-            Ended::With(Err(StepError::Stale)) => {
+            // Gone on with at once: the read of all rentals may take a while, and the end of the paid time may be near.
+            Ended::With(Err(StepError::Overtaken(found))) if self.is_a_later_state(&found) => {
+                self.setbacks.remove(&id);
+                self.know(*found);
+            }
+            Ended::With(Err(StepError::Stale | StepError::Overtaken(_))) => {
                 // Cleared by a read that brings something else.
                 self.set_back(id, now, failed);
             }
@@ -228,6 +233,13 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Whether this is a later state of the launch that is known. Whatever else it may be, a read tells.
+    fn is_a_later_state(&self, found: &Rental) -> bool {
+        let known = self.live.get(&found.id());
+        let is_later = |known: &Rental| known.launch() == found.launch() && known.revision() < found.revision();
+        found.is_live() && known.is_some_and(is_later)
     }
 
     fn set_back(&mut self, id: RentalId, now: i64, (expiring, deferrable): (bool, bool)) {

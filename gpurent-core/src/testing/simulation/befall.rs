@@ -60,6 +60,7 @@ impl Run {
             What::Extend { nth, secs } => self.ask(nth, move |rentals, id, truth| {
                 async move {
                     let by = Extension::By(valid(Term::fixed(SignedDuration::from_secs(secs))));
+                    truth.lock().unwrap_or_else(PoisonError::into_inner).hopes(id, secs);
                     if let Ok(Some(rental)) = rentals.extend(id, by).await {
                         let term = rental.spec().term;
                         truth.lock().unwrap_or_else(PoisonError::into_inner).promises_term(id, term);
@@ -108,7 +109,7 @@ impl Run {
             What::StoreAway { lasts } => self.truth().store_is_away(now, lasts),
             What::StoreHangs { lasts } => self.truth().store_hangs(now, lasts),
             What::DiskFull { host, lasts } => {
-                self.truth().disk_is_full(host, now + lasts);
+                self.truth().disk_is_full(host, now, now + lasts);
                 // What was not written down is not known when the store is away: not before the next life.
                 self.world.trouble_until(host, i64::MAX / 2);
             }

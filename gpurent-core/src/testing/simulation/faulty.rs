@@ -265,8 +265,8 @@ impl Store for FaultyStore {
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
         let events = || change.events().iter().map(|event| event.event.name()).collect::<Vec<_>>().join("+");
         let about = self.0.about(change.rental().id(), events);
-        let (change, truth) = (change.clone(), Arc::clone(&self.0.truth));
-        self.ask(Point::Commit, about, move |store| {
+        let (change, truth, id) = (change.clone(), Arc::clone(&self.0.truth), change.rental().id());
+        let committed = self.ask(Point::Commit, about, move |store| {
             let current = store.epoch_of(change.rental().host());
             let committed = at_once(store.commit(&change));
             let fenced = change.fence().is_some_and(|fence| Some(fence) != current);
@@ -277,8 +277,10 @@ impl Store for FaultyStore {
                 ));
             }
             committed
-        })
-        .await
+        });
+        committed.await?;
+        self.0.truth().knows(id);
+        Ok(())
     }
 
     async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
@@ -392,7 +394,11 @@ impl FaultyRuntime {
         refused: impl FnOnce() -> RuntimeError,
     ) -> Result<T, RuntimeError> {
         let (engine, mut effect) = (self.engine.clone(), effect);
-        let effect = move || effect(&engine);
+        let (truth, host) = (Arc::clone(&self.line.truth), self.line.host);
+        let reboots = move || truth.lock().unwrap_or_else(PoisonError::into_inner).hosts[host].reboots;
+        let before = reboots();
+        // What was under way when the machine went down is gone with it.
+        let effect = move || if reboots() == before { effect(&engine) } else { Err(gone("the machine went down")) };
         self.line.call(point, about, effect, |what| Err(gone(what)), || Err(refused())).await
     }
 
@@ -524,16 +530,16 @@ impl ContainerRuntime for FaultyRuntime {
         self.ask(Point::Services, about, effect, || gone("refused")).await
     }
 
+    fn publishes_udp(&self) -> bool {
+        self.engine.publishes_udp()
+    }
+
     fn isolation(&self) -> Isolation {
         self.engine.isolation()
     }
 
     async fn logs(&self, launch: LaunchId, lines: usize) -> Result<Vec<String>, RuntimeError> {
         let about = self.line.about(launch.rental, String::new);
-    fn publishes_udp(&self) -> bool {
-        self.engine.publishes_udp()
-    }
-
         self.ask(Point::Logs, about, move |engine| at_once(engine.logs(launch, lines)), || gone("refused")).await
     }
 }

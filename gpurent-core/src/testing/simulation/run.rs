@@ -248,6 +248,7 @@ impl Run {
         }
         self.world.tell(|| format!("process {process} is dead"));
         self.world.buried(process);
+        self.truth().agent_dies();
         self.tasks.retain(|task| task.process != process);
         let host = self.processes[process].host;
         self.world.trouble(host);

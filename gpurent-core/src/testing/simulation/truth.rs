@@ -30,6 +30,13 @@ const LATE: i64 = 1_000_000 + 800_000;
 pub(super) const DISK_LIMIT: u64 = 1000;
 const FILLS_PER_SECOND: u64 = 200;
 const FILLS_FOR: i64 = 30_000_000;
+/// The longest extension that was asked for.
+#[derive(Default)]
+struct Hope {
+    micros: i64,
+    of_the_dead: bool,
+}
+
 /// For how long after something went wrong on a host nobody is blamed for being late.
 const RECOVERY: i64 = 45_000_000;
 
@@ -94,6 +101,8 @@ pub(super) struct Truth {
     workspaces: BTreeMap<(HostNo, WorkspaceFolder), Option<u64>>,
     /// What somebody was told, and may rely on.
     promised: BTreeMap<RentalId, Option<Term>>,
+    /// The extensions of which the agents do not know whether they were recorded.
+    hoped: BTreeMap<RentalId, Hope>,
     keys: BTreeMap<u8, RentalId>,
     store_away_until: i64,
     store_hangs_until: i64,
@@ -134,6 +143,7 @@ impl Truth {
             robbed: BTreeSet::new(),
             workspaces: BTreeMap::new(),
             promised: BTreeMap::new(),
+            hoped: BTreeMap::new(),
             keys: BTreeMap::new(),
             store_away_until: 0,
             store_hangs_until: 0,
@@ -175,8 +185,10 @@ impl Truth {
         self.hosts[host].unattended += lasts;
     }
 
-    pub(super) fn disk_is_full(&mut self, host: HostNo, until: i64) {
+    pub(super) fn disk_is_full(&mut self, host: HostNo, now: i64, until: i64) {
         self.hosts[host].disk_full_until = until;
+        // Nothing that is seen meanwhile is written down.
+        self.hosts[host].unattended += until - now;
     }
 
     /// What nobody gets an answer from at the moment.
@@ -363,6 +375,26 @@ impl Truth {
                 self.accuse(format!("I8: key {key} made two rentals"));
             }
         }
+    }
+
+    /// Somebody asks for a rental to last longer by so many seconds: it may last so long until its agent knows better.
+    pub(super) fn hopes(&mut self, rental: RentalId, secs: i64) {
+        let hope = self.hoped.entry(rental).or_default();
+        hope.micros = hope.micros.max(secs * 1_000_000);
+    }
+
+    /// An agent has heard that a rental was changed, and with it whether that was extended before.
+    pub(super) fn knows(&mut self, rental: RentalId) {
+        let row = at_once(self.store.get(rental)).unwrap_or_default();
+        // What ends now may have been late for as long as nobody knew.
+        if row.is_some_and(|row| row.state().end_reason().is_none()) {
+            self.hoped.retain(|hoped, hope| *hoped != rental || hope.of_the_dead);
+        }
+    }
+
+    /// An agent is gone, and with it the knowledge of which extension was never answered. The book has the longer term.
+    pub(super) fn agent_dies(&mut self) {
+        self.hoped.values_mut().for_each(|hope| hope.of_the_dead = true);
     }
 
     /// Somebody was told that this rental lasts so long.
@@ -644,7 +676,8 @@ impl Truth {
             let Some(row) = self.rows.get(&launch.rental) else { continue };
             let (Some(_), Some(term)) = (row.paid_from(), row.spec().term.duration()) else { continue };
             let left = term - row.used_before();
-            let end = run.started + i64::try_from(left.as_micros()).unwrap_or(0);
+            let hoped = self.hoped.get(&launch.rental).map_or(0, |hope| hope.micros);
+            let end = run.started + i64::try_from(left.as_micros()).unwrap_or(0) + hoped;
             let late = now - self.ready_since.get(launch).map_or(end, |since| end.max(*since));
             let blameless = world.last_trouble(run.host).is_some_and(|trouble| now < trouble + RECOVERY);
             if late > LATE && row.attempt() == launch.attempt && !blameless && !self.restored && attended(run.host) {
