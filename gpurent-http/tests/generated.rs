@@ -40,6 +40,31 @@ async fn the_description_is_valid() {
 }
 
 #[tokio::test]
+async fn a_typed_client_compiles_rents_follows_and_ends() {
+    let keys = ApiKeys::new(vec![ApiKey::platform(KEY, "platform".parse().unwrap()).unwrap()]);
+    let host = host_with(keys).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = described(folder.path());
+    let packages = tools().parent().unwrap().join("node_modules");
+    std::os::unix::fs::symlink(&packages, folder.path().join("node_modules")).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/generated/rent.ts");
+    std::fs::copy(script, folder.path().join("rent.ts")).unwrap();
+    let strict = ["--strict", "--noUncheckedIndexedAccess", "--module", "nodenext", "--target", "es2022", "rent.ts"];
+    let url = host.url("");
+    for (program, arguments) in [
+        ("openapi-typescript", &[file.as_str(), "--output", "schema.d.ts"] as &[&str]),
+        ("tsc", &strict),
+        ("node", &["rent.js", &url, KEY]),
+    ] {
+        let own = packages.join(".bin").join(program);
+        let program = if own.exists() { own.to_str().unwrap().to_owned() } else { program.to_owned() };
+        let done = run(&program, folder.path(), arguments).await;
+        let said = [&done.stdout, &done.stderr].map(|said| String::from_utf8_lossy(said).into_owned()).concat();
+        assert!(done.status.success(), "{program}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_generated_client_rents_follows_and_ends() {
     let keys = ApiKeys::new(vec![ApiKey::platform(KEY, "platform".parse().unwrap()).unwrap()]);
     let host = host_with(keys).await;

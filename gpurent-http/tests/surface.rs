@@ -242,6 +242,32 @@ fn minimal() -> Value {
     json!({"gpu": "V100", "image": "busybox", "duration": "90s"})
 }
 
+/// As sorted text, such as `9000/udp`, without the host's ports.
+fn published(rental: &Value) -> Vec<String> {
+    let text = |port: &Value| format!("{}/{}", port["container"], port["transport"].as_str().unwrap_or("tcp"));
+    rental["ports"].as_array().unwrap().iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn ports_for_datagrams_are_asked_for_in_every_way_that_ports_are() {
+    let host = host().await;
+    let ports = json!(["9000/udp", "9000", 6006, {"container": 7000, "transport": "udp", "host": 30007}]);
+    let (status, made) = host.post("/v1/rentals", &with(&minimal(), &[("ports", ports)])).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(published(&made), ["22/tcp", "6006/tcp", "7000/udp", "9000/tcp", "9000/udp"]);
+    assert_eq!(made["ports"][2]["host"], 30007);
+    let (status, refused) = host.post("/v1/rentals", &with(&minimal(), &[("ports", json!(["9000/sctp"]))])).await;
+    assert_eq!(status, 422);
+    assert!(refused.to_string().contains("must be tcp or udp"), "{refused}");
+
+    let mappings = json!({"8080": "8080", "9000/udp": "30009"});
+    let (status, made) = host.post("/rent", &with(&documented(), &[("port_mappings", mappings)])).await;
+    assert_eq!(status, 200, "{made}");
+    let (_, listed) = host.get("/v1/rentals").await;
+    let rented = listed["rentals"].as_array().unwrap().iter().find(|rental| rental["ports"][2]["host"] == 30009);
+    assert_eq!(published(rented.unwrap_or_else(|| panic!("{listed}"))), ["22/tcp", "8080/tcp", "9000/udp"]);
+}
+
 #[tokio::test]
 async fn a_rental_of_v1_is_made_shown_listed_and_ended() {
     let host = host().await;
@@ -255,6 +281,10 @@ async fn a_rental_of_v1_is_made_shown_listed_and_ended() {
     );
     let (status, made) = host.post("/v1/rentals", &body).await;
     assert_eq!(status, 201);
+    assert!(
+        made["ports"].as_array().unwrap().iter().all(|port| port["transport"].is_null()),
+        "as before there was UDP"
+    );
     assert_eq!(
         (&made["name"], &made["duration_seconds"], &made["user"]),
         (&json!("one"), &json!(90), &json!("gpu-user"))
