@@ -68,7 +68,7 @@ pub fn ports(data: &[u8]) {
     drop(reads_again::<HostPort>(text));
     drop(text.parse::<PortRange>());
     if let Ok(ports) = serde_json::from_str::<PublishedPorts>(text) {
-        let mut seen: Vec<_> = ports.as_slice().iter().map(|port| port.container).collect();
+        let mut seen: Vec<_> = ports.as_slice().iter().map(|port| (port.container, port.transport)).collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), ports.as_slice().len(), "one port twice");

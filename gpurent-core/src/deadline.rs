@@ -110,10 +110,10 @@ impl Deadlines {
         let found = self.book.read().await?;
         let mut entries: BTreeMap<_, _> = found.into_iter().map(|entry| (entry.launch, entry)).collect();
         // What could not be written counts all the same.
-        let before = pages.take().filter(|pages| pages.unwritten);
-        let unwritten = before.is_some();
-        let Pages { entries: ours, unsure, .. } = before.unwrap_or_default();
-        entries.extend(ours);
+        let Pages { entries: ours, unsure, unwritten } = pages.take().unwrap_or_default();
+        if unwritten {
+            entries.extend(ours);
+        }
         let all = entries.values().cloned().collect();
         *pages = Some(Pages { entries, unsure, unwritten });
         Ok(all)
@@ -182,9 +182,14 @@ impl Deadlines {
     }
 
     /// The store has the longer term: it was promised.
-    pub(crate) async fn extended(&self, launch: LaunchId) {
-        if let Some(pages) = self.pages.lock().await.as_mut() {
-            pages.unsure.remove(&launch);
+    pub(crate) async fn extended(&self, launch: LaunchId, term: Term) {
+        let mut guard = self.pages.lock().await;
+        let Some(Pages { entries, unsure, .. }) = guard.as_mut() else { return };
+        let is_longer = entries.get(&launch).is_some_and(|entry| term.is_shorter_than(entry.term));
+        match unsure.get_mut(&launch) {
+            // Another, longer extension was asked for, too.
+            Some(asked) if is_longer => asked.before = term,
+            _ => drop(unsure.remove(&launch)),
         }
     }
 

@@ -439,13 +439,13 @@ impl Rentals {
                     // Before the promise: should the store be away by the old end, the book decides.
                     let launch = change.rental().launch();
                     self.shared.deadlines.extend(launch, term, read).await.map_err(unkept)?;
-                    (change, Some(launch))
+                    (change, Some((launch, term)))
                 }
             };
             match self.shared.store.commit(&change).await {
                 Ok(()) => {
-                    if let Some(launch) = prolonged {
-                        self.shared.deadlines.extended(launch).await;
+                    if let Some((launch, term)) = prolonged {
+                        self.shared.deadlines.extended(launch, term).await;
                     }
                     self.shared.nudge();
                     return Ok(Some(change.into_rental()));

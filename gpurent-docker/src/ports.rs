@@ -2,16 +2,19 @@
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
-use gpurent_core::port::{HostPort, PortProbe};
+use gpurent_core::port::{HostPort, PortProbe, Transport};
 
 /// Finds out by binding: right only where agent and engine share a machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalPorts;
 
 impl PortProbe for LocalPorts {
-    fn is_free(&self, port: HostPort) -> bool {
+    fn is_free(&self, port: HostPort, transport: Transport) -> bool {
         let address = (Ipv4Addr::UNSPECIFIED, port.get());
-        TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+        match transport {
+            Transport::Tcp => TcpListener::bind(address).is_ok(),
+            Transport::Udp => UdpSocket::bind(address).is_ok(),
+        }
     }
 }
 
@@ -23,12 +26,12 @@ mod tests {
     fn a_port_somebody_listens_on_is_not_free() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = HostPort::try_from(listener.local_addr().unwrap().port()).unwrap();
-        assert!(!LocalPorts.is_free(port));
+        assert!(!LocalPorts.is_free(port, Transport::Tcp));
         drop(listener);
-        assert!(LocalPorts.is_free(port));
+        assert!(LocalPorts.is_free(port, Transport::Tcp));
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port.get())).unwrap();
-        assert!(!LocalPorts.is_free(port));
+        assert!(!LocalPorts.is_free(port, Transport::Udp));
+        assert!(LocalPorts.is_free(port, Transport::Tcp), "a resolver's question is in nobody's way");
         drop(socket);
-        assert!(LocalPorts.is_free(port));
     }
 }

@@ -17,7 +17,7 @@ use gpurent_core::port::{PortPools, TrustBooks};
 use gpurent_core::seal::{Fingerprint, Sealed};
 use gpurent_core::spec::RentalSpec;
 use gpurent_core::store::{ClaimError, NewRental, Store, StoreError};
-use gpurent_store::PostgresStore;
+use gpurent_store::{CompatibilityViews, PostgresStore};
 use sqlx::PgPool;
 
 fn url() -> String {
@@ -68,8 +68,41 @@ async fn an_applications_tables_never_land_among_ours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_processes_fight_over_two_gpus_and_two_win() {
     let host: HostId = format!("fight-{}", RentalId::generate()).parse().unwrap();
-    let gpus = SimulatedGpus::new(&host, 2, "RTX 5090".parse().unwrap()).gpus().to_vec();
-    let placement = Placement {
+    let placement = placement(&host);
+    // Each store is a process of its own: no lock in memory between them.
+    let stores = join_all((0..6).map(|_| store())).await;
+    let requests: Vec<_> = (0..200).map(|n| new_rental(&host, n)).collect();
+    let claims = requests.iter().enumerate().map(|(n, new)| stores[n % stores.len()].claim(new, &placement));
+    let results = join_all(claims).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert!(matches!(error, ClaimError::NoPlace(NoPlace::NoGpuFree(_))), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn views_show_ports_for_datagrams_beside_those_of_the_same_number() {
+    let host: HostId = format!("views-{}", RentalId::generate()).parse().unwrap();
+    let store = store().await;
+    store.add_views(&CompatibilityViews::in_schema("udp_views").unwrap()).await.unwrap();
+    let mut new = new_rental(&host, 0);
+    let ports = ["22/udp", "8080", "8080/udp"].map(|port| port.parse().unwrap());
+    new.spec.ports = ports.to_vec().try_into().unwrap();
+    let claimed = store.claim(&new, &placement(&host)).await.unwrap().rental().clone();
+    let pool = PgPool::connect(&url()).await.unwrap();
+    let query =
+        sqlx::query_as("SELECT port_mappings::text, ssh_port, web_port FROM udp_views.rentals WHERE host_id = $1");
+    let (mappings, ssh, web): (String, i32, i32) = query.bind(host.as_str()).fetch_one(&pool).await.unwrap();
+    let at = |n: usize| claimed.ports()[n].host.to_string();
+    assert_eq!((ssh.to_string(), web.to_string()), (at(0), at(2)));
+    let expected = [("22", at(0)), ("22/udp", at(1)), ("8080", at(2)), ("8080/udp", at(3))];
+    assert!(expected.iter().all(|(port, host)| mappings.contains(&format!("\"{port}\": \"{host}\""))), "{mappings}");
+    sqlx::query("DROP SCHEMA udp_views CASCADE").execute(&pool).await.unwrap();
+}
+
+fn placement(host: &HostId) -> Placement {
+    let gpus = SimulatedGpus::new(host, 2, "RTX 5090".parse().unwrap()).gpus().to_vec();
+    Placement {
         gpus: gpus.into(),
         allocator: Arc::new(BestFit),
         pools: PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
@@ -86,15 +119,6 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
         one_workspace_too_many: None,
         awaits_image: false,
         engine_away: false,
-    };
-    // Each store is a process of its own: no lock in memory between them.
-    let stores = join_all((0..6).map(|_| store())).await;
-    let requests: Vec<_> = (0..200).map(|n| new_rental(&host, n)).collect();
-    let claims = requests.iter().enumerate().map(|(n, new)| stores[n % stores.len()].claim(new, &placement));
-    let results = join_all(claims).await;
-    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2);
-    for error in results.into_iter().filter_map(Result::err) {
-        assert!(matches!(error, ClaimError::NoPlace(NoPlace::NoGpuFree(_))), "{error:?}");
     }
 }
 

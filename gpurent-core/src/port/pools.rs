@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPort, PortBinding, PublishedPort, PublishedPorts};
+use super::{HostPort, PortBinding, PublishedPort, PublishedPorts, Transport};
 use crate::id::{Attempt, LaunchId};
 use crate::invalid::Invalid;
 
@@ -105,7 +105,7 @@ impl fmt::Display for PortRange {
 /// Tells whether somebody outside our books listens on a port of the host.
 pub trait PortProbe: Send + Sync {
     /// Whether the port can be bound now.
-    fn is_free(&self, port: HostPort) -> bool;
+    fn is_free(&self, port: HostPort, transport: Transport) -> bool;
 }
 
 /// Trusts the books alone: for fakes, and for engines on another machine.
@@ -113,7 +113,7 @@ pub trait PortProbe: Send + Sync {
 pub struct TrustBooks;
 
 impl PortProbe for TrustBooks {
-    fn is_free(&self, _port: HostPort) -> bool {
+    fn is_free(&self, _port: HostPort, _transport: Transport) -> bool {
         true
     }
 }
@@ -133,12 +133,13 @@ pub enum NoPort {
     Exhausted(PortRange),
 }
 
-/// Ports over which machines like this one are steered, by engines (2375 to 2377, 4243), clusters (2379, 2380, 4789, 6443,
-/// 7946, 10250, 10255 to 10257, 10259), configuration management (4505, 4506, 8140) and GPUs' own monitoring (5555, 9400).
+/// Ports over which machines like this one are steered, by engines (2375 to 2377, 4243), clusters (2379, 2380, 6443,
+/// 7946, 10250, 10255 to 10257, 10259), configuration management (4505, 4506, 8140) GPUs' own monitoring (5555, 9400), and
+/// networks laid over others (4789, 6081, 8285, 8472, 51820, 51821, all UDP).
 /// No renter gets one, unless in a range of their own: what asks there on this machine, now or later, trusts what answers.
-const OF_THE_MACHINE: [u16; 20] = [
-    2375, 2376, 2377, 2379, 2380, 4243, 4505, 4506, 4789, 5555, 6443, 7946, 8140, 9400, 10_250, 10_255, 10_256, 10_257,
-    10_258, 10_259,
+const OF_THE_MACHINE: [u16; 25] = [
+    2375, 2376, 2377, 2379, 2380, 4243, 4505, 4506, 4789, 5555, 6081, 6443, 7946, 8140, 8285, 8472, 9400, 10_250,
+    10_255, 10_256, 10_257, 10_258, 10_259, 51_820, 51_821,
 ];
 
 fn is_of_the_machine(port: HostPort) -> bool {
@@ -230,7 +231,7 @@ impl PortPools {
                     if !allowed || self.reserved.contains(&host) || (is_new && is_of_the_machine(host)) {
                         return Err(NoPort::NotAllowed(host));
                     }
-                    if held.contains(&host) || !probe.is_free(host) {
+                    if held.contains(&host) || !probe.is_free(host, port.transport) {
                         return Err(NoPort::Taken(host));
                     }
                     host
@@ -241,7 +242,7 @@ impl PortPools {
                         .find(|host| {
                             ![held, &chosen, &asked, &self.reserved].iter().any(|set| set.contains(host))
                                 && !is_of_the_machine(*host)
-                                && probe.is_free(*host)
+                                && probe.is_free(*host, port.transport)
                         })
                         .ok_or_else(|| NoPort::Exhausted(pool.clone()))?
                 }
@@ -269,7 +270,7 @@ impl PortPools {
                 && port.host.map_or_else(|| pool.contains(host), |asked| asked == host)
                 && ![held, &self.reserved].iter().any(|set| set.contains(&host))
                 && !is_of_the_machine(host)
-                && probe.is_free(host)
+                && probe.is_free(host, port.transport)
         };
         let all = wanted.len() == before.len() && wanted.iter().zip(before).all(is_as_wanted);
         all.then(|| before.to_vec())

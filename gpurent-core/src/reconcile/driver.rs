@@ -553,6 +553,10 @@ impl Driver {
             self.observe.ask();
         }
         for rental in news {
+            // What it had by what is lost now its container may have still.
+            if let Some(known) = self.live.get(&rental.id()).filter(|known| known.revision() > rental.revision()) {
+                self.shared.placement.quarantine.lost(known.launch(), Held::of(known));
+            }
             // A changed rental is looked at at once, whatever held it up before.
             self.setbacks.remove(&rental.id());
             self.know(rental);
@@ -569,14 +573,7 @@ impl Driver {
         let live: BTreeSet<_> = self.live.keys().copied().collect();
         let shown = self.shown.clone();
         let needed = move |launch: LaunchId| live.contains(&launch.rental) || shown.contains(&launch);
-        let lease = self.lease.clone();
-        self.spawn(async move {
-            // Whoever slept meanwhile leaves the book to the next.
-            if lease.check().is_err() {
-                return Done::Kept(Ok(()));
-            }
-            Done::Kept(contained(shared.deadlines.agree_with(&ready, &seen, needed)).await)
-        });
+        self.spawn(async move { Done::Kept(contained(shared.deadlines.agree_with(&ready, &seen, needed)).await) });
     }
 
     /// Waits for the effects that must not be cut off, but not for ever.

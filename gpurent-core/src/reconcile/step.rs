@@ -407,27 +407,27 @@ impl Step {
             () = too_late => return Err(RuntimeError::AccessTimeout(within).into()),
         }
         let paid_from = paid_from(&self.rental, &self.shared.clock.now());
-        self.keep_deadline(&paid_from, asked).await;
+        self.keep_deadline(&self.rental, &paid_from, asked.clone()).await;
         self.shared.failpoints.pass("ready-unrecorded");
         self.shared.placement.quarantine.trust(self.rental.gpus());
-        let rental = self.record(Event::Verified { paid_from }).await?;
+        let rental = self.record(Event::Verified { paid_from: paid_from.clone() }).await?;
+        if self.rental.spec().term.is_shorter_than(rental.spec().term) {
+            // Extended while it was verified: the book knew nothing of it then.
+            self.keep_deadline(&rental, &paid_from, asked).await;
+        }
         self.shared.failpoints.pass("ready");
         Ok(rental)
     }
 
     /// The host itself has to know the end, in case the store is away by then.
-    async fn keep_deadline(&self, paid_from: &Moment, last_seen: Moment) {
+    async fn keep_deadline(&self, rental: &Rental, paid_from: &Moment, last_seen: Moment) {
         let deadline = Deadline {
-            launch: self.rental.launch(),
+            launch: rental.launch(),
             paid_from: paid_from.clone(),
-            term: self.rental.spec().term,
-            used: self.rental.used_before(),
+            term: rental.spec().term,
+            used: rental.used_before(),
             last_seen,
         };
-        // Whoever slept meanwhile leaves the book to the next.
-        if self.lease.check().is_err() {
-            return;
-        }
         if let Err(error) = self.shared.deadlines.keep(deadline).await {
             // The store has it too. A host whose disk is full serves its tenants all the same.
             tracing::error!(rental = %self.rental.id(), error = &error as &dyn Error, "the end was not written down");

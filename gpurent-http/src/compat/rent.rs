@@ -199,7 +199,9 @@ fn published(mappings: BTreeMap<String, Integer>) -> Result<Vec<PublishedPort>, 
     let mut ports = Vec::with_capacity(mappings.len() + 1);
     for (container, host) in mappings {
         let host: HostPort = host.0.to_string().parse()?;
-        let PublishedPort { container, transport, .. } = container.trim().parse()?;
+        let PublishedPort { container, transport, host: None } = container.trim().parse()? else {
+            return Err(Invalid::new("ports", "must have one port of the host"));
+        };
         ports.push(PublishedPort { container, transport, host: Some(host) });
     }
     if !ports.iter().any(|port| port.container == WEB && port.transport == Transport::Tcp) {

@@ -56,7 +56,8 @@ impl CompatibilityViews {
                    NULL::text AS ssh_key,
                    name::varchar(255) AS instance_name,
                    NULL::jsonb AS environment_variables,
-                   (SELECT jsonb_object_agg(port ->> 'container', port ->> 'host')
+                   (SELECT jsonb_object_agg(
+                        (port ->> 'container') || coalesce('/' || (port ->> 'transport'), ''), port ->> 'host')
                     FROM jsonb_array_elements(body -> 'ports') AS port) AS port_mappings,
                    (to_timestamp(created_at / 1000000.0) AT TIME ZONE 'UTC') AS created_at,
                    (to_timestamp(coalesce(expires_at, CASE WHEN jsonb_array_length(body -> 'segments') = 0
@@ -65,9 +66,9 @@ impl CompatibilityViews {
                    CASE WHEN phase <> 'ended' THEN 'active' WHEN end_kind = 'expired' THEN 'expired'
                         ELSE 'terminated' END::varchar(50) AS status,
                    (SELECT (port ->> 'host')::integer FROM jsonb_array_elements(body -> 'ports') AS port
-                    WHERE port ->> 'container' = '22') AS ssh_port,
+                    WHERE port ->> 'container' = '22' AND port ->> 'transport' IS NULL) AS ssh_port,
                    (SELECT (port ->> 'host')::integer FROM jsonb_array_elements(body -> 'ports') AS port
-                    WHERE port ->> 'container' = '8080') AS web_port
+                    WHERE port ->> 'container' = '8080' AND port ->> 'transport' IS NULL) AS web_port
             FROM gpurent.rental;
             CREATE OR REPLACE VIEW "{schema}".port_allocations AS
             SELECT renter::varchar(255) AS username, first_port AS start_port, last_port AS end_port, allocated_at

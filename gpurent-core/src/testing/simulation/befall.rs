@@ -60,6 +60,10 @@ impl Run {
             What::Extend { nth, secs } => self.ask(nth, move |rentals, id, truth| {
                 async move {
                     let by = Extension::By(valid(Term::fixed(SignedDuration::from_secs(secs))));
+                    // Who only waits to take over shares no book with who acts, outside of this world.
+                    if !rentals.holds_lease() {
+                        return;
+                    }
                     truth.lock().unwrap_or_else(PoisonError::into_inner).hopes(id, secs);
                     if let Ok(Some(rental)) = rentals.extend(id, by).await {
                         let term = rental.spec().term;
@@ -137,6 +141,7 @@ impl Run {
                 let Some(former) = self.agent(host) else { return };
                 self.pause(former, now + wakes);
                 self.processes[former].supervised = false;
+                self.hosts[host].had_rivals = true;
                 self.start(host, false, true);
                 self.world.trouble_until(host, now + wakes + 20 * SECOND);
             }

@@ -69,6 +69,7 @@ pub(super) struct Host {
     /// No agent is to be started before then.
     pub(super) down_until: i64,
     pub(super) down_since: Option<i64>,
+    pub(super) had_rivals: bool,
 }
 
 /// One history under way.
@@ -102,7 +103,14 @@ impl Run {
             .map(|n| {
                 let id: HostId = valid(format!("host-{n}").parse());
                 let gpus = SimulatedGpus::new(&id, policy.gpus, valid("RTX 5090".parse())).gpus().to_vec();
-                Host { id, gpus, book: MemoryDeadlines::default(), down_until: 0, down_since: Some(0) }
+                Host {
+                    id,
+                    gpus,
+                    book: MemoryDeadlines::default(),
+                    down_until: 0,
+                    down_since: Some(0),
+                    had_rivals: false,
+                }
             })
             .collect();
         let engines = hosts.iter().enumerate().map(|(n, host)| {
@@ -404,7 +412,8 @@ impl Run {
         if self.store.writes() != before {
             self.world.broken("at the fixpoint something is written".to_owned());
         }
-        for host in &self.hosts {
+        // Where two agents wrote one book, which the engine's lock keeps them from, the next start strikes out what is left.
+        for host in self.hosts.iter().filter(|host| !host.had_rivals) {
             if !at_once(crate::deadline::DeadlineBook::read(&host.book)).unwrap_or_default().is_empty() {
                 self.world.broken("a deadline is never struck out".to_owned());
             }

@@ -300,7 +300,8 @@ impl Truth {
                 State::Ending { stopped: true, .. } | State::Ended { .. } => {}
                 state => self.accuse(format!("the container of {name} is removed while it is {state:?}")),
             },
-            Some(row) if row.attempt() < launch.attempt => {
+            // Whoever has ended it, by a store that was set back to before that launch, has ended all of it.
+            Some(row) if row.attempt() < launch.attempt && row.is_live() => {
                 self.accuse(format!("I2: the container of a launch of {name} is removed that the store knows not yet"));
             }
             Some(row) if row.may_need(launch.attempt) => {

@@ -94,7 +94,7 @@ pub(super) fn row(dashboard: &Dashboard, rental: &Rental, usage: Option<&Usage>,
     };
     let bindings = rental.ports().iter().map(|binding| {
         json!({
-            "container_port": format!("{}/tcp", binding.container),
+            "container_port": format!("{}/{}", binding.container, binding.transport),
             "host_ip": "0.0.0.0",
             "host_port": binding.host.to_string(),
         })
