@@ -4,8 +4,10 @@ use axum::body::Bytes;
 use axum::extract::FromRequest;
 use axum::extract::Request;
 use axum::extract::rejection::BytesRejection;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use serde::de::DeserializeOwned;
+
+use crate::auth::presented;
 
 /// The largest body that is read.
 pub(crate) const LIMIT: usize = 256 * 1024;
@@ -30,22 +32,16 @@ pub(crate) enum Malformed {
     },
 }
 
-/// A request's JSON body, or what is wrong with it.
+/// A request's JSON body, or what is wrong with it. Has to be said to be JSON, unless a key came in a header: then nothing
+/// need be said (as Python's `requests` does of a string), or that it is a form (as `curl --data` does). No page of another
+/// origin can send such a header without being let.
 pub(crate) struct JsonBody<T>(pub(crate) Result<T, Malformed>);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = std::convert::Infallible;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
-            value.to_str().is_ok_and(|kind| {
-                kind.split(';').next().is_some_and(|kind| {
-                    let kind = kind.trim().to_ascii_lowercase();
-                    kind == "application/json" || kind.ends_with("+json")
-                })
-            })
-        });
-        if !is_json || is_encoded(&request) {
+        if !is_json(request.headers()) || is_encoded(&request) {
             return Ok(Self(Err(Malformed::NotJson)));
         }
         Ok(Self(read(request, state).await.and_then(|bytes| parse(&bytes))))
@@ -68,6 +64,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for LooseJson<T> {
             Ok(bytes) => parse(&bytes),
             Err(malformed) => Err(malformed),
         }))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let keyed = || presented(headers).is_some();
+    let Some(kind) = headers.get(CONTENT_TYPE) else { return keyed() };
+    let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match kind.as_str() {
+        "application/json" => true,
+        "application/x-www-form-urlencoded" => keyed(),
+        kind => kind.ends_with("+json"),
     }
 }
 

@@ -7,7 +7,8 @@ mod host;
 
 use std::time::Duration;
 
-use host::{Host, host};
+use gpurent_http::{ApiKey, ApiKeys};
+use host::{Host, host, host_with};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,6 +16,7 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 const PATIENCE: Duration = Duration::from_secs(5);
+const KEY: &str = "platform-platform-platform";
 
 /// Sends bytes, and reads what comes until the server hangs up.
 async fn said(host: &Host, bytes: &[u8]) -> String {
@@ -107,11 +109,31 @@ async fn bodies_of_other_kinds_are_not_read() {
         let request = host.client.post(host.url("/v1/rentals")).header("content-type", kind).body(body.clone());
         assert_eq!(request.send().await.unwrap().status(), 415, "{kind}");
     }
+    let untold = host.client.post(host.url("/v1/rentals")).body(body.clone());
+    assert_eq!(untold.send().await.unwrap().status(), 415, "a page may leave out the type, too");
     // A page elsewhere may send this without asking first.
     let page = host.client.post(host.url("/api/containers")).header("content-type", "text/plain");
     let page = page.header("origin", "https://evil.example").body(r#"{"username":"x","image":"busybox"}"#);
     assert_eq!(page.send().await.unwrap().status(), 403);
     assert!(host.nothing_was_done().await);
+}
+
+#[tokio::test]
+async fn with_a_key_nobody_has_to_say_that_a_body_is_json() {
+    let host = host_with(ApiKeys::new(vec![ApiKey::platform(KEY, "platform".parse().unwrap()).unwrap()])).await;
+    let body = json!({"gpu": "V100", "image": "busybox", "duration": "90s"}).to_string();
+    for (header, key) in [("authorization", format!("Bearer {KEY}")), ("x-api-key", KEY.to_owned())] {
+        for kind in [None, Some("application/x-www-form-urlencoded")] {
+            let mut request = host.client.post(host.url("/v1/rentals")).header(header, &key).body(body.clone());
+            if let Some(kind) = kind {
+                request = request.header("content-type", kind);
+            }
+            let answer = request.send().await.unwrap();
+            assert!([201, 409].contains(&answer.status().as_u16()), "{header} {kind:?}: {}", answer.status());
+        }
+    }
+    let text = host.client.post(host.url("/v1/rentals")).bearer_auth(KEY).header("content-type", "text/plain");
+    assert_eq!(text.body(body).send().await.unwrap().status(), 415);
 }
 
 #[tokio::test]

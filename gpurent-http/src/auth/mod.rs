@@ -8,7 +8,7 @@ mod waiting;
 
 pub use api_keys::{ApiKey, ApiKeys};
 pub(crate) use late::{Entrance, authenticate_socket};
-pub(crate) use origin::address;
+pub(crate) use origin::{address, presented};
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

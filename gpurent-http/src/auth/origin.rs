@@ -14,7 +14,7 @@ pub(crate) fn address(request: &Parts) -> Option<IpAddr> {
 }
 
 /// The key in `Authorization: Bearer` or `X-API-Key`; never in a URL, where logs would keep it.
-pub(super) fn presented(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn presented(headers: &HeaderMap) -> Option<&str> {
     let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     bearer.or_else(|| headers.get("x-api-key")?.to_str().ok()).map(str::trim)
 }
