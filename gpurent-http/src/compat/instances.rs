@@ -4,6 +4,7 @@
 //! refused is answered with 500 and a `detail`; only a body that cannot be read is 422.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,6 +19,7 @@ use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
 use gpurent_core::spec::{Limits, RentalRequest, RentalSpec, Term};
 use gpurent_core::store::StoreError;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -28,6 +30,9 @@ use super::waiting::{WAIT, until};
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::surfaces::Surfaces;
+
+/// What starts so shortly before the end of the wait is told as if it had come too late: its record may have.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// How instances are rented.
 #[derive(Clone, Copy, Debug)]
@@ -129,15 +134,31 @@ async fn started(
         Err(_late) => return Err(Refused("the host's database does not answer in time; try again".to_owned())),
     };
     let is_settled = |rental: &Rental| rental.started_at().is_some() || rental.state().end_reason().is_some();
+    // Whatever came before the claim, an answer without a container is given later than one with a container can be.
+    let since = rentals.now().wall.duration_since(claimed.rental().created_at());
+    let waited = Duration::try_from(since).unwrap_or_default();
+    let deadline = deadline.max(Instant::now() + WAIT.saturating_sub(waited));
     let rental = until(&rentals, claimed.rental().clone(), updates, deadline, is_settled).await;
     if let Some(reason) = rental.state().end_reason() {
         return Err(Refused(reason.describe()));
     }
-    // Without a container yet, the rental's own id stands for it, and is as good.
-    let id = rental.container().map_or_else(|| rental.id().to_string(), ToString::to_string);
+    let id = told_as(&rental);
     let message =
         if rental.started_at().is_some() { "Instance started successfully" } else { "Instance is being started" };
     Ok(Json(json!({"message": message, "container_id": id})).into_response())
+}
+
+/// The id that an instance is told by, always the same: its container's, or its own where the container was not started in
+/// time for the answer that promised an id. Either is understood.
+pub(super) fn told_as(rental: &Rental) -> String {
+    let container = rental.container().filter(|_| was_prompt(rental.created_at(), rental.started_at()));
+    container.map_or_else(|| rental.id().to_string(), ToString::to_string)
+}
+
+/// Whether a container that was started then is in the answer to a request that was taken then.
+fn was_prompt(created_at: Timestamp, started_at: Option<Timestamp>) -> bool {
+    let in_time = WAIT.saturating_sub(MARGIN);
+    started_at.is_some_and(|at| at.duration_since(created_at) < SignedDuration::try_from(in_time).unwrap_or_default())
 }
 
 async fn terminate(
@@ -177,5 +198,21 @@ pub(super) async fn find(rentals: &Rentals, id: &str) -> Result<Option<Rental>, 
         Ok(container) => rentals.of_container(&container).await,
         // What can be no id is nobody's.
         Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_starts_too_late_for_the_answer_is_not_the_id_that_is_told() {
+        let asked = Timestamp::UNIX_EPOCH;
+        let after = |secs| Some(asked + SignedDuration::from_secs(secs));
+        assert!(was_prompt(asked, after(1)) && was_prompt(asked, after(22)));
+        assert!(!was_prompt(asked, None));
+        for late in [23, 24, 25, 26, 3600] {
+            assert!(!was_prompt(asked, after(late)), "{late}");
+        }
     }
 }

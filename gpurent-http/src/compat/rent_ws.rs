@@ -99,11 +99,11 @@ fn is_an_instance(rental: &Rental) -> bool {
     rental.spec().labels.get(instances::MARK).is_some()
 }
 
-/// What the `instances` protocol tells: sentences, under the rental's id until there is a container, and at the end under the
-/// container's.
+/// What the `instances` protocol tells: sentences, under the rental's id, and at the end under the one that was promised when
+/// it was asked for.
 fn of_an_instance(rentals: &Rentals, event: &Event, rental: &Rental) -> Option<Value> {
     let id = rental.id();
-    let container = rental.container().map(ToString::to_string);
+    let promised = instances::told_as(rental);
     let told = |of: &str, message: String| {
         Some(json!({"status": "live_update", "agent_id": rentals.host(), "instance_uuid": of, "message": message}))
     };
@@ -111,16 +111,12 @@ fn of_an_instance(rentals: &Rentals, event: &Event, rental: &Rental) -> Option<V
     match event {
         Event::Claimed(_) => told(&it, format!("Starting deployment for instance {id}...")),
         Event::Created { .. } => told(&it, "Starting container...".to_owned()),
-        Event::Started { .. } => {
-            told(&it, format!("Instance {id} started with container ID {}", container.unwrap_or_default()))
-        }
+        Event::Started { .. } => told(&it, format!("Instance {id} started with container ID {promised}")),
         Event::ServicesUp { services } => told(&it, sentence(services, rentals.public_host())),
         Event::Ended => match rental.state().end_reason()? {
             EndReason::Failed(failure) => told(&it, format!("Deployment failed for instance {id}: {}", failure.detail)),
-            EndReason::Cancelled => {
-                told(container.as_ref().unwrap_or(&it), "Instance terminated successfully".to_owned())
-            }
-            other => told(container.as_ref().unwrap_or(&it), other.describe()),
+            EndReason::Cancelled => told(&promised, "Instance terminated successfully".to_owned()),
+            other => told(&promised, other.describe()),
         },
         _ => None,
     }
