@@ -12,6 +12,7 @@ mod config;
 mod database;
 mod exit;
 mod failpoint;
+mod former_settings;
 mod kernel;
 mod manager;
 mod own_files;

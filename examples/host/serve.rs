@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use crate::config::{self, GpuSource, Serve};
 use crate::manager::Manager;
 use crate::protocols::{Parts, Protocol};
-use crate::{archive, database, failpoint, kernel, own_files, seal_key};
+use crate::{archive, database, failpoint, former_settings, kernel, own_files, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -209,6 +209,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
     let own = dashboard.map(|server| tokio::spawn(server.run(until_end(ended.clone()))));
     let mut serving = tokio::spawn(server.run(until_end(ended)));
+    for why in former_settings::warnings(|name| std::env::var_os(name).is_some()) {
+        tracing::warn!("{why}");
+    }
     if let Some(why) = settings.protocols.unreachable_for_the_manager(listen) {
         tracing::warn!("{why}");
     }
