@@ -1,4 +1,4 @@
-//! What must not be given out, though the store says that it is free.
+//! The GPUs and ports that must not be given out, though the store says that they are free.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -387,11 +387,8 @@ impl Rental {
 
     /// The published ports, besides SSH's, at which nothing has answered yet; none unless it is ready.
     pub(crate) fn silent_ports(&self) -> impl Iterator<Item = PortBinding> {
-        // Who is spoken to by datagrams may have no answer for strangers.
         let is_silent = |port: &PortBinding| {
-            port.container != SSH
-                && port.transport == Transport::Tcp
-                && !self.services.iter().any(|service| service.container == port.container)
+            port.may_lead_to_a_service() && !self.services.iter().any(|service| service.container == port.container)
         };
         let ports = if matches!(self.state, State::Ready) { self.ports.as_slice() } else { &[] };
         ports.iter().copied().filter(is_silent)

@@ -26,7 +26,7 @@ use crate::id::{ContainerId, HostId, IdempotencyKey, InstanceName, Position, Ren
 use crate::invalid::Invalid;
 use crate::lifecycle::{EndReason, State};
 use crate::placement::{Held, NoPlace, Placement};
-use crate::port::{HostPort, PortBinding, SSH, Transport};
+use crate::port::{HostPort, PortBinding};
 use crate::pulls::Pull;
 use crate::rental::{Outcome, Rental};
 use crate::renter::{RenterLimits, TooMany};
@@ -481,8 +481,7 @@ impl Rentals {
     /// # Errors
     /// [`RuntimeError`]
     pub async fn services(&self, rental: &Rental) -> Result<Vec<Service>, RuntimeError> {
-        let may_be_one = |port: &PortBinding| port.container != SSH && port.transport == Transport::Tcp;
-        let ports: Vec<_> = rental.ports().iter().copied().filter(may_be_one).collect();
+        let ports: Vec<_> = rental.ports().iter().copied().filter(PortBinding::may_lead_to_a_service).collect();
         self.shared.runtime.services(rental.launch(), &ports).await
     }
 

@@ -347,7 +347,7 @@ fn histories_that_once_broke_something() {
     }
 }
 
-/// The same, found later: what a first look did not count to its end was never judged (5018287), a former container was held to
+/// Histories that broke something later: what a first look did not count to its end was never judged (5018287), a former container was held to
 /// be needed while its rental is suspended (5020195), a store that was set back gave away the GPU of a launch that was under way
 /// (5036918), an end for a full disk that could not be written held up that of the paid time (5044398), a clock that was set during
 /// a takeover ended a rental early (5075322), an engine that hung once kept a disk from being looked at for minutes (5051499), an extension that was not recorded let its container

@@ -226,6 +226,11 @@ impl PortBinding {
     pub fn is_ssh(&self) -> bool {
         self.container == SSH && self.transport.is_tcp()
     }
+
+    /// Whether a service may be looked for there: who is spoken to by datagrams may have no answer for strangers.
+    pub(crate) fn may_lead_to_a_service(&self) -> bool {
+        self.transport.is_tcp() && !self.is_ssh()
+    }
 }
 
 impl fmt::Display for PortBinding {

@@ -42,7 +42,7 @@ pub(super) enum StepError {
     /// The rental is another than it was believed to be: read it again.
     #[error("the rental changed in between")]
     Stale,
-    /// Somebody else changed the rental, so that what happened is not true of it: this is how it is now.
+    /// The rental, as somebody else has changed it: what happened is not true of it any more.
     #[error("the rental changed in between")]
     Overtaken(Box<Rental>),
     /// The host is no longer ours.

@@ -31,7 +31,7 @@ use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::surfaces::Surfaces;
 
-/// What starts so shortly before the end of the wait is told as if it had come too late: its record may have.
+/// The end of the wait in which a start is told as if it had come too late: its record may have.
 const MARGIN: Duration = Duration::from_secs(2);
 
 /// How instances are rented.

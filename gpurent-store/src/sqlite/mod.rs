@@ -3,7 +3,7 @@
 //! Write-ahead log with full synchronisation: what was committed survives `kill -9` and a power cut.
 //! Writers stand in line in this process, and begin with `BEGIN IMMEDIATE`, so that they wait for those
 //! of other processes (the command line) instead of failing half-way. [`write`](self::write) makes and
-//! changes rentals, [`journal`] publishes, reading is here.
+//! changes rentals, [`journal`] publishes, [`catch_up`] writes what an agent of an older version left out, reading is here.
 
 mod beside;
 mod catch_up;

@@ -378,13 +378,13 @@ impl Truth {
         }
     }
 
-    /// Somebody asks for a rental to last longer by so many seconds: it may last so long until its agent knows better.
+    /// An extension by so many seconds is asked for: the rental may last so long until its agent knows better.
     pub(super) fn hopes(&mut self, rental: RentalId, secs: i64) {
         let hope = self.hoped.entry(rental).or_default();
         hope.micros = hope.micros.max(secs * 1_000_000);
     }
 
-    /// An agent has heard that a rental was changed, and with it whether that was extended before.
+    /// An agent's knowledge that a rental was changed, and with it whether that was extended before.
     pub(super) fn knows(&mut self, rental: RentalId) {
         let row = at_once(self.store.get(rental)).unwrap_or_default();
         // What ends now may have been late for as long as nobody knew.
