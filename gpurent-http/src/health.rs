@@ -14,9 +14,14 @@ use axum::response::{IntoResponse, Response};
 use gpurent_core::rentals::{EngineHealth, Rentals};
 use gpurent_core::runtime::Isolation;
 use gpurent_core::store::Filter;
-use serde_json::json;
+use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::surfaces::Surfaces;
 
 /// How long an answer of the database and the disks is good for.
 const FRESH: Duration = Duration::from_secs(1);
@@ -67,36 +72,112 @@ impl Health {
     }
 }
 
-pub(crate) async fn health(State(rentals): State<Rentals>, State(health): State<Health>) -> Response {
+/// Whether the host and each of its parts is well
+#[derive(Serialize, ToSchema)]
+struct HealthView {
+    status: Status,
+    host_id: String,
+    database: Part,
+    reconciler: Part,
+    lease: Part,
+    engine: Engine,
+    disk: Disk,
+    gpus: Gpus,
+    /// Not why: whoever asks may be anybody. The host's log tells.
+    isolation: Isolated,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Degraded,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Part {
+    Ok,
+    Unavailable,
+}
+
+impl Part {
+    fn of(well: bool) -> Self {
+        if well { Self::Ok } else { Self::Unavailable }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Engine {
+    Ok,
+    /// Over some container.
+    Hangs,
+    Unavailable,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Disk {
+    Ok,
+    Full,
+    Unavailable,
+}
+
+/// Whether there are any; that all are rented is no fault.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Gpus {
+    Ok,
+    None,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Isolated {
+    Enforced,
+    Degraded,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<Surfaces> {
+    OpenApiRouter::new().routes(routes!(health))
+}
+
+/// Tells whether the host would carry out a request to rent
+#[utoipa::path(
+    get, path = "/health", operation_id = "health", tag = "host", security(()),
+    responses(
+        (status = 200, description = "It would, had it a free GPU", body = HealthView),
+        (status = 503, description = "It would not, or has too many requests at once", body = HealthView),
+    )
+)]
+async fn health(State(rentals): State<Rentals>, State(health): State<Health>) -> Response {
     let Look { database_answers: database, disk_has_room, .. } = health.look(&rentals).await;
     let disk = disk_has_room == Some(true);
     let (reconciler, engine) = (rentals.is_reconciled(), rentals.engine_health());
     let well = database && reconciler && disk && engine == EngineHealth::Answers;
-    let word = |well| if well { "ok" } else { "unavailable" };
-    let body = json!({
-        "status": if well { "ok" } else { "degraded" },
-        "host_id": rentals.host(),
-        "database": word(database),
-        "reconciler": word(reconciler),
-        "lease": word(rentals.holds_lease()),
-        "engine": match engine {
-            EngineHealth::Answers => "ok",
-            EngineHealth::HangsOver(_) => "hangs",
-            EngineHealth::Silent => "unavailable",
+    let body = HealthView {
+        status: if well { Status::Ok } else { Status::Degraded },
+        host_id: rentals.host().to_string(),
+        database: Part::of(database),
+        reconciler: Part::of(reconciler),
+        lease: Part::of(rentals.holds_lease()),
+        engine: match engine {
+            EngineHealth::Answers => Engine::Ok,
+            EngineHealth::HangsOver(_) => Engine::Hangs,
+            EngineHealth::Silent => Engine::Unavailable,
         },
-        "disk": match disk_has_room {
-            Some(true) => "ok",
-            Some(false) => "full",
-            None => "unavailable",
+        disk: match disk_has_room {
+            Some(true) => Disk::Ok,
+            Some(false) => Disk::Full,
+            None => Disk::Unavailable,
         },
-        // That all are rented is no fault.
-        "gpus": if rentals.gpus().is_empty() { "none" } else { "ok" },
-        // Not why: whoever asks may be anybody. The host's log tells.
-        "isolation": match rentals.isolation() {
-            Isolation::Enforced => "enforced",
-            Isolation::Degraded(_) => "degraded",
+        gpus: if rentals.gpus().is_empty() { Gpus::None } else { Gpus::Ok },
+        isolation: match rentals.isolation() {
+            Isolation::Enforced => Isolated::Enforced,
+            Isolation::Degraded(_) => Isolated::Degraded,
         },
-    });
+    };
     // An engine that hangs over one container serves the others: the host is still to be sent requests. Otherwise none would
     // be carried out.
     let serves = database && reconciler && disk && engine != EngineHealth::Silent;

@@ -7,7 +7,6 @@ use axum::error_handling::HandleErrorLayer;
 use axum::extract::{DefaultBodyLimit, FromRef, State, WebSocketUpgrade};
 use axum::http::{HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use gpurent_core::audit::AuditLog;
 use gpurent_core::rentals::Rentals;
@@ -19,16 +18,18 @@ use tower::load_shed::LoadShedLayer;
 use tower::timeout::TimeoutLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::api;
 use crate::audit::{self, Audit};
-use crate::auth::{Authenticator, Entrance, Gate, authenticate, authenticate_socket};
+use crate::auth::{Authenticator, Entrance, Gate, admit_strangers, authenticate, authenticate_socket};
 use crate::body::LIMIT;
 use crate::compat::cloud::{self, Cloud};
 use crate::compat::dashboard::{self, Dashboard};
 use crate::compat::instances::{self, Instances};
 use crate::compat::{rent, rent_ws};
-use crate::health::{Health, health};
+use crate::health::{self, Health};
 use crate::limits::Limits;
 use crate::listeners::{Listeners, READ_BUFFER};
 use crate::problem::Problem;
@@ -178,22 +179,23 @@ impl Surfaces {
             (routes, sockets) = (routes.merge(v1), sockets.merge(v1_sockets));
         }
         if self.has(Surface::Rent) {
-            routes = routes.merge(rent::router());
+            routes = routes.merge(rent::routes().into_router());
         }
         if self.has(Surface::Instances) {
-            routes = routes.merge(instances::router());
+            routes = routes.merge(instances::routes().into_router());
         }
         if self.has(Surface::Rent) || self.has(Surface::Instances) {
             sockets = sockets.merge(updates());
         }
         if self.has(Surface::Dashboard) && self.dashboard.is_some() {
-            routes = routes.merge(dashboard::router());
+            routes = routes.merge(dashboard::routes().into_router());
         }
         if self.has(Surface::Cloud) && self.cloud.is_some() {
-            routes = routes.merge(cloud::router());
+            routes = routes.merge(cloud::routes().into_router());
         }
         let open = if self.has(Surface::V1) { api::open_routes() } else { Router::new() };
-        self.guard(routes, sockets).merge(self.unguarded(open))
+        let all = self.guard(routes, sockets).merge(self.unguarded(open));
+        if self.has(Surface::Dashboard) { all.merge(self.downloads()) } else { all }
     }
 
     /// Our own API alone, `/v1/...`, with its documentation.
@@ -204,23 +206,23 @@ impl Surfaces {
 
     /// The `rent` protocol alone: `/rent` and `/ws`.
     pub fn rent(&self) -> Router {
-        self.guard(rent::router(), updates())
+        self.guard(rent::routes().into_router(), updates().into())
     }
 
     /// The `instances` protocol alone: `/start_instance`, `/terminate_instance` and `/ws`.
     pub fn instances(&self) -> Router {
-        self.guard(instances::router(), updates())
+        self.guard(instances::routes().into_router(), updates().into())
     }
 
     /// The `dashboard` protocol alone, with `/health`; only that where it is not [configured](Self::with_dashboard).
     pub fn dashboard(&self) -> Router {
-        let routes = if self.dashboard.is_some() { dashboard::router() } else { Router::new() };
-        self.guard(routes, Router::new()).merge(self.unguarded(Router::new()))
+        let routes = if self.dashboard.is_some() { dashboard::routes().into_router() } else { Router::new() };
+        self.guard(routes, Router::new()).merge(self.unguarded(Router::new())).merge(self.downloads())
     }
 
     /// The `cloud` protocol alone, `/api/gpu/...`; nothing where it is not [configured](Self::with_cloud).
     pub fn cloud(&self) -> Router {
-        let routes = if self.cloud.is_some() { cloud::router() } else { Router::new() };
+        let routes = if self.cloud.is_some() { cloud::routes().into_router() } else { Router::new() };
         self.guard(routes, Router::new())
     }
 
@@ -257,7 +259,17 @@ impl Surfaces {
     fn unguarded(&self, routes: Router<Surfaces>) -> Router {
         // Places of their own: whoever takes all others must not make the host look dead.
         let requests = Arc::new(Semaphore::new(FOR_STRANGERS));
-        routes.route("/health", get(health)).layer(self.bounds(requests)).with_state(self.clone())
+        let (health, _) = health::routes().split_for_parts();
+        routes.merge(health).layer(self.bounds(requests)).with_state(self.clone())
+    }
+
+    /// The dashboard's files for everybody. Disks hang, and they have places of their own as well.
+    fn downloads(&self) -> Router {
+        let routes = if self.dashboard.is_some() { dashboard::open_routes().into_router() } else { Router::new() };
+        routes
+            .layer(middleware::from_fn_with_state(self.gate.clone(), admit_strangers))
+            .layer(self.bounds(Arc::new(Semaphore::new(FOR_STRANGERS))))
+            .with_state(self.clone())
     }
 
     fn guard(&self, routes: Router<Surfaces>, sockets: Router<Surfaces>) -> Router {
@@ -311,8 +323,8 @@ impl Surfaces {
 }
 
 /// The WebSocket of the `rent` and the `instances` protocol.
-fn updates() -> Router<Surfaces> {
-    Router::new().route("/ws", get(upgrade))
+pub(crate) fn updates() -> OpenApiRouter<Surfaces> {
+    OpenApiRouter::new().routes(routes!(upgrade))
 }
 
 /// The answer to what is too much at once, in the form of each surface.
@@ -326,6 +338,11 @@ async fn busy(uri: Uri, _error: axum::BoxError) -> Response {
     }
 }
 
+/// Tells what happens to rentals, in the words of `rent` or of `instances`
+#[utoipa::path(
+    get, path = "/ws", operation_id = "updates", tag = "rent",
+    responses((status = 101, description = "A WebSocket: each message is an update"))
+)]
 async fn upgrade(
     State(rentals): State<Rentals>,
     State(listeners): State<Listeners>,

@@ -154,6 +154,26 @@ async fn the_api_describes_itself_without_anything_from_elsewhere() {
     for path in ["/v1/rentals", "/v1/rentals/{id}", "/v1/rentals/{id}/resume", "/v1/events", "/v1/audit", "/v1/gpus"] {
         assert!(paths.contains_key(path), "{path}");
     }
+    // What is not of `/v1` as well.
+    for (path, method) in [
+        ("/health", "get"),
+        ("/v1/openapi.json", "get"),
+        ("/v1/docs", "get"),
+        ("/ws", "get"),
+        ("/rent", "post"),
+        ("/start_instance", "post"),
+        ("/terminate_instance", "post"),
+        ("/api/containers", "post"),
+        ("/api/containers/{id}", "get"),
+        ("/get_docker_image_details/{id}", "get"),
+        ("/delete_docker_image/{id}", "delete"),
+        ("/downloads/{file}", "get"),
+        ("/api/gpu/instances", "get"),
+        ("/api/gpu/instances", "post"),
+        ("/api/gpu/instances/{id}", "delete"),
+    ] {
+        assert!(paths[path][method]["operationId"].is_string(), "{method} {path}");
+    }
     // What is said to be part of the path is, and nothing else.
     for (path, methods) in paths {
         for parameters in methods.as_object().unwrap().values().filter_map(|does| does["parameters"].as_array()) {

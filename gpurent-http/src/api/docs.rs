@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use axum::Router;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse};
-use axum::routing::get;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ComponentsBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder,
 };
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::problem::Problem;
 use crate::surfaces::Surfaces;
@@ -72,12 +72,26 @@ pub(super) fn document() -> &'static str {
 }
 
 /// For everybody: it says nothing about this host.
-pub(super) fn router() -> Router<Surfaces> {
-    let document = async || ([(CONTENT_TYPE, "application/json")], document()).into_response();
-    let page = async || {
-        let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-                      frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-        ([(CONTENT_SECURITY_POLICY, policy)], Html(include_str!("docs.html"))).into_response()
-    };
-    Router::new().route("/v1/openapi.json", get(document)).route("/v1/docs", get(page))
+pub(super) fn routes() -> OpenApiRouter<Surfaces> {
+    OpenApiRouter::new().routes(routes!(describe)).routes(routes!(page))
+}
+
+/// Describes all routes as OpenAPI
+#[utoipa::path(
+    get, path = "/v1/openapi.json", operation_id = "describe", tag = "host", security(()),
+    responses((status = 200, description = "OpenAPI 3.1", body = Object))
+)]
+async fn describe() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], document())
+}
+
+/// Shows the description to people
+#[utoipa::path(
+    get, path = "/v1/docs", operation_id = "docs", tag = "host", security(()),
+    responses((status = 200, description = "A page", body = String, content_type = "text/html"))
+)]
+async fn page() -> impl IntoResponse {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                  frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    ([(CONTENT_SECURITY_POLICY, policy)], Html(include_str!("docs.html")))
 }

@@ -47,14 +47,18 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::Caller;
+use crate::compat::described::Described;
+use crate::compat::{cloud, dashboard, instances, rent};
+use crate::health;
 use crate::problem::Problem;
-use crate::surfaces::Surfaces;
+use crate::surfaces::{self, Surfaces};
 
 pub use archive::archived;
 use docs::Refusals;
 pub(crate) use rendered::Rendered;
 
-/// The routes, those that are or may be WebSockets, and the description of both.
+/// The routes of `/v1`, those that are or may be WebSockets, and the description of both and of every other route that a host
+/// may have.
 fn described_routes() -> (Router<Surfaces>, Router<Surfaces>, OpenApi) {
     let (routes, mut document) = OpenApiRouter::with_openapi(docs::skeleton())
         .routes(routes!(rentals::create, rentals::list))
@@ -75,6 +79,12 @@ fn described_routes() -> (Router<Surfaces>, Router<Surfaces>, OpenApi) {
         .routes(routes!(events::events))
         .split_for_parts();
     document.merge(more);
+    let of_everybody = [docs::routes(), health::routes(), surfaces::updates()].map(OpenApiRouter::into_openapi);
+    let of_others =
+        [rent::routes(), instances::routes(), dashboard::routes(), dashboard::open_routes(), cloud::routes()];
+    for more in of_everybody.into_iter().chain(of_others.map(Described::into_openapi)) {
+        document.merge(more);
+    }
     (routes, sockets, document)
 }
 
@@ -86,14 +96,14 @@ pub(crate) fn routes() -> (Router<Surfaces>, Router<Surfaces>) {
 
 /// What is open to everybody: the description.
 pub(crate) fn open_routes() -> Router<Surfaces> {
-    docs::router()
+    docs::routes().into()
 }
 
 fn described() -> OpenApi {
     described_routes().2
 }
 
-/// The description of `/v1` as OpenAPI 3.1, in JSON.
+/// The description of `/v1`, and of the other protocols' routes, as OpenAPI 3.1 in JSON. A host has those of them that are on.
 #[must_use]
 pub fn openapi() -> &'static str {
     docs::document()

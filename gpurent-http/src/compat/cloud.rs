@@ -10,8 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use gpurent_core::access::{Credential, CredentialRequest};
 use gpurent_core::api_key::Role;
 use gpurent_core::gpu::{GpuModel, GpuRequest};
@@ -29,11 +28,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::described::Described;
 use super::services::{self, jupyter_url};
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
 use crate::body::JsonBody;
-use crate::surfaces::Surfaces;
 use crate::words;
 
 /// Marks rentals of this protocol, by the template that they were made of.
@@ -160,19 +159,21 @@ impl Cloud {
     }
 }
 
-pub(crate) fn router() -> Router<Surfaces> {
-    let routes = [
-        ("/api/gpu/instances", post(create).get(list)),
-        ("/api/gpu/instances/{id}", get(show).delete(destroy)),
-        ("/api/gpu/instances/{id}/stop", post(stop)),
-        ("/api/gpu/instances/{id}/start", post(start)),
-        ("/api/gpu/templates", get(templates)),
-        ("/api/gpu/availability", get(availability)),
-    ];
-    routes.into_iter().fold(Router::new(), |router, (path, methods)| {
-        // Some clients write a slash at the end of each.
-        router.route(path, methods.clone()).route(&format!("{path}/"), methods)
-    })
+pub(crate) fn routes() -> Described {
+    Described::new("cloud")
+        .with_slashes()
+        .post("/api/gpu/instances", ["create", "Rents an instance"], create)
+        .get("/api/gpu/instances", ["list", "Lists instances"], list)
+        .get("/api/gpu/instances/{id}", ["show", "Shows an instance and how to get in"], show)
+        .delete("/api/gpu/instances/{id}", ["destroy", "Ends an instance"], destroy)
+        .post("/api/gpu/instances/{id}/stop", ["stop", "Stops an instance, which costs nothing then"], stop)
+        .post("/api/gpu/instances/{id}/start", ["start", "Starts a stopped instance"], start)
+        .get("/api/gpu/templates", ["templates", "Lists the images that can be asked for by name"], templates)
+        .get(
+            "/api/gpu/availability",
+            ["availability", "Lists models of GPUs, how many are free, and prices"],
+            availability,
+        )
 }
 
 /// What is refused.

@@ -9,8 +9,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use gpurent_core::access::CredentialRequest;
 use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::RentalId;
@@ -24,12 +23,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::described::Described;
 use super::lax::Integer;
 use super::rent::unprocessable;
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
 use crate::body::JsonBody;
-use crate::surfaces::Surfaces;
 
 /// The end of the wait in which a start is told as if it had come too late: its record may have.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -50,8 +49,12 @@ impl Default for Instances {
 /// Marks rentals of this protocol: they are told of in its own words.
 pub(super) const MARK: &str = "instances.gpu";
 
-pub(crate) fn router() -> Router<Surfaces> {
-    Router::new().route("/start_instance", post(start)).route("/terminate_instance", post(terminate))
+pub(crate) fn routes() -> Described {
+    Described::new("instances").post("/start_instance", ["start", "Rents a GPU without an end"], start).post(
+        "/terminate_instance",
+        ["terminate", "Ends an instance"],
+        terminate,
+    )
 }
 
 #[derive(Deserialize)]

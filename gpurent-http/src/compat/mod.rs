@@ -2,6 +2,7 @@
 
 pub mod cloud;
 pub mod dashboard;
+pub(crate) mod described;
 pub mod instances;
 mod lax;
 pub mod rent;

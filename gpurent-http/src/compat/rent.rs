@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use gpurent_core::access::{CredentialRequest, Password};
 use gpurent_core::feed::Subscription;
 use gpurent_core::gpu::GpuRequest;
@@ -30,15 +29,15 @@ use sha2::{Digest, Sha256};
 
 use tokio::time::Instant;
 
+use super::described::Described;
 use super::lax::{Integer, Text};
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
 use crate::body::{JsonBody, Malformed};
-use crate::surfaces::Surfaces;
 
-/// The route; the WebSocket is that of [`Surfaces`], which counts listeners.
-pub(crate) fn router() -> Router<Surfaces> {
-    Router::new().route("/rent", post(rent))
+/// The route; the WebSocket is that of [`Surfaces`](crate::Surfaces), which counts listeners.
+pub(crate) fn routes() -> Described {
+    Described::new("rent").post("/rent", ["rent", "Rents a GPU for a number of hours"], rent)
 }
 
 /// The names that the platform has for host and instance, as labels.

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::super::waiting::{WAIT, until};
 use super::names::{self, of_user};
-use super::{Dashboard, RANGE, Refused, lacks_a_gpu, show};
+use super::{Dashboard, Offer, RANGE, Refused, lacks_a_gpu, show};
 use crate::auth::Caller;
 use crate::body::LooseJson;
 use crate::listeners::Listeners;
@@ -134,8 +134,6 @@ impl CreateBody {
         }
     }
 }
-
-type Offer = State<Option<Arc<Dashboard>>>;
 
 fn offered(State(dashboard): Offer) -> Result<Arc<Dashboard>, Refused> {
     dashboard.ok_or_else(Refused::not_found)

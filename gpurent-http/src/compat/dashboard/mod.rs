@@ -9,22 +9,25 @@
 //! | `GET /get_system_stats`, `/get_resources` | how busy the machine is |
 //! | `GET /get_docker_images`, `/get_docker_image_details/{id}`, `DELETE /delete_docker_image/{id}` | what lies on it |
 //! | `POST /api/ports/deallocate` | give a user's ports back |
+//! | `GET /downloads/{file}` | a file that is [offered](Dashboard::with_downloads) to everybody |
 //!
 //! What is refused is 400 with `{"success": false, "error": ..., "message": ...}`. Bodies are JSON whatever they are said to
 //! be. Only containers of this protocol are seen and touched, by any name that clients have for them. They are
 //! answered as its manager and its desktop client expect it, within the time that those wait.
 
 mod containers;
+mod downloads;
 mod machine;
 mod names;
 mod show;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Json;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use gpurent_core::gpu::GpuSelector;
 use gpurent_core::invalid::Invalid;
 use gpurent_core::machine::{Images, MachineProbe};
@@ -36,7 +39,7 @@ use gpurent_core::spec::{ImageRef, Limits, MountPath, Term};
 use gpurent_core::store::StoreError;
 use serde_json::json;
 
-use crate::surfaces::Surfaces;
+use super::described::Described;
 
 /// A port of a user's range: what answers there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,7 @@ pub struct Dashboard {
     gpu: GpuSelector,
     limits: Limits,
     term: Term,
+    downloads: Option<PathBuf>,
 }
 
 impl Dashboard {
@@ -101,6 +105,7 @@ impl Dashboard {
             gpu: GpuSelector::Any,
             limits: Limits::default(),
             term: Term::OpenEnded,
+            downloads: None,
         }
     }
 
@@ -171,34 +176,68 @@ impl Dashboard {
     pub fn lasting(self, term: Term) -> Self {
         Self { term, ..self }
     }
+
+    /// Offers a folder's files below `/downloads/` to everybody who may call from where they are, without a key: the desktop
+    /// client has its users' browsers fetch installers there. None are by default. Links that lead out of the folder are
+    /// followed; what it holds is not listed.
+    #[must_use]
+    pub fn with_downloads(self, folder: impl Into<PathBuf>) -> Self {
+        Self { downloads: Some(folder.into()), ..self }
+    }
 }
 
-pub(crate) fn router() -> Router<Surfaces> {
-    Router::new()
-        .route("/api/containers", post(containers::create))
-        .route("/api/containers/create", post(containers::create))
-        .route("/api/containers/{id}", get(containers::one))
-        .route("/api/containers/{id}/recreate", post(containers::remake))
-        .route("/api/containers/{id}/start", post(containers::start))
-        .route("/api/containers/{id}/stop", post(containers::stop))
-        .route("/api/containers/{id}/restart", post(containers::restart))
-        .route("/api/containers/{id}/remove", post(containers::remove))
-        .route("/api/containers/{id}/delete", post(containers::delete))
-        .route("/api/containers/{id}/status", get(containers::status))
-        .route("/api/containers/{id}/stats", get(containers::stats))
-        .route("/api/containers/{id}/ports", get(containers::ports))
-        .route("/get_containers", get(containers::list))
-        .route("/api/ports/deallocate", post(containers::deallocate))
-        .route("/get_system_stats", get(machine::load))
-        .route("/get_resources", get(machine::load))
-        .route("/get_docker_images", get(machine::images))
-        .route("/get_docker_image_details/{*id}", get(machine::image))
-        .route("/delete_docker_image/{*id}", delete(machine::remove_image))
+pub(crate) fn routes() -> Described {
+    Described::new("dashboard")
+        .post("/api/containers", ["make", "Makes a user's container"], containers::create)
+        .post("/api/containers/create", ["create", "Makes a user's container"], containers::create)
+        .get("/api/containers/{id}", ["show", "Shows a container"], containers::one)
+        .post(
+            "/api/containers/{id}/start",
+            ["start", "Starts a container, made again where it is gone"],
+            containers::start,
+        )
+        .post("/api/containers/{id}/stop", ["stop", "Stops a container and keeps its files"], containers::stop)
+        .post("/api/containers/{id}/restart", ["restart", "Stops a container and starts it"], containers::restart)
+        .post(
+            "/api/containers/{id}/remove",
+            ["remove", "Removes a container and keeps its user's ports"],
+            containers::remove,
+        )
+        .post("/api/containers/{id}/delete", ["delete", "Removes a container"], containers::delete)
+        .post(
+            "/api/containers/{id}/recreate",
+            ["recreate", "Removes a container and makes it anew"],
+            containers::remake,
+        )
+        .get("/api/containers/{id}/status", ["status", "Tells whether a container runs"], containers::status)
+        .get("/api/containers/{id}/stats", ["stats", "Tells what a container uses"], containers::stats)
+        .get("/api/containers/{id}/ports", ["ports", "Tells a container's ports"], containers::ports)
+        .get("/get_containers", ["list", "Lists containers"], containers::list)
+        .post("/api/ports/deallocate", ["deallocate", "Gives a user's ports back"], containers::deallocate)
+        .get("/get_system_stats", ["system_stats", "Tells how busy the machine is"], machine::load)
+        .get("/get_resources", ["resources", "Tells how busy the machine is"], machine::load)
+        .get("/get_docker_images", ["images", "Lists the engine's images"], machine::images)
+        .get("/get_docker_image_details/{*id}", ["image", "Shows an image"], machine::image)
+        .delete("/delete_docker_image/{*id}", ["remove_image", "Deletes an image"], machine::remove_image)
 }
+
+/// The routes that need no key.
+pub(crate) fn open_routes() -> Described {
+    let path = format!("{}/{{*file}}", downloads::PLACE);
+    Described::new("dashboard").file(
+        &path,
+        ["download", "Sends a file that is offered to everybody"],
+        downloads::download,
+    )
+}
+
+type Offer = State<Option<Arc<Dashboard>>>;
 
 /// Whether a path is one of this protocol's.
 pub(crate) fn is_route(path: &str) -> bool {
-    ["/api/containers", "/api/ports/", "/get_", "/delete_docker_image/"].iter().any(|of| path.starts_with(of))
+    ["/api/containers", "/api/ports/", "/get_", "/delete_docker_image/", "/downloads/"]
+        .iter()
+        .any(|of| path.starts_with(of))
 }
 
 /// What is refused.
