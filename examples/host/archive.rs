@@ -3,17 +3,21 @@
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use gpurent_core::id::RentalId;
+use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::invalid::Invalid;
 use gpurent_core::rental::Rental;
 use gpurent_core::rentals::Rentals;
+use gpurent_core::store::{Store, StoreError};
 use gpurent_http::api::archived;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
+
+use crate::finding::{Finding, Part};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -79,17 +83,24 @@ pub async fn keep_only(rentals: Rentals, keep: SignedDuration, directory: PathBu
 }
 
 /// Says so where a database keeps everything for ever.
-pub async fn tell_of_growth(rentals: Rentals) {
-    match rentals.ended_before(Timestamp::now() - LONG_AGO, None, 1).await {
-        Ok(old) if !old.is_empty() => {
-            tracing::info!(
-                "rentals that ended more than a year ago are still in the database: --keep-ended moves them out"
-            );
+pub async fn tell_of_growth(store: Arc<dyn Store>, host: HostId) {
+    match growth(&*store, &host).await {
+        Ok(found) => {
+            if let Some(finding) = found {
+                tracing::info!("{finding}");
+            }
         }
-        Ok(_) => {}
         // Whoever serves says more about a database that does not answer.
         Err(error) => tracing::debug!(error = &error as &dyn Error, "whether the database grows is not known"),
     }
+}
+
+/// Finds a database that has kept everything for long.
+pub async fn growth(store: &dyn Store, host: &HostId) -> Result<Option<Finding>, StoreError> {
+    let old = store.ended_before(host, Timestamp::now() - LONG_AGO, None, 1).await?;
+    let found = "it grows: rentals that ended more than a year ago are still in the database";
+    let remedy = "--keep-ended 365d moves them out into files, or gpurent-host archive does so once";
+    Ok((!old.is_empty()).then(|| Finding::new(Part::Database, found, remedy)))
 }
 
 /// A page is forgotten once it is on disk: after a crash in between it is there twice, but never missing.

@@ -16,8 +16,9 @@ use gpurent_core::renter::LATELY;
 use gpurent_docker::{EngineAddress, Registries, TlsFiles};
 use jiff::SignedDuration;
 
-use crate::archive;
+use crate::finding::Finding;
 use crate::protocols::{Access, Protocols, Workspaces};
+use crate::{archive, former_settings};
 
 /// The settings of `gpurent-host serve`.
 #[derive(Args)]
@@ -149,6 +150,23 @@ pub struct Serve {
 }
 
 impl Serve {
+    /// This host's id.
+    pub fn host(&self) -> Result<HostId, Invalid> {
+        self.host_id.clone().map_or_else(machine_name, Ok)
+    }
+
+    /// The address of the API.
+    pub fn listens_on(&self) -> SocketAddr {
+        SocketAddr::new(self.listen.ip(), self.port.unwrap_or(self.listen.port()))
+    }
+
+    /// What is wrong with these settings and the environment's.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut found = former_settings::findings(|name| std::env::var_os(name).is_some());
+        found.extend(self.protocols.unreachable_for_the_manager(self.listens_on()));
+        found
+    }
+
     /// How much a rental may write on the disk, where tenants have this room.
     pub fn disk_limit(&self, room: Option<DiskRoom>, division: Division) -> DiskLimit {
         match self.rental_disk_mib {

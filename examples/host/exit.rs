@@ -30,12 +30,15 @@ pub enum Failed {
     /// 8: the rental failed.
     #[error("{0}")]
     Rental(String),
+    /// 9: the doctor found something to mend.
+    #[error("{0}")]
+    ToMend(String),
 }
 
 /// The table in `--help`; 2 is clap's, for wrong arguments.
 pub const HELP: &str = "Exit codes: 0 done; 1 something went wrong here; 2 wrong arguments; 3 no such rental or key; \
                         4 refused as things are now; 5 invalid request; 6 no valid API key; \
-                        7 the host does not answer; 8 the rental failed.";
+                        7 the host does not answer; 8 the rental failed; 9 the doctor found something to mend.";
 
 impl Failed {
     /// The program's exit code.
@@ -48,6 +51,7 @@ impl Failed {
             Self::Denied(_) => 6,
             Self::Unavailable(_) => 7,
             Self::Rental(_) => 8,
+            Self::ToMend(_) => 9,
         })
     }
 

@@ -1,6 +1,8 @@
 //! Settings of other agents' environments that this host does not read, and what takes their place: an operator who moves an
 //! `.env` file over hears of each.
 
+use crate::finding::{Finding, Part};
+
 /// Each variable, and what is to be known of it.
 const NOT_READ: [(&str, &str); 7] = [
     ("DOCKER_MEM_SWAP", "containers have no swap besides their memory"),
@@ -12,10 +14,10 @@ const NOT_READ: [(&str, &str); 7] = [
     ("TOOLS_MOUNT", "offer folders with --workspace-read-only FOLDER:WHERE"),
 ];
 
-/// A sentence for each of these variables that is set.
-pub fn warnings(is_set: impl Fn(&str) -> bool) -> Vec<String> {
+/// Each of these variables that is set.
+pub fn findings(is_set: impl Fn(&str) -> bool) -> Vec<Finding> {
     let set = NOT_READ.iter().filter(|(name, _)| is_set(name));
-    set.map(|(name, instead)| format!("{name} is set and not read: {instead}")).collect()
+    set.map(|(name, instead)| Finding::new(Part::Settings, format!("{name} is set and not read"), *instead)).collect()
 }
 
 #[cfg(test)]
@@ -24,8 +26,9 @@ mod tests {
 
     #[test]
     fn what_is_set_is_named_and_nothing_else() {
-        assert_eq!(warnings(|_| false), Vec::<String>::new());
-        let said = warnings(|name| name == "DOCKER_MEM_SWAP" || name == "PATH");
+        assert_eq!(findings(|_| false), []);
+        let said: Vec<_> =
+            findings(|name| name == "DOCKER_MEM_SWAP" || name == "PATH").iter().map(Finding::to_string).collect();
         assert_eq!(said, ["DOCKER_MEM_SWAP is set and not read: containers have no swap besides their memory"]);
     }
 }

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use crate::finding::{Finding, Part};
+
 /// A count, and how much of it each tenant should be able to have.
 struct Count {
     setting: &'static str,
@@ -18,16 +20,15 @@ const COUNTS: [Count; 3] = [
     Count { setting: "fs.aio-max-nr", each: 65_536, without: "starts a database with asynchronous I/O" },
 ];
 
-/// Warns of a machine on which so many tenants can keep each other from something.
-pub fn warn_of_scarce_counts(tenants: u32) {
-    for Count { setting, each, without } in COUNTS {
+/// The counts by which so many tenants can keep each other from something.
+pub fn scarce_counts(tenants: u32) -> Vec<Finding> {
+    let scarce = COUNTS.iter().filter_map(|Count { setting, each, without }| {
         let file = Path::new("/proc/sys").join(setting.replace('.', "/"));
-        if let Some(wanted) = too_few(&file, each, tenants) {
-            tracing::warn!(
-                "one tenant can use up what all share, so that nobody else {without}: sysctl -w {setting}={wanted}"
-            );
-        }
-    }
+        let wanted = too_few(&file, *each, tenants)?;
+        let found = format!("one tenant can use up what all share, so that nobody else {without}");
+        Some(Finding::new(Part::Kernel, found, format!("sysctl -w {setting}={wanted}")))
+    });
+    scarce.collect()
 }
 
 /// How many there should be, where there are fewer; `None` too where nobody can tell.

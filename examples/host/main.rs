@@ -3,7 +3,8 @@
 //! `serve` is the agent. `rent`, `ps`, `show`, `logs`, `extend`, `suspend`, `resume`, `stop`, `ssh`, `gpus`
 //! and `audit` speak to a running
 //! agent's API, here or elsewhere; `keys`, `reconcile --dry-run` and `force-end` are the operator's, and
-//! speak to database and engine themselves, so that they work when the agent does not.
+//! speak to database and engine themselves, so that they work when the agent does not. `doctor` says what keeps `serve` from
+//! working well.
 
 mod archive;
 mod client;
@@ -12,6 +13,7 @@ mod config;
 mod database;
 mod exit;
 mod failpoint;
+mod finding;
 mod former_settings;
 mod kernel;
 mod manager;
@@ -44,6 +46,8 @@ struct Arguments {
 enum Command {
     /// Serve the API and act for this host until told to stop; tenants run on afterwards.
     Serve(Box<config::Serve>),
+    /// Say what keeps this machine from renting out well, and what mends it; takes the settings of `serve`.
+    Doctor(Box<config::Serve>),
     /// Rent a GPU, and wait until it is ready.
     Rent(Box<command::rent::Rent>),
     /// List rentals.
@@ -168,11 +172,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run(connection: Connection, command: Command) -> Result<(), Failed> {
-    use command::{archive, audit, force_end, gpus, keys, reconcile, rent, rentals, ssh};
+    use command::{archive, audit, doctor, force_end, gpus, keys, reconcile, rent, rentals, ssh};
     match command {
         Command::Serve(settings) => serve::serve(*settings, connection.api_key_file.as_deref())
             .await
             .map_err(|error| Failed::Here(with_causes(&*error))),
+        Command::Doctor(settings) => doctor::doctor(*settings, connection.json).await,
         Command::Rent(arguments) => rent::rent(&connection, *arguments).await,
         Command::Ps(arguments) => rentals::ps(&connection, arguments).await,
         Command::Show { rental } => rentals::show(&connection, &rental).await,

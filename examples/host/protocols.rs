@@ -24,6 +24,7 @@ use gpurent_http::{ApiKeys, Limits, Surface, Surfaces, Tls};
 
 use crate::command::keys::network;
 use crate::database::Database;
+use crate::finding::{Finding, Part};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -282,6 +283,10 @@ pub struct Protocols {
     /// Port of the container where a dashboard user's Jupyter answers.
     #[arg(long, env = "JUPYTER_PORT", default_value_t = 8888)]
     pub dashboard_jupyter_port: u16,
+    /// Folder of files that everybody may fetch from the dashboard protocol's /downloads/ without a key, such as
+    /// installers; none by default.
+    #[arg(long, env = "GPURENT_DASHBOARD_DOWNLOADS")]
+    pub dashboard_downloads: Option<PathBuf>,
     /// Templates of the cloud protocol, as a JSON list; the usual ones by default.
     #[arg(long, env = "GPURENT_TEMPLATES")]
     pub templates: Option<PathBuf>,
@@ -311,12 +316,15 @@ impl Protocols {
         self.agent_ip.or(self.agent_ip_before)
     }
 
-    /// A warning where the manager will not reach this host: it always calls port 8510 of the host's address.
-    pub fn unreachable_for_the_manager(&self, listen: SocketAddr) -> Option<String> {
+    /// A finding where the manager will not reach this host: it always calls port 8510 of the host's address.
+    pub fn unreachable_for_the_manager(&self, listen: SocketAddr) -> Option<Finding> {
         let address = self.dashboard_listen.unwrap_or(listen);
         let is_elsewhere = address.port() != MANAGERS_PORT || address.ip().is_loopback();
         (self.manager.is_some() && is_elsewhere).then(|| {
-            format!("the manager calls port {MANAGERS_PORT} of this host, and the dashboard protocol listens on {address}: set --dashboard-listen 0.0.0.0:{MANAGERS_PORT}")
+            let found = format!(
+                "the manager calls port {MANAGERS_PORT} of this host, and the dashboard protocol listens on {address}"
+            );
+            Finding::new(Part::Settings, found, format!("set --dashboard-listen 0.0.0.0:{MANAGERS_PORT}"))
         })
     }
 
@@ -369,6 +377,13 @@ impl Protocols {
         }
         if let Some(bytes) = self.dashboard_memory {
             limits = limits.with_memory_bytes(bytes)?;
+        }
+        if let Some(folder) = &self.dashboard_downloads {
+            // Named wrongly, it would only be found out by those who look for a file.
+            if !folder.is_dir() {
+                return Err(format!("--dashboard-downloads {}: there is no such folder", folder.display()).into());
+            }
+            dashboard = dashboard.with_downloads(folder);
         }
         Ok(dashboard.with_limits(limits))
     }

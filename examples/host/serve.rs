@@ -28,10 +28,10 @@ use gpurent_http::{ApiKey, ApiKeys, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{self, GpuSource, Serve};
+use crate::config::{GpuSource, Serve};
 use crate::manager::Manager;
 use crate::protocols::{Parts, Protocol};
-use crate::{archive, database, failpoint, former_settings, kernel, own_files, seal_key};
+use crate::{archive, database, failpoint, kernel, own_files, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -54,12 +54,8 @@ impl Unusable {
 
 /// Runs the host until SIGTERM or SIGINT. Tenants run on; the next start goes on where this one ended.
 pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), Failure> {
-    let host = match settings.host_id.clone() {
-        Some(host) => host,
-        None => config::machine_name()?,
-    };
-    let mut listen = settings.listen;
-    listen.set_port(settings.port.unwrap_or(listen.port()));
+    let host = settings.host()?;
+    let listen = settings.listens_on();
 
     let gpus = discover(&host, &settings.gpus).await.map_err(Unusable::because(
         "no GPUs to rent out: --gpus=simulated:2:MODEL rents out such that are not there, to try things out",
@@ -116,7 +112,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
             "tenants can reach this host's services, the metadata address and each other's published ports"
         ),
     }
-    kernel::warn_of_scarce_counts(division.gpus.saturating_add(division.without_gpu));
+    for finding in kernel::scarce_counts(division.gpus.saturating_add(division.without_gpu)) {
+        tracing::warn!("{finding}");
+    }
     let capacity = Capacity { divided: !settings.oversell, ..runtime.capacity() };
     let is_local = settings.engine.address().is_local();
     let machine_folder = runtime.data_folder().await?.filter(|_| is_local);
@@ -177,6 +175,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     raise_the_number_of_open_files();
     let keys = settings.access.restrict(keys(&settings, api_key_file)?.with_store(database.keys.clone()));
     let machine = LocalMachine::new(machine_folder.unwrap_or_else(|| settings.data_dir.clone()));
+    let store = Arc::clone(&database.store);
     let parts = Parts { database, images: runtime, machine, prices, has_workspaces: is_local };
     let surfaces = settings.protocols.surfaces(&settings.access, rentals.clone(), keys, &parts)?;
     let dashboard = match settings.protocols.dashboard_listen.filter(|_| settings.protocols.has(Protocol::Dashboard)) {
@@ -204,16 +203,13 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
             let directory = settings.archive_dir.clone().unwrap_or_else(|| settings.data_dir.join("archive"));
             tokio::spawn(archive::keep_only(rentals.clone(), keep, directory))
         }
-        None => tokio::spawn(archive::tell_of_growth(rentals.clone())),
+        None => tokio::spawn(archive::tell_of_growth(store, rentals.host().clone())),
     };
     let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
     let own = dashboard.map(|server| tokio::spawn(server.run(until_end(ended.clone()))));
     let mut serving = tokio::spawn(server.run(until_end(ended)));
-    for why in former_settings::warnings(|name| std::env::var_os(name).is_some()) {
-        tracing::warn!("{why}");
-    }
-    if let Some(why) = settings.protocols.unreachable_for_the_manager(listen) {
-        tracing::warn!("{why}");
+    for finding in settings.findings() {
+        tracing::warn!("{finding}");
     }
     let manager = match &settings.protocols.manager {
         Some(host) => Some(Manager::new(host, settings.protocols.manager_port, settings.protocols.agent_ip())?),
@@ -336,7 +332,7 @@ fn raise_the_number_of_open_files() {
     }
 }
 
-async fn discover(host: &HostId, source: &GpuSource) -> Result<Vec<Gpu>, ProbeError> {
+pub async fn discover(host: &HostId, source: &GpuSource) -> Result<Vec<Gpu>, ProbeError> {
     match source {
         GpuSource::Nvml => NvmlGpus::all().discover().await,
         GpuSource::NvmlOnly(uuids) => NvmlGpus::only(uuids.iter().cloned()).discover().await,

@@ -206,17 +206,6 @@ async fn a_rental_whose_engine_is_gone_is_ended_by_force() {
     machine.until(&next, &["terminated"], Duration::from_secs(30)).await;
 }
 
-/// Lets a rental have ended two days earlier than it did.
-async fn age(machine: &Machine, id: &str) {
-    let database = sqlx::PgPool::connect(&machine.database).await.unwrap();
-    let query = "
-        WITH earlier AS (SELECT now() AT TIME ZONE 'utc' - interval '2 days' AS at)
-        UPDATE gpurent.rental SET ended_at = extract(epoch FROM earlier.at) * 1000000,
-               body = jsonb_set(body, '{state,at}', to_jsonb(to_char(earlier.at, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')))
-        FROM earlier WHERE id = $1::uuid";
-    assert_eq!(sqlx::query(query).bind(id).execute(&database).await.unwrap().rows_affected(), 1);
-}
-
 #[tokio::test]
 async fn what_ended_long_ago_is_exported_and_deleted() {
     let mut machine = Machine::new("simulated:1:RTX 5090");
@@ -230,7 +219,7 @@ async fn what_ended_long_ago_is_exported_and_deleted() {
         id
     };
     let (old, young) = (rented("old").await, rented("young").await);
-    age(&machine, &old).await;
+    machine.age(&old, 2).await;
     let output = machine.run(&["archive", "--older-than", "1h"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 
@@ -250,7 +239,7 @@ async fn what_ended_long_ago_is_exported_and_deleted() {
     assert_eq!(machine.json(&["show", &young]).await["state"], "terminated");
 
     // The host does the same by itself where it was told to.
-    age(&machine, &young).await;
+    machine.age(&young, 2).await;
     host.terminate().await;
     drop(host);
     machine.settings = vec!["--keep-ended=1d".to_owned()];

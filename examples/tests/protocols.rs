@@ -301,8 +301,12 @@ async fn a_dashboard_manager_is_told_when_the_host_comes_and_goes() {
     let mut machine = Machine::new("simulated:1:RTX 5090").on_sqlite();
     let own = support::free_port().to_string();
     let own_listener = format!("127.0.0.1:{own}");
+    let installers = tempfile::tempdir().unwrap();
+    std::fs::write(installers.path().join("viewer.msi"), "an installer").unwrap();
+    let offered = installers.path().to_str().unwrap();
     let settings = ["--manager", "127.0.0.1", "--manager-port", &port, "--dashboard-listen", &own_listener];
-    machine.settings = settings.map(str::to_owned).to_vec();
+    let settings = [&settings as &[&str], &["--dashboard-downloads", offered]].concat();
+    machine.settings = settings.into_iter().map(str::to_owned).collect();
     let mut host = machine.start().await;
     let begun = Instant::now();
     while heard.lock().unwrap().is_empty() {
@@ -315,6 +319,7 @@ async fn a_dashboard_manager_is_told_when_the_host_comes_and_goes() {
     assert_eq!(status("/get_containers").await, 200);
     assert_eq!(status("/health").await, 200);
     assert_eq!(status("/v1/rentals").await, 404);
+    assert_eq!(status("/downloads/viewer.msi").await, 200);
     host.signal("TERM").await;
     host.ended(Duration::from_secs(20)).await;
     let told = heard.lock().unwrap().clone();

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod audit;
+pub mod doctor;
 pub mod force_end;
 pub mod gpus;
 pub mod keys;

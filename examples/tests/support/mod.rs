@@ -179,6 +179,17 @@ impl Machine {
         self.spawn(Some(failpoint))
     }
 
+    /// Lets a rental have ended so many days before now.
+    pub async fn age(&self, id: &str, days: i32) {
+        let query = "
+            WITH earlier AS (SELECT now() AT TIME ZONE 'utc' - $2 * interval '1 day' AS at)
+            UPDATE gpurent.rental SET ended_at = extract(epoch FROM earlier.at) * 1000000,
+                   body = jsonb_set(body, '{state,at}', to_jsonb(to_char(earlier.at, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')))
+            FROM earlier WHERE id = $1::uuid";
+        let aged = sqlx::query(query).bind(id).bind(days).execute(&database().await).await.unwrap();
+        assert_eq!(aged.rows_affected(), 1);
+    }
+
     /// Lets the database forget all of this host's rentals, as one that was restored from an older backup.
     pub async fn forget_everything(&self) {
         if self.database.is_empty() {

@@ -1,0 +1,53 @@
+//! What is wrong with the machine or its settings, and what mends it: `serve` says so in its log, `doctor` when it is asked.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Something for the operator to mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What of the host it concerns.
+    pub part: Part,
+    /// What was found, and what comes of it.
+    pub found: String,
+    /// What mends it: a command or a setting.
+    pub remedy: String,
+}
+
+/// A part of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    Database,
+    Engine,
+    Files,
+    Gpus,
+    Kernel,
+    Settings,
+}
+
+impl Finding {
+    pub fn new(part: Part, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { part, found: found.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.found, self.remedy)
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Database => "database",
+            Self::Engine => "engine",
+            Self::Files => "files",
+            Self::Gpus => "gpus",
+            Self::Kernel => "kernel",
+            Self::Settings => "settings",
+        })
+    }
+}
