@@ -145,6 +145,11 @@ impl Run {
     /// machine with one data directory have.
     pub(super) fn start(&mut self, host: HostNo, supervised: bool, handover: bool) -> ProcessId {
         let process = self.processes.len();
+        if handover {
+            // Until the former holder's lease is surely over it looks at nothing.
+            let waits = i64::try_from(self.policy.pace.lease.as_micros()).unwrap_or(i64::MAX);
+            self.truth().hosts[host].unattended += waits;
+        }
         let here = &mut self.hosts[host];
         if let Some(since) = here.down_since.take() {
             let unattended = self.world.now() - since;
