@@ -322,9 +322,16 @@ async fn a_role_without_the_right_to_create_uses_what_was_made_for_it() {
 async fn tables_of_a_newer_version_are_left_alone() {
     let server = Server::new("");
     let url = server.url("owner:secret", "postgres");
+    assert!(PostgresStore::connect_as_is(&url).await.unwrap().is_none());
+    let made = server.ask("DO $$ BEGIN ASSERT to_regnamespace('gpurent') IS NULL; END $$");
+    made.await;
     PostgresStore::connect(&url).await.unwrap();
+    assert!(PostgresStore::connect_as_is(&url).await.unwrap().is_some());
+    server.ask("DELETE FROM gpurent._migrations WHERE version = (SELECT max(version) FROM gpurent._migrations)").await;
+    assert!(PostgresStore::connect_as_is(&url).await.unwrap().is_none(), "an older version's");
     server.ask("INSERT INTO gpurent._migrations VALUES (999, 'future', now(), true, '\\x00', 0)").await;
     assert!(misconfigured(&url).await.contains("newer program"));
+    assert!(PostgresStore::connect_as_is(&url).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

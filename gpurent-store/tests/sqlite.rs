@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 
+use gpurent_core::store::{Store as _, StoreError};
 use gpurent_store::SqliteStore;
 use sqlx::SqlitePool;
 
@@ -36,4 +37,26 @@ async fn an_applications_own_file_may_be_used() {
     .await
     .unwrap();
     assert_eq!(foreign, ["rental"]);
+}
+
+#[tokio::test]
+async fn whoever_only_looks_makes_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rentals.db");
+    assert!(matches!(SqliteStore::open_as_is(&file).await, Err(StoreError::Misconfigured(_))));
+    assert!(!file.exists());
+    drop(SqliteStore::open(&file).await.unwrap());
+    let store = SqliteStore::open_as_is(&file).await.unwrap().unwrap();
+    assert!(store.live(&"host".parse().unwrap()).await.unwrap().is_empty());
+    let taken = store.take_over(&"host".parse().unwrap(), &"engine".parse().unwrap(), None).await;
+    assert!(taken.is_err(), "it is read and not written");
+    let pool = SqlitePool::connect(file.to_str().unwrap()).await.unwrap();
+    for (change, is_newer) in [
+        ("DELETE FROM gpurent_migrations WHERE version = 1", false),
+        ("INSERT INTO gpurent_migrations VALUES (999, 'future', '', true, x'00', 0)", true),
+    ] {
+        sqlx::query(change).execute(&pool).await.unwrap();
+        let looked = SqliteStore::open_as_is(&file).await;
+        assert!(if is_newer { looked.is_err() } else { looked.unwrap().is_none() }, "{change}");
+    }
 }

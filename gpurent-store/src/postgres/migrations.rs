@@ -8,6 +8,7 @@ use gpurent_core::store::StoreError;
 use sqlx::migrate::Migrator;
 
 use super::connections::{Connections, Turn};
+use crate::error::bounded;
 use crate::refused::{Refused, unless_permanent};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -17,6 +18,8 @@ pub(super) const BEGIN_PATIENTLY: &str = "BEGIN; SET LOCAL statement_timeout = 0
 
 /// The oldest server that the statements of this store are written for, as `server_version_num` has it.
 const OLDEST_SERVER: i32 = 120_000;
+
+const APPLIED: &str = "SELECT version, checksum FROM gpurent._migrations ORDER BY version";
 
 const MAKE_TABLE: &str = "
     CREATE TABLE gpurent._migrations (
@@ -41,6 +44,30 @@ pub(super) async fn run(connections: &Connections) -> Result<(), StoreError> {
     turn.end().await.map_err(unless_permanent)
 }
 
+/// Whether the tables are as this program wants them; changes nothing.
+pub(super) async fn is_current(connections: &Connections) -> Result<bool, StoreError> {
+    let asked = bounded(async {
+        let made = sqlx::query_scalar("SELECT to_regclass('gpurent._migrations') IS NOT NULL");
+        if !connections.fetch_one(made).await? {
+            return Ok(Vec::new());
+        }
+        connections.fetch_all(sqlx::query_as(APPLIED)).await
+    });
+    let applied: Vec<(i64, Vec<u8>)> = asked.await?;
+    match unknown(&applied) {
+        Some(version) => Err(StoreError::Misconfigured(Box::new(Refused::NewerSchema { version }))),
+        None => Ok(applied.len() == MIGRATIONS.iter().count()),
+    }
+}
+
+/// What was applied that this program does not know, or knows otherwise.
+fn unknown(applied: &[(i64, Vec<u8>)]) -> Option<i64> {
+    let is_known = |(version, checksum): &&(i64, Vec<u8>)| {
+        MIGRATIONS.iter().any(|known| known.version == *version && *known.checksum == **checksum)
+    };
+    applied.iter().find(|applied| !is_known(applied)).map(|(version, _)| *version)
+}
+
 async fn ask(turn: &mut Turn<'_>, question: &'static str) -> Result<i32, StoreError> {
     turn.fetch_one(sqlx::query_scalar(question)).await.map_err(unless_permanent)
 }
@@ -62,13 +89,9 @@ async fn apply(turn: &mut Turn<'_>) -> Result<Option<i64>, sqlx::Error> {
     if turn.fetch_one(sqlx::query_scalar("SELECT to_regclass('gpurent._migrations') IS NULL")).await? {
         turn.execute_all(MAKE_TABLE).await?;
     }
-    let applied = sqlx::query_as("SELECT version, checksum FROM gpurent._migrations ORDER BY version");
-    let applied: Vec<(i64, Vec<u8>)> = turn.fetch_all(applied).await?;
-    let is_known = |(version, checksum): &&(i64, Vec<u8>)| {
-        MIGRATIONS.iter().any(|known| known.version == *version && *known.checksum == **checksum)
-    };
-    if let Some((version, _)) = applied.iter().find(|applied| !is_known(applied)) {
-        return Ok(Some(*version));
+    let applied: Vec<(i64, Vec<u8>)> = turn.fetch_all(sqlx::query_as(APPLIED)).await?;
+    if let Some(version) = unknown(&applied) {
+        return Ok(Some(version));
     }
     for migration in MIGRATIONS.iter().skip(applied.len()) {
         tracing::info!(version = migration.version, what = %migration.description, "bringing the database's tables up to date");

@@ -74,6 +74,17 @@ impl PostgresStore {
         Self::on(Connections::to(url).await.map_err(unless_permanent)?).await
     }
 
+    /// Connects, and changes nothing: for a program that only looks. `None` where the schema is not made or is not up to date,
+    /// which the agent's next start sees to.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::connect`].
+    pub async fn connect_as_is(url: &str) -> Result<Option<Self>, StoreError> {
+        let connections = Connections::to(url).await.map_err(unless_permanent)?;
+        let is_current = migrations::is_current(&connections).await?;
+        Ok(is_current.then(|| Self::with(connections)))
+    }
+
     /// Uses an application's own pool, and brings the schema up to date.
     ///
     /// # Errors
@@ -97,7 +108,11 @@ impl PostgresStore {
 
     async fn on(connections: Connections) -> Result<Self, StoreError> {
         migrations::run(&connections).await?;
-        Ok(Self { connections, claiming: Default::default(), beliefs: Beliefs::default() })
+        Ok(Self::with(connections))
+    }
+
+    fn with(connections: Connections) -> Self {
+        Self { connections, claiming: Default::default(), beliefs: Beliefs::default() }
     }
 
     fn line_of(&self, host: &HostId) -> Arc<Mutex<()>> {

@@ -29,7 +29,7 @@ use gpurent_core::store::{
     Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
 };
 use jiff::Timestamp;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteExecutor, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -83,6 +83,33 @@ impl SqliteStore {
             result => result?,
         };
         Ok(Self { reserve: Some(reserve), ..store })
+    }
+
+    /// Opens the file for reading alone: for a program that only looks. `None` where its tables are not made or are not up to
+    /// date, which the agent's next start sees to.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`]; a missing file cannot be opened.
+    pub async fn open_as_is(file: &Path) -> Result<Option<Self>, StoreError> {
+        let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(Duration::from_secs(5));
+        let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5));
+        let pool = pool.connect_lazy_with(options);
+        let ask = async {
+            let made = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'gpurent_migrations')";
+            if !sqlx::query_scalar::<_, bool>(made).fetch_one(&pool).await? {
+                return Ok(Vec::new());
+            }
+            let applied = "SELECT version, checksum FROM gpurent_migrations ORDER BY version";
+            sqlx::query_as::<_, (i64, Vec<u8>)>(applied).fetch_all(&pool).await
+        };
+        let applied = ask.await.map_err(|error| unless_permanent_file(MigrateError::Execute(error)))?;
+        for (version, checksum) in &applied {
+            if !MIGRATIONS.iter().any(|known| known.version == *version && *known.checksum == **checksum) {
+                return Err(unless_permanent_file(MigrateError::VersionMissing(*version)));
+            }
+        }
+        let is_current = applied.len() == MIGRATIONS.iter().count();
+        Ok(is_current.then(|| Self { pool, writing: Mutex::new(()), reserve: None }))
     }
 
     /// Uses an application's own pool, and brings the tables up to date. The pool decides how durable a
