@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::problem::Problem;
 use crate::surfaces::Surfaces;
 
 /// How long an answer of the database and the disks is good for.
@@ -72,36 +73,36 @@ impl Health {
     }
 }
 
-/// Whether the host and each of its parts is well
+/// How the host and each of its parts are
 #[derive(Serialize, ToSchema)]
 struct HealthView {
-    status: Status,
+    status: HealthStatus,
     host_id: String,
-    database: Part,
-    reconciler: Part,
-    lease: Part,
-    engine: Engine,
-    disk: Disk,
-    gpus: Gpus,
-    /// Not why: whoever asks may be anybody. The host's log tells.
-    isolation: Isolated,
+    database: HealthOfPart,
+    reconciler: HealthOfPart,
+    lease: HealthOfPart,
+    engine: HealthOfEngine,
+    disk: HealthOfDisk,
+    gpus: HealthOfGpus,
+    // Not why: whoever asks may be anybody. The host's log tells.
+    isolation: HealthOfIsolation,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Status {
+enum HealthStatus {
     Ok,
     Degraded,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Part {
+enum HealthOfPart {
     Ok,
     Unavailable,
 }
 
-impl Part {
+impl HealthOfPart {
     fn of(well: bool) -> Self {
         if well { Self::Ok } else { Self::Unavailable }
     }
@@ -109,7 +110,7 @@ impl Part {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Engine {
+enum HealthOfEngine {
     Ok,
     /// Over some container.
     Hangs,
@@ -118,23 +119,23 @@ enum Engine {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Disk {
+enum HealthOfDisk {
     Ok,
     Full,
     Unavailable,
 }
 
-/// Whether there are any; that all are rented is no fault.
+/// Whether the host has GPUs; that all are rented is no fault.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Gpus {
+enum HealthOfGpus {
     Ok,
     None,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Isolated {
+enum HealthOfIsolation {
     Enforced,
     Degraded,
 }
@@ -147,8 +148,11 @@ pub(crate) fn routes() -> OpenApiRouter<Surfaces> {
 #[utoipa::path(
     get, path = "/health", operation_id = "health", tag = "host", security(()),
     responses(
-        (status = 200, description = "It would, had it a free GPU", body = HealthView),
-        (status = 503, description = "It would not, or has too many requests at once", body = HealthView),
+        (status = 200, description = "The host would, had it a free GPU", body = HealthView),
+        (
+            status = 503, description = "The host would not, or has too many requests at once",
+            content((HealthView = "application/json"), (Problem = "application/problem+json"))
+        ),
     )
 )]
 async fn health(State(rentals): State<Rentals>, State(health): State<Health>) -> Response {
@@ -157,25 +161,25 @@ async fn health(State(rentals): State<Rentals>, State(health): State<Health>) ->
     let (reconciler, engine) = (rentals.is_reconciled(), rentals.engine_health());
     let well = database && reconciler && disk && engine == EngineHealth::Answers;
     let body = HealthView {
-        status: if well { Status::Ok } else { Status::Degraded },
+        status: if well { HealthStatus::Ok } else { HealthStatus::Degraded },
         host_id: rentals.host().to_string(),
-        database: Part::of(database),
-        reconciler: Part::of(reconciler),
-        lease: Part::of(rentals.holds_lease()),
+        database: HealthOfPart::of(database),
+        reconciler: HealthOfPart::of(reconciler),
+        lease: HealthOfPart::of(rentals.holds_lease()),
         engine: match engine {
-            EngineHealth::Answers => Engine::Ok,
-            EngineHealth::HangsOver(_) => Engine::Hangs,
-            EngineHealth::Silent => Engine::Unavailable,
+            EngineHealth::Answers => HealthOfEngine::Ok,
+            EngineHealth::HangsOver(_) => HealthOfEngine::Hangs,
+            EngineHealth::Silent => HealthOfEngine::Unavailable,
         },
         disk: match disk_has_room {
-            Some(true) => Disk::Ok,
-            Some(false) => Disk::Full,
-            None => Disk::Unavailable,
+            Some(true) => HealthOfDisk::Ok,
+            Some(false) => HealthOfDisk::Full,
+            None => HealthOfDisk::Unavailable,
         },
-        gpus: if rentals.gpus().is_empty() { Gpus::None } else { Gpus::Ok },
+        gpus: if rentals.gpus().is_empty() { HealthOfGpus::None } else { HealthOfGpus::Ok },
         isolation: match rentals.isolation() {
-            Isolation::Enforced => Isolated::Enforced,
-            Isolation::Degraded(_) => Isolated::Degraded,
+            Isolation::Enforced => HealthOfIsolation::Enforced,
+            Isolation::Degraded(_) => HealthOfIsolation::Degraded,
         },
     };
     // An engine that hangs over one container serves the others: the host is still to be sent requests. Otherwise none would

@@ -263,10 +263,13 @@ impl Surfaces {
         routes.merge(health).layer(self.bounds(requests)).with_state(self.clone())
     }
 
-    /// The dashboard's files for everybody. Disks hang, and they have places of their own as well.
+    /// The dashboard's files for everybody.
     fn downloads(&self) -> Router {
-        let routes = if self.dashboard.is_some() { dashboard::open_routes().into_router() } else { Router::new() };
-        routes
+        if !self.dashboard.as_ref().is_some_and(|dashboard| dashboard.has_downloads()) {
+            return Router::new();
+        }
+        dashboard::open_routes()
+            .into_router()
             .layer(middleware::from_fn_with_state(self.gate.clone(), admit_strangers))
             .layer(self.bounds(Arc::new(Semaphore::new(FOR_STRANGERS))))
             .with_state(self.clone())
@@ -340,8 +343,11 @@ async fn busy(uri: Uri, _error: axum::BoxError) -> Response {
 
 /// Tells what happens to rentals, in the words of `rent` or of `instances`
 #[utoipa::path(
-    get, path = "/ws", operation_id = "updates", tag = "rent",
-    responses((status = 101, description = "A WebSocket: each message is an update"))
+    get, path = "/ws", operation_id = "updates", tag = "updates",
+    responses(
+        (status = 101, description = "A WebSocket: each message is an update"),
+        (status = 426, description = "A WebSocket is wanted", body = String, content_type = "text/plain"),
+    )
 )]
 async fn upgrade(
     State(rentals): State<Rentals>,

@@ -174,6 +174,19 @@ async fn the_api_describes_itself_without_anything_from_elsewhere() {
     ] {
         assert!(paths[path][method]["operationId"].is_string(), "{method} {path}");
     }
+    let operations =
+        || paths.iter().flat_map(|(path, does)| does.as_object().unwrap().values().map(move |does| (path, does)));
+    let mut ids: Vec<_> = operations().map(|(_, does)| does["operationId"].as_str().unwrap()).collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all);
+    let open =
+        operations().filter(|(_, does)| does["security"] == serde_json::json!([{}])).map(|(path, _)| path.as_str());
+    assert_eq!(
+        open.collect::<std::collections::BTreeSet<_>>(),
+        ["/downloads/{file}", "/health", "/v1/docs", "/v1/openapi.json"].into()
+    );
     // What is said to be part of the path is, and nothing else.
     for (path, methods) in paths {
         for parameters in methods.as_object().unwrap().values().filter_map(|does| does["parameters"].as_array()) {

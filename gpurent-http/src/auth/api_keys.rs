@@ -13,7 +13,7 @@ use gpurent_core::store::StoreError;
 use subtle::ConstantTimeEq;
 
 use super::origin::{address, comes_from_its_own_machine, comes_from_this_machine, presented};
-use super::{Authenticator, Caller, Denied};
+use super::{Authenticator, Caller, Denied, NOT_FROM_THERE};
 
 /// An API key as it is checked: its SHA-256, never the key itself.
 #[derive(Clone)]
@@ -142,8 +142,8 @@ impl ApiKeys {
 #[async_trait]
 impl Authenticator for ApiKeys {
     async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied> {
-        if !self.allowed.is_empty() && !Self::comes_from(&self.allowed, request) {
-            return Err(Denied::Forbidden("nobody may call from there"));
+        if !self.admits_from(request) {
+            return Err(Denied::Forbidden(NOT_FROM_THERE));
         }
         if let Some(key) = presented(&request.headers) {
             return self.caller(key, request).await;
@@ -158,6 +158,10 @@ impl Authenticator for ApiKeys {
         // A plain word is a valid renter.
         let renter = "local".parse().map_err(|_| Denied::Unauthenticated)?;
         Ok(Caller::new(renter, Role::Operator))
+    }
+
+    fn admits_from(&self, request: &Parts) -> bool {
+        self.allowed.is_empty() || Self::comes_from(&self.allowed, request)
     }
 
     async fn is_guarded(&self) -> bool {

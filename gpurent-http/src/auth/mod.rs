@@ -98,6 +98,13 @@ pub trait Authenticator: Send + Sync + 'static {
     /// again while they do. Never log what it holds.
     async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied>;
 
+    /// Whether somebody may call from where a request comes, whoever they are: for what is
+    /// [offered to everybody](crate::compat::dashboard::Dashboard::with_downloads). From everywhere by default.
+    fn admits_from(&self, request: &Parts) -> bool {
+        let _ = request;
+        true
+    }
+
     /// Whether callers have to prove anything: where they need not, [`Server`](crate::Server) listens on
     /// loopback only.
     async fn is_guarded(&self) -> bool {
@@ -149,14 +156,20 @@ pub(crate) async fn authenticate(State(gate): State<Gate>, request: Request, nex
     }
 }
 
-/// Lets everybody pass who may call from where they are, whoever they are.
+/// Lets everybody pass who may call from where they are and does not call too often, whoever they are.
 pub(crate) async fn admit_strangers(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    match gate.authenticator.authenticate(&parts).await {
-        Err(denied @ Denied::Forbidden(_)) => gate.refuse(denied, &parts),
-        Ok(_) | Err(_) => next.run(Request::from_parts(parts, body)).await,
+    if !gate.authenticator.admits_from(&parts) {
+        return gate.refuse(Denied::Forbidden(NOT_FROM_THERE), &parts);
+    }
+    match gate.rates.as_ref().map_or(Ok(()), |rates| rates.stranger(&parts)) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(problem) => problem.into_response(),
     }
 }
+
+/// The answer to everybody from a network that nobody may call from.
+const NOT_FROM_THERE: &str = "nobody may call from there";
 
 /// What a listener was let in by, to be shown again while it listens: a key may be revoked meanwhile.
 #[derive(Clone)]

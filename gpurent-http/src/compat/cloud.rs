@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::described::Described;
+use super::described::{Described, Takes};
 use super::services::{self, jupyter_url};
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
@@ -162,12 +162,17 @@ impl Cloud {
 pub(crate) fn routes() -> Described {
     Described::new("cloud")
         .with_slashes()
-        .post("/api/gpu/instances", ["create", "Rents an instance"], create)
+        .post("/api/gpu/instances", ["create", "Rents an instance"], Takes::Body, create)
         .get("/api/gpu/instances", ["list", "Lists instances"], list)
         .get("/api/gpu/instances/{id}", ["show", "Shows an instance and how to get in"], show)
-        .delete("/api/gpu/instances/{id}", ["destroy", "Ends an instance"], destroy)
-        .post("/api/gpu/instances/{id}/stop", ["stop", "Stops an instance, which costs nothing then"], stop)
-        .post("/api/gpu/instances/{id}/start", ["start", "Starts a stopped instance"], start)
+        .delete("/api/gpu/instances/{id}", ["destroy", "Ends an instance"], Takes::Nothing, destroy)
+        .post(
+            "/api/gpu/instances/{id}/stop",
+            ["stop", "Stops an instance, which costs nothing then"],
+            Takes::Nothing,
+            stop,
+        )
+        .post("/api/gpu/instances/{id}/start", ["start", "Starts a stopped instance"], Takes::Nothing, start)
         .get("/api/gpu/templates", ["templates", "Lists the images that can be asked for by name"], templates)
         .get(
             "/api/gpu/availability",

@@ -6,12 +6,36 @@
 use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
+use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn, Paths};
-use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::{KnownFormat, SchemaFormat, Type};
-use utoipa::openapi::{Content, ObjectBuilder, OpenApi, OpenApiBuilder, Required, ResponseBuilder, Schema};
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa::openapi::{Content, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, Required, ResponseBuilder, Schema};
 
+use crate::problem::Problem;
 use crate::surfaces::Surfaces;
+
+/// What a route takes in a request's body.
+#[derive(Clone, Copy)]
+pub(super) enum Takes {
+    Nothing,
+    /// An object, or nothing.
+    Optional,
+    /// An object.
+    Body,
+}
+
+impl Takes {
+    fn body(self) -> Option<RequestBody> {
+        let required = match self {
+            Self::Nothing => return None,
+            Self::Optional => Required::False,
+            Self::Body => Required::True,
+        };
+        Some(RequestBodyBuilder::new().content("application/json", object()).required(Some(required)).build())
+    }
+}
 
 /// The routes of one protocol.
 pub(crate) struct Described {
@@ -34,37 +58,60 @@ impl Described {
 
     /// A route that answers GET: its path, its name and what it does.
     pub(super) fn get<T: 'static>(self, path: &str, named: [&str; 2], handler: impl Handler<T, Surfaces>) -> Self {
-        let operation = self.operation(path, named).response("default", json());
+        let operation = self.operation(path, named, Takes::Nothing).response("default", json());
         self.with(path, HttpMethod::Get, operation.build(), routing::get(handler))
     }
 
-    /// A route that answers GET by a file.
+    /// A route that answers GET by a file, without a key.
     pub(super) fn file<T: 'static>(self, path: &str, named: [&str; 2], handler: impl Handler<T, Surfaces>) -> Self {
-        let bytes =
-            ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
-        let content = Content::new(Some(Schema::Object(bytes.build())));
-        let file = ResponseBuilder::new().description("The file").content("application/octet-stream", content);
-        let operation = self.operation(path, named).response("200", file).response("default", json());
+        let binary = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        let bytes = || ObjectBuilder::new().schema_type(Type::String).format(Some(binary.clone())).build();
+        let content = || Content::new(Some(Schema::Object(bytes())));
+        let file = |what: &str| ResponseBuilder::new().description(what).content("application/octet-stream", content());
+        let operation = self
+            .operation(path, named, Takes::Nothing)
+            .response("200", file("The file"))
+            .response("206", file("A part of the file"))
+            .response("304", ResponseBuilder::new().description("Unchanged"))
+            .response("416", ResponseBuilder::new().description("The file has no such part"))
+            .response("default", json())
+            .security(SecurityRequirement::default());
         self.with(path, HttpMethod::Get, operation.build(), routing::get(handler))
     }
 
     /// A route that answers POST.
-    pub(super) fn post<T: 'static>(self, path: &str, named: [&str; 2], handler: impl Handler<T, Surfaces>) -> Self {
-        let operation = self.operation(path, named).request_body(Some(body().build())).response("default", json());
+    pub(super) fn post<T: 'static>(
+        self,
+        path: &str,
+        named: [&str; 2],
+        takes: Takes,
+        handler: impl Handler<T, Surfaces>,
+    ) -> Self {
+        let operation = self.operation(path, named, takes).response("default", json());
         self.with(path, HttpMethod::Post, operation.build(), routing::post(handler))
     }
 
     /// A route that answers DELETE.
-    pub(super) fn delete<T: 'static>(self, path: &str, named: [&str; 2], handler: impl Handler<T, Surfaces>) -> Self {
-        let operation = self.operation(path, named).request_body(Some(body().build())).response("default", json());
+    pub(super) fn delete<T: 'static>(
+        self,
+        path: &str,
+        named: [&str; 2],
+        takes: Takes,
+        handler: impl Handler<T, Surfaces>,
+    ) -> Self {
+        let operation = self.operation(path, named, takes).response("default", json());
         self.with(path, HttpMethod::Delete, operation.build(), routing::delete(handler))
     }
 
-    fn operation(&self, path: &str, [name, summary]: [&str; 2]) -> OperationBuilder {
+    fn operation(&self, path: &str, [name, summary]: [&str; 2], takes: Takes) -> OperationBuilder {
         let operation = OperationBuilder::new()
             .tag(self.protocol)
             .operation_id(Some(format!("{}_{name}", self.protocol)))
-            .summary(Some(summary));
+            .summary(Some(summary))
+            .request_body(takes.body())
+            .response("401", refused("No valid key"))
+            .response("403", refused("Not allowed from there"))
+            .response("429", refused("Too often: wait as long as `Retry-After` says"));
         let named = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         named.fold(operation, |operation, name| {
             let text = Schema::Object(ObjectBuilder::new().schema_type(Type::String).build());
@@ -100,12 +147,14 @@ fn object() -> Content {
     Content::new(Some(Schema::Object(ObjectBuilder::new().schema_type(Type::Object).build())))
 }
 
-fn body() -> RequestBodyBuilder {
-    RequestBodyBuilder::new().content("application/json", object())
+/// An answer of the host itself, whichever protocol was spoken.
+fn refused(why: &str) -> ResponseBuilder {
+    let problem = Content::new(Some(Ref::from_schema_name(Problem::name())));
+    ResponseBuilder::new().description(why).content("application/problem+json", problem)
 }
 
 fn json() -> ResponseBuilder {
     ResponseBuilder::new()
-        .description("In that platform's words, as is what is refused")
+        .description("In that platform's words, as is what it refuses")
         .content("application/json", object())
 }

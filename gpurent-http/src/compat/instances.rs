@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::described::Described;
+use super::described::{Described, Takes};
 use super::lax::Integer;
 use super::rent::unprocessable;
 use super::waiting::{WAIT, until};
@@ -50,11 +50,9 @@ impl Default for Instances {
 pub(super) const MARK: &str = "instances.gpu";
 
 pub(crate) fn routes() -> Described {
-    Described::new("instances").post("/start_instance", ["start", "Rents a GPU without an end"], start).post(
-        "/terminate_instance",
-        ["terminate", "Ends an instance"],
-        terminate,
-    )
+    Described::new("instances")
+        .post("/start_instance", ["start", "Rents a GPU without an end"], Takes::Body, start)
+        .post("/terminate_instance", ["terminate", "Ends an instance"], Takes::Body, terminate)
 }
 
 #[derive(Deserialize)]

@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 
 use tokio::time::Instant;
 
-use super::described::Described;
+use super::described::{Described, Takes};
 use super::lax::{Integer, Text};
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
@@ -37,7 +37,7 @@ use crate::body::{JsonBody, Malformed};
 
 /// The route; the WebSocket is that of [`Surfaces`](crate::Surfaces), which counts listeners.
 pub(crate) fn routes() -> Described {
-    Described::new("rent").post("/rent", ["rent", "Rents a GPU for a number of hours"], rent)
+    Described::new("rent").post("/rent", ["rent", "Rents a GPU for a number of hours"], Takes::Body, rent)
 }
 
 /// The names that the platform has for host and instance, as labels.

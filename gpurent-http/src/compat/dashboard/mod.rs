@@ -39,7 +39,9 @@ use gpurent_core::spec::{ImageRef, Limits, MountPath, Term};
 use gpurent_core::store::StoreError;
 use serde_json::json;
 
-use super::described::Described;
+use downloads::Downloads;
+
+use super::described::{Described, Takes};
 
 /// A port of a user's range: what answers there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ pub struct Dashboard {
     gpu: GpuSelector,
     limits: Limits,
     term: Term,
-    downloads: Option<PathBuf>,
+    downloads: Option<Downloads>,
 }
 
 impl Dashboard {
@@ -177,48 +179,73 @@ impl Dashboard {
         Self { term, ..self }
     }
 
-    /// Offers a folder's files below `/downloads/` to everybody who may call from where they are, without a key: the desktop
-    /// client has its users' browsers fetch installers there. None are by default. Links that lead out of the folder are
-    /// followed; what it holds is not listed.
+    /// Offers a folder's files below `/downloads/` to everybody who [may call from where they are][from], without a key: the
+    /// desktop client has its users' browsers fetch installers there. There are none by default. Links that lead out of the
+    /// folder are followed; what it holds is not listed. 64 files are sent at once, each within half an hour.
+    ///
+    /// [from]: crate::Authenticator::admits_from
     #[must_use]
     pub fn with_downloads(self, folder: impl Into<PathBuf>) -> Self {
-        Self { downloads: Some(folder.into()), ..self }
+        Self { downloads: Some(Downloads::of(folder.into())), ..self }
+    }
+
+    /// Whether there are files for everybody.
+    pub(crate) fn has_downloads(&self) -> bool {
+        self.downloads.is_some()
     }
 }
 
 pub(crate) fn routes() -> Described {
     Described::new("dashboard")
-        .post("/api/containers", ["make", "Makes a user's container"], containers::create)
-        .post("/api/containers/create", ["create", "Makes a user's container"], containers::create)
+        .post("/api/containers", ["make", "Makes a user's container"], Takes::Body, containers::create)
+        .post("/api/containers/create", ["create", "Makes a user's container"], Takes::Body, containers::create)
         .get("/api/containers/{id}", ["show", "Shows a container"], containers::one)
         .post(
             "/api/containers/{id}/start",
             ["start", "Starts a container, made again where it is gone"],
+            Takes::Optional,
             containers::start,
         )
-        .post("/api/containers/{id}/stop", ["stop", "Stops a container and keeps its files"], containers::stop)
-        .post("/api/containers/{id}/restart", ["restart", "Stops a container and starts it"], containers::restart)
+        .post(
+            "/api/containers/{id}/stop",
+            ["stop", "Stops a container and keeps its files"],
+            Takes::Nothing,
+            containers::stop,
+        )
+        .post(
+            "/api/containers/{id}/restart",
+            ["restart", "Stops a container and starts it"],
+            Takes::Nothing,
+            containers::restart,
+        )
         .post(
             "/api/containers/{id}/remove",
             ["remove", "Removes a container and keeps its user's ports"],
+            Takes::Nothing,
             containers::remove,
         )
-        .post("/api/containers/{id}/delete", ["delete", "Removes a container"], containers::delete)
+        .post("/api/containers/{id}/delete", ["delete", "Removes a container"], Takes::Optional, containers::delete)
         .post(
             "/api/containers/{id}/recreate",
             ["recreate", "Removes a container and makes it anew"],
+            Takes::Optional,
             containers::remake,
         )
         .get("/api/containers/{id}/status", ["status", "Tells whether a container runs"], containers::status)
         .get("/api/containers/{id}/stats", ["stats", "Tells what a container uses"], containers::stats)
         .get("/api/containers/{id}/ports", ["ports", "Tells a container's ports"], containers::ports)
         .get("/get_containers", ["list", "Lists containers"], containers::list)
-        .post("/api/ports/deallocate", ["deallocate", "Gives a user's ports back"], containers::deallocate)
+        .post("/api/ports/deallocate", ["deallocate", "Gives a user's ports back"], Takes::Body, containers::deallocate)
         .get("/get_system_stats", ["system_stats", "Tells how busy the machine is"], machine::load)
         .get("/get_resources", ["resources", "Tells how busy the machine is"], machine::load)
         .get("/get_docker_images", ["images", "Lists the engine's images"], machine::images)
         .get("/get_docker_image_details/{*id}", ["image", "Shows an image"], machine::image)
-        .delete("/delete_docker_image/{*id}", ["remove_image", "Deletes an image"], machine::remove_image)
+        .delete(
+            "/delete_docker_image/{*id}",
+            ["remove_image", "Deletes an image"],
+            Takes::Optional,
+            machine::remove_image,
+        )
 }
 
 /// The routes that need no key.
@@ -235,9 +262,7 @@ type Offer = State<Option<Arc<Dashboard>>>;
 
 /// Whether a path is one of this protocol's.
 pub(crate) fn is_route(path: &str) -> bool {
-    ["/api/containers", "/api/ports/", "/get_", "/delete_docker_image/", "/downloads/"]
-        .iter()
-        .any(|of| path.starts_with(of))
+    ["/api/containers", "/api/ports/", "/get_", "/delete_docker_image/"].iter().any(|of| path.starts_with(of))
 }
 
 /// What is refused.
