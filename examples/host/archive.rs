@@ -98,7 +98,7 @@ pub async fn tell_of_growth(store: Arc<dyn Store>, host: HostId) {
 /// Finds a database that has kept everything for long.
 pub async fn growth(store: &dyn Store, host: &HostId) -> Result<Option<Finding>, StoreError> {
     let old = store.ended_before(host, Timestamp::now() - LONG_AGO, None, 1).await?;
-    let found = "it grows: rentals that ended more than a year ago are still in the database";
+    let found = "the database grows: it keeps rentals that ended more than a year ago";
     let remedy = "--keep-ended 365d moves them out into files, or gpurent-host archive does so once";
     Ok((!old.is_empty()).then(|| Finding::new(Part::Database, found, remedy)))
 }

@@ -1,5 +1,6 @@
 //! What an operator can set: by flag, or by environment.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -16,7 +17,8 @@ use gpurent_core::renter::LATELY;
 use gpurent_docker::{EngineAddress, Registries, TlsFiles};
 use jiff::SignedDuration;
 
-use crate::finding::Finding;
+use crate::exit::with_causes;
+use crate::finding::{Finding, Part};
 use crate::protocols::{Access, Protocols, Workspaces};
 use crate::{archive, former_settings};
 
@@ -164,6 +166,14 @@ impl Serve {
     pub fn findings(&self) -> Vec<Finding> {
         let mut found = former_settings::findings(|name| std::env::var_os(name).is_some());
         found.extend(self.protocols.unreachable_for_the_manager(self.listens_on()));
+        let refused =
+            |what: &str, error: &(dyn Error + 'static)| Finding::new(Part::Settings, with_causes(error), what);
+        if let Err(error) = self.access.tls() {
+            found.push(refused("name a certificate and its key by --tls-certificate and --tls-key", &*error));
+        }
+        if let Err(error) = self.protocols.offered_files() {
+            found.push(refused("name other files by --templates and --dashboard-downloads", &*error));
+        }
         found
     }
 

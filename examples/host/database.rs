@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gpurent_core::api_key::KeyStore;
 use gpurent_core::audit::AuditLog;
+use gpurent_core::invalid::Invalid;
 use gpurent_core::memory::MemoryStore;
 use gpurent_core::port::ranges::RangeStore;
 use gpurent_core::store::{Store, StoreError};
@@ -54,6 +55,23 @@ pub async fn open(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
     open_as(name, data_dir, false).await
 }
 
+/// Opens it for reading alone; `None` where there is nothing yet to be read, or nothing that this program's version could.
+pub async fn look_at(name: &str, data_dir: &Path) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    if name.starts_with("postgres://") || name.starts_with("postgresql://") {
+        let store = PostgresStore::connect_as_is(name).await?;
+        return Ok(store.map(|store| Arc::new(store) as _));
+    }
+    if name == "memory" {
+        return Ok(None);
+    }
+    let file = file_of(name, data_dir).ok_or_else(unknown)?;
+    let is_there = file.try_exists().map_err(|error| StoreError::Misconfigured(Box::new(error)))?;
+    if !is_there {
+        return Ok(None);
+    }
+    Ok(SqliteStore::open_as_is(&file).await?.map(|store| Arc::new(store) as _))
+}
+
 /// `acts`: for the agent itself.
 async fn open_as(name: &str, data_dir: &Path, acts: bool) -> Result<Database, StoreError> {
     if name == "memory" {
@@ -63,10 +81,7 @@ async fn open_as(name: &str, data_dir: &Path, acts: bool) -> Result<Database, St
     if name.starts_with("postgres://") || name.starts_with("postgresql://") {
         return Ok(Database::of(PostgresStore::connect(name).await?));
     }
-    let Some(file) = file_of(name, data_dir) else {
-        let what = "must be sqlite:PATH, postgres://user:password@host/name, or memory";
-        return Err(StoreError::Misconfigured(gpurent_core::invalid::Invalid::new("database", what).into()));
-    };
+    let file = file_of(name, data_dir).ok_or_else(unknown)?;
     if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         std::fs::create_dir_all(directory)
             .map_err(|source| StoreError::Misconfigured(Box::new(NoFolder { folder: directory.into(), source })))?;
@@ -77,6 +92,12 @@ async fn open_as(name: &str, data_dir: &Path, acts: bool) -> Result<Database, St
         store.keep_reserve().await;
     }
     Ok(Database::of(store))
+}
+
+/// The error of a name that means nothing.
+fn unknown() -> StoreError {
+    let what = "must be sqlite:PATH, postgres://user:password@host/name, or memory";
+    StoreError::Misconfigured(Invalid::new("database", what).into())
 }
 
 /// The file that a name means, if it means one.

@@ -15,7 +15,7 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// A part of a host.
+/// The parts of a host that are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
@@ -35,7 +35,7 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.found, self.remedy)
+        write!(f, "{}; to mend it: {}", self.found, self.remedy)
     }
 }
 

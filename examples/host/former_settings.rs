@@ -17,7 +17,10 @@ const NOT_READ: [(&str, &str); 7] = [
 /// Each of these variables that is set.
 pub fn findings(is_set: impl Fn(&str) -> bool) -> Vec<Finding> {
     let set = NOT_READ.iter().filter(|(name, _)| is_set(name));
-    set.map(|(name, instead)| Finding::new(Part::Settings, format!("{name} is set and not read"), *instead)).collect()
+    set.map(|(name, instead)| {
+        Finding::new(Part::Settings, format!("{name} is set and not read"), format!("unset it; {instead}"))
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -29,6 +32,9 @@ mod tests {
         assert_eq!(findings(|_| false), []);
         let said: Vec<_> =
             findings(|name| name == "DOCKER_MEM_SWAP" || name == "PATH").iter().map(Finding::to_string).collect();
-        assert_eq!(said, ["DOCKER_MEM_SWAP is set and not read: containers have no swap besides their memory"]);
+        assert_eq!(
+            said,
+            ["DOCKER_MEM_SWAP is set and not read; to mend it: unset it; containers have no swap besides their memory"]
+        );
     }
 }

@@ -34,6 +34,14 @@ pub fn expect_folder(folder: &Path) -> Result<(), NotOurs> {
     }
 }
 
+/// Whether everybody may write into a folder: for somebody who is not the user that the agent runs as.
+///
+/// # Errors
+/// [`NotOurs::Io`]
+pub fn is_everybodys(folder: &Path) -> Result<bool, NotOurs> {
+    Ok(look(folder)?.is_some_and(|found| found.mode() & 0o002 != 0))
+}
+
 /// Makes sure that not everybody reads or writes a file; one that is missing is made later. One of ours is closed to them.
 ///
 /// # Errors

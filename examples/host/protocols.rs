@@ -378,14 +378,32 @@ impl Protocols {
         if let Some(bytes) = self.dashboard_memory {
             limits = limits.with_memory_bytes(bytes)?;
         }
-        if let Some(folder) = &self.dashboard_downloads {
-            // Named wrongly, it would only be found out by those who look for a file.
-            if !folder.is_dir() {
-                return Err(format!("--dashboard-downloads {}: there is no such folder", folder.display()).into());
-            }
+        if let Some(folder) = self.downloads()? {
             dashboard = dashboard.with_downloads(folder);
         }
         Ok(dashboard.with_limits(limits))
+    }
+
+    /// Whether the files and folders that are named for the protocols are there and good.
+    pub fn offered_files(&self) -> Result<(), Failure> {
+        self.downloads()?;
+        Ok(Cloud::new(self.templates()?).map(drop)?)
+    }
+
+    fn downloads(&self) -> Result<Option<&Path>, Failure> {
+        match self.dashboard_downloads.as_deref() {
+            // Named wrongly, it would only be found out by those who look for a file.
+            Some(folder) if !folder.is_dir() => {
+                Err(format!("--dashboard-downloads {}: there is no such folder", folder.display()).into())
+            }
+            folder => Ok(folder),
+        }
+    }
+
+    fn templates(&self) -> Result<Vec<Template>, Failure> {
+        let Some(path) = &self.templates else { return Ok(Template::usual()) };
+        let read = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(serde_json::from_slice(&read).map_err(|error| format!("{}: {error}", path.display()))?)
     }
 
     fn image(&self) -> Result<Option<ImageRef>, Failure> {
@@ -399,14 +417,7 @@ impl Protocols {
     }
 
     fn cloud(&self, parts: &Parts) -> Result<Cloud, Failure> {
-        let templates = match &self.templates {
-            None => Template::usual(),
-            Some(path) => {
-                let read = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-                serde_json::from_slice(&read).map_err(|error| format!("{}: {error}", path.display()))?
-            }
-        };
-        let mut cloud = Cloud::new(templates)?;
+        let mut cloud = Cloud::new(self.templates()?)?;
         if let Some(prices) = &parts.prices {
             cloud = cloud.with_prices(prices.clone());
         }

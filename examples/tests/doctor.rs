@@ -39,22 +39,37 @@ async fn each_fault_is_found_with_its_remedy_and_a_machine_that_is_well_has_none
     machine.database = "postgres://gpurent@127.0.0.1:1/gpurent".to_owned();
     machine.environment = vec![("DOCKER_MEM_SWAP".to_owned(), "8g".to_owned())];
     std::fs::set_permissions(&machine.data_dir, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let (code, findings) = doctor(&machine, &["--manager", "127.0.0.1"]).await;
+    let (code, findings) = doctor(
+        &machine,
+        &[
+            "--manager",
+            "127.0.0.1",
+            "--templates",
+            "/nowhere",
+            "--tls-certificate",
+            "/nowhere",
+            "--tls-key",
+            "/nowhere",
+        ],
+    )
+    .await;
     assert_eq!(code, 9);
     for (part, found, remedy) in [
         ("settings", "DOCKER_MEM_SWAP is set and not read", "no swap"),
         ("settings", "the manager calls port 8510", "--dashboard-listen"),
+        ("settings", "/nowhere", "--templates"),
+        ("settings", "/nowhere", "--tls-certificate"),
         ("gpus", "no GPUs to rent out", "--gpus"),
         ("engine", "does not serve", "--docker"),
-        ("files", "can be written by others", "--data-dir"),
-        ("database", "it cannot be used", "--database"),
+        ("files", "can be written by everybody", "--data-dir"),
+        ("database", "the database cannot be used", "--database"),
     ] {
         let says = |finding: &&Value, key: &str, text: &str| finding[key].as_str().unwrap().contains(text);
         let told = findings.iter().filter(|finding| finding["part"] == part);
         let told = told.filter(|finding| says(finding, "found", found) && says(finding, "remedy", remedy)).count();
         assert_eq!(told, 1, "{part}: {findings:#?}");
     }
-    assert_eq!(findings.len(), 6, "{findings:#?}");
+    assert_eq!(findings.len(), 8, "{findings:#?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
-//! `doctor`: what `serve` would stumble over or warn of, and what mends it. Nothing is set up, and no tenant is touched.
+//! `doctor`: what `serve` would stumble over or warn of, and what mends it. Nothing is set up or changed, and no tenant touched.
+//!
+//! It looks at the settings, the GPUs, the kernel's counts, the engine and what is put into containers, the data directory, and
+//! the database. Ports, the firewall and everything that only shows while the agent runs it does not look at.
 
+use gpurent_core::gpu::Gpu;
+use gpurent_core::probe::ProbeError;
 use gpurent_core::runtime::ContainerRuntime;
+use gpurent_core::store::StoreError;
 use gpurent_docker::{AccessKit, DockerRuntime};
 use serde_json::json;
 
@@ -20,7 +26,7 @@ pub async fn doctor(settings: Serve, as_json: bool) -> Result<(), Failed> {
     if as_json {
         show::json(&json!({ "findings": findings }));
     } else if findings.is_empty() {
-        show::line("nothing to mend: settings, GPUs, kernel, engine, files and database are well");
+        show::line("nothing to mend was found in settings, GPUs, kernel, engine, files and database");
     } else {
         let row = |finding: &Finding| vec![finding.part.to_string(), finding.found.clone(), finding.remedy.clone()];
         show::table(&["PART", "FOUND", "REMEDY"], findings.iter().map(row).collect());
@@ -33,60 +39,89 @@ pub async fn doctor(settings: Serve, as_json: bool) -> Result<(), Failed> {
 }
 
 async fn gpus_and_kernel(settings: &Serve) -> Vec<Finding> {
-    let found = match settings.host() {
-        Ok(host) => serve::discover(&host, &settings.gpus).await.map_err(|error| with_causes(&error)),
-        Err(invalid) => Err(with_causes(&invalid)),
+    let host = match settings.host() {
+        Ok(host) => host,
+        Err(invalid) => {
+            return vec![Finding::new(Part::Settings, with_causes(&invalid), "name the host by --host-id")];
+        }
     };
-    let (gpus, missing) = match found {
-        Ok(gpus) => (gpus.len(), None),
-        Err(why) => {
-            let remedy = "install the NVIDIA driver; --gpus=simulated:2:MODEL rents out such that are not there, to try things out";
-            (1, Some(Finding::new(Part::Gpus, format!("no GPUs to rent out: {why}"), remedy)))
+    let (gpus, finding) = match serve::discover(&host, &settings.gpus).await {
+        Ok(gpus) => (gpus.len(), no_gpus(&gpus, settings.rent_without_gpu.0)),
+        Err(error) => {
+            let remedy = match &error {
+                ProbeError::Missing(_) => "name others by --gpus",
+                _ => {
+                    "install the NVIDIA driver; --gpus=simulated:2:MODEL rents out such that are not there, to try things out"
+                }
+            };
+            (1, Some(Finding::new(Part::Gpus, format!("no GPUs to rent out: {}", with_causes(&error)), remedy)))
         }
     };
     let tenants = u32::try_from(gpus).unwrap_or(u32::MAX).saturating_add(settings.rent_without_gpu.0);
-    missing.into_iter().chain(kernel::scarce_counts(tenants)).collect()
+    finding.into_iter().chain(kernel::scarce_counts(tenants)).collect()
 }
 
-async fn engine(settings: &Serve) -> Option<Finding> {
+fn no_gpus(gpus: &[Gpu], without: u32) -> Option<Finding> {
+    let nothing = gpus.is_empty() && without == 0;
+    nothing
+        .then(|| Finding::new(Part::Gpus, "the driver shows no GPU", "--rent-without-gpu rents out containers without"))
+}
+
+async fn engine(settings: &Serve) -> Vec<Finding> {
     let kit = match AccessKit::from_host().await {
         Ok(kit) => kit,
         Err(error) => {
-            let remedy = "install OpenSSH's server (Debian: openssh-server), which tenants log in by";
-            return Some(Finding::new(Part::Files, with_causes(&error), remedy));
+            let found = format!("tenants could not log in: {}", with_causes(&error));
+            return vec![Finding::new(Part::Files, found, "install what is named, and ask the doctor again")];
         }
     };
     let answer = match DockerRuntime::connect(settings.engine.address(), kit).await {
         Ok(runtime) => runtime.engine().await.map(drop),
         Err(error) => Err(error),
     };
-    let error = answer.err()?;
-    let found = format!("the container engine does not serve: {}", with_causes(&error));
-    Some(Finding::new(Part::Engine, found, "install and start Docker, or name its address by --docker"))
+    let finding = |error| {
+        let found = format!("the container engine does not serve: {}", with_causes(&error));
+        Finding::new(Part::Engine, found, "install and start Docker, or name its address by --docker")
+    };
+    answer.err().map(finding).into_iter().collect()
 }
 
 fn files(settings: &Serve) -> Option<Finding> {
-    let error = own_files::expect_folder(&settings.data_dir).err()?;
-    Some(Finding::new(Part::Files, with_causes(&error), "or name another folder by --data-dir"))
+    let folder = &settings.data_dir;
+    let agents_own =
+        "chmod o-w it, and chown it to the user that the agent runs as; or name another folder by --data-dir";
+    // The agent may be another user, whose folder is not root's to judge.
+    let looked = if rustix::process::geteuid().is_root() {
+        own_files::is_everybodys(folder)
+    } else {
+        own_files::expect_folder(folder).map(|()| false)
+    };
+    let found = match looked {
+        Ok(false) => return None,
+        Ok(true) => format!("{} can be written by everybody", folder.display()),
+        Err(error) => with_causes(&error),
+    };
+    Some(Finding::new(Part::Files, found, agents_own))
 }
 
 async fn database(settings: &Serve) -> Option<Finding> {
-    let file = database::file_of(&settings.database, &settings.data_dir);
-    if settings.database == "memory" || file.is_some_and(|file| !file.exists()) {
-        // `serve` makes a new one.
-        return None;
+    if settings.database == "memory" {
+        let found = "rentals are kept in memory: a restart of the agent forgets them";
+        return Some(Finding::new(Part::Database, found, "name a database by --database, or none for a file"));
     }
-    let found = match database::open(&settings.database, &settings.data_dir).await {
-        Ok(_) if settings.keep_ended.is_some() => return None,
-        Ok(database) => match settings.host() {
-            Ok(host) => archive::growth(&*database.store, &host).await,
-            // Told of already.
-            Err(_invalid) => return None,
-        },
+    // Told of already where there is none.
+    let host = settings.host().ok()?;
+    let found = match database::look_at(&settings.database, &settings.data_dir).await {
+        Ok(Some(store)) if settings.keep_ended.is_none() => archive::growth(&*store, &host).await,
+        // None is made yet, or an older version's: the agent's start sees to it.
+        Ok(_) => Ok(None),
         Err(error) => Err(error),
     };
     found.unwrap_or_else(|error| {
-        let remedy = "start it, or name another one by --database";
-        Some(Finding::new(Part::Database, format!("it cannot be used: {}", with_causes(&error)), remedy))
+        let remedy = match error {
+            StoreError::Unavailable(_) => "start it, or name another one by --database",
+            _ => "do what is said there, or name another one by --database",
+        };
+        Some(Finding::new(Part::Database, format!("the database cannot be used: {}", with_causes(&error)), remedy))
     })
 }
