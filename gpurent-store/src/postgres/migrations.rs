@@ -8,13 +8,15 @@ use gpurent_core::store::StoreError;
 use sqlx::migrate::Migrator;
 
 use super::connections::{Connections, Turn};
-use crate::error::bounded;
 use crate::refused::{Refused, unless_permanent};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// A migration takes as long as the tables are large.
 pub(super) const BEGIN_PATIENTLY: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
+
+/// A look takes a moment, or somebody who changes the tables is waited for in vain.
+const BEGIN_TO_LOOK: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '10s'";
 
 /// The oldest server that the statements of this store are written for, as `server_version_num` has it.
 const OLDEST_SERVER: i32 = 120_000;
@@ -33,10 +35,7 @@ const MAKE_TABLE: &str = "
 
 pub(super) async fn run(connections: &Connections) -> Result<(), StoreError> {
     let mut turn = connections.begin_with(BEGIN_PATIENTLY).await.map_err(unless_permanent)?;
-    let version: i32 = ask(&mut turn, "SELECT current_setting('server_version_num')::int").await?;
-    if version < OLDEST_SERVER {
-        return Err(StoreError::Misconfigured(Box::new(Refused::OldServer { major: version / 10_000 })));
-    }
+    expect_server(&mut turn).await?;
     let done = apply(&mut turn).await.map_err(unless_permanent)?;
     if let Some(known_to_others) = done {
         return Err(StoreError::Misconfigured(Box::new(Refused::NewerSchema { version: known_to_others })));
@@ -46,21 +45,31 @@ pub(super) async fn run(connections: &Connections) -> Result<(), StoreError> {
 
 /// Whether the tables are as this program wants them; changes nothing.
 pub(super) async fn is_current(connections: &Connections) -> Result<bool, StoreError> {
-    let asked = bounded(async {
-        let made = sqlx::query_scalar("SELECT to_regclass('gpurent._migrations') IS NOT NULL");
-        if !connections.fetch_one(made).await? {
+    let mut turn = connections.begin_with(BEGIN_TO_LOOK).await.map_err(unless_permanent)?;
+    expect_server(&mut turn).await?;
+    let asked = async {
+        if turn.fetch_one(sqlx::query_scalar("SELECT to_regclass('gpurent._migrations') IS NULL")).await? {
             return Ok(Vec::new());
         }
-        connections.fetch_all(sqlx::query_as(APPLIED)).await
-    });
-    let applied: Vec<(i64, Vec<u8>)> = asked.await?;
+        turn.fetch_all(sqlx::query_as(APPLIED)).await
+    };
+    let applied: Vec<(i64, Vec<u8>)> = asked.await.map_err(unless_permanent)?;
+    turn.end().await.map_err(unless_permanent)?;
     match unknown(&applied) {
         Some(version) => Err(StoreError::Misconfigured(Box::new(Refused::NewerSchema { version }))),
         None => Ok(applied.len() == MIGRATIONS.iter().count()),
     }
 }
 
-/// What was applied that this program does not know, or knows otherwise.
+async fn expect_server(turn: &mut Turn<'_>) -> Result<(), StoreError> {
+    let version: i32 = ask(turn, "SELECT current_setting('server_version_num')::int").await?;
+    if version < OLDEST_SERVER {
+        return Err(StoreError::Misconfigured(Box::new(Refused::OldServer { major: version / 10_000 })));
+    }
+    Ok(())
+}
+
+/// The version of an applied migration that this program does not know, or knows otherwise.
 fn unknown(applied: &[(i64, Vec<u8>)]) -> Option<i64> {
     let is_known = |(version, checksum): &&(i64, Vec<u8>)| {
         MIGRATIONS.iter().any(|known| known.version == *version && *known.checksum == **checksum)

@@ -85,8 +85,8 @@ impl SqliteStore {
         Ok(Self { reserve: Some(reserve), ..store })
     }
 
-    /// Opens the file for reading alone: for a program that only looks. `None` where its tables are not made or are not up to
-    /// date, which the agent's next start sees to.
+    /// Opens the file for reading alone: for a program that only looks. SQLite may leave its own empty files beside it.
+    /// `None` where its tables are not made or are not up to date, which the agent's next start sees to.
     ///
     /// # Errors
     /// As [`SqliteStore::open`]; a missing file cannot be opened.
@@ -102,7 +102,9 @@ impl SqliteStore {
             let applied = "SELECT version, checksum FROM gpurent_migrations ORDER BY version";
             sqlx::query_as::<_, (i64, Vec<u8>)>(applied).fetch_all(&pool).await
         };
-        let applied = ask.await.map_err(|error| unless_permanent_file(MigrateError::Execute(error)))?;
+        let asked = tokio::time::timeout(Duration::from_secs(10), ask).await;
+        let asked = asked.map_err(|too_late| StoreError::Unavailable(Box::new(too_late)))?;
+        let applied = asked.map_err(|error| unless_permanent_file(MigrateError::Execute(error)))?;
         for (version, checksum) in &applied {
             if !MIGRATIONS.iter().any(|known| known.version == *version && *known.checksum == **checksum) {
                 return Err(unless_permanent_file(MigrateError::VersionMissing(*version)));
