@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gpurent_core::id::{RentalId, RenterId};
@@ -39,6 +40,7 @@ pub(crate) struct Listeners {
     renters: Renters,
     terminals: Counts<RentalId>,
     followers: Counts<RentalId>,
+    sending: Counts<IpAddr>,
     /// Places for requests, one set for all surfaces.
     pub(crate) requests: Arc<Semaphore>,
     /// How many requests each renter has under way.
@@ -63,6 +65,9 @@ pub(crate) struct AtARental(#[allow(dead_code, reason = "counts until it is drop
 
 /// A renter's request, until it is answered.
 pub(crate) struct UnderWay(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RenterId>);
+
+/// A file that is sent to an address, until it is sent.
+pub(crate) struct Sending(#[allow(dead_code, reason = "counts until it is dropped")] Counted<IpAddr>);
 
 /// One of what somebody has.
 struct Counted<Who: Eq + Hash> {
@@ -107,6 +112,7 @@ impl Listeners {
             renters: Arc::default(),
             terminals: Arc::default(),
             followers: Arc::default(),
+            sending: Arc::default(),
             rendered: Arc::default(),
             under_way: Arc::default(),
             most_requests_of_a_renter: (limits.requests / SHARE_OF_A_RENTER).max(1),
@@ -138,6 +144,11 @@ impl Listeners {
         }
         let one = Counted::one_of(&self.renters, &renter, self.most_of_a_renter).ok_or_else(Problem::busy)?;
         Ok(Place { _one_of_all: one_of_all, _one_of_a_renter: Some(one) })
+    }
+
+    /// A place for one more file that is sent to an address, unless `most` are.
+    pub(crate) fn send_to(&self, address: IpAddr, most: usize) -> Option<Sending> {
+        Counted::one_of(&self.sending, &address, most).map(Sending)
     }
 
     /// A place for one more terminal of a rental.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::error_handling::HandleErrorLayer;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{DefaultBodyLimit, FromRef, State, WebSocketUpgrade};
 use axum::http::{HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Response};
@@ -346,16 +347,20 @@ async fn busy(uri: Uri, _error: axum::BoxError) -> Response {
     get, path = "/ws", operation_id = "updates", tag = "updates",
     responses(
         (status = 101, description = "A WebSocket: each message is an update"),
-        (status = 426, description = "A WebSocket is wanted", body = String, content_type = "text/plain"),
+        (status = 401, description = "No valid key", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not allowed from there", body = Problem, content_type = "application/problem+json"),
+        (status = 426, description = "A WebSocket is wanted", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too often: wait as long as `Retry-After` says", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn upgrade(
     State(rentals): State<Rentals>,
     State(listeners): State<Listeners>,
     Extension(entrance): Extension<Entrance>,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    upgrade.max_message_size(64 * 1024).read_buffer_size(READ_BUFFER).on_upgrade(move |mut socket| async move {
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|_| Problem::socket_wanted())?;
+    Ok(upgrade.max_message_size(64 * 1024).read_buffer_size(READ_BUFFER).on_upgrade(move |mut socket| async move {
         let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
         let Ok(place) = listeners.enter(&caller) else {
             rent_ws::turn_away(socket).await;
@@ -364,5 +369,5 @@ async fn upgrade(
         let session = rent_ws::serve(socket, rentals, caller, pass, listeners.stopping);
         listeners.tracker.track_future(session).await;
         drop(place);
-    })
+    }))
 }

@@ -197,6 +197,8 @@ async fn the_api_describes_itself_without_anything_from_elsewhere() {
             }
         }
     }
+    let no_socket = host.client.get(host.url("/ws")).bearer_auth(ONE).send().await.unwrap();
+    assert_eq!(no_socket.status(), 426, "as described");
     let page = host.client.get(host.url("/v1/docs")).send().await.unwrap();
     assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
     let page = page.text().await.unwrap();

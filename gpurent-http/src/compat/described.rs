@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, Requ
 use crate::problem::Problem;
 use crate::surfaces::Surfaces;
 
-/// What a route takes in a request's body.
+/// The body that a route takes.
 #[derive(Clone, Copy)]
 pub(super) enum Takes {
     Nothing,
@@ -58,7 +58,8 @@ impl Described {
 
     /// A route that answers GET: its path, its name and what it does.
     pub(super) fn get<T: 'static>(self, path: &str, named: [&str; 2], handler: impl Handler<T, Surfaces>) -> Self {
-        let operation = self.operation(path, named, Takes::Nothing).response("default", json());
+        let operation =
+            self.operation(path, named, Takes::Nothing).response("401", no_key()).response("default", json());
         self.with(path, HttpMethod::Get, operation.build(), routing::get(handler))
     }
 
@@ -73,7 +74,9 @@ impl Described {
             .response("200", file("The file"))
             .response("206", file("A part of the file"))
             .response("304", ResponseBuilder::new().description("Unchanged"))
+            .response("412", ResponseBuilder::new().description("Changed since"))
             .response("416", ResponseBuilder::new().description("The file has no such part"))
+            .response("503", refused("Too many requests at once"))
             .response("default", json())
             .security(SecurityRequirement::default());
         self.with(path, HttpMethod::Get, operation.build(), routing::get(handler))
@@ -87,7 +90,7 @@ impl Described {
         takes: Takes,
         handler: impl Handler<T, Surfaces>,
     ) -> Self {
-        let operation = self.operation(path, named, takes).response("default", json());
+        let operation = self.operation(path, named, takes).response("401", no_key()).response("default", json());
         self.with(path, HttpMethod::Post, operation.build(), routing::post(handler))
     }
 
@@ -99,7 +102,7 @@ impl Described {
         takes: Takes,
         handler: impl Handler<T, Surfaces>,
     ) -> Self {
-        let operation = self.operation(path, named, takes).response("default", json());
+        let operation = self.operation(path, named, takes).response("401", no_key()).response("default", json());
         self.with(path, HttpMethod::Delete, operation.build(), routing::delete(handler))
     }
 
@@ -109,7 +112,6 @@ impl Described {
             .operation_id(Some(format!("{}_{name}", self.protocol)))
             .summary(Some(summary))
             .request_body(takes.body())
-            .response("401", refused("No valid key"))
             .response("403", refused("Not allowed from there"))
             .response("429", refused("Too often: wait as long as `Retry-After` says"));
         let named = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
@@ -145,6 +147,10 @@ impl Described {
 /// An object of which that platform says what it holds.
 fn object() -> Content {
     Content::new(Some(Schema::Object(ObjectBuilder::new().schema_type(Type::Object).build())))
+}
+
+fn no_key() -> ResponseBuilder {
+    refused("No valid key")
 }
 
 /// An answer of the host itself, whichever protocol was spoken.

@@ -19,12 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tower_http::services::ServeDir;
 
 use super::{Offer, Refused};
+use crate::auth::{DEFAULT_ADDRESS, address};
 use crate::listeners::Listeners;
 
 pub(super) const PLACE: &str = "/downloads";
 
 /// Files that are sent at once.
 const AT_ONCE: usize = 64;
+/// Of these, to one address.
+const AT_ONCE_TO_ONE: usize = 16;
 /// How long one may take to be fetched.
 const LONGEST: Duration = Duration::from_secs(1800);
 
@@ -48,21 +51,27 @@ fn missing() -> Refused {
 pub(super) async fn download(
     dashboard: Offer,
     State(listeners): State<Listeners>,
-    mut request: Request,
+    request: Request,
 ) -> Result<Response, Refused> {
+    let (parts, body) = request.into_parts();
+    let from = address(&parts).unwrap_or(DEFAULT_ADDRESS);
+    let mut request = Request::from_parts(parts, body);
     let downloads = dashboard.0.and_then(|dashboard| dashboard.downloads.clone()).ok_or_else(missing)?;
     let file = request.uri().path().strip_prefix(PLACE).and_then(|file| file.parse::<Uri>().ok());
     *request.uri_mut() = file.ok_or_else(missing)?;
-    let busy = |_| Refused(StatusCode::SERVICE_UNAVAILABLE, "too many files are fetched at once; try again".to_owned());
-    let place = downloads.places.try_acquire_owned().map_err(busy)?;
+    let busy = || Refused(StatusCode::SERVICE_UNAVAILABLE, "too many files are fetched at once; try again".to_owned());
+    let place = downloads.places.try_acquire_owned().map_err(|_full| busy())?;
+    let one_of_theirs = listeners.send_to(from, AT_ONCE_TO_ONE).ok_or_else(busy)?;
     let (answer, answered) = oneshot::channel();
     // By a task of its own, which has its place until the disk has answered, also where nobody waits any more: a disk that
     // hangs holds no more threads than there are places.
     tokio::spawn(async move {
         send(downloads.folder, request, answer, listeners.stopping).await;
-        drop(place);
+        drop((place, one_of_theirs));
     });
-    answered.await.unwrap_or_else(|_| Err(missing()))
+    // Only a task that panicked says nothing.
+    let broken = |_| Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be sent".to_owned()));
+    answered.await.unwrap_or_else(broken)
 }
 
 async fn send(
@@ -101,6 +110,9 @@ async fn send(
     }
     let mut file = Body::new(file).into_data_stream();
     while let Some(piece) = file.next().await {
+        if let Err(error) = &piece {
+            tracing::warn!(error = error as &dyn std::error::Error, "a file for download cannot be read to its end");
+        }
         // Who is too slow, or is left when the host stops, has less than was announced, and knows.
         let taken = tokio::select! {
             taken = timeout_at(until, pieces.send(piece)) => matches!(taken, Ok(Ok(()))),

@@ -181,7 +181,7 @@ impl Dashboard {
 
     /// Offers a folder's files below `/downloads/` to everybody who [may call from where they are][from], without a key: the
     /// desktop client has its users' browsers fetch installers there. There are none by default. Links that lead out of the
-    /// folder are followed; what it holds is not listed. 64 files are sent at once, each within half an hour.
+    /// folder are followed; what it holds is not listed. 64 files are sent at once, 16 to one address, each within half an hour.
     ///
     /// [from]: crate::Authenticator::admits_from
     #[must_use]
