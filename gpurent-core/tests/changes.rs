@@ -7,18 +7,18 @@ mod world;
 
 use gpurent_core::access::{Credential, CredentialRequest, PublicKey, PublicKeys};
 use gpurent_core::clock::Clock;
-use gpurent_core::event::Event;
-use gpurent_core::id::{HostId, Position};
+use gpurent_core::event::{Adoption, Event};
+use gpurent_core::id::{Attempt, HostId, Position};
 use gpurent_core::last_resort::{ForceEndError, force_end};
-use gpurent_core::lifecycle::{EndReason, FailureKind, Phase};
+use gpurent_core::lifecycle::{EndReason, FailureKind, Phase, State};
 use gpurent_core::memory::{Fault, RuntimeStep};
 use gpurent_core::placement::NoPlace;
 use gpurent_core::reconcile::{Planned, plan};
-use gpurent_core::rental::{Rental, Timing};
+use gpurent_core::rental::{Outcome, Rental, Timing};
 use gpurent_core::rentals::{ChangeAccessError, EngineHealth, ExtendError, Extension, RentError};
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_core::spec::Term;
-use gpurent_core::store::{Store, StoreError};
+use gpurent_core::store::{Change, Store, StoreError};
 use jiff::SignedDuration;
 
 use world::{World, mins, password, term};
@@ -253,7 +253,7 @@ fn whoever_writes_often_keeps_nothing_from_being_recorded() {
     let mut world = World::new();
     world.store.interfere(|rental| {
         // Another process changes the credential before every write of the reconciler.
-        let mut change = gpurent_core::store::Change::intent(rental);
+        let mut change = Change::intent(rental);
         let kind = gpurent_core::access::CredentialKind::Password;
         let at = jiff::Timestamp::UNIX_EPOCH;
         change.apply(Event::AccessChanged { credential: kind }, at).is_ok().then_some(change)
@@ -265,6 +265,56 @@ fn whoever_writes_often_keeps_nothing_from_being_recorded() {
     assert_eq!(world.get(id).state().phase(), Phase::Ready, "it is paid for");
     world.advance(mins(60));
     assert_eq!(world.get(id).state().end_reason(), Some(&EndReason::Expired));
+}
+
+#[test]
+fn an_extension_that_comes_before_the_record_of_the_end_is_kept() {
+    let mut world = World::new();
+    let id = world.rent();
+    let clock = world.clock.clone();
+    world.store.interfere(move |rental| {
+        // Another process has it extended when its time is over, and nobody has written so.
+        let over = rental.time_left(&clock.now()).is_some_and(|left| !left.is_positive());
+        let mut change = Change::intent(rental);
+        let extended = Event::Extended { term: term("2h") };
+        (over && change.apply(extended, clock.now().wall).is_ok_and(|outcome| outcome == Outcome::Changed))
+            .then_some(change)
+    });
+    // The warning is the write before that one.
+    world.advance(mins(55));
+    world.advance(mins(5));
+    world.advance(SignedDuration::from_secs(30));
+    assert_eq!(world.get(id).state().phase(), Phase::Ready, "{:?}", world.told(id));
+    assert!(world.told(id).contains(&"extended"));
+    world.advance(mins(60));
+    let ended = world.get(id);
+    assert_eq!(ended.state().end_reason(), Some(&EndReason::Expired));
+    assert_eq!(ended.used_before(), mins(120));
+}
+
+#[test]
+fn what_happened_to_one_container_is_not_recorded_of_another() {
+    let mut world = World::new();
+    world.store.interfere(|rental| {
+        // Another process finds a later launch while the first one is verified.
+        let is_verified = matches!(rental.state(), State::Running) && rental.attempt() == Attempt::new(1);
+        let found = Adoption {
+            attempt: rental.attempt().next(),
+            container: "another".to_owned().try_into().unwrap(),
+            ports: rental.ports().to_vec(),
+            gpus_attached: true,
+            started_at: rental.started_at(),
+            claim: None,
+        };
+        let mut change = Change::intent(rental);
+        let adopted = change.apply(Event::Adopted(Box::new(found)), jiff::Timestamp::UNIX_EPOCH);
+        (is_verified && adopted.is_ok()).then_some(change)
+    });
+    let id = world.rent();
+    world.advance(mins(5));
+    let told = world.told(id);
+    assert!(told.contains(&"adopted") && !told.contains(&"verified"), "{told:?}");
+    assert_eq!(world.get(id).used_before(), SignedDuration::ZERO, "nobody pays for what nobody has seen");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::id::{Attempt, EngineId, Epoch, HostId, MachineId, Position, RentalId,
 use crate::lifecycle::{EndKind, EndReason, Exit, Phase};
 use crate::memory::SimulatedGpus;
 use crate::placement::{NoPlace, Placement};
-use crate::port::{HostPort, NoPort, PortBinding, PortPools, PublishedPort, TrustBooks, WEB};
+use crate::port::{HostPort, NoPort, PortBinding, PortPools, PublishedPort, Transport, TrustBooks, WEB};
 use crate::rental::Rental;
 use crate::retention::Files;
 use crate::seal::{Fingerprint, Sealed};
@@ -59,6 +59,7 @@ macro_rules! store_suite {
             what_came_to_nothing_counts_for_a_while,
             many_claims_at_once_win_as_often_as_there_are_gpus,
             a_port_asked_for_is_held_once,
+            datagrams_are_refused_where_the_engine_publishes_none,
             the_same_request_under_one_name_is_one_rental,
             a_name_is_free_again_after_the_end,
             one_key_is_one_rental_for_ever,
@@ -335,6 +336,20 @@ pub async fn many_claims_at_once_win_as_often_as_there_are_gpus<S: Store>(store:
     for error in results.into_iter().filter_map(Result::err) {
         assert!(matches!(error, ClaimError::NoPlace(NoPlace::NoGpuFree(_))), "{error:?}");
     }
+}
+
+/// A port for datagrams is refused, and leaves no trace, where the engine publishes none.
+pub async fn datagrams_are_refused_where_the_engine_publishes_none<S: Store>(store: Arc<S>) {
+    let mut bench = Bench::new(store);
+    bench.placement.udp = false;
+    let mut new = bench.request("one");
+    let asked = PublishedPort { transport: Transport::Udp, ..PublishedPort::tcp(WEB, None) };
+    new.spec.ports = valid(vec![asked].try_into());
+    let refused = bench.claim(&new).await;
+    assert!(matches!(refused, Err(ClaimError::NoPlace(NoPlace::NoUdp))), "{refused:?}");
+    assert!(valid(bench.store.live(&bench.host).await).is_empty());
+    bench.placement.udp = true;
+    valid(bench.claim(&new).await);
 }
 
 /// A host port that somebody asked for is theirs until the end.
