@@ -171,8 +171,11 @@ impl Serve {
         if let Err(error) = self.access.tls() {
             found.push(refused("name a certificate and its key by --tls-certificate and --tls-key", &*error));
         }
-        if let Err(error) = self.protocols.offered_files() {
-            found.push(refused("name other files by --templates and --dashboard-downloads", &*error));
+        if let Err(error) = self.protocols.templates() {
+            found.push(refused("name another file by --templates", &*error));
+        }
+        if let Err(error) = self.protocols.downloads() {
+            found.push(refused("make it, or name another folder", &*error));
         }
         found
     }

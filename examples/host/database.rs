@@ -55,7 +55,7 @@ pub async fn open(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
     open_as(name, data_dir, false).await
 }
 
-/// Opens it for reading alone; `None` where there is nothing yet to be read, or nothing that this program's version could.
+/// The store of a database that is only looked at; `None` where there is nothing yet to be read, or nothing that this program's version could.
 pub async fn look_at(name: &str, data_dir: &Path) -> Result<Option<Arc<dyn Store>>, StoreError> {
     if name.starts_with("postgres://") || name.starts_with("postgresql://") {
         let store = PostgresStore::connect_as_is(name).await?;

@@ -34,7 +34,7 @@ pub fn expect_folder(folder: &Path) -> Result<(), NotOurs> {
     }
 }
 
-/// Whether everybody may write into a folder: for somebody who is not the user that the agent runs as.
+/// Whether everybody may write into a folder, whoever the agent runs as.
 ///
 /// # Errors
 /// [`NotOurs::Io`]

@@ -384,13 +384,8 @@ impl Protocols {
         Ok(dashboard.with_limits(limits))
     }
 
-    /// Whether the files and folders that are named for the protocols are there and good.
-    pub fn offered_files(&self) -> Result<(), Failure> {
-        self.downloads()?;
-        Ok(Cloud::new(self.templates()?).map(drop)?)
-    }
-
-    fn downloads(&self) -> Result<Option<&Path>, Failure> {
+    /// The folder of files for everybody.
+    pub fn downloads(&self) -> Result<Option<&Path>, Failure> {
         match self.dashboard_downloads.as_deref() {
             // Named wrongly, it would only be found out by those who look for a file.
             Some(folder) if !folder.is_dir() => {
@@ -400,7 +395,8 @@ impl Protocols {
         }
     }
 
-    fn templates(&self) -> Result<Vec<Template>, Failure> {
+    /// The templates of the cloud protocol.
+    pub fn templates(&self) -> Result<Vec<Template>, Failure> {
         let Some(path) = &self.templates else { return Ok(Template::usual()) };
         let read = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(serde_json::from_slice(&read).map_err(|error| format!("{}: {error}", path.display()))?)

@@ -1,7 +1,10 @@
 //! `doctor`: what `serve` would stumble over or warn of, and what mends it. Nothing is set up or changed, and no tenant touched.
 //!
-//! It looks at the settings, the GPUs, the kernel's counts, the engine and what is put into containers, the data directory, and
-//! the database. Ports, the firewall and everything that only shows while the agent runs it does not look at.
+//! It looks for settings that are not read or name what is not there, at the GPUs, the kernel's counts, the engine and what is
+//! put into containers, the data directory, and the database; not at other settings, ports, the firewall and what only shows
+//! while the agent runs.
+
+use std::error::Error;
 
 use gpurent_core::gpu::Gpu;
 use gpurent_core::probe::ProbeError;
@@ -67,41 +70,47 @@ fn no_gpus(gpus: &[Gpu], without: u32) -> Option<Finding> {
         .then(|| Finding::new(Part::Gpus, "the driver shows no GPU", "--rent-without-gpu rents out containers without"))
 }
 
-async fn engine(settings: &Serve) -> Vec<Finding> {
+async fn engine(settings: &Serve) -> Option<Finding> {
     let kit = match AccessKit::from_host().await {
         Ok(kit) => kit,
         Err(error) => {
             let found = format!("tenants could not log in: {}", with_causes(&error));
-            return vec![Finding::new(Part::Files, found, "install what is named, and ask the doctor again")];
+            return Some(Finding::new(Part::Files, found, "install what is named, and ask the doctor again"));
         }
     };
     let answer = match DockerRuntime::connect(settings.engine.address(), kit).await {
         Ok(runtime) => runtime.engine().await.map(drop),
         Err(error) => Err(error),
     };
-    let finding = |error| {
-        let found = format!("the container engine does not serve: {}", with_causes(&error));
-        Finding::new(Part::Engine, found, "install and start Docker, or name its address by --docker")
+    let error = answer.err()?;
+    let remedy = if is_denied(&error) {
+        "ask the doctor, and run the agent, as root or as a member of the group docker"
+    } else {
+        "install and start Docker, or name its address by --docker"
     };
-    answer.err().map(finding).into_iter().collect()
+    let found = format!("the container engine does not serve: {}", with_causes(&error));
+    Some(Finding::new(Part::Engine, found, remedy))
+}
+
+/// Whether the system does not let this user in.
+fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 fn files(settings: &Serve) -> Option<Finding> {
     let folder = &settings.data_dir;
-    let agents_own =
-        "chmod o-w it, and chown it to the user that the agent runs as; or name another folder by --data-dir";
-    // The agent may be another user, whose folder is not root's to judge.
-    let looked = if rustix::process::geteuid().is_root() {
-        own_files::is_everybodys(folder)
-    } else {
-        own_files::expect_folder(folder).map(|()| false)
-    };
-    let found = match looked {
+    // Whose it has to be depends on whom the agent runs as, which nobody here knows.
+    let (found, remedy) = match own_files::is_everybodys(folder) {
         Ok(false) => return None,
-        Ok(true) => format!("{} can be written by everybody", folder.display()),
-        Err(error) => with_causes(&error),
+        Ok(true) => (
+            format!("{} can be written by everybody", folder.display()),
+            "chmod o-w it, or name another folder by --data-dir",
+        ),
+        Err(error) => (with_causes(&error), "ask the doctor as root, or as the user that the agent runs as"),
     };
-    Some(Finding::new(Part::Files, found, agents_own))
+    Some(Finding::new(Part::Files, found, remedy))
 }
 
 async fn database(settings: &Serve) -> Option<Finding> {
