@@ -591,7 +591,7 @@ impl Truth {
         }
     }
 
-    /// Nobody is said to be gone whose container runs.
+    /// Nobody is said to be gone whose container runs, and no failure takes what was ready once.
     fn look_at_reason(&mut self, world: &World, name: &str, row: &Rental) {
         let gone = match row.state().end_reason() {
             Some(EndReason::Lost { .. } | EndReason::Exited { .. }) => true,
@@ -609,6 +609,12 @@ impl Truth {
             if used.bytes <= DISK_LIMIT || (used.bytes > written && !self.restored) {
                 self.accuse(format!("{name} ends for {} bytes, and wrote {written}", used.bytes));
             }
+        }
+        if let Some(EndReason::Failed(why)) = row.state().end_reason()
+            && row.has_been_ready()
+            && !self.restored
+        {
+            self.accuse(format!("{name} was ready once, and a launch that failed ends it with its files: {why:?}"));
         }
         let runs = self.runs.get(&row.launch()).is_some_and(|run| run.died.is_none());
         if gone && runs && world.now() >= self.echoes_until {
