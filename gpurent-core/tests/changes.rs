@@ -293,6 +293,25 @@ fn an_extension_that_comes_before_the_record_of_the_end_is_kept() {
 }
 
 #[test]
+fn what_came_up_after_all_is_ended_by_no_failure_of_its_launch() {
+    let mut world = World::new();
+    let clock = world.clock.clone();
+    world.runtime.fail_next(RuntimeStep::Verify, Fault::Before(RuntimeError::AccessTimeout(mins(1).unsigned_abs())));
+    world.store.interfere(move |rental| {
+        // The record of an earlier verification arrives late.
+        let is_up = matches!(rental.state(), State::Running);
+        let mut change = Change::intent(rental);
+        let verified = Event::Verified { paid_from: clock.now() };
+        (is_up && change.apply(verified, clock.now().wall).is_ok()).then_some(change)
+    });
+    let id = world.rent();
+    world.advance(mins(1));
+    assert_eq!(world.get(id).state().phase(), Phase::Ready, "{:?}", world.told(id));
+    world.advance(mins(60));
+    assert_eq!(world.get(id).state().end_reason(), Some(&EndReason::Expired));
+}
+
+#[test]
 fn what_happened_to_one_container_is_not_recorded_of_another() {
     let mut world = World::new();
     world.store.interfere(|rental| {

@@ -352,16 +352,18 @@ fn histories_that_once_broke_something() {
 /// (5036918), an end for a full disk that could not be written held up that of the paid time (5044398), a clock that was set during
 /// a takeover ended a rental early (5075322), an engine that hung once kept a disk from being looked at for minutes (5051499), an extension that was not recorded let its container
 /// run on while the store was away (5264770), a container that had exited before the clock was set back was billed as if it ran (5278751).
-/// What somebody changed was not gone on with before all rentals were read (5344155), a store that was set back and then hung gave away a GPU (5770083). The others were mistakes of the
+/// What somebody changed was not gone on with before all rentals were read (5344155), a store that was set back and then hung gave away a GPU (5770083),
+/// a verification whose record hung was followed by a failure of the same launch (7096064). The others were mistakes of the
 /// simulation: a killed process, and one that had slept, wrote its book (5063399, 5343640), a machine that was down stopped a container (5072443), and it was called late while
-/// nobody knew whether an extension was recorded (5714373); in two the rule was too coarse: for a removal that comes late (5164142), and for a
-/// container that goes without a record while a new agent waits for the former one's lease (6526228).
+/// nobody knew whether an extension was recorded (5714373); in three the rule was too coarse: for a removal that comes late (5164142), for a
+/// container that goes without a record while a new agent waits for the former one's lease (6526228), and for a container that is
+/// made late of a rental that is about to have ended (7100714).
 #[test]
 fn later_histories_that_once_broke_something() {
     let numbers = [
         5_018_287, 5_020_195, 5_036_918, 5_044_398, 5_051_499, 5_063_399, 5_072_443, 5_075_322, 5_164_142, 5_264_770,
         5_278_751, 5_343_640, 5_344_155, 5_615_824, 5_652_442, 5_714_373, 5_770_083, 5_841_892, 6_285_424, 6_339_166,
-        6_526_228,
+        6_526_228, 7_096_064, 7_100_714,
     ];
     for number in numbers {
         assert_eq!(Simulation::default().history(number).broken, None, "history {number}");

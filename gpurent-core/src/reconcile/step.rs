@@ -614,6 +614,9 @@ impl Step {
                     let next = found.next(&self.shared.clock.now(), &self.shared.timing);
                     next == Next::Now(Action::End(EndReason::Expired))
                 }
+                // It came up after all, and what failed is no failure of its launch.
+                Event::EndBegan { reason: EndReason::Failed(_) }
+                | Event::SuspendBegan { cause: SuspendCause::Failed(_) } => is_on_its_way_up(found),
                 Event::EndBegan { .. } => true,
                 Event::SuspendBegan { .. } => found.state().end_reason().is_none(),
                 // It was wanted in between that it ends instead.
@@ -625,8 +628,7 @@ impl Step {
 
     /// A rental on its way up that cannot get there ends with the reason; everything else is tried again.
     async fn give_up_or_retry(&self, error: RuntimeError) -> Result<Stepped, StepError> {
-        let on_its_way_up = matches!(self.rental.state(), State::Provisioning | State::Running);
-        let Some(kind) = error.failure().filter(|_| on_its_way_up) else {
+        let Some(kind) = error.failure().filter(|_| is_on_its_way_up(&self.rental)) else {
             return Err(StepError::Later(Box::new(error)));
         };
         if matches!(kind, FailureKind::WrongDevices | FailureKind::Refused) {
@@ -668,6 +670,11 @@ impl Step {
         let plain = |line: String| line.chars().filter(|c| !c.is_control()).take(LOG_LINE_CHARS).collect();
         lines.into_iter().map(plain).collect()
     }
+}
+
+/// Whether a rental is launched, and not ready.
+fn is_on_its_way_up(rental: &Rental) -> bool {
+    matches!(rental.state(), State::Provisioning | State::Running)
 }
 
 /// What a container that was found says of its launch.

@@ -327,8 +327,10 @@ impl Truth {
         }
         let there: Vec<Glance> = self.hosts.iter().flat_map(|host| host.engine.glance()).collect();
         for seen in there {
-            // Of what has ended nothing is kept, whatever a request that is late makes of it.
-            let is_needed = self.rows.get(&seen.launch.rental).is_some_and(|row| row.may_need(seen.launch.attempt));
+            // Of what has ended nothing is kept, whatever a request that is late makes of it; nor once it is to be removed.
+            let is_needed = self.rows.get(&seen.launch.rental).is_some_and(|row| {
+                row.may_need(seen.launch.attempt) && !matches!(row.state(), State::Ending { stopped: true, .. })
+            });
             if !is_needed || self.robbed.contains(&seen.launch.rental) {
                 continue;
             }
