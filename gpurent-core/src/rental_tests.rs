@@ -151,6 +151,19 @@ fn a_claim_happens_once() {
 }
 
 #[test]
+fn a_launch_knows_nothing_of_the_container_before() {
+    let started = Event::Started { started_at: at(10), started: Some(moment(10)) };
+    let mut life = vec![created(), started, Event::Verified { paid_from: moment(10) }, Event::Warned, Event::Notified];
+    let suspended = Event::Suspended { since: moment(99), retained: None };
+    life.extend([suspended_on_request(), stopped(99), suspended, resumed()]);
+    let again = after(&life);
+    assert_eq!(again.state().phase(), Phase::Provisioning);
+    assert_eq!((again.container(), again.exit(), again.paid_from()), (None, None, None));
+    assert_eq!((again.started(), again.started_at()), (None, None), "it would be paid for from there");
+    assert!(!again.warned && !again.notified && again.created.is_none());
+}
+
+#[test]
 fn a_warning_is_given_once() {
     let mut rental = after(&way_up());
     assert_eq!(rental.apply(Event::Warned, at(5)), Ok(Outcome::Changed));
