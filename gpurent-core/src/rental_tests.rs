@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::{BootId, BootTime};
-use crate::event::Resumption;
+use crate::event::{Adoption, Resumption};
 use crate::gpu::GpuRequest;
 use crate::lifecycle::{FailureKind, Phase};
 use crate::money::{HourlyRate, MicroUnits};
@@ -161,6 +161,22 @@ fn a_launch_knows_nothing_of_the_container_before() {
     assert_eq!((again.container(), again.exit(), again.paid_from()), (None, None, None));
     assert_eq!((again.started(), again.started_at()), (None, None), "it would be paid for from there");
     assert!(!again.warned && !again.notified && again.created.is_none());
+}
+
+#[test]
+fn what_was_used_by_the_word_of_a_later_launch_is_used() {
+    let (mut rental, _) = claimed();
+    let claim = Claim { used: SignedDuration::from_secs(100), ..rental.claim() };
+    let found = Adoption {
+        attempt: rental.attempt().next(),
+        container: "c2".parse().unwrap(),
+        ports: Vec::new(),
+        gpus_attached: true,
+        started_at: Some(at(200)),
+        claim: Some(Box::new(claim)),
+    };
+    rental.apply(Event::Adopted(Box::new(found)), at(201)).unwrap();
+    assert_eq!(rental.used_before(), SignedDuration::from_secs(100), "the store that was set back had forgotten it");
 }
 
 #[test]
