@@ -180,6 +180,18 @@ fn what_was_used_by_the_word_of_a_later_launch_is_used() {
 }
 
 #[test]
+fn a_program_is_given_no_more_grace_than_is_paid_for() {
+    for ending in [cancelled(), suspended_on_request()] {
+        let mut rental = after(&way_up());
+        rental.apply(ending, at(3500)).unwrap();
+        let grace = |second| Next::Now(Action::Stop { grace: Duration::from_secs(second) });
+        for (now, seconds) in [(3500, 10), (3606, 4), (3610, 0), (4000, 0)] {
+            assert_eq!(rental.next(&moment(now), &Timing::default()), grace(seconds), "{now}: paid from 10 to 3610");
+        }
+    }
+}
+
+#[test]
 fn a_warning_is_given_once() {
     let mut rental = after(&way_up());
     assert_eq!(rental.apply(Event::Warned, at(5)), Ok(Outcome::Changed));
