@@ -162,7 +162,7 @@ impl Serve {
         SocketAddr::new(self.listen.ip(), self.port.unwrap_or(self.listen.port()))
     }
 
-    /// What is wrong with these settings and the environment's.
+    /// The faults of these settings and of the environment's.
     pub fn findings(&self) -> Vec<Finding> {
         let mut found = former_settings::findings(|name| std::env::var_os(name).is_some());
         found.extend(self.protocols.unreachable_for_the_manager(self.listens_on()));

@@ -1,17 +1,18 @@
-//! What is wrong with the machine or its settings, and what mends it: `serve` says so in its log, `doctor` when it is asked.
+//! Findings: faults of the machine or its settings, each with its remedy. `serve` tells them in its log, `doctor` when it is
+//! asked.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Something for the operator to mend.
+/// A fault that the operator can mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What of the host it concerns.
+    /// The part of the host that has the fault.
     pub part: Part,
-    /// What was found, and what comes of it.
+    /// The fault, and what comes of it.
     pub found: String,
-    /// What mends it: a command or a setting.
+    /// The command or the setting that mends it.
     pub remedy: String,
 }
 

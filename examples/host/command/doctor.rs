@@ -1,6 +1,7 @@
-//! `doctor`: what `serve` would stumble over or warn of, and what mends it. Nothing is set up or changed, and no tenant touched.
+//! `doctor`: the faults that `serve` would stumble over or warn of, with their remedies. Nothing is set up or changed, and no
+//! tenant touched.
 //!
-//! It looks for settings that are not read or name what is not there, at the GPUs, the kernel's counts, the engine and what is
+//! The doctor looks for settings that are not read or name what is not there, at the GPUs, the kernel's counts, the engine and what is
 //! put into containers, the data directory, and the database; not at other settings, ports, the firewall and what only shows
 //! while the agent runs.
 

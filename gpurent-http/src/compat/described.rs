@@ -1,7 +1,7 @@
 //! The routes of existing platforms' protocols, each together with its line in the API's description, so that the description
 //! has every route.
 //!
-//! What their bodies hold is said by those platforms and by their clients: here they are JSON objects and no more.
+//! Their bodies are JSON objects and no more here: those platforms and their clients say what is in them.
 
 use axum::Router;
 use axum::handler::Handler;
@@ -58,9 +58,7 @@ impl Described {
 
     /// A route that answers GET: its path, its name and what it does.
     pub(super) fn get<T: 'static>(self, path: &str, named: [&str; 2], handler: impl Handler<T, Surfaces>) -> Self {
-        let operation =
-            self.operation(path, named, Takes::Nothing).response("401", no_key()).response("default", json());
-        self.with(path, HttpMethod::Get, operation.build(), routing::get(handler))
+        self.keyed(path, named, HttpMethod::Get, Takes::Nothing, routing::get(handler))
     }
 
     /// A route that answers GET by a file, without a key.
@@ -90,8 +88,7 @@ impl Described {
         takes: Takes,
         handler: impl Handler<T, Surfaces>,
     ) -> Self {
-        let operation = self.operation(path, named, takes).response("401", no_key()).response("default", json());
-        self.with(path, HttpMethod::Post, operation.build(), routing::post(handler))
+        self.keyed(path, named, HttpMethod::Post, takes, routing::post(handler))
     }
 
     /// A route that answers DELETE.
@@ -102,8 +99,21 @@ impl Described {
         takes: Takes,
         handler: impl Handler<T, Surfaces>,
     ) -> Self {
-        let operation = self.operation(path, named, takes).response("401", no_key()).response("default", json());
-        self.with(path, HttpMethod::Delete, operation.build(), routing::delete(handler))
+        self.keyed(path, named, HttpMethod::Delete, takes, routing::delete(handler))
+    }
+
+    /// A route for those who have a key.
+    fn keyed(
+        self,
+        path: &str,
+        named: [&str; 2],
+        method: HttpMethod,
+        takes: Takes,
+        answer: MethodRouter<Surfaces>,
+    ) -> Self {
+        let operation = self.operation(path, named, takes);
+        let operation = operation.response("401", refused("No valid key")).response("default", json());
+        self.with(path, method, operation.build(), answer)
     }
 
     fn operation(&self, path: &str, [name, summary]: [&str; 2], takes: Takes) -> OperationBuilder {
@@ -147,10 +157,6 @@ impl Described {
 /// An object of which that platform says what it holds.
 fn object() -> Content {
     Content::new(Some(Schema::Object(ObjectBuilder::new().schema_type(Type::Object).build())))
-}
-
-fn no_key() -> ResponseBuilder {
-    refused("No valid key")
 }
 
 /// An answer of the host itself, whichever protocol was spoken.
