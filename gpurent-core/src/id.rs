@@ -184,7 +184,10 @@ macro_rules! counter {
 }
 
 counter!(
-    /// Grows with every write of a rental; a write names the one it saw (compare and swap).
+    /// The version of a rental: greater with every write. A write names the one it saw (compare and swap).
+    ///
+    /// Versions are the times of the writes in microseconds, and not counted: a store that is set back would count
+    /// its next write like one that somebody saw before, and take a change of that for one of its own.
     Revision(u64)
 );
 counter!(

@@ -65,6 +65,13 @@ impl Quarantine {
         self.kept().containers.values().any(|held| gpus.iter().any(|gpu| held.gpus.contains(&gpu.uuid)))
     }
 
+    /// Whether another rental's container outside the books has one of these GPUs.
+    pub(crate) fn another_has_any_of(&self, rental: RentalId, gpus: &[Gpu]) -> bool {
+        let kept = self.kept();
+        let mut others = kept.containers.iter().filter(|(launch, _)| launch.rental != rental);
+        others.any(|(_, held)| gpus.iter().any(|gpu| held.gpus.contains(&gpu.uuid)))
+    }
+
     /// A container is gone.
     pub fn gone(&self, launch: LaunchId) {
         self.kept().containers.remove(&launch);

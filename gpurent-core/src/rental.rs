@@ -429,9 +429,11 @@ impl Rental {
         }
     }
 
-    /// The revision that the next write makes; for stores and for [`Change`](crate::store::Change).
-    pub(crate) fn bump_revision(&mut self) {
-        self.revision = self.revision.next();
+    /// Gives the rental the revision that a write at this time makes: a number that no other write of the rental has, also
+    /// none of those that a restored store has forgotten.
+    pub(crate) fn bump_revision(&mut self, at: Timestamp) {
+        let by_the_clock = u64::try_from(at.as_microsecond()).map_or(Revision::ZERO, Revision::new);
+        self.revision = self.revision.next().max(by_the_clock);
     }
 
     /// Its id.

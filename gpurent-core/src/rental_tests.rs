@@ -102,6 +102,18 @@ fn resumed() -> Event {
 }
 
 #[test]
+fn a_revision_that_a_restored_store_has_forgotten_is_not_given_again() {
+    let (rental, _) = claimed();
+    let write = |second| {
+        let mut change = crate::store::Change::intent(rental.clone());
+        change.apply(Event::EndBegan { reason: EndReason::Cancelled }, at(second)).unwrap();
+        change.into_rental().revision()
+    };
+    assert_ne!(write(1), write(2), "one of the two was forgotten, and nobody must take the other for it");
+    assert!(write(-1_900_000_000) > rental.revision(), "whatever the clock says");
+}
+
+#[test]
 fn every_state_takes_its_events_and_no_other() {
     let up = way_up();
     let ending: Vec<_> = up.iter().cloned().chain([cancelled()]).collect();

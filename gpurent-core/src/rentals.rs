@@ -451,7 +451,13 @@ impl Rentals {
                     return Ok(Some(change.into_rental()));
                 }
                 Err(StoreError::Conflict) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if prolonged.is_some() {
+                        // The reconciler may know already that it did not come to this, and the book is to say so.
+                        self.shared.nudge();
+                    }
+                    return Err(error.into());
+                }
             }
         }
         Err(StoreError::Conflict.into())

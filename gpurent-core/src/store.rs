@@ -198,7 +198,7 @@ impl Change {
         let outcome = self.rental.apply(event.clone(), at)?;
         if outcome == Outcome::Changed {
             if self.events.is_empty() {
-                self.rental.bump_revision();
+                self.rental.bump_revision(at);
             }
             self.events.push(Recorded { seq: self.rental.last_seq(), at, event });
         }

@@ -213,6 +213,10 @@ impl Driver {
             if self.shared.intents.taken() {
                 self.read.ask();
                 self.publish.ask();
+                // An extension that came to nothing may be in the book. (Before it is known what is there, all in it stays.)
+                if self.observed_in == Some(self.generation) {
+                    self.keep.ask_unless_failing();
+                }
             }
             let now = self.now();
             if self.lease.check().is_err() {
@@ -546,7 +550,7 @@ impl Driver {
             self.forget(id);
         }
         let lower =
-            |rental: &Rental| self.live.get(&rental.id()).is_some_and(|known| known.revision() > rental.revision());
+            |rental: &Rental| self.live.get(&rental.id()).is_some_and(|known| known.last_seq() > rental.last_seq());
         if news.iter().any(lower) {
             // The store was set back: the engine may be further than it is.
             self.observed_in = None;
@@ -554,7 +558,7 @@ impl Driver {
         }
         for rental in news {
             // What it had by what is lost now its container may have still.
-            if let Some(known) = self.live.get(&rental.id()).filter(|known| known.revision() > rental.revision()) {
+            if let Some(known) = self.live.get(&rental.id()).filter(|known| known.last_seq() > rental.last_seq()) {
                 self.shared.placement.quarantine.lost(known.launch(), Held::of(known));
             }
             // A changed rental is looked at at once, whatever held it up before.

@@ -16,6 +16,7 @@ use crate::clock::{Moment, Sleep};
 use crate::deadline::Deadline;
 use crate::event::{Adoption, Event};
 use crate::feed::Update;
+use crate::gpu::Gpu;
 use crate::host::{AccessError, Shared};
 use crate::id::{Epoch, LaunchId, RentalId};
 use crate::lease::{Lapsed, Lease};
@@ -51,6 +52,9 @@ pub(super) enum StepError {
     /// Something does not answer: try again later.
     #[error("something does not answer")]
     Later(#[source] Box<dyn Error + Send + Sync>),
+    /// The same, and something is due in this time: try again by then.
+    #[error("something does not answer")]
+    LaterBut(#[source] Box<dyn Error + Send + Sync>, std::time::Duration),
 }
 
 impl From<StoreError> for StepError {
@@ -175,6 +179,14 @@ impl Step {
                 // A container that was taken over carries the claim of the launch that it was made for.
                 if let Some(kept) = self.shared.deadlines.of(launch).await {
                     found.claim.used = found.claim.used.max(kept.used);
+                }
+                let is_new = |gpu: &&Gpu| !self.rental.gpus().iter().any(|known| known.uuid == gpu.uuid);
+                let taken: Vec<Gpu> = found.claim.gpus.iter().filter(is_new).cloned().collect();
+                if found.retained.is_some()
+                    && self.shared.placement.quarantine.another_has_any_of(launch.rental, &taken)
+                {
+                    // It is in no hurry: what it had is somebody else's, of whom the store is still to be told.
+                    return Err(StepError::Stale);
                 }
                 let event = adopted(launch, &found);
                 tracing::warn!(%launch, "a launch is further than the store knows, and is gone on with");
@@ -455,33 +467,38 @@ impl Step {
         // was changed, no more. The engine's own record of the end is committed once it answers.
         let mut record = std::pin::pin!(self.record(Event::EndBegan { reason }).fuse());
         let mut patience = self.sleep.sleep(EXPIRY_PATIENCE).fuse();
-        let answered = select_biased! {
-            answered = record => Some(answered),
-            () = patience => None,
-        };
-        match answered {
-            Some(Err(StepError::Later(error))) => {
-                self.stop_unrecorded().await?;
-                Err(StepError::Later(error).into())
-            }
-            Some(answered) => Ok(answered?),
-            None => {
-                self.stop_unrecorded().await?;
-                Ok(record.await?)
+        loop {
+            let answered = select_biased! {
+                answered = record => Some(answered),
+                () = patience => None,
+            };
+            match answered {
+                Some(Err(StepError::Later(error))) => {
+                    return Err(match self.stop_unrecorded().await? {
+                        Some(left) => StepError::LaterBut(error, left).into(),
+                        None => StepError::Later(error).into(),
+                    });
+                }
+                Some(answered) => return Ok(answered?),
+                None => match self.stop_unrecorded().await? {
+                    Some(left) => patience = self.sleep.sleep(left).fuse(),
+                    None => return Ok(record.await?),
+                },
             }
         }
     }
 
     /// Stops what is overdue, unless the host itself has written down a longer term: then the store, which
-    /// does not answer, has it too.
-    async fn stop_unrecorded(&self) -> Result<(), Trouble> {
+    /// does not answer, has it too, and what is left of it is returned.
+    async fn stop_unrecorded(&self) -> Result<Option<std::time::Duration>, Trouble> {
         self.lease.check()?;
         let kept = self.shared.deadlines.of(self.rental.launch()).await;
         let left = kept.and_then(|kept| kept.time_left(&self.shared.clock.now()));
-        if left.is_none_or(|left| !left.is_positive()) {
-            self.shared.runtime.stop(self.rental.launch(), std::time::Duration::ZERO).await?;
+        if let Some(left) = left.filter(|left| left.is_positive()) {
+            return Ok(Some(left.unsigned_abs()));
         }
-        Ok(())
+        self.shared.runtime.stop(self.rental.launch(), std::time::Duration::ZERO).await?;
+        Ok(None)
     }
 
     async fn stop(&self, grace: std::time::Duration) -> Result<Rental, Trouble> {

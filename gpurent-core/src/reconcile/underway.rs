@@ -216,6 +216,14 @@ impl Driver {
                 // Cleared by a read that brings something else.
                 self.set_back(id, now, failed);
             }
+            Ended::With(Err(StepError::LaterBut(error, within))) => {
+                self.set_back(id, now, failed);
+                if let Some(setback) = self.setbacks.get_mut(&id) {
+                    setback.not_before = setback.not_before.min(later(now, within));
+                }
+                self.shared.set_back(id, for_the_renter(&*error));
+                tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
+            }
             Ended::With(Err(StepError::Later(error))) => {
                 // What was there may be gone again: the next try looks.
                 self.prepared.retain(|launch| launch.rental != id);
@@ -238,7 +246,7 @@ impl Driver {
     /// Whether this is a later state of the launch that is known. Whatever else it may be, a read tells.
     fn is_a_later_state(&self, found: &Rental) -> bool {
         let known = self.live.get(&found.id());
-        let is_later = |known: &Rental| known.launch() == found.launch() && known.revision() < found.revision();
+        let is_later = |known: &Rental| known.launch() == found.launch() && known.last_seq() < found.last_seq();
         found.is_live() && known.is_some_and(is_later)
     }
 

@@ -17,7 +17,7 @@ use super::world::{About, HostNo, ProcessId, World};
 use crate::access::{RegistryLogin, Secrets};
 use crate::deadline::{Deadline, DeadlineBook, DeadlineError};
 use crate::disk::Written;
-use crate::event::{JournalEntry, Recorded};
+use crate::event::{Event, JournalEntry, Recorded};
 use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, MachineId, Position, RentalId, RenterId, Seq};
 use crate::lifecycle::{Exit, Phase};
 use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore};
@@ -125,6 +125,11 @@ impl Line {
         if fault.is_some() && point.is_book() {
             // What was seen may not have been written down, or not be read: then it is paid for its start.
             self.truth().hosts[self.host].unattended += 1_000_000_000;
+        }
+        if let (Point::Observe, Some(Fault::Hang(lasts) | Fault::HangAfter(lasts) | Fault::Slow(lasts))) =
+            (point, fault)
+        {
+            self.truth().hosts[self.host].unattended += lasts;
         }
         let fault = self.truth().outage(&self.world, point, self.host).or(fault);
         let (there, back) = self.world.latency(call);
@@ -266,6 +271,13 @@ impl Store for FaultyStore {
         let events = || change.events().iter().map(|event| event.event.name()).collect::<Vec<_>>().join("+");
         let about = self.0.about(change.rental().id(), events);
         let (change, truth, id) = (change.clone(), Arc::clone(&self.0.truth), change.rental().id());
+        for recorded in change.events() {
+            match recorded.event {
+                Event::Verified { .. } => self.0.truth().readies(self.0.world.now(), change.rental().launch()),
+                Event::Extended { .. } => self.0.truth().extends(id),
+                _ => {}
+            }
+        }
         let committed = self.ask(Point::Commit, about, move |store| {
             let current = store.epoch_of(change.rental().host());
             let committed = at_once(store.commit(&change));

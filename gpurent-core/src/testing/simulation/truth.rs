@@ -35,6 +35,8 @@ const FILLS_FOR: i64 = 30_000_000;
 struct Hope {
     micros: i64,
     of_the_dead: bool,
+    /// It was answered, as far as the agent that has to end the rental knows.
+    is_answered: bool,
 }
 
 /// For how long after something went wrong on a host nobody is blamed for being late.
@@ -86,8 +88,12 @@ pub(super) struct Truth {
     rows: BTreeMap<RentalId, Rental>,
     /// Since when the store knows that a rental is ready.
     ready_since: BTreeMap<LaunchId, i64>,
+    /// When an agent last tried to record that a launch is ready.
+    readied_at: BTreeMap<LaunchId, i64>,
     suspending_since: BTreeMap<LaunchId, i64>,
     ending_since: BTreeMap<RentalId, i64>,
+    /// The launches whose end was recorded at some time for another reason than their time.
+    ended_once: BTreeSet<LaunchId>,
     /// Since when the store knows of a rental.
     known_since: BTreeMap<RentalId, i64>,
     /// How long a rental may take to start.
@@ -134,7 +140,9 @@ impl Truth {
             runs: BTreeMap::new(),
             rows: BTreeMap::new(),
             ready_since: BTreeMap::new(),
+            readied_at: BTreeMap::new(),
             suspending_since: BTreeMap::new(),
+            ended_once: BTreeSet::new(),
             ending_since: BTreeMap::new(),
             known_since: BTreeMap::new(),
             provisioning,
@@ -266,6 +274,10 @@ impl Truth {
         if row.attempt() != launch.attempt || row.state().suspend_cause().is_some() {
             return;
         }
+        if self.ended_once.contains(&launch) {
+            // The end was recorded, and its agent carries it out although the store has forgotten it since.
+            return;
+        }
         let by_the_clock = matches!(row.state().end_reason(), None | Some(EndReason::Expired));
         let (Some(run), true) = (self.runs.get(&launch), by_the_clock) else { return };
         let promised = self.promised.get(&launch.rental).copied().flatten();
@@ -383,7 +395,21 @@ impl Truth {
     /// An extension by so many seconds is asked for: the rental may last so long until its agent knows better.
     pub(super) fn hopes(&mut self, rental: RentalId, secs: i64) {
         let hope = self.hoped.entry(rental).or_default();
-        hope.micros = hope.micros.max(secs * 1_000_000);
+        hope.micros = if hope.is_answered { secs * 1_000_000 } else { hope.micros.max(secs * 1_000_000) };
+        hope.is_answered = false;
+    }
+
+    /// An extension is about to be recorded: whatever was known before says nothing of it.
+    pub(super) fn extends(&mut self, rental: RentalId) {
+        if let Some(hope) = self.hoped.get_mut(&rental) {
+            hope.is_answered = false;
+        }
+    }
+
+    /// An agent is about to record that a launch is ready. Until it knows that it has, it may have to try again, and the paid
+    /// time counts from then.
+    pub(super) fn readies(&mut self, now: i64, launch: LaunchId) {
+        self.readied_at.insert(launch, now);
     }
 
     /// An agent's knowledge that a rental was changed, and with it whether that was extended before.
@@ -391,13 +417,15 @@ impl Truth {
         let row = at_once(self.store.get(rental)).unwrap_or_default();
         // What ends now may have been late for as long as nobody knew.
         if row.is_some_and(|row| row.state().end_reason().is_none()) {
-            self.hoped.retain(|hoped, hope| *hoped != rental || hope.of_the_dead);
+            if let Some(hope) = self.hoped.get_mut(&rental).filter(|hope| !hope.of_the_dead) {
+                hope.is_answered = true;
+            }
         }
     }
 
     /// An agent is gone, and with it the knowledge of which extension was never answered. The book has the longer term.
     pub(super) fn agent_dies(&mut self) {
-        self.hoped.values_mut().for_each(|hope| hope.of_the_dead = true);
+        self.hoped.values_mut().filter(|hope| !hope.is_answered).for_each(|hope| hope.of_the_dead = true);
     }
 
     /// Somebody was told that this rental lasts so long.
@@ -482,6 +510,9 @@ impl Truth {
                 continue;
             }
             self.look_at_row(&name, &row);
+            if !matches!(row.state().end_reason(), None | Some(EndReason::Expired)) {
+                self.ended_once.insert(row.launch());
+            }
             let was_suspended =
                 self.rows.get(&id).is_some_and(|before| matches!(before.state(), State::Suspended { .. }));
             if !self.known_since.contains_key(&id) || (was_suspended && !row.gpus().is_empty()) {
@@ -685,8 +716,9 @@ impl Truth {
             let Some(row) = self.rows.get(&launch.rental) else { continue };
             let (Some(_), Some(term)) = (row.paid_from(), row.spec().term.duration()) else { continue };
             let left = term - row.used_before();
-            let hoped = self.hoped.get(&launch.rental).map_or(0, |hope| hope.micros);
-            let end = run.started + i64::try_from(left.as_micros()).unwrap_or(0) + hoped;
+            let hoped = self.hoped.get(&launch.rental).filter(|hope| !hope.is_answered).map_or(0, |hope| hope.micros);
+            let from = self.readied_at.get(launch).copied().unwrap_or(run.started).max(run.started);
+            let end = from + i64::try_from(left.as_micros()).unwrap_or(0) + hoped;
             let late = now - self.ready_since.get(launch).map_or(end, |since| end.max(*since));
             let blameless = world.last_trouble(run.host).is_some_and(|trouble| now < trouble + RECOVERY);
             if late > LATE && row.attempt() == launch.attempt && !blameless && !self.restored && attended(run.host) {
