@@ -7,14 +7,14 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream;
+use futures_util::stream::StreamExt;
 use gpurent_benches::host::{BenchHost, valid};
 use gpurent_benches::raw::Raw;
 use gpurent_benches::{quantile, rounds, tell};
+use gpurent_core::host::Extension;
 use gpurent_core::id::RentalId;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Extension;
-use gpurent_core::spec::Term;
+use gpurent_core::model::{Rental, Term};
 use jiff::{SignedDuration, Timestamp};
 
 const MANY: usize = 64;

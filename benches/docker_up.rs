@@ -1,11 +1,12 @@
 //! How much longer does a rental take to run, and to be ready, than a container that is created and
 //! started by hand? One at a time, and sixteen at once; credentials over the access folder, and uploaded.
 
+use std::time::Duration;
+
 use futures_util::future::{BoxFuture, join_all};
 use gpurent_benches::host::BenchHost;
 use gpurent_benches::raw::Raw;
 use gpurent_benches::{rounds, tell};
-use std::time::Duration;
 
 /// Rents so many at once, takes them down again, and gives the times to running and to ready.
 async fn ours(host: &BenchHost, at_once: usize) -> Vec<(Duration, Duration)> {

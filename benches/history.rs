@@ -8,21 +8,12 @@ use std::time::{Duration, Instant};
 
 use gpurent_benches::host::valid;
 use gpurent_benches::{environment, quantile, rounds};
-use gpurent_core::access::CredentialKind;
-use gpurent_core::allocator::BestFit;
-use gpurent_core::audit::AuditLog;
+use gpurent_core::allocation::{AlwaysRoom, BestFit, DiskLimit, Placement, PortPools, RenterLimits, TrustBooks};
 use gpurent_core::clock::{Clock, SystemClock};
-use gpurent_core::disk::{AlwaysRoom, DiskLimit};
-use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, Position, RentalId};
-use gpurent_core::lifecycle::{EndKind, Phase};
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::placement::Placement;
-use gpurent_core::port::{PortPools, TrustBooks};
-use gpurent_core::renter::RenterLimits;
-use gpurent_core::seal::{Fingerprint, Sealed};
-use gpurent_core::spec::RentalSpec;
-use gpurent_core::store::{Filter, NewRental, Store};
+use gpurent_core::model::{CredentialKind, EndKind, Fingerprint, GpuRequest, Phase, RentalSpec, Sealed};
+use gpurent_core::store::{AuditLog, Filter, NewRental, Store};
 use gpurent_store::{PostgresStore, SqliteStore};
 use jiff::Timestamp;
 
@@ -101,7 +92,7 @@ async fn ask<S: Store + AuditLog>(store: &S) -> Vec<(&'static str, Duration)> {
     let mut figures = Vec::new();
     for (name, filter) in filters() {
         let first = valid(store.list(&host, &filter, None, PAGE).await);
-        let after = first.last().map(gpurent_core::rental::Rental::id);
+        let after = first.last().map(gpurent_core::model::Rental::id);
         figures.push((name, median(async || drop(valid(store.list(&host, &filter, after, PAGE).await))).await));
     }
     let middle = valid(store.journal(&host, Position::ZERO, 1).await)[0].position;

@@ -10,17 +10,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use gpurent_benches::host::valid;
 use gpurent_benches::{environment, quantile, rounds};
-use gpurent_core::access::CredentialKind;
-use gpurent_core::allocator::BestFit;
+use gpurent_core::allocation::{AlwaysRoom, BestFit, DiskLimit, Placement, PortPools, TrustBooks};
 use gpurent_core::clock::{Clock, SystemClock};
-use gpurent_core::disk::{AlwaysRoom, DiskLimit};
-use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::placement::Placement;
-use gpurent_core::port::{PortPools, TrustBooks};
-use gpurent_core::seal::{Fingerprint, Sealed};
-use gpurent_core::spec::RentalSpec;
+use gpurent_core::model::{CredentialKind, Fingerprint, GpuRequest, RentalSpec, Sealed};
 use gpurent_core::store::{NewRental, Store};
 use gpurent_store::PostgresStore;
 
@@ -55,7 +49,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
-        renter_limits: gpurent_core::renter::RenterLimits::none(),
+        renter_limits: gpurent_core::allocation::RenterLimits::none(),
         workspaces: false,
         udp: true,
         without_gpu: 0,

@@ -8,20 +8,16 @@ use std::time::Duration;
 
 use futures_executor::{LocalPool, block_on};
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::access::{CredentialRequest, GeneratedHostKeys, HostKeySource, Secrets};
-use gpurent_core::builder::HostBuilder;
+use gpurent_core::allocation::{AlwaysRoom, DiskLimit, Placement, PortPools, TrustBooks};
 use gpurent_core::clock::Clock;
-use gpurent_core::disk::{AlwaysRoom, DiskLimit};
-use gpurent_core::event::Event;
-use gpurent_core::gpu::{Gpu, GpuRequest};
+use gpurent_core::host::HostBuilder;
 use gpurent_core::id::HostId;
-use gpurent_core::lifecycle::{EndReason, Phase};
 use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::placement::Placement;
-use gpurent_core::port::{PortPools, TrustBooks};
+use gpurent_core::model::{
+    CredentialRequest, EndReason, Event, GeneratedHostKeys, Gpu, GpuRequest, HostKeySource, Phase, RentalRequest,
+    RentalSpec, SealKey, Sealer, Secrets,
+};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
-use gpurent_core::seal::{SealKey, Sealer};
-use gpurent_core::spec::{RentalRequest, RentalSpec};
 use gpurent_core::store::{Change, NewRental, Store};
 use jiff::SignedDuration;
 
@@ -96,13 +92,13 @@ fn by_hand(key: &SealKey) {
         };
         let placement = Placement {
             gpus: gpus().into(),
-            allocator: Arc::new(gpurent_core::allocator::BestFit),
+            allocator: Arc::new(gpurent_core::allocation::BestFit),
             pools: pools(),
             port_probe: Arc::new(TrustBooks),
             capacity: None,
             prices: None,
             quarantine: Arc::default(),
-            renter_limits: gpurent_core::renter::RenterLimits::none(),
+            renter_limits: gpurent_core::allocation::RenterLimits::none(),
             workspaces: false,
             udp: true,
             without_gpu: 0,

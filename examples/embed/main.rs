@@ -6,15 +6,17 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::{Router, routing::get};
-use gpurent_core::builder::HostBuilder;
+use axum::Router;
+use axum::routing::get;
+use gpurent_core::allocation::PortPools;
 use gpurent_core::clock::{SleepFuture, SystemClock};
+use gpurent_core::host::HostBuilder;
 use gpurent_core::memory::{MemoryRuntime, SimulatedGpus};
-use gpurent_core::port::PortPools;
-use gpurent_core::seal::SealKey;
+use gpurent_core::model::SealKey;
 use gpurent_http::{ApiKeys, Surfaces};
 use gpurent_store::{CompatibilityViews, PostgresStore};
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
 
 /// The application's own migrations, in the `_sqlx_migrations` table that is sqlx's default.
 static MIGRATIONS: Migrator = sqlx::migrate!("embed/migrations");

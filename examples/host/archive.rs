@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gpurent_core::error::Invalid;
+use gpurent_core::host::Rentals;
 use gpurent_core::id::{HostId, RentalId};
-use gpurent_core::invalid::Invalid;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
+use gpurent_core::model::Rental;
 use gpurent_core::store::{Store, StoreError};
 use gpurent_http::api::archived;
 use jiff::tz::TimeZone;

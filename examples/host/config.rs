@@ -6,14 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use gpurent_core::disk::{DiskLimit, DiskRoom, DiskUse};
-use gpurent_core::division::Division;
-use gpurent_core::gpu::{GpuModel, GpuUuid};
+use gpurent_core::allocation::renter_limits::LATELY;
+use gpurent_core::allocation::{DiskLimit, DiskRoom, Division};
+use gpurent_core::error::Invalid;
 use gpurent_core::id::HostId;
-use gpurent_core::invalid::Invalid;
-use gpurent_core::money::{Currency, HourlyRate, MicroUnits};
-use gpurent_core::port::PortRange;
-use gpurent_core::renter::LATELY;
+use gpurent_core::model::{Currency, DiskUse, GpuModel, GpuUuid, HourlyRate, MicroUnits, PortRange};
 use gpurent_docker::{EngineAddress, Registries, TlsFiles};
 use jiff::SignedDuration;
 
@@ -301,7 +298,7 @@ impl FromStr for Rate {
     }
 }
 
-/// A time to start in. What came to nothing is counted for [three hours](gpurent_core::renter::LATELY).
+/// A time to start in. What came to nothing is counted for [three hours](gpurent_core::allocation::renter_limits::LATELY).
 fn start_timeout(text: &str) -> Result<SignedDuration, Invalid> {
     let refused = || Invalid::new("start-timeout", "must be 1s to 3h");
     let time: SignedDuration = text.parse().map_err(|_| refused())?;

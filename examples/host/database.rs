@@ -5,12 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gpurent_core::api_key::KeyStore;
-use gpurent_core::audit::AuditLog;
-use gpurent_core::invalid::Invalid;
+use gpurent_core::error::Invalid;
 use gpurent_core::memory::MemoryStore;
-use gpurent_core::port::ranges::RangeStore;
-use gpurent_core::store::{Store, StoreError};
+use gpurent_core::store::{AuditLog, KeyStore, RangeStore, Store, StoreError};
 use gpurent_store::{PostgresStore, SqliteStore};
 
 use crate::exit::with_causes;

@@ -1,10 +1,10 @@
 //! Dying on purpose, for crash tests: `GPURENT_FAILPOINT=created` ends the process with SIGKILL as it
-//! passes that boundary (see `gpurent_core::failpoint`).
+//! passes that boundary (see `gpurent_core::host::failpoint`).
 
 use std::sync::Arc;
 
-use gpurent_core::failpoint::{FAILPOINTS, FailpointHook};
-use gpurent_core::invalid::Invalid;
+use gpurent_core::error::Invalid;
+use gpurent_core::host::{FAILPOINTS, FailpointHook};
 
 /// The hook that the environment asks for, if it does.
 pub fn from_environment() -> Result<Option<FailpointHook>, Invalid> {

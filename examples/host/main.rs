@@ -27,10 +27,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tracing_subscriber::EnvFilter;
-
 use client::Connection;
 use exit::{Failed, with_causes};
+use tracing_subscriber::EnvFilter;
 
 /// Rents this machine's GPUs out as time-limited containers.
 #[derive(Parser)]

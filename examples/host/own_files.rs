@@ -1,9 +1,8 @@
 //! The files that the agent believes: they are worth as much as who may write them.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// Why a file or folder is not used.
 #[derive(Debug, thiserror::Error)]

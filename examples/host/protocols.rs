@@ -6,16 +6,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use gpurent_core::api_key::IpNet;
-use gpurent_core::gpu::GpuSelector;
+use gpurent_core::allocation::RenterLimits;
+use gpurent_core::error::Invalid;
+use gpurent_core::host::Rentals;
 use gpurent_core::id::RenterId;
-use gpurent_core::invalid::Invalid;
-use gpurent_core::machine::Images;
-use gpurent_core::money::RateCard;
-use gpurent_core::port::{ContainerPort, PortRange};
-use gpurent_core::rentals::Rentals;
-use gpurent_core::renter::RenterLimits;
-use gpurent_core::spec::{ImageRef, Limits as ContainerLimits, MountPath, Size, Term};
+use gpurent_core::model::{
+    ContainerPort, GpuSelector, ImageRef, Limits as ContainerLimits, MountPath, PortRange, RateCard, Size, Term,
+};
+use gpurent_core::runtime::Images;
+use gpurent_core::store::api_keys::IpNet;
 use gpurent_docker::{LocalMachine, WorkspaceRoot};
 use gpurent_http::compat::cloud::{Cloud, Template};
 use gpurent_http::compat::dashboard::Dashboard;
@@ -206,7 +205,7 @@ fn owner(text: &str) -> Result<(u32, u32), String> {
 
 fn read_only(text: &str) -> Result<(PathBuf, MountPath), String> {
     let (folder, mount) = text.rsplit_once(':').ok_or("must be FOLDER:WHERE")?;
-    Ok((folder.into(), mount.parse().map_err(|error: gpurent_core::invalid::Invalid| error.to_string())?))
+    Ok((folder.into(), mount.parse().map_err(|error: gpurent_core::error::Invalid| error.to_string())?))
 }
 
 impl Workspaces {

@@ -1,13 +1,14 @@
 //! The sealing key: given by the operator, or made on the first start and kept where only we can read
 //! it. A lost key loses stored passwords, never a rental.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use gpurent_core::invalid::Invalid;
-use gpurent_core::seal::SealKey;
+use gpurent_core::error::Invalid;
+use gpurent_core::model::SealKey;
 
 /// Why there is no sealing key.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use gpurent_core::id::RentalId;
-    use gpurent_core::seal::Sealer;
+    use gpurent_core::model::Sealer;
 
     use super::*;
 

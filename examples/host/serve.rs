@@ -6,20 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gpurent_core::builder::HostBuilder;
+use gpurent_core::allocation::{Capacity, Division, PortPools};
 use gpurent_core::clock::{SleepFuture, SystemClock};
-use gpurent_core::deadline::DeadlineBook as _;
-use gpurent_core::division::Division;
-use gpurent_core::gpu::Gpu;
+use gpurent_core::host::{HostBuilder, Pace, watch};
 use gpurent_core::id::HostId;
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::money::RateCard;
-use gpurent_core::placement::Capacity;
-use gpurent_core::port::{HostPort, PortPools};
-use gpurent_core::probe::{GpuProbe, ProbeError};
-use gpurent_core::reconcile::{Pace, watch};
-use gpurent_core::rental::Timing;
-use gpurent_core::runtime::{ContainerRuntime, Isolation};
+use gpurent_core::model::{Gpu, HostPort, RateCard, Timing};
+use gpurent_core::runtime::{ContainerRuntime, GpuProbe, Isolation, ProbeError};
+use gpurent_core::store::DeadlineBook as _;
 use gpurent_docker::{
     AccessDir, AccessKit, DeadlineFile, DiskReserve, DockerRuntime, EngineLock, HostKeyStock, LocalMachine, LocalPorts,
     NvmlGpus,

@@ -7,14 +7,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::http::request::Parts;
-use gpurent_core::allocator::Allocator;
-use gpurent_core::api_key::Role;
-use gpurent_core::builder::HostBuilder;
+use gpurent_core::allocation::{Allocator, PortPools};
 use gpurent_core::clock::{SleepFuture, SystemClock};
-use gpurent_core::gpu::{Gpu, GpuRequest};
+use gpurent_core::host::HostBuilder;
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::port::PortPools;
-use gpurent_core::seal::SealKey;
+use gpurent_core::model::{Gpu, GpuRequest, SealKey};
+use gpurent_core::store::Role;
 use gpurent_http::{Authenticator, Caller, Denied, Server};
 
 /// Keeps GPU 0 for the house, and gives out the others from the last to the first.

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use gpurent_core::clock::SystemClock;
-use gpurent_core::gpu::Gpu;
 use gpurent_core::id::HostId;
 use gpurent_core::memory::{MemoryRuntime, SimulatedGpus};
-use gpurent_core::probe::GpuProbe;
-use gpurent_core::runtime::ContainerRuntime;
+use gpurent_core::model::Gpu;
+use gpurent_core::runtime::{ContainerRuntime, GpuProbe};
 use gpurent_docker::{AccessKit, DockerRuntime, NvmlGpus};
 
 use crate::Failure;

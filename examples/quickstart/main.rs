@@ -13,27 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use gpurent_core::access::CredentialRequest;
-use gpurent_core::builder::HostBuilder;
+use gpurent_core::allocation::PortPools;
 use gpurent_core::clock::SleepFuture;
-use gpurent_core::event::Event;
-use gpurent_core::feed::{Subscription, Update};
-use gpurent_core::gpu::GpuRequest;
+use gpurent_core::host::{HostBuilder, Rentals, Subscription, Update};
 use gpurent_core::id::{HostId, RentalId};
-use gpurent_core::lifecycle::{EndReason, FailureKind};
-use gpurent_core::money::{Currency, HourlyRate, MicroUnits, RateCard};
-use gpurent_core::port::PortPools;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
-use gpurent_core::seal::SealKey;
-use gpurent_core::spec::{ImageRef, RentalRequest, RentalSpec, Term};
+use gpurent_core::model::{
+    CredentialRequest, Currency, EndReason, Event, FailureKind, GpuRequest, HourlyRate, ImageRef, MicroUnits, RateCard,
+    Rental, RentalRequest, RentalSpec, SealKey, Term,
+};
 use gpurent_core::store::Store;
 use gpurent_docker::LocalPorts;
 use gpurent_store::{PostgresStore, SqliteStore};
+use telling::Telling;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
-
-use telling::Telling;
 
 /// Rents one GPU of this machine to yourself, from the request to the bill.
 #[derive(Parser)]

@@ -4,11 +4,8 @@ use std::error::Error;
 use std::io::Write;
 use std::time::Instant;
 
-use gpurent_core::access::Credential;
-use gpurent_core::event::Event;
-use gpurent_core::lifecycle::EndReason;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Access;
+use gpurent_core::host::Access;
+use gpurent_core::model::{Credential, EndReason, Event, Rental};
 use gpurent_core::runtime::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;

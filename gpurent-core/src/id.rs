@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::invalid::Invalid;
+use crate::error::Invalid;
 
 /// Declares a text identifier with a maximum length and a test of its characters.
 macro_rules! text_id {

@@ -1,9 +1,9 @@
 //! The life of a rented GPU, without any I/O.
 //!
-//! Somebody asks for a GPU, an image and a time ([`spec`]); GPUs and ports are claimed ([`placement`],
-//! [`store`]); a container starts on those GPUs alone and its access is verified ([`runtime`]); everybody
-//! hears of it ([`event`], [`feed`]); at the end of the paid time it is warned, stopped, removed and
-//! billed ([`rental`], [`billing`]), whatever crashed in between ([`reconcile`]).
+//! A renter asks for a GPU, an image and a time ([`RentalSpec`]); GPUs and ports are claimed ([`allocation`], [`store`]); a
+//! container starts on those GPUs alone and its access is verified ([`runtime`]); everybody who listens hears of it
+//! ([`host::Update`]); at the end of the paid time the renter is warned, and the container is stopped, removed and billed
+//! ([`Rental`], [`model::billing`]), whatever crashed in between ([`Reconciler`]).
 //!
 //! This crate decides; adapters act. It knows no async runtime and no I/O crate: time, GPUs, containers
 //! and storage come in through traits, and [`memory`] has a fake of each, with which a rental lives its
@@ -13,11 +13,11 @@
 //! use std::sync::Arc;
 //! use futures_executor::LocalPool;
 //! use futures_util::task::LocalSpawnExt;
+//! use gpurent_core::allocation::PortPools;
 //! use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
-//! use gpurent_core::{access::CredentialRequest, gpu::GpuRequest, lifecycle::Phase, port::PortPools};
-//! use gpurent_core::{builder::HostBuilder, seal::SealKey, spec::{RentalRequest, RentalSpec, Term}};
+//! use gpurent_core::{CredentialRequest, GpuRequest, HostBuilder, HostId, Phase, RentalRequest, RentalSpec, SealKey};
 //!
-//! let host: gpurent_core::id::HostId = "my-host".parse()?;
+//! let host: HostId = "my-host".parse()?;
 //! let clock = ManualClock::new();
 //! let gpus = SimulatedGpus::new(&host, 2, "RTX 5090".parse()?).gpus().to_vec();
 //! let (rentals, reconciler) = HostBuilder::new(
@@ -44,7 +44,7 @@
 //! let id = pool.run_until(rentals.rent(request))?.rental().id();
 //!
 //! pool.run_until_stalled();
-//! let phase = |rental: Option<gpurent_core::rental::Rental>| rental.unwrap().state().phase();
+//! let phase = |rental: Option<gpurent_core::Rental>| rental.unwrap().state().phase();
 //! assert_eq!(phase(pool.run_until(rentals.get(id))?), Phase::Ready);
 //!
 //! clock.advance("PT2H".parse()?);
@@ -53,48 +53,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod access;
-pub mod allocator;
-pub mod api_key;
-pub mod audit;
-pub mod billing;
-pub mod builder;
+pub mod allocation;
 pub mod clock;
-pub mod deadline;
-pub mod disk;
-pub mod division;
-pub mod event;
-pub mod failpoint;
-pub mod feed;
-pub mod follow;
-pub mod gpu;
-mod host;
+pub mod error;
+pub mod host;
 pub mod id;
-pub mod inside;
-#[cfg(all(test, loom))]
-mod interleavings;
-pub mod invalid;
-pub mod last_resort;
-mod lease;
-pub mod lifecycle;
-pub mod machine;
 pub mod memory;
-pub mod money;
-pub mod placement;
-pub mod port;
-pub mod probe;
-mod pulls;
-pub mod quarantine;
-pub mod reconcile;
-pub mod rental;
-pub mod rentals;
-pub mod renter;
-pub mod retention;
+pub mod model;
 pub mod runtime;
-pub mod seal;
-pub mod service;
-pub mod spec;
 pub mod store;
-mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+pub use allocation::{Allocator, BestFit, Placement, Quarantine};
+pub use clock::{Clock, Sleep, SystemClock};
+pub use error::Invalid;
+pub use host::{Follower, HostBuilder, ReconcileError, Reconciler, RentError, Rentals, Subscription, Update};
+pub use id::{HostId, RentalId, RenterId};
+pub use model::{
+    Credential, CredentialRequest, EndReason, Event, Gpu, GpuModel, GpuRequest, ImageRef, Phase, Rental, RentalRequest,
+    RentalSpec, SealKey, State, Term,
+};
+pub use runtime::{ContainerRuntime, GpuProbe, RuntimeError};
+pub use store::{DeadlineBook, Store, StoreError};

@@ -5,22 +5,20 @@
 
 mod world;
 
-use gpurent_core::access::{Credential, CredentialRequest, PublicKey, PublicKeys};
+use gpurent_core::allocation::NoPlace;
 use gpurent_core::clock::Clock;
-use gpurent_core::event::{Adoption, Event};
+use gpurent_core::host::{
+    ChangeAccessError, EngineHealth, ExtendError, Extension, ForceEndError, Planned, RentError, force_end, plan,
+};
 use gpurent_core::id::{Attempt, HostId, Position};
-use gpurent_core::last_resort::{ForceEndError, force_end};
-use gpurent_core::lifecycle::{EndReason, FailureKind, Phase, State};
 use gpurent_core::memory::{Fault, RuntimeStep};
-use gpurent_core::placement::NoPlace;
-use gpurent_core::reconcile::{Planned, plan};
-use gpurent_core::rental::{Outcome, Rental, Timing};
-use gpurent_core::rentals::{ChangeAccessError, EngineHealth, ExtendError, Extension, RentError};
+use gpurent_core::model::{
+    Adoption, Credential, CredentialRequest, EndReason, Event, FailureKind, Outcome, Phase, PublicKey, PublicKeys,
+    Rental, State, Term, Timing,
+};
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
-use gpurent_core::spec::Term;
 use gpurent_core::store::{Change, Store, StoreError};
 use jiff::SignedDuration;
-
 use world::{World, mins, password, term};
 
 #[test]
@@ -169,10 +167,10 @@ fn a_follower_hears_each_event_once_from_wherever_it_begins() {
     let mut late = world.rentals.follow(Position::new(2));
     world.pool.run_until(world.rentals.cancel(id)).unwrap();
     world.pool.run_until_stalled();
-    let mut read = |follower: &mut gpurent_core::follow::Follower, n: usize| {
+    let mut read = |follower: &mut gpurent_core::host::Follower, n: usize| {
         let mut positions = Vec::new();
         while positions.len() < n {
-            if let gpurent_core::follow::Followed::Entry(entry) = world.pool.run_until(follower.next()).unwrap() {
+            if let gpurent_core::host::Followed::Entry(entry) = world.pool.run_until(follower.next()).unwrap() {
                 positions.push(entry.position.get());
             }
         }
@@ -254,7 +252,7 @@ fn whoever_writes_often_keeps_nothing_from_being_recorded() {
     world.store.interfere(|rental| {
         // Another process changes the credential before every write of the reconciler.
         let mut change = Change::intent(rental);
-        let kind = gpurent_core::access::CredentialKind::Password;
+        let kind = gpurent_core::model::CredentialKind::Password;
         let at = jiff::Timestamp::UNIX_EPOCH;
         change.apply(Event::AccessChanged { credential: kind }, at).is_ok().then_some(change)
     });
@@ -412,10 +410,9 @@ fn keys_are_added_and_removed_and_the_last_one_stays() {
 
 #[test]
 fn a_renter_has_so_many_workspaces_which_outlive_rentals() {
-    use gpurent_core::placement::NoPlace;
-    use gpurent_core::rentals::RentError;
-    use gpurent_core::renter::TooMany;
-    use gpurent_core::spec::{MountPath, Workspace, WorkspaceFolder};
+    use gpurent_core::allocation::{NoPlace, TooMany};
+    use gpurent_core::host::RentError;
+    use gpurent_core::model::{MountPath, Workspace, WorkspaceFolder};
     let mut world = World::with(|host| host.offer_workspaces());
     let mut rent = |name: &str, renter: &str| {
         let mut request = world.request();

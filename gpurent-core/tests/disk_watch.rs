@@ -4,9 +4,9 @@
 
 mod world;
 
-use gpurent_core::disk::{DiskLimit, DiskUse};
+use gpurent_core::allocation::DiskLimit;
 use gpurent_core::id::RentalId;
-use gpurent_core::lifecycle::{EndReason, Fault, Phase};
+use gpurent_core::model::{DiskUse, EndReason, Fault, Phase};
 use jiff::SignedDuration;
 use world::World;
 

@@ -8,21 +8,15 @@ use std::time::Duration;
 use futures_executor::LocalPool;
 use futures_util::FutureExt;
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::access::{Credential, CredentialRequest, Password};
-use gpurent_core::builder::HostBuilder;
-use gpurent_core::feed::{Subscription, Update};
-use gpurent_core::gpu::GpuRequest;
+use gpurent_core::allocation::PortPools;
+use gpurent_core::host::{HostBuilder, ReconcileError, RentError, Rentals, Subscription, Update};
 use gpurent_core::id::{HostId, RentalId, Seq};
-use gpurent_core::lifecycle::{EndReason, FailureKind, Phase};
 use gpurent_core::memory::{Fault, ManualClock, MemoryRuntime, MemoryStore, RuntimeStep, SimulatedGpus};
-use gpurent_core::money::{HourlyRate, MicroUnits, RateCard};
-use gpurent_core::port::PortPools;
-use gpurent_core::reconcile::ReconcileError;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{RentError, Rentals};
+use gpurent_core::model::{
+    Credential, CredentialRequest, EndReason, FailureKind, GpuRequest, HourlyRate, MicroUnits, Password, Phase,
+    RateCard, Rental, RentalRequest, RentalSpec, SealKey,
+};
 use gpurent_core::runtime::RuntimeError;
-use gpurent_core::seal::SealKey;
-use gpurent_core::spec::{RentalRequest, RentalSpec};
 use gpurent_core::store::Filter;
 use jiff::SignedDuration;
 

@@ -10,26 +10,16 @@ use std::sync::Arc;
 use futures_executor::LocalPool;
 use futures_util::FutureExt;
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::access::{CredentialRequest, Password};
-use gpurent_core::allocator::BestFit;
-use gpurent_core::builder::HostBuilder;
-use gpurent_core::disk::{AlwaysRoom, DiskLimit};
-use gpurent_core::event::Event;
-use gpurent_core::gpu::GpuRequest;
+use gpurent_core::allocation::{AlwaysRoom, BestFit, DiskLimit, Held, NoPlace, Placement, PortPools, TrustBooks};
+use gpurent_core::host::{Extension, HostBuilder, ReconcileError, RentError, Rentals};
 use gpurent_core::id::{Attempt, EngineId, HostId, LaunchId, RentalId};
-use gpurent_core::lifecycle::Phase;
 use gpurent_core::memory::{
     Fault, ManualClock, MemoryDeadlines, MemoryRuntime, MemoryStore, RuntimeStep, SimulatedGpus,
 };
-use gpurent_core::placement::{Held, NoPlace, Placement};
-use gpurent_core::port::{PortPools, TrustBooks};
-use gpurent_core::reconcile::ReconcileError;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{Extension, RentError, Rentals};
-use gpurent_core::retention::Files;
+use gpurent_core::model::{
+    CredentialRequest, Event, Files, GpuRequest, Password, Phase, Rental, RentalRequest, RentalSpec, SealKey,
+};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Presence, RuntimeError};
-use gpurent_core::seal::SealKey;
-use gpurent_core::spec::{RentalRequest, RentalSpec};
 use gpurent_core::store::{Change, Store};
 use gpurent_core::testing::simulation::Simulation;
 use jiff::SignedDuration;

@@ -5,9 +5,9 @@
 mod world;
 
 use futures_util::FutureExt;
-use gpurent_core::lifecycle::Phase;
+use gpurent_core::host::RentError;
 use gpurent_core::memory::{Fault, RuntimeStep};
-use gpurent_core::rentals::RentError;
+use gpurent_core::model::Phase;
 use gpurent_core::runtime::RuntimeError;
 use jiff::SignedDuration;
 use world::World;

@@ -6,9 +6,9 @@ mod world;
 
 use gpurent_core::id::RentalId;
 use gpurent_core::memory::{Fault, RuntimeStep};
-use gpurent_core::port::{PublishedPort, PublishedPorts, WEB};
+use gpurent_core::model::port::WEB;
+use gpurent_core::model::{Protocol, PublishedPort, PublishedPorts};
 use gpurent_core::runtime::RuntimeError;
-use gpurent_core::service::Protocol;
 use jiff::SignedDuration;
 use world::{World, mins};
 

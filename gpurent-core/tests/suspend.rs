@@ -4,18 +4,15 @@
 
 mod world;
 
-use gpurent_core::access::{Credential, HostKeys, Secrets};
+use gpurent_core::allocation::{NoPlace, RenterLimits, TooMany};
 use gpurent_core::clock::Clock;
+use gpurent_core::host::{Extension, ResumeError, SuspendError};
 use gpurent_core::id::RentalId;
-use gpurent_core::lifecycle::{EndReason, FailureKind, Phase, SuspendCause};
 use gpurent_core::memory::{Fault, RuntimeStep};
-use gpurent_core::placement::NoPlace;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{Extension, ResumeError, SuspendError};
-use gpurent_core::renter::{RenterLimits, TooMany};
-use gpurent_core::retention::Files;
+use gpurent_core::model::{
+    Credential, EndReason, FailureKind, Files, HostKeys, Phase, Rental, Secrets, SuspendCause, Term,
+};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, RuntimeError};
-use gpurent_core::spec::Term;
 use gpurent_core::store::Store;
 use jiff::SignedDuration;
 use world::{World, mins, password, term};

@@ -11,9 +11,8 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder};
-use gpurent_core::id::{Attempt, LaunchId, RentalId};
-
 use gpurent_access::paths::ACCESS;
+use gpurent_core::id::{Attempt, LaunchId, RentalId};
 
 use crate::error::is_missing;
 use crate::helper;

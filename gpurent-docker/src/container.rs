@@ -4,16 +4,15 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig, ImageConfig, Mount, MountType,
-    MountVolumeOptions, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig, ImageConfig, Mount, PortBinding,
+    RestartPolicy, RestartPolicyNameEnum,
 };
-use gpurent_core::event::Claim;
+use gpurent_access::paths::{PROGRAM, RUN, SSH_PORT};
 use gpurent_core::id::{Attempt, LaunchId};
+use gpurent_core::model::Claim;
 use gpurent_core::runtime::{LaunchSpec, RuntimeError};
 
-use gpurent_access::paths::{KIT, PROGRAM, RUN, SSH_PORT};
-
-use crate::kit::AccessKit;
+use crate::kit::{AccessKit, kit_mount};
 use crate::share::Share;
 use crate::{helper, network};
 
@@ -68,7 +67,7 @@ pub(crate) fn body(
     host: Vec<Mount>,
 ) -> ContainerCreateBody {
     let program = [image.entrypoint.clone().unwrap_or_default(), image.cmd.clone().unwrap_or_default()].concat();
-    let port_key = |binding: &gpurent_core::port::PortBinding| {
+    let port_key = |binding: &gpurent_core::model::PortBinding| {
         // Inside, ours listens where no image's own server does.
         let inside = if binding.is_ssh() { SSH_PORT } else { binding.container.get() };
         format!("{inside}/{}", binding.transport)
@@ -159,19 +158,6 @@ fn hardened(launch: &LaunchSpec, share: Share, sudo: bool) -> HostConfig {
             config: Some(HashMap::from([(text("max-size"), text("10m")), (text("max-file"), text("3"))])),
         }),
         ..HostConfig::default()
-    }
-}
-
-/// The kit's volume. Without `no_copy` Docker would fill an empty volume from the image, and so let one
-/// tenant's image bring the entry point of all others.
-pub(crate) fn kit_mount(kit: &AccessKit, read_only: bool) -> Mount {
-    Mount {
-        target: Some(text(KIT)),
-        source: Some(kit.volume()),
-        typ: Some(MountType::VOLUME),
-        read_only: Some(read_only),
-        volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
-        ..Mount::default()
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use gpurent_core::deadline::{Deadline, DeadlineBook, DeadlineError};
 use gpurent_core::id::HostId;
+use gpurent_core::store::{Deadline, DeadlineBook, DeadlineError};
 use serde::{Deserialize, Serialize};
 
 /// Deadlines of one host in a file. Needs a local file system on which a rename is atomic.

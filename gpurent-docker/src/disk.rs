@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use gpurent_core::disk::{DiskProbe, DiskRoom, DiskUse};
+use gpurent_core::allocation::{DiskProbe, DiskRoom};
+use gpurent_core::model::DiskUse;
 
 /// Keeps a reserve free on the file systems of some folders: the engine's, for tenants' layers and logs, and
 /// that of the host's own books.

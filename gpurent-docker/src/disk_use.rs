@@ -12,7 +12,8 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::InspectContainerOptionsBuilder;
-use gpurent_core::disk::{DiskUse, Written};
+use gpurent_core::allocation::Written;
+use gpurent_core::model::DiskUse;
 use gpurent_core::runtime::RuntimeError;
 
 use crate::error::{is_missing, unavailable};
@@ -124,14 +125,13 @@ async fn count(folders: Folders, id: String, pid: i64, most: Written) -> Result<
 #[cfg(unix)]
 mod counting {
     use std::collections::HashMap;
-    use std::fs;
-    use std::io;
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::{fs, io};
 
-    use gpurent_core::disk::DiskUse;
+    use gpurent_core::model::DiskUse;
     use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
     use rustix::io::Errno;
 

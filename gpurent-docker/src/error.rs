@@ -2,7 +2,7 @@
 
 use bollard::errors::Error;
 use gpurent_access::paths::KIT;
-use gpurent_core::port::HostPort;
+use gpurent_core::model::HostPort;
 use gpurent_core::runtime::RuntimeError;
 
 /// The engine could not be asked.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gpurent_core::access::{GeneratedHostKeys, HostKey, HostKeySource, HostKeys};
+use gpurent_core::model::{GeneratedHostKeys, HostKey, HostKeySource, HostKeys};
 use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;

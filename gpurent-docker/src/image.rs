@@ -8,16 +8,16 @@ use bollard::auth::DockerCredentials;
 use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
-use gpurent_core::access::RegistryLogin;
+use gpurent_core::model::{ImageDigest, ImageRef, RegistryLogin, ResolvedImage};
 use gpurent_core::runtime::{Prepared, Progress, PullProgress, RuntimeError};
-use gpurent_core::spec::{ImageDigest, ImageRef, ResolvedImage};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::error::{is_missing, refusal, unavailable};
-use crate::helper::{self, MARKS};
-use crate::registries::{self, NotAsked, Registries};
+use crate::helper::MARKS;
+use crate::registries::{NotAsked, Registries};
+use crate::{helper, registries};
 
 /// How long a pull may make no progress before it is given up: a slow line is fine, a dead one is not.
 #[derive(Clone, Copy, Debug)]

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
-use gpurent_core::machine::{Image, ImageDetails, ImageStep, Images, RemoveImageError};
-use gpurent_core::runtime::{Progress, PullProgress, RuntimeError};
-use gpurent_core::spec::ImageRef;
+use gpurent_core::model::ImageRef;
+use gpurent_core::runtime::{
+    Image, ImageDetails, ImageStep, Images, Progress, PullProgress, RemoveImageError, RuntimeError,
+};
 use jiff::Timestamp;
 
 use crate::error::{is_missing, refusal, unavailable};

@@ -15,8 +15,7 @@ use bollard::models::{ContainerStatsResponse, ExecConfig};
 use bollard::query_parameters::{LogsOptionsBuilder, StatsOptionsBuilder};
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use gpurent_core::id::{LaunchId, RentalId};
-use gpurent_core::inside::{Bytes, Input, Inside, Program, Session, TerminalSize, Usage};
-use gpurent_core::runtime::RuntimeError;
+use gpurent_core::runtime::{Bytes, Input, Inside, Program, RuntimeError, Session, TerminalSize, Usage};
 use jiff::Timestamp;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 

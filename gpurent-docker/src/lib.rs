@@ -10,7 +10,7 @@
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! use gpurent_docker::{AccessKit, DockerRuntime, NvmlGpus};
-//! use gpurent_core::probe::GpuProbe;
+//! use gpurent_core::runtime::GpuProbe;
 //!
 //! let gpus = NvmlGpus::all().discover().await?;
 //! let runtime = DockerRuntime::connect("unix:///var/run/docker.sock", AccessKit::from_host().await?).await?;

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use gpurent_core::machine::{GpuLoad, MachineLoad, MachineProbe};
-use gpurent_core::probe::ProbeError;
+use gpurent_core::runtime::{GpuLoad, MachineLoad, MachineProbe, ProbeError};
 use sysinfo::{Disks, MINIMUM_CPU_UPDATE_INTERVAL, System};
 
 /// How busy the machine is on which this process runs.

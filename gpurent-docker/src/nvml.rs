@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use gpurent_core::gpu::{Gpu, GpuUuid};
-use gpurent_core::machine::GpuLoad;
-use gpurent_core::probe::{GpuProbe, ProbeError};
+use gpurent_core::model::{Gpu, GpuUuid};
+use gpurent_core::runtime::{GpuLoad, GpuProbe, ProbeError};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 

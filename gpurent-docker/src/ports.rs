@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
-use gpurent_core::port::{HostPort, PortProbe, Transport};
+use gpurent_core::allocation::PortProbe;
+use gpurent_core::model::{HostPort, Transport};
 
 /// Finds out by binding: right only where agent and engine share a machine.
 #[derive(Clone, Copy, Debug, Default)]

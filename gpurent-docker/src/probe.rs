@@ -14,10 +14,9 @@ use gpurent_core::id::RentalId;
 use gpurent_core::runtime::RuntimeError;
 use tokio::net::TcpListener;
 
-use crate::container::kit_mount;
 use crate::error::{classify, unavailable};
 use crate::firewall::Firewall;
-use crate::kit::AccessKit;
+use crate::kit::{AccessKit, kit_mount};
 use crate::state::remove_by_name;
 use crate::{helper, network};
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use gpurent_core::spec::ImageRef;
+use gpurent_core::model::ImageRef;
 
 /// How long a registry's name may take to resolve.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

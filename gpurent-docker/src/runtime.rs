@@ -16,30 +16,24 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSt
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, LogsOptionsBuilder, StopContainerOptionsBuilder,
 };
+use credentials::access_folder;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use gpurent_access::paths::KIT;
 use gpurent_access::spec::Tokens;
 use gpurent_access::wire::{Request, Verdict};
-use gpurent_core::access::{RegistryLogin, Secrets};
-use gpurent_core::disk::Written;
-use gpurent_core::division::Division;
+use gpurent_core::allocation::{Capacity, Division, Written};
 use gpurent_core::id::{EngineId, HostId, LaunchId, MachineId, RenterId};
-use gpurent_core::lifecycle::Exit;
-use gpurent_core::placement::Capacity;
-use gpurent_core::port::{HostPort, PortBinding};
-use gpurent_core::retention::{Files, Retained};
+use gpurent_core::model::{
+    Exit, Files, HostPort, ImageRef, PortBinding, RegistryLogin, Retained, Secrets, Service, WorkspaceFolder,
+};
 use gpurent_core::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress,
     RuntimeError, Seen,
 };
-use gpurent_core::service::Service;
-use gpurent_core::spec::{ImageRef, WorkspaceFolder};
 use jiff::Timestamp;
+use retention::Copy;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
-
-use credentials::access_folder;
-use retention::Copy;
 
 use crate::access_dir::AccessDir;
 use crate::attach::Attaching;
@@ -50,10 +44,9 @@ use crate::container::{
 use crate::error::{classify, is_missing, is_without_kit, refusal, unavailable};
 use crate::exec::Execs;
 use crate::firewall::Firewall;
-use crate::image::{self, PullPatience};
-use crate::kit::credential;
+use crate::image::PullPatience;
 use crate::kit::volume::KitVolume;
-use crate::kit::{AccessKit, former};
+use crate::kit::{AccessKit, credential, former};
 use crate::line::Lines;
 use crate::name_server::NameServerLimits;
 use crate::names::{Named, Names, Standing};
@@ -63,7 +56,7 @@ use crate::share::{Share, for_renters, processes_for_renters};
 use crate::ssh::Heard;
 use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::workspace::WorkspaceRoot;
-use crate::{client, devices, disk_use, helper, kit, names, network, output, probe, services, ssh};
+use crate::{client, devices, disk_use, helper, image, kit, names, network, output, probe, services, ssh};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.

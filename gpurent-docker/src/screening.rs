@@ -21,8 +21,8 @@ use bollard::models::{ContainerCreateBody, HostConfig, ImageConfig};
 use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder};
 use gpurent_access::paths::{ACCESS, KIT, RUN};
 use gpurent_core::id::RentalId;
+use gpurent_core::model::MountPath;
 use gpurent_core::runtime::RuntimeError;
-use gpurent_core::spec::MountPath;
 
 use crate::container::emptied;
 use crate::error::{classify, is_missing};

@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use gpurent_core::port::PortBinding;
-use gpurent_core::service::{Protocol, Service};
+use gpurent_core::model::{PortBinding, Protocol, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -1,6 +1,6 @@
 //! How much of the machine renters may use, and the part of it that a container gets that asks for nothing.
 
-use gpurent_core::division::Part;
+use gpurent_core::allocation::Part;
 
 /// The part of the machine for a container that asks for nothing.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ use bollard::Docker;
 use bollard::models::ContainerState;
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use gpurent_core::id::ContainerId;
-use gpurent_core::lifecycle::Exit;
+use gpurent_core::model::Exit;
 use gpurent_core::runtime::{Presence, RuntimeError};
 use jiff::Timestamp;
 

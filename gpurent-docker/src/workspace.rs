@@ -5,14 +5,13 @@
 //! since only the folder itself is ever named.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, io};
 
 use bollard::models::{Mount, MountType};
 use gpurent_core::id::RenterId;
-use gpurent_core::spec::{MountPath, Workspace, WorkspaceFolder};
+use gpurent_core::model::{MountPath, Workspace, WorkspaceFolder};
 
 /// Begins the name of a folder that is being made; no workspace's own name begins with a dot.
 const UNFINISHED: &str = ".making-";

@@ -6,7 +6,7 @@ mod support;
 
 use std::process::Stdio;
 
-use gpurent_core::access::Credential;
+use gpurent_core::model::Credential;
 use gpurent_core::runtime::ContainerRuntime;
 use support::{Tenant, launch, password, secrets, text};
 use tokio::process::Command;

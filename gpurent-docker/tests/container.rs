@@ -365,7 +365,7 @@ async fn a_port_that_somebody_has_is_named() {
     let launch = launch("gpurent-test/busybox:1");
     let port = launch.ssh_port().unwrap();
     let listener = std::net::TcpListener::bind(("0.0.0.0", port.get())).unwrap();
-    assert!(!gpurent_core::port::PortProbe::is_free(&LocalPorts, port, gpurent_core::port::Transport::Tcp));
+    assert!(!gpurent_core::allocation::PortProbe::is_free(&LocalPorts, port, gpurent_core::model::Transport::Tcp));
     let runtime = support::runtime().await;
     runtime.prepare(&launch, None, &Silent).await.unwrap();
     runtime.create(&launch, &secrets(&password())).await.unwrap();

@@ -4,7 +4,8 @@
 
 mod support;
 
-use gpurent_core::disk::{DiskUse, Written};
+use gpurent_core::allocation::Written;
+use gpurent_core::model::DiskUse;
 use gpurent_core::runtime::ContainerRuntime;
 use support::{Tenant, docker, image, launch, password};
 

@@ -6,7 +6,7 @@ mod support;
 
 use std::path::Path;
 
-use gpurent_core::access::RegistryLogin;
+use gpurent_core::model::RegistryLogin;
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_docker::{AccessKit, DockerRuntime, EngineAddress, TlsFiles};
 use sha2::{Digest, Sha256};

@@ -7,8 +7,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use gpurent_core::model::{Workspace, WorkspaceFolder};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, RuntimeError};
-use gpurent_core::spec::{Workspace, WorkspaceFolder};
 use gpurent_docker::DockerRuntime;
 use support::image::Image;
 use support::{Tenant, docker, launch, password, secrets};

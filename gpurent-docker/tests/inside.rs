@@ -7,10 +7,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use gpurent_core::inside::{Bytes, Inside, Program, TerminalSize};
-use gpurent_core::machine::{Images, RemoveImageError};
-use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
-use gpurent_core::spec::{Workspace, WorkspaceFolder};
+use gpurent_core::model::{Workspace, WorkspaceFolder};
+use gpurent_core::runtime::{
+    Bytes, ContainerRuntime, Images, Inside, Program, RemoveImageError, RuntimeError, TerminalSize,
+};
 use gpurent_docker::WorkspaceRoot;
 use support::{Tenant, docker, launch, password, runtime, secrets, text};
 

@@ -6,7 +6,8 @@ mod support;
 
 use std::net::TcpListener;
 
-use gpurent_core::port::{PortBinding, WEB};
+use gpurent_core::model::PortBinding;
+use gpurent_core::model::port::WEB;
 use gpurent_core::runtime::{ContainerRuntime, Isolation};
 use gpurent_docker::AccessDir;
 use support::{Tenant, docker, free_port, launch, password, runtime, text};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use gpurent_core::id::{Attempt, LaunchId};
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::port::{PortBinding, SSH};
-use gpurent_core::retention::Files;
+use gpurent_core::model::port::SSH;
+use gpurent_core::model::{Files, PortBinding};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, RuntimeError};
 use support::image::Image;
 use support::{Silent, Tenant, docker, free_port, launch, password, secrets};

@@ -7,7 +7,7 @@ mod support;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use gpurent_core::access::{Credential, GeneratedHostKeys, HostKey, HostKeySource, Secrets};
+use gpurent_core::model::{Credential, GeneratedHostKeys, HostKey, HostKeySource, Secrets};
 use gpurent_core::runtime::ContainerRuntime;
 use support::image::{Image, key_pair};
 use support::{Tenant, docker, launch, password, secrets, text};
@@ -77,7 +77,7 @@ async fn exit_codes_languages_and_terminals_are_passed_on() {
 #[tokio::test]
 async fn large_commands_scripts_and_passwords_pass() {
     let long = "p".repeat(256);
-    let credential = Credential::Password(gpurent_core::access::Password::new(long.clone()).unwrap());
+    let credential = Credential::Password(gpurent_core::model::Password::new(long.clone()).unwrap());
     let tenant = Tenant::up_with(launch(TOOLS), &credential, true).await;
     let command = format!("echo {} | wc -c", "y".repeat(60_000));
     assert_eq!(text(&tenant.ssh(&long, &command).await), "60001");
@@ -281,7 +281,7 @@ async fn a_server_has_three_keys_and_keeps_them() {
     let folder = tempfile::tempdir().unwrap();
     let (rsa, _) = key_pair(folder.path(), &["rsa", "-b", "2048"]).await;
     let rsa = HostKey::from_openssh(std::fs::read_to_string(rsa).unwrap()).unwrap();
-    let keys: gpurent_core::access::HostKeys = GeneratedHostKeys.next().iter().cloned().chain([rsa]).collect();
+    let keys: gpurent_core::model::HostKeys = GeneratedHostKeys.next().iter().cloned().chain([rsa]).collect();
     let mine = Secrets { host_keys: keys.clone(), ..secrets(&password()) };
     let launch = launch("gpurent-test/busybox:1");
     let runtime = support::runtime().await.with_access_dir(support::access_dir());
@@ -350,7 +350,7 @@ async fn keys_are_added_and_removed_while_it_runs() {
 
 #[tokio::test]
 async fn the_program_log_is_the_programs_and_logins_have_their_own() {
-    use gpurent_core::inside::Inside;
+    use gpurent_core::runtime::Inside;
     for bind in [true, false] {
         let image = Image::busybox("logs").says(r#"CMD ["/bin/sh", "-c", "echo mine; exec sleep 1000"]"#).made().await;
         let tenant = Tenant::up_with(launch(&image), &password(), bind).await;

@@ -8,11 +8,10 @@ mod support;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use gpurent_core::port::{HostPort, PortBinding, Transport};
+use gpurent_core::model::{HostPort, PortBinding, Transport};
 use gpurent_core::runtime::ContainerRuntime as _;
-use tokio::net::UdpSocket;
-
 use support::{Tenant, free_port, launch, password, runtime};
+use tokio::net::UdpSocket;
 
 /// A tenant that answers every datagram at port 9000 with its name before it, and connections not at all.
 async fn echoes(name: &str, host: HostPort) -> Tenant {

@@ -1,9 +1,8 @@
 //! Reading a JSON body, and saying which field of it is wrong.
 
 use axum::body::Bytes;
-use axum::extract::FromRequest;
-use axum::extract::Request;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use serde::de::DeserializeOwned;
 

@@ -11,7 +11,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use gpurent_core::rentals::{EngineHealth, Rentals};
+use gpurent_core::host::{EngineHealth, Rentals};
 use gpurent_core::runtime::Isolation;
 use gpurent_core::store::Filter;
 use serde::Serialize;

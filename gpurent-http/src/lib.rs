@@ -1,6 +1,6 @@
 //! Serves a host's rentals over HTTP and WebSocket.
 //!
-//! Two surfaces over the same [`Rentals`](gpurent_core::rentals::Rentals): our own API under `/v1`
+//! Two surfaces over the same [`Rentals`](gpurent_core::host::Rentals): our own API under `/v1`
 //! ([`api`]) and the `rent` protocol of existing platforms ([`compat`]). Handlers validate, call
 //! `Rentals` and render; none of them touches the engine.
 //!
@@ -10,7 +10,7 @@
 //! sent there.
 //!
 //! ```
-//! # use gpurent_core::rentals::Rentals;
+//! # use gpurent_core::host::Rentals;
 //! use gpurent_http::{ApiKeys, Surfaces};
 //!
 //! fn mount(rentals: Rentals, keys: ApiKeys) -> axum::Router {

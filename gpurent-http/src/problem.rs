@@ -4,14 +4,12 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
-use gpurent_core::id::{Position, RentalId};
-use gpurent_core::invalid::Invalid;
-use gpurent_core::placement::NoPlace;
-use gpurent_core::port::NoPort;
-use gpurent_core::rentals::{
+use gpurent_core::allocation::{NoPlace, NoPort, TooMany};
+use gpurent_core::error::Invalid;
+use gpurent_core::host::{
     AccessError, ChangeAccessError, ExtendError, InsideError, LogsError, RentError, ResumeError, SuspendError,
 };
-use gpurent_core::renter::TooMany;
+use gpurent_core::id::{Position, RentalId};
 use gpurent_core::runtime::RuntimeError;
 use gpurent_core::store::StoreError;
 use serde::Serialize;

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, request::Parts};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::{StateInformationMiddleware, StateSnapshot};
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use gpurent_core::api_key::Role;
 use gpurent_core::id::{ApiKeyId, RenterId};
+use gpurent_core::store::Role;
 
 use crate::auth::{Caller, address};
 use crate::listeners::Listeners;

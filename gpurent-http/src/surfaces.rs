@@ -9,8 +9,8 @@ use axum::extract::{DefaultBodyLimit, FromRef, State, WebSocketUpgrade};
 use axum::http::{HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router, middleware};
-use gpurent_core::audit::AuditLog;
-use gpurent_core::rentals::Rentals;
+use gpurent_core::host::Rentals;
+use gpurent_core::store::AuditLog;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -22,19 +22,19 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api;
-use crate::audit::{self, Audit};
+use crate::audit::Audit;
 use crate::auth::{Authenticator, Entrance, Gate, admit_strangers, authenticate, authenticate_socket};
 use crate::body::LIMIT;
-use crate::compat::cloud::{self, Cloud};
-use crate::compat::dashboard::{self, Dashboard};
-use crate::compat::instances::{self, Instances};
-use crate::compat::{rent, rent_ws};
-use crate::health::{self, Health};
+use crate::compat::cloud::Cloud;
+use crate::compat::dashboard::Dashboard;
+use crate::compat::instances::Instances;
+use crate::compat::{cloud, dashboard, instances, rent, rent_ws};
+use crate::health::Health;
 use crate::limits::Limits;
 use crate::listeners::{Listeners, READ_BUFFER};
 use crate::problem::Problem;
-use crate::rate::{self, Changes, Rates};
+use crate::rate::{Changes, Rates};
+use crate::{api, audit, health, rate};
 
 /// Requests at once that need no key.
 const FOR_STRANGERS: usize = 64;

@@ -14,7 +14,7 @@
 //!
 //! The last three are said only once the container is confirmed gone.
 
-use gpurent_core::lifecycle::{EndKind, EndReason, State};
+use gpurent_core::model::{EndKind, EndReason, State};
 
 /// The word of `/v1`.
 pub(crate) fn v1(state: &State) -> &'static str {

@@ -8,19 +8,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
-use gpurent_core::api_key::{KeyStore, NewKey, Role};
-use gpurent_core::builder::HostBuilder;
+use gpurent_core::allocation::PortPools;
 use gpurent_core::clock::SystemClock;
+use gpurent_core::host::HostBuilder;
 use gpurent_core::memory::{MemoryRuntime, MemoryStore};
-use gpurent_core::port::PortPools;
-use gpurent_core::seal::SealKey;
+use gpurent_core::model::SealKey;
+use gpurent_core::store::{KeyStore, NewKey, Role};
 use gpurent_http::{ApiKey, ApiKeys, ServeError, Server};
+use host::{Host, host, host_on, host_with};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
-
-use host::{Host, host, host_on, host_with};
 
 /// The request of the `rent` protocol's own documentation.
 fn documented() -> Value {

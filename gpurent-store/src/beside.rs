@@ -1,10 +1,8 @@
 //! Port ranges and audit entries between their columns and the domain.
 
-use gpurent_core::audit::{AuditEntry, NumberedEntry};
-use gpurent_core::invalid::Invalid;
-use gpurent_core::port::PortRange;
-use gpurent_core::port::ranges::OwnRange;
-use gpurent_core::store::StoreError;
+use gpurent_core::error::Invalid;
+use gpurent_core::model::PortRange;
+use gpurent_core::store::{AuditEntry, NumberedEntry, OwnRange, StoreError};
 
 use crate::row::{time, unsigned};
 

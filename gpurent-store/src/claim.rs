@@ -1,11 +1,9 @@
 //! What a claim comes to, once it is known what is held and what was asked for before. The same for
 //! every database.
 
-use gpurent_core::lifecycle::BY_THE_HOST;
-use gpurent_core::lifecycle::FailureKind;
-use gpurent_core::placement::{Held, NoPlace, Placed, Placement};
-use gpurent_core::rental::Rental;
-use gpurent_core::renter::RenterHas;
+use gpurent_core::allocation::{Held, NoPlace, Placed, Placement, RenterHas};
+use gpurent_core::model::lifecycle::BY_THE_HOST;
+use gpurent_core::model::{FailureKind, Rental};
 use gpurent_core::store::{ClaimError, NewRental};
 use sqlx::types::Json;
 

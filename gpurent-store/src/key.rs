@@ -1,8 +1,7 @@
 //! API keys between their columns and the domain.
 
-use gpurent_core::api_key::{KeyDigest, KeyRecord};
-use gpurent_core::invalid::Invalid;
-use gpurent_core::store::StoreError;
+use gpurent_core::error::Invalid;
+use gpurent_core::store::{KeyDigest, KeyRecord, StoreError};
 
 use crate::row::time;
 

@@ -2,7 +2,7 @@
 //!
 //! [`SqliteStore`] needs nothing but a file; [`PostgresStore`] serves many hosts and many front
 //! processes. Both pass the same conformance suite as the core's store in memory, and keep API keys
-//! ([`KeyStore`](gpurent_core::api_key::KeyStore)) beside the rentals. Both are polite guests in an
+//! ([`KeyStore`](gpurent_core::store::KeyStore)) beside the rentals. Both are polite guests in an
 //! application's own database ([`from_pool`](PostgresStore::from_pool)): tables in a schema `gpurent` (on
 //! SQLite: with the prefix `gpurent_`), and a migrations table of their own.
 //!

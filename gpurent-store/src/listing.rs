@@ -2,8 +2,7 @@
 //! its rows newest first, or looks at those that live.
 
 use gpurent_core::id::HostId;
-use gpurent_core::lifecycle::{EndKind, Phase};
-use gpurent_core::rental::Rental;
+use gpurent_core::model::{EndKind, Phase, Rental};
 use gpurent_core::store::Filter;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Database, Encode, QueryBuilder, Type};

@@ -1,9 +1,7 @@
 //! Values between the domain's types and the columns of any database.
 
-use gpurent_core::event::{Event, Recorded};
 use gpurent_core::id::Seq;
-use gpurent_core::lifecycle::State;
-use gpurent_core::rental::Rental;
+use gpurent_core::model::{Event, Recorded, Rental, State};
 use gpurent_core::store::{Change, StoreError};
 use jiff::Timestamp;
 
@@ -71,6 +69,6 @@ pub(crate) fn forgets_logs_of(change: &Change) -> Option<Timestamp> {
 }
 
 /// An event from its columns.
-pub(crate) fn recorded(seq: i64, at: i64, event: gpurent_core::event::Event) -> Result<Recorded, StoreError> {
+pub(crate) fn recorded(seq: i64, at: i64, event: gpurent_core::model::Event) -> Result<Recorded, StoreError> {
     Ok(Recorded { seq: Seq::new(unsigned(seq)), at: time(at)?, event })
 }

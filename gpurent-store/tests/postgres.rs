@@ -5,17 +5,11 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use gpurent_core::access::CredentialKind;
-use gpurent_core::allocator::BestFit;
+use gpurent_core::allocation::{AlwaysRoom, BestFit, DiskLimit, NoPlace, Placement, PortPools, TrustBooks};
 use gpurent_core::clock::{Clock, SystemClock};
-use gpurent_core::disk::{AlwaysRoom, DiskLimit};
-use gpurent_core::gpu::GpuRequest;
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::placement::{NoPlace, Placement};
-use gpurent_core::port::{PortPools, TrustBooks};
-use gpurent_core::seal::{Fingerprint, Sealed};
-use gpurent_core::spec::RentalSpec;
+use gpurent_core::model::{CredentialKind, Fingerprint, GpuRequest, RentalSpec, Sealed};
 use gpurent_core::store::{ClaimError, NewRental, Store, StoreError};
 use gpurent_store::{CompatibilityViews, PostgresStore};
 use sqlx::PgPool;

@@ -7,9 +7,8 @@
 
 use std::error::Error;
 
-use gpurent_core::gpu::Gpu;
-use gpurent_core::probe::ProbeError;
-use gpurent_core::runtime::ContainerRuntime;
+use gpurent_core::model::Gpu;
+use gpurent_core::runtime::{ContainerRuntime, ProbeError};
 use gpurent_core::store::StoreError;
 use gpurent_docker::{AccessKit, DockerRuntime};
 use serde_json::json;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
+use gpurent_core::host::{ForceEndError, force_end as end};
 use gpurent_core::id::RentalId;
-use gpurent_core::last_resort::{ForceEndError, force_end as end};
 use gpurent_core::runtime::ContainerRuntime;
 use gpurent_docker::{AccessKit, DockerRuntime};
 use jiff::Timestamp;

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use gpurent_core::api_key::{IpNet, KeyRecord, NewKey, Role};
 use gpurent_core::id::{ApiKeyId, RenterId};
-use gpurent_core::store::StoreError;
+use gpurent_core::store::api_keys::IpNet;
+use gpurent_core::store::{KeyRecord, NewKey, Role, StoreError};
 use serde_json::json;
 
 use super::show;
-use crate::database::{self, Database};
+use crate::database;
+use crate::database::Database;
 use crate::exit::{Failed, with_causes};
 
 /// Where the host keeps what it knows.

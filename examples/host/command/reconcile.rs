@@ -2,9 +2,9 @@
 
 use clap::Args;
 use gpurent_core::clock::{Clock, SystemClock};
+use gpurent_core::host::{Planned, plan};
 use gpurent_core::id::HostId;
-use gpurent_core::reconcile::{Planned, plan};
-use gpurent_core::rental::Timing;
+use gpurent_core::model::Timing;
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_docker::{AccessKit, DockerRuntime};
 use serde_json::json;

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use gpurent_core::error::Invalid;
 use gpurent_core::id::RentalId;
-use gpurent_core::invalid::Invalid;
-use gpurent_core::port::PublishedPort;
-use gpurent_core::spec::Size;
+use gpurent_core::model::{PublishedPort, Size};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 

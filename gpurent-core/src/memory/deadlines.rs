@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::deadline::{Deadline, DeadlineBook, DeadlineError};
+use crate::store::{Deadline, DeadlineBook, DeadlineError};
 
 /// A book for tests, and for hosts whose store never goes away.
 #[derive(Clone, Debug, Default)]

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::gpu::{Gpu, GpuModel};
 use crate::id::HostId;
-use crate::probe::{GpuProbe, ProbeError};
+use crate::model::{Gpu, GpuModel};
+use crate::runtime::{GpuProbe, ProbeError};
 
 /// So many GPUs of a model, with UUIDs that a restart does not change.
 #[derive(Clone, Debug)]

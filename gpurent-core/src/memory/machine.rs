@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::machine::{Image, Images, MachineLoad, MachineProbe, RemoveImageError};
-use crate::runtime::RuntimeError;
-use crate::spec::ImageRef;
+use crate::model::ImageRef;
+use crate::runtime::{Image, Images, MachineLoad, MachineProbe, RemoveImageError, RuntimeError};
 
 /// A machine for tests. Its copies are the same machine.
 #[derive(Clone, Default)]

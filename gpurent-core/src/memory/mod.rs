@@ -2,12 +2,12 @@
 //!
 //! They pass the same conformance suites as the real ones, and can be told to fail.
 
-mod beside;
 mod clock;
 mod deadlines;
+mod exec;
 mod gpus;
-mod inside;
 mod machine;
+mod port_ranges;
 mod runtime;
 mod store;
 

@@ -7,21 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::ManualClock;
-use crate::access::{Credential, RegistryLogin, Secrets};
+use crate::allocation::Written;
 use crate::clock::Clock;
-use crate::disk::{DiskUse, Written};
-use crate::gpu::GpuUuid;
 use crate::id::{ContainerId, EngineId, HostId, LaunchId, RenterId};
-use crate::lifecycle::Exit;
-use crate::port::PortBinding;
-use crate::retention::{Files, Retained};
+use crate::memory::ManualClock;
+use crate::model::{
+    Credential, DiskUse, Exit, Files, GpuUuid, ImageDigest, ImageRef, PortBinding, Protocol, RegistryLogin,
+    ResolvedImage, Retained, Secrets, Service, WorkspaceFolder,
+};
 use crate::runtime::{
     ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
     PullProgress, RuntimeError, Seen,
 };
-use crate::service::{Protocol, Service};
-use crate::spec::{ImageDigest, ImageRef, ResolvedImage, WorkspaceFolder};
 
 /// A step of a [`MemoryRuntime`] that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,21 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-
-use crate::api_key::KeyRecord;
-use crate::audit::NumberedEntry;
-use crate::event::{Event, JournalEntry, Recorded};
-use crate::id::{ContainerId, EngineId, Epoch, HostId, IdempotencyKey, MachineId, Position, RentalId, RenterId, Seq};
-use crate::lifecycle::State;
-use crate::placement::{Held, NoPlace, Placement};
-use crate::port::PortRange;
-use crate::rental::Rental;
-use crate::renter::{RenterHas, lately};
-use crate::seal::{Fingerprint, Sealed};
-use crate::store::{
-    Change, ClaimError, Claimed, Filter, Foundling, LogTail, MAX_PAGE, NewRental, Store, StoreError, Tenure,
-};
 use jiff::Timestamp;
+
+use crate::allocation::renter_limits::lately;
+use crate::allocation::{Held, NoPlace, Placement, RenterHas};
+use crate::id::{ContainerId, EngineId, Epoch, HostId, IdempotencyKey, MachineId, Position, RentalId, RenterId, Seq};
+use crate::model::{Event, Fingerprint, JournalEntry, PortRange, Recorded, Rental, Sealed, State};
+use crate::store::{
+    Change, ClaimError, Claimed, Filter, Foundling, KeyRecord, LogTail, MAX_PAGE, NewRental, NumberedEntry, Store,
+    StoreError, Tenure,
+};
 
 /// The shortest part of a container's id that is taken for it, as Docker shows it.
 const SHORT_ID: usize = 12;

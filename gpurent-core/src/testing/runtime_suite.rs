@@ -7,20 +7,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::access::{Credential, CredentialKind, GeneratedHostKeys, HostKeySource, LoginUser, Password, Secrets};
-use crate::disk::Written;
-use crate::event::Claim;
-use crate::gpu::{Gpu, GpuRequest};
+use crate::allocation::Written;
 use crate::id::{Attempt, HostId, LaunchId, RentalId};
 use crate::memory::SimulatedGpus;
-use crate::port::{HostPort, PortBinding, SSH};
-use crate::retention::Files;
+use crate::model::port::SSH;
+use crate::model::{
+    Claim, Credential, CredentialKind, Files, GeneratedHostKeys, Gpu, GpuRequest, HostKeySource, HostPort, ImageRef,
+    LoginUser, Password, PortBinding, RentalSpec, Secrets,
+};
 use crate::runtime::{ContainerRuntime, Examined, LaunchSpec, Presence, Progress, PullProgress, RuntimeError};
-use crate::spec::{ImageRef, RentalSpec};
 
 /// Makes one test of every clause: `runtime_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on
 /// any executor; `MAKE` is called for each test and gives a future of a
-/// [`Fixture`](crate::testing::runtime_suite::Fixture).
+/// [`Fixture`].
 #[macro_export]
 macro_rules! runtime_suite {
     ($block_on:expr, $make:expr) => {

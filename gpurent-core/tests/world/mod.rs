@@ -7,16 +7,13 @@ use std::sync::Arc;
 
 use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::access::{Credential, CredentialRequest, Password};
-use gpurent_core::builder::HostBuilder;
-use gpurent_core::gpu::{GpuRequest, GpuUuid};
+use gpurent_core::allocation::PortPools;
+use gpurent_core::host::{ExtendError, Extension, HostBuilder, Rentals};
 use gpurent_core::id::{HostId, RentalId, Seq};
 use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::port::PortPools;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{ExtendError, Extension, Rentals};
-use gpurent_core::seal::SealKey;
-use gpurent_core::spec::{RentalRequest, RentalSpec, Term};
+use gpurent_core::model::{
+    Credential, CredentialRequest, GpuRequest, GpuUuid, Password, Rental, RentalRequest, RentalSpec, SealKey, Term,
+};
 use jiff::SignedDuration;
 
 /// One host on the fakes: a GPU, a clock that stands until it is moved.

@@ -1,13 +1,13 @@
 //! What one container is told of its renter: the spec that its entry point reads. Passwords go in hashed.
 
+use bollard::models::ImageConfig;
 use gpurent_access::paths::{ACCESS, SPEC};
-use gpurent_access::spec::{self, Greeting, ProcessOne, Spec, Tokens};
-use gpurent_core::access::{Credential, GeneratedHostKeys, HostKeySource, Secrets};
+use gpurent_access::spec;
+use gpurent_access::spec::{Greeting, ProcessOne, Spec, Tokens};
+use gpurent_core::model::{Credential, GeneratedHostKeys, HostKeySource, Secrets};
 use gpurent_core::runtime::{LaunchSpec, RuntimeError};
 use rand::distr::{Alphanumeric, SampleString};
 use sha_crypt::{PasswordHasher, ShaCrypt};
-
-use bollard::models::ImageConfig;
 
 /// A file for a container, with its name in the access folder.
 pub(crate) type AccessFile = (&'static str, Vec<u8>);
@@ -103,7 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_goes_in_hashed() {
-        let password = gpurent_core::access::Password::new("opensesame".to_owned()).unwrap();
+        let password = gpurent_core::model::Password::new("opensesame".to_owned()).unwrap();
         let hashed = hashed(&Credential::Password(password)).await.unwrap();
         let spec::Credential::Password(hash) = hashed else { panic!("no password any more") };
         assert!(hash.starts_with("$6$") && !hash.contains("opensesame"));

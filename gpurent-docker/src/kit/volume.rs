@@ -5,7 +5,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions,
     UploadToContainerOptionsBuilder,
@@ -18,7 +18,6 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::AccessKit;
-use crate::container::kit_mount;
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::helper;
 use crate::state::remove_by_name;
@@ -194,4 +193,17 @@ fn contents(archive: &[u8]) -> std::io::Result<BTreeMap<String, (u8, Vec<u8>)>> 
         found.insert(path, (kind.as_byte(), content));
     }
     Ok(found)
+}
+
+/// The kit's volume. Without `no_copy` Docker would fill an empty volume from the image, and so let one
+/// tenant's image bring the entry point of all others.
+pub(crate) fn kit_mount(kit: &AccessKit, read_only: bool) -> Mount {
+    Mount {
+        target: Some(KIT.to_owned()),
+        source: Some(kit.volume()),
+        typ: Some(MountType::VOLUME),
+        read_only: Some(read_only),
+        volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
+        ..Mount::default()
+    }
 }

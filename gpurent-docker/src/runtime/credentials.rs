@@ -17,8 +17,8 @@ use gpurent_core::runtime::RuntimeError;
 use super::DockerRuntime;
 use crate::access_dir::AccessDir;
 use crate::error::classify;
-use crate::kit::credential::{self, AccessFile};
-use crate::kit::former;
+use crate::kit::credential::AccessFile;
+use crate::kit::{credential, former};
 use crate::line::Line;
 use crate::{access_dir, kit};
 

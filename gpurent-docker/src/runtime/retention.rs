@@ -16,21 +16,19 @@ use bollard::query_parameters::{
     CommitContainerOptionsBuilder, InspectContainerOptionsBuilder, KillContainerOptionsBuilder,
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
 };
-use gpurent_core::access::Secrets;
 use gpurent_core::id::{Attempt, LaunchId, RentalId};
-use gpurent_core::retention::{Files, Retained};
+use gpurent_core::model::{Files, Retained, Secrets};
 use gpurent_core::runtime::{Created, LaunchSpec, Progress, PullProgress, RuntimeError};
 
 use super::credentials::access_folder;
 use super::{DockerRuntime, gpus_attached};
-use crate::access_dir;
 use crate::container::{LABEL_FILES_OF, LABEL_GPUS, LABEL_HASH, LABEL_IMAGE, claim_of, launch_of};
 use crate::error::{classify, is_missing, refusal, unavailable};
 use crate::helper::MARKS;
 use crate::kit::{credential, former};
-use crate::names::{self, Named, Standing};
-use crate::network;
+use crate::names::{Named, Standing};
 use crate::state::{container_id, is_running, remove_by_name};
+use crate::{access_dir, names, network};
 
 /// How long the engine may take to copy what a container wrote.
 const COPY: Duration = Duration::from_secs(3600);

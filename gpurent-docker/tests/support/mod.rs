@@ -8,11 +8,12 @@ pub mod image;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Output;
 
-use gpurent_core::access::{Credential, GeneratedHostKeys, HostKeySource, LoginUser, Password, Secrets};
-use gpurent_core::gpu::Gpu;
 use gpurent_core::id::{Attempt, HostId, LaunchId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::port::{HostPort, PortBinding, SSH};
+use gpurent_core::model::port::SSH;
+use gpurent_core::model::{
+    Credential, GeneratedHostKeys, Gpu, HostKeySource, HostPort, LoginUser, Password, PortBinding, Secrets,
+};
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
 use gpurent_docker::{AccessDir, AccessKit, DockerRuntime, Registries};
 use tokio::process::Command;

@@ -1,8 +1,8 @@
 //! An event as `/v1/events` shows it. Secrets are never part of it, and neither is the renter's
 //! environment.
 
-use gpurent_core::event::{Event, JournalEntry, Recorded};
 use gpurent_core::id::RentalId;
+use gpurent_core::model::{Event, JournalEntry, Recorded};
 use gpurent_core::runtime::Progress;
 use serde_json::{Value, json};
 

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use gpurent_core::host::Rentals;
 use gpurent_core::id::RentalId;
-use gpurent_core::rentals::Rentals;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Refusals;
-use super::view::{self, GpuView};
+use super::view::GpuView;
+use super::{Refusals, view};
 use crate::auth::Caller;
 use crate::problem::Problem;
 

@@ -38,10 +38,13 @@ mod stream;
 mod terminal;
 mod view;
 
+pub use archive::archived;
 use axum::Router;
+use docs::Refusals;
+use gpurent_core::host::Rentals;
 use gpurent_core::id::RentalId;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
+use gpurent_core::model::Rental;
+pub(crate) use rendered::Rendered;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,13 +52,9 @@ use utoipa_axum::routes;
 use crate::auth::Caller;
 use crate::compat::described::Described;
 use crate::compat::{cloud, dashboard, instances, rent};
-use crate::health;
 use crate::problem::Problem;
-use crate::surfaces::{self, Surfaces};
-
-pub use archive::archived;
-use docs::Refusals;
-pub(crate) use rendered::Rendered;
+use crate::surfaces::Surfaces;
+use crate::{health, surfaces};
 
 /// The routes of `/v1`, those that are or may be WebSockets, and the description of both and of every other route that a host
 /// may have.

@@ -2,10 +2,10 @@
 
 use axum::http::HeaderMap;
 use axum::http::header::{ETAG, HeaderName, IF_MATCH};
+use gpurent_core::error::Invalid;
+use gpurent_core::host::Rentals;
 use gpurent_core::id::Revision;
-use gpurent_core::invalid::Invalid;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
+use gpurent_core::model::Rental;
 use gpurent_core::store::StoreError;
 
 use crate::problem::Problem;

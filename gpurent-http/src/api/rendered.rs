@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use axum::extract::ws::Utf8Bytes;
-use gpurent_core::event::JournalEntry;
 use gpurent_core::id::{Position, RentalId};
+use gpurent_core::model::JournalEntry;
 
 use super::event;
 

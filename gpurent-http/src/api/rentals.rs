@@ -6,11 +6,10 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use gpurent_core::error::Invalid;
+use gpurent_core::host::{ExtendError, Extension as ByOrTo, Rentals, ResumeError, SuspendError};
 use gpurent_core::id::{IdempotencyKey, RentalId};
-use gpurent_core::invalid::Invalid;
-use gpurent_core::lifecycle::{EndKind, Phase};
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{ExtendError, Extension as ByOrTo, Rentals, ResumeError, SuspendError};
+use gpurent_core::model::{EndKind, Phase, Rental};
 use gpurent_core::store::{Claimed, Filter};
 use serde::{Deserialize, Serialize};
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use gpurent_core::access::{CredentialRequest, LoginUser, Password, PublicKey, PublicKeys, RegistryLogin};
-use gpurent_core::gpu::GpuRequest;
+use gpurent_core::error::Invalid;
 use gpurent_core::id::RenterId;
-use gpurent_core::invalid::Invalid;
-use gpurent_core::port::{ContainerPort, HostPort, PublishedPort, Transport};
-use gpurent_core::spec::{Limits, RentalRequest, RentalSpec, Size, Term, Workspace, WorkspaceFolder};
+use gpurent_core::model::{
+    ContainerPort, CredentialRequest, GpuRequest, HostPort, Limits, LoginUser, Password, PublicKey, PublicKeys,
+    PublishedPort, RegistryLogin, RentalRequest, RentalSpec, Size, Term, Transport, Workspace, WorkspaceFolder,
+};
 use serde::Deserialize;
 use utoipa::ToSchema;
 

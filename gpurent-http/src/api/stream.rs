@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
-use gpurent_core::inside::Bytes;
+use gpurent_core::runtime::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Pass;

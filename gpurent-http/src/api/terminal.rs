@@ -14,17 +14,18 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::Response;
 use futures_util::StreamExt;
+use gpurent_core::error::Invalid;
+use gpurent_core::host::Rentals;
 use gpurent_core::id::RentalId;
-use gpurent_core::inside::{Input, Program, Session, TerminalSize};
-use gpurent_core::invalid::Invalid;
-use gpurent_core::rentals::Rentals;
+use gpurent_core::runtime::{Input, Program, Session, TerminalSize};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Refusals;
-use crate::audit::{self, Audit};
+use crate::audit;
+use crate::audit::Audit;
 use crate::auth::{Caller, Entrance, Pass};
 use crate::listeners::{AtARental, Listeners, Place};
 use crate::problem::Problem;

@@ -1,16 +1,11 @@
 //! A rental as `/v1` shows it. Secrets are never part of it, and neither is the renter's environment.
 
-use gpurent_core::access::{CredentialKind, LoginUser};
-use gpurent_core::billing::{Bill, Segment};
-use gpurent_core::gpu::{Gpu, GpuModel, GpuUuid};
+use gpurent_core::host::Rentals;
 use gpurent_core::id::{Attempt, ContainerId, InstanceName, RentalId, RenterId, Revision};
-use gpurent_core::lifecycle::{EndReason, Exit, FailureKind, Fault, State, SuspendCause};
-use gpurent_core::port::{ContainerPort, HostPort, PortBinding};
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
-use gpurent_core::retention::Files;
-use gpurent_core::service::{Protocol, Service};
-use gpurent_core::spec::{ImageDigest, ImageRef, Labels};
+use gpurent_core::model::{
+    Bill, ContainerPort, CredentialKind, EndReason, Exit, FailureKind, Fault, Files, Gpu, GpuModel, GpuUuid, HostPort,
+    ImageDigest, ImageRef, Labels, LoginUser, PortBinding, Protocol, Rental, Segment, Service, State, SuspendCause,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;

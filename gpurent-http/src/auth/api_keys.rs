@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use axum::http::request::Parts;
-use gpurent_core::api_key::{IpNet, KeyDigest, KeyStore, Role};
+use gpurent_core::error::Invalid;
 use gpurent_core::id::RenterId;
-use gpurent_core::invalid::Invalid;
-use gpurent_core::store::StoreError;
+use gpurent_core::store::api_keys::IpNet;
+use gpurent_core::store::{KeyDigest, KeyStore, Role, StoreError};
 use subtle::ConstantTimeEq;
 
 use super::origin::{address, comes_from_its_own_machine, comes_from_this_machine, presented};
@@ -176,8 +176,8 @@ mod tests {
 
     use axum::extract::ConnectInfo;
     use axum::http::Request;
-    use gpurent_core::api_key::NewKey;
     use gpurent_core::memory::MemoryStore;
+    use gpurent_core::store::NewKey;
 
     use super::*;
 

@@ -6,29 +6,27 @@ mod late;
 mod origin;
 mod waiting;
 
-pub use api_keys::{ApiKey, ApiKeys};
-pub(crate) use late::{Entrance, authenticate_socket};
-pub(crate) use origin::{address, presented};
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+pub use api_keys::{ApiKey, ApiKeys};
 use async_trait::async_trait;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use gpurent_core::api_key::Role;
+use gpurent_core::host::Rentals;
 use gpurent_core::id::{ApiKeyId, RenterId};
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
-use gpurent_core::store::StoreError;
+use gpurent_core::model::Rental;
+use gpurent_core::store::{Role, StoreError};
+pub(crate) use late::{Entrance, authenticate_socket};
+pub(crate) use origin::{address, presented};
+use waiting::WaitingRoom;
 
 use crate::compat::dashboard;
 use crate::problem::Problem;
 use crate::rate::Rates;
-use waiting::WaitingRoom;
 
 /// Who calls, and what they may see.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,25 +11,23 @@ use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::access::{Credential, CredentialRequest};
-use gpurent_core::api_key::Role;
-use gpurent_core::gpu::{GpuModel, GpuRequest};
+use gpurent_core::allocation::NoPlace;
+use gpurent_core::error::Invalid;
+use gpurent_core::host::{RentError, Rentals, ResumeError, SuspendError};
 use gpurent_core::id::{RentalId, RenterId};
-use gpurent_core::invalid::Invalid;
-use gpurent_core::lifecycle::{Phase, State as RentalState};
-use gpurent_core::money::{MicroUnits, Quote, RateCard};
-use gpurent_core::placement::NoPlace;
-use gpurent_core::port::{ContainerPort, PublishedPort};
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{RentError, Rentals, ResumeError, SuspendError};
-use gpurent_core::spec::{ImageRef, Labels, MountPath, RentalRequest, RentalSpec, Term, Workspace, WorkspaceFolder};
-use gpurent_core::store::{Filter, MAX_PAGE, StoreError};
+use gpurent_core::model::{
+    ContainerPort, Credential, CredentialRequest, GpuModel, GpuRequest, ImageRef, Labels, MicroUnits, MountPath, Phase,
+    PublishedPort, Quote, RateCard, Rental, RentalRequest, RentalSpec, State as RentalState, Term, Workspace,
+    WorkspaceFolder,
+};
+use gpurent_core::store::{Filter, MAX_PAGE, Role, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::described::{Described, Takes};
-use super::services::{self, jupyter_url};
+use super::services;
+use super::services::jupyter_url;
 use super::waiting::{WAIT, until};
 use crate::auth::Caller;
 use crate::body::JsonBody;
@@ -274,7 +272,7 @@ impl Cloud {
     fn request(&self, caller: Caller, body: &CreateBody) -> Result<RentalRequest, Invalid> {
         let template = self.templates.iter().find(|template| template.id == body.template);
         let template = template.ok_or_else(|| Invalid::new("template", "is none of those that are offered"))?;
-        let gpu = GpuRequest::one(body.gpu.parse::<gpurent_core::gpu::GpuSelector>()?);
+        let gpu = GpuRequest::one(body.gpu.parse::<gpurent_core::model::GpuSelector>()?);
         let known = |way: &String| way == "ssh" || template.default_ports.contains_key(way);
         if let Some(unknown) = body.access.iter().find(|way| !known(way)) {
             let reason = format!("{} is not offered by this template", unknown.chars().take(32).collect::<String>());
@@ -413,7 +411,7 @@ async fn start(
     let rental = rentals.resume(id).await?.ok_or_else(not_found)?;
     let rental = until(&rentals, rental, updates, deadline, is_up_or_over).await;
     if let Some(cause) = rental.state().suspend_cause() {
-        let gpurent_core::lifecycle::SuspendCause::Failed(failure) = cause else {
+        let gpurent_core::model::SuspendCause::Failed(failure) = cause else {
             return Err(Refused(StatusCode::CONFLICT, "it was stopped again".to_owned()));
         };
         return Err(Refused(StatusCode::CONFLICT, failure.detail.clone()));

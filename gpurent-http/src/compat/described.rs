@@ -3,9 +3,9 @@
 //!
 //! Their bodies are JSON objects and no more here: those platforms and their clients say what is in them.
 
-use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{self, MethodRouter};
+use axum::routing::MethodRouter;
+use axum::{Router, routing};
 use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};

@@ -11,22 +11,19 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::access::{CredentialRequest, Password};
-use gpurent_core::feed::Subscription;
-use gpurent_core::gpu::GpuRequest;
+use gpurent_core::allocation::NoPlace;
+use gpurent_core::error::Invalid;
+use gpurent_core::host::{RentError, Rentals, Subscription};
 use gpurent_core::id::{ContainerId, InstanceName, RentalId, RenterId};
-use gpurent_core::invalid::Invalid;
-use gpurent_core::lifecycle::Phase;
-use gpurent_core::placement::NoPlace;
-use gpurent_core::port::{HostPort, PublishedPort, Transport, WEB};
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{RentError, Rentals};
-use gpurent_core::spec::{RentalRequest, RentalSpec, Term};
+use gpurent_core::model::port::WEB;
+use gpurent_core::model::{
+    CredentialRequest, GpuRequest, HostPort, Password, Phase, PublishedPort, Rental, RentalRequest, RentalSpec, Term,
+    Transport,
+};
 use gpurent_core::store::{Claimed, Filter, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-
 use tokio::time::Instant;
 
 use super::described::{Described, Takes};

@@ -3,19 +3,15 @@
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use gpurent_core::access::Credential;
-use gpurent_core::event::{Event, JournalEntry};
-use gpurent_core::feed::Update;
+use gpurent_core::host::{Rentals, Update};
 use gpurent_core::id::{ContainerId, RentalId};
-use gpurent_core::lifecycle::EndReason;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
+use gpurent_core::model::{Credential, EndReason, Event, JournalEntry, Rental};
 use gpurent_core::runtime::Progress;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::instances;
-use super::services::{self, sentence, vnc_url, web_url};
+use super::services::{sentence, vnc_url, web_url};
+use super::{instances, services};
 use crate::auth::{Caller, Pass};
 use crate::words;
 

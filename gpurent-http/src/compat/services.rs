@@ -1,9 +1,8 @@
 //! A rental's services as the protocols of existing platforms tell of them: Jupyter, a web page, a desktop.
 
-use gpurent_core::port::WEB;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
-use gpurent_core::service::{Protocol, Service};
+use gpurent_core::host::Rentals;
+use gpurent_core::model::port::WEB;
+use gpurent_core::model::{Protocol, Rental, Service};
 
 /// The port at which these protocols expect Jupyter.
 const JUPYTER: u16 = 8888;

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use gpurent_core::event::Event;
-use gpurent_core::feed::{Subscription, Update};
+use gpurent_core::host::{Rentals, Subscription, Update};
 use gpurent_core::id::RentalId;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
+use gpurent_core::model::{Event, Rental};
 use tokio::time::Instant;
 
 /// How long an answer waits at most.

@@ -5,15 +5,12 @@
 
 use std::sync::Arc;
 
-use gpurent_core::builder::HostBuilder;
+use gpurent_core::allocation::{Capacity, PortPools};
 use gpurent_core::clock::{SleepFuture, SystemClock};
+use gpurent_core::host::{HostBuilder, Rentals};
 use gpurent_core::id::HostId;
 use gpurent_core::memory::{MemoryMachine, MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::money::{HourlyRate, MicroUnits, RateCard};
-use gpurent_core::placement::Capacity;
-use gpurent_core::port::PortPools;
-use gpurent_core::rentals::Rentals;
-use gpurent_core::seal::SealKey;
+use gpurent_core::model::{HourlyRate, MicroUnits, RateCard, SealKey};
 use gpurent_http::compat::cloud::{Cloud, Template};
 use gpurent_http::compat::dashboard::Dashboard;
 use gpurent_http::{ApiKeys, Server, Surfaces};

@@ -1,11 +1,9 @@
 //! Making a rental: one look at what is held, unless that is known, and one statement that writes it all.
 
-use gpurent_core::gpu::GpuUuid;
+use gpurent_core::allocation::renter_limits::lately;
+use gpurent_core::allocation::{Held, Placement, RenterHas, RenterLimits};
 use gpurent_core::id::{Epoch, HostId, RenterId};
-use gpurent_core::placement::{Held, Placement};
-use gpurent_core::port::HostPort;
-use gpurent_core::rental::Rental;
-use gpurent_core::renter::{RenterHas, RenterLimits, lately};
+use gpurent_core::model::{GpuUuid, HostPort, Rental};
 use gpurent_core::store::{ClaimError, Claimed, Foundling, NewRental, StoreError};
 use jiff::Timestamp;
 use sqlx::types::Json;
@@ -126,7 +124,7 @@ fn is_lost_race(error: &StoreError) -> bool {
 async fn write(
     connections: &Connections,
     new: &NewRental,
-    placed: gpurent_core::placement::Placed,
+    placed: gpurent_core::allocation::Placed,
     limits: &RenterLimits,
 ) -> Result<Rental, StoreError> {
     let (rental, event) = new.settle(placed);
@@ -299,7 +297,7 @@ pub(super) async fn renter_has(
 }
 
 fn parse(gpus: Vec<String>, ports: Vec<i32>, without_gpu: i64) -> Result<Held, StoreError> {
-    let corrupt = |error: gpurent_core::invalid::Invalid| StoreError::Corrupt(error.into());
+    let corrupt = |error: gpurent_core::error::Invalid| StoreError::Corrupt(error.into());
     let gpus: Result<_, _> = gpus.into_iter().map(GpuUuid::try_from).collect();
     let ports: Result<_, _> =
         ports.into_iter().map(|port| HostPort::try_from(u16::try_from(port).unwrap_or(0))).collect();

@@ -69,7 +69,7 @@ impl Connections {
         let lent = match said {
             Some(said) => said,
             None => match connect(&direct).await {
-                Ok(connection) => in_time(lends_sessions(&direct, connection)).await?,
+                Ok(connection) => in_time(lends_sessions(connection, connect(&direct).await?)).await?,
                 Err(error) if refused_parameters(&error) => true,
                 Err(error) => return Err(error),
             },
@@ -95,7 +95,7 @@ impl Connections {
     /// An application's own pool.
     pub(super) async fn of(pool: PgPool) -> Result<Self, sqlx::Error> {
         let options = pool.connect_options();
-        let lent = in_time(lends_sessions(&options, connect(&options).await?)).await?;
+        let lent = in_time(lends_sessions(connect(&options).await?, connect(&options).await?)).await?;
         Ok(Self::with(pool, lent, Demoted::default()))
     }
 
@@ -291,7 +291,7 @@ where
 }
 
 /// One connection, not for ever waited for.
-pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     match in_time(options.connect()).await {
         // Over TCP nothing but a certificate's file can be missing.
         Err(sqlx::Error::Io(error)) if error.kind() == ErrorKind::NotFound && !is_local(options) => {

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use gpurent_core::allocation::Held;
 use gpurent_core::id::HostId;
-use gpurent_core::placement::Held;
-use gpurent_core::rental::Rental;
+use gpurent_core::model::Rental;
 
 /// How long a belief is acted upon.
 const TRUST: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! The journal: positions given after the commit, so that no reader misses an event.
 
-use gpurent_core::event::{Event, JournalEntry};
 use gpurent_core::id::{Epoch, HostId, Position, RentalId};
+use gpurent_core::model::{Event, JournalEntry};
 use gpurent_core::store::StoreError;
 use sqlx::types::{Json, Uuid};
 

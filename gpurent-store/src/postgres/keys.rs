@@ -1,9 +1,8 @@
 //! API keys in PostgreSQL.
 
 use async_trait::async_trait;
-use gpurent_core::api_key::{KeyDigest, KeyRecord, KeyStore};
 use gpurent_core::id::ApiKeyId;
-use gpurent_core::store::{MAX_PAGE, StoreError};
+use gpurent_core::store::{KeyDigest, KeyRecord, KeyStore, MAX_PAGE, StoreError};
 
 use super::PostgresStore;
 use crate::error::bounded;

@@ -18,29 +18,24 @@ mod migrations;
 mod pooler;
 mod views;
 
-pub use views::CompatibilityViews;
-
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gpurent_core::event::{Event, JournalEntry, Recorded};
+use connections::Connections;
+use gpurent_core::allocation::{Held, Placement, RenterHas};
 use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
-use gpurent_core::placement::{Held, Placement};
-use gpurent_core::rental::Rental;
-use gpurent_core::renter::RenterHas;
-use gpurent_core::seal::Sealed;
+use gpurent_core::model::{Event, JournalEntry, Recorded, Rental, Sealed};
 use gpurent_core::store::{
     Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
 };
+use held::Beliefs;
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 use tokio::sync::Mutex;
-
-use connections::Connections;
-use held::Beliefs;
+pub use views::CompatibilityViews;
 
 use crate::error::bounded;
 use crate::refused::unless_permanent;

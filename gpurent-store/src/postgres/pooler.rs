@@ -3,10 +3,8 @@
 //! In transaction mode a pooler lends a session of the server for one transaction. Nothing outlives that then: no prepared
 //! statement, no setting, no lock of a session.
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
-
-use super::connections::connect;
 
 /// SQLSTATE "protocol violation": what poolers answer to a startup parameter that they cannot keep.
 const PROTOCOL_VIOLATION: &str = "08P01";
@@ -29,8 +27,7 @@ pub(super) fn met_another_session(error: &sqlx::Error) -> bool {
 
 /// Whether two connections are lent the same session: what one sets, the other finds. Between two transactions a pooler gives
 /// the session that was used last.
-pub(super) async fn lends_sessions(options: &PgConnectOptions, mut one: PgConnection) -> Result<bool, sqlx::Error> {
-    let mut other = connect(options).await?;
+pub(super) async fn lends_sessions(mut one: PgConnection, mut other: PgConnection) -> Result<bool, sqlx::Error> {
     let mut found = false;
     for look in 0..LOOKS {
         // No other process looks by the same word.

@@ -3,7 +3,7 @@
 //! A view shows what such a table showed, under its own column names, and never a secret: those columns
 //! are NULL.
 
-use gpurent_core::invalid::Invalid;
+use gpurent_core::error::Invalid;
 use gpurent_core::store::StoreError;
 use sqlx::AssertSqlSafe;
 

@@ -1,11 +1,9 @@
 //! Renters' port ranges, and who did what, in SQLite.
 
 use async_trait::async_trait;
-use gpurent_core::audit::{AuditEntry, AuditLog, NumberedEntry};
 use gpurent_core::id::{HostId, RenterId};
-use gpurent_core::port::PortRange;
-use gpurent_core::port::ranges::{GivenBack, OwnRange, RangeStore};
-use gpurent_core::store::{MAX_PAGE, StoreError};
+use gpurent_core::model::PortRange;
+use gpurent_core::store::{AuditEntry, AuditLog, GivenBack, MAX_PAGE, NumberedEntry, OwnRange, RangeStore, StoreError};
 
 use super::SqliteStore;
 use crate::beside::{AuditColumns, entry, own_range, range};

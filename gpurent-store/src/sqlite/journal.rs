@@ -1,9 +1,9 @@
 //! The journal: positions given by the one publisher, as in PostgreSQL, so that readers of either see
 //! the same.
 
-use gpurent_core::event::{Event, JournalEntry};
+use gpurent_core::error::Invalid;
 use gpurent_core::id::{Epoch, HostId, Position};
-use gpurent_core::invalid::Invalid;
+use gpurent_core::model::{Event, JournalEntry};
 use gpurent_core::store::StoreError;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use sqlx::types::Json;

@@ -1,7 +1,7 @@
 //! Lists of rentals, and the deletion of old ones.
 
 use gpurent_core::id::{HostId, RentalId};
-use gpurent_core::rental::Rental;
+use gpurent_core::model::Rental;
 use gpurent_core::store::{Filter, MAX_PAGE, StoreError};
 use jiff::Timestamp;
 use sqlx::Sqlite;

@@ -2,7 +2,7 @@
 //!
 //! Write-ahead log with full synchronisation: what was committed survives `kill -9` and a power cut.
 //! Writers stand in line in this process, and begin with `BEGIN IMMEDIATE`, so that they wait for those
-//! of other processes (the command line) instead of failing half-way. [`write`](self::write) makes and
+//! of other processes (the command line) instead of failing half-way. [`write`](mod@write) makes and
 //! changes rentals, [`journal`] publishes, [`catch_up`] writes what an agent of an older version left out, reading is here.
 
 mod beside;
@@ -17,18 +17,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gpurent_core::event::{Event, JournalEntry, Recorded};
-use gpurent_core::gpu::GpuUuid;
+use gpurent_core::allocation::{Held, Placement, RenterHas};
 use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
-use gpurent_core::placement::{Held, Placement};
-use gpurent_core::port::HostPort;
-use gpurent_core::rental::Rental;
-use gpurent_core::renter::RenterHas;
-use gpurent_core::seal::Sealed;
+use gpurent_core::model::{Event, GpuUuid, HostPort, JournalEntry, Recorded, Rental, Sealed};
 use gpurent_core::store::{
     Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
 };
 use jiff::Timestamp;
+use reserve::{Reserve, is_full};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteExecutor, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -36,8 +32,6 @@ use sqlx::sqlite::{
 use sqlx::types::Json;
 use sqlx::{Connection as _, SqlSafeStr as _, Sqlite, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
-
-use reserve::{Reserve, is_full};
 
 use crate::claim::{NOT_IN_VAIN, counted};
 use crate::error::bounded;
@@ -399,7 +393,7 @@ impl Store for SqliteStore {
         );
         let query = query.bind(host.as_str()).bind(container.as_str());
         let found: Option<String> = bounded(query.fetch_optional(&self.pool)).await?;
-        let corrupt = |error: gpurent_core::invalid::Invalid| StoreError::Corrupt(error.into());
+        let corrupt = |error: gpurent_core::error::Invalid| StoreError::Corrupt(error.into());
         found.map(|id| id.parse().map_err(corrupt)).transpose()
     }
 

@@ -1,11 +1,9 @@
 //! Making and changing rentals, each inside one transaction that nobody else writes beside.
 
-use gpurent_core::event::Recorded;
+use gpurent_core::allocation::Placement;
+use gpurent_core::allocation::renter_limits::lately;
 use gpurent_core::id::{Epoch, HostId};
-use gpurent_core::placement::Placement;
-use gpurent_core::rental::Rental;
-use gpurent_core::renter::lately;
-use gpurent_core::seal::{Fingerprint, Sealed};
+use gpurent_core::model::{Fingerprint, Recorded, Rental, Sealed};
 use gpurent_core::store::{Change, ClaimError, Claimed, Foundling, NewRental, StoreError};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;

@@ -1,5 +1,5 @@
-//! Deterministic simulation: the real [`Rentals`](crate::rentals::Rentals) and
-//! [`Reconciler`](crate::reconcile::Reconciler) in a world in which everything goes wrong.
+//! Deterministic simulation: the real [`Rentals`](crate::host::Rentals) and
+//! [`Reconciler`](crate::host::Reconciler) in a world in which everything goes wrong.
 //!
 //! A history is a number. From it follow what renters ask for, which machines reboot, which calls fail
 //! before or after they did their work, hang, arrive twice or late, which process dies beside which
@@ -18,18 +18,15 @@
 //! A policy of one's own ([`Simulation::allocator`], [`Simulation::timing`], [`Simulation::pace`]) is put
 //! to the same test.
 
-mod befall;
-mod chance;
-mod faulty;
-mod history;
-mod matrix;
-mod point;
-mod run;
-mod truth;
-mod world;
-
-pub use matrix::{Life, Matrix, crash_matrix};
-pub use point::{Coverage, Fault, Point};
+mod actions;
+mod crash_matrix;
+mod environment;
+mod fault_point;
+mod oracle;
+mod proxy;
+mod rng;
+mod runner;
+mod schedule;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -37,14 +34,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crash_matrix::{Life, Matrix, crash_matrix};
+pub use fault_point::{Coverage, Fault, Point};
 use jiff::SignedDuration;
 
-use crate::allocator::{Allocator, BestFit};
-use crate::reconcile::Pace;
-use crate::rental::Timing;
-use chance::Chance;
-use run::Run;
-use world::Faults;
+use crate::allocation::{Allocator, BestFit};
+use crate::host::Pace;
+use crate::model::Timing;
+use crate::testing::simulation::environment::Faults;
+use crate::testing::simulation::rng::Chance;
+use crate::testing::simulation::runner::Run;
 
 /// What is simulated: how many hosts there are, and by which rules they act.
 #[derive(Clone)]
@@ -77,7 +76,7 @@ impl Default for Simulation {
             },
             // A suspended rental that the store has lost is found by a sweep.
             pace: Pace { measure: Duration::from_secs(5), sweep: Duration::from_secs(40), ..Pace::default() },
-            chaos: history::CHAOS,
+            chaos: schedule::CHAOS,
             echoes: 26_000_000,
         }
     }
@@ -126,7 +125,7 @@ impl Simulation {
         let per_mille =
             [0, self.fault_rate / 4, self.fault_rate, self.fault_rate * 3][usize::try_from(number % 4).unwrap_or(0)];
         let faults = Faults::Drawn { per_mille, left_out: without.faults.clone() };
-        let happenings = history::drawn(Chance::of(number), self.hosts, self.pauses, &without.happenings);
+        let happenings = schedule::drawn(Chance::of(number), self.hosts, self.pauses, &without.happenings);
         Run::new(number, self, faults, traced).live(&happenings)
     }
 
@@ -175,7 +174,7 @@ impl Simulation {
             }
         }
         let verdict = self.with_out(number, &without, true);
-        let happenings = history::drawn(Chance::of(number), self.hosts, self.pauses, &without.happenings).len();
+        let happenings = schedule::drawn(Chance::of(number), self.hosts, self.pauses, &without.happenings).len();
         Broken {
             number,
             what: verdict.broken.unwrap_or_default(),

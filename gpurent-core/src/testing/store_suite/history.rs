@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::pause::on_its_way_down;
 use super::{Bench, at, cancelled, moment, valid, way_down, whole_life};
 use crate::id::{Position, RentalId, Seq};
-use crate::lifecycle::{EndKind, Phase};
-use crate::rental::Rental;
+use crate::model::{EndKind, Phase, Rental};
 use crate::store::{Filter, Store};
+use crate::testing::store_suite::suspend::on_its_way_down;
 
 /// Every list is what its filter lets pass, newest first, however long its pages are.
 pub async fn lists_are_what_their_filters_let_pass<S: Store>(store: Arc<S>) {

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::{Bench, at, moment, valid, whole_life};
-use crate::event::Event;
-use crate::gpu::GpuRequest;
-use crate::lifecycle::{EndReason, Failure, FailureKind};
-use crate::placement::NoPlace;
-use crate::renter::{RenterHas, RenterLimits, TooMany};
+use crate::allocation::{NoPlace, RenterHas, RenterLimits, TooMany};
+use crate::model::{EndReason, Event, Failure, FailureKind, GpuRequest};
 use crate::store::{ClaimError, Store};
 
 /// Containers without a GPU have their places, as cards are places of others: the next one is free when one has ended or is

@@ -8,32 +8,27 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use futures_util::stream::{self, StreamExt};
-use gpurent_core::access::CredentialRequest;
-use gpurent_core::gpu::GpuRequest;
+use futures_util::stream;
+use futures_util::stream::StreamExt;
+use gpurent_core::error::Invalid;
+use gpurent_core::host::{RentError, Rentals};
 use gpurent_core::id::{HostId, RenterId};
-use gpurent_core::inside::Usage;
-use gpurent_core::invalid::Invalid;
-use gpurent_core::lifecycle::{State as RentalState, SuspendCause};
-use gpurent_core::port::PublishedPort;
-use gpurent_core::port::ranges::GivenBack;
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::{RentError, Rentals};
-use gpurent_core::spec::{Labels, Limits, RentalRequest, RentalSpec, Size, Workspace, WorkspaceFolder};
-use gpurent_core::store::Claimed;
+use gpurent_core::model::{
+    CredentialRequest, GpuRequest, Labels, Limits, PublishedPort, Rental, RentalRequest, RentalSpec, Size,
+    State as RentalState, SuspendCause, Workspace, WorkspaceFolder,
+};
+use gpurent_core::runtime::Usage;
+use gpurent_core::store::{Claimed, GivenBack};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::waiting::{WAIT, until};
-use super::names::{self, of_user};
-use super::{Dashboard, Offer, RANGE, Refused, lacks_a_gpu, show};
+use super::names::{GPU, of_user};
+use super::{Dashboard, Offer, RANGE, Refused, lacks_a_gpu, names, show};
 use crate::auth::Caller;
 use crate::body::LooseJson;
 use crate::listeners::Listeners;
-
-/// Marks rentals of this protocol, by what they were asked for: a GPU or none.
-pub(super) const GPU: &str = "dashboard.gpu";
 
 /// How long answers take at most whose clients give up after 15 seconds.
 const SHORT_WAIT: Duration = Duration::from_secs(11);

@@ -28,18 +28,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use gpurent_core::gpu::GpuSelector;
-use gpurent_core::invalid::Invalid;
-use gpurent_core::machine::{Images, MachineProbe};
-use gpurent_core::placement::NoPlace;
-use gpurent_core::port::ranges::RangeStore;
-use gpurent_core::port::{ContainerPort, PortRange};
-use gpurent_core::rentals::{RentError, ResumeError, SuspendError};
-use gpurent_core::spec::{ImageRef, Limits, MountPath, Term};
-use gpurent_core::store::StoreError;
-use serde_json::json;
-
 use downloads::Downloads;
+use gpurent_core::allocation::NoPlace;
+use gpurent_core::error::Invalid;
+use gpurent_core::host::{RentError, ResumeError, SuspendError};
+use gpurent_core::model::{ContainerPort, GpuSelector, ImageRef, Limits, MountPath, PortRange, Term};
+use gpurent_core::runtime::{Images, MachineProbe};
+use gpurent_core::store::{RangeStore, StoreError};
+use serde_json::json;
 
 use super::described::{Described, Takes};
 
@@ -75,7 +71,7 @@ pub struct Dashboard {
 
 impl Dashboard {
     /// Users get ten ports each of `pool`, which the host has to
-    /// [set aside](gpurent_core::port::PortPools::set_aside), and containers with any GPU.
+    /// [set aside](gpurent_core::allocation::PortPools::set_aside), and containers with any GPU.
     #[must_use]
     pub fn new(
         ranges: Arc<dyn RangeStore>,
@@ -129,7 +125,7 @@ impl Dashboard {
     /// Refuses a list without SSH (port 22), with one name, offset or port twice, or an offset above 9.
     pub fn with_services(mut self, services: Vec<Service>) -> Result<Self, Invalid> {
         let wrong = |reason| Err(Invalid::new("services", reason));
-        if !services.iter().any(|service| service.container == gpurent_core::port::SSH) {
+        if !services.iter().any(|service| service.container == gpurent_core::model::port::SSH) {
             return wrong("must have SSH, which is port 22");
         }
         if services.iter().any(|service| service.offset >= RANGE) {

@@ -3,17 +3,18 @@
 //! Its manager and its desktop client compute a container's name by themselves and put it into every path; a user's bare
 //! name, a container's id and the beginning of either id occur too.
 
+use gpurent_core::error::Invalid;
+use gpurent_core::host::Rentals;
 use gpurent_core::id::{InstanceName, RenterId};
-use gpurent_core::invalid::Invalid;
-use gpurent_core::lifecycle::{EndKind, Phase};
-use gpurent_core::rental::Rental;
-use gpurent_core::rentals::Rentals;
+use gpurent_core::model::{EndKind, Phase, Rental};
 use gpurent_core::store::{Filter, MAX_PAGE, StoreError};
 use sha2::{Digest, Sha256};
 
 use super::super::instances;
-use super::containers::GPU;
 use crate::auth::Caller;
+
+/// Marks rentals of this protocol, by what they were asked for: a GPU or none.
+pub(super) const GPU: &str = "dashboard.gpu";
 
 const PREFIX: &str = "code-server-";
 

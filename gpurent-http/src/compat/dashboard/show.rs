@@ -1,9 +1,7 @@
 //! Containers as the protocol's clients read them: their keys, their units, and a number for each.
 
-use gpurent_core::inside::Usage;
-use gpurent_core::lifecycle::State as RentalState;
-use gpurent_core::port::HostPort;
-use gpurent_core::rental::Rental;
+use gpurent_core::model::{HostPort, Rental, State as RentalState};
+use gpurent_core::runtime::Usage;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 

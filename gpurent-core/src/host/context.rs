@@ -1,0 +1,132 @@
+//! What the reconciler and all handles of one host share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use crate::allocation::{Placement, RenterLimits};
+use crate::clock::Clock;
+use crate::host::deadlines::Deadlines;
+use crate::host::events::Feed;
+use crate::host::failpoint::Failpoints;
+use crate::host::lease::Lease;
+use crate::host::notify::{Mutex, Nudge};
+use crate::host::pulls::Pulls;
+use crate::host::readiness::Standing;
+use crate::host::{EngineHealth, Pace, Setback};
+use crate::id::{HostId, RentalId, RenterId};
+use crate::model::{HostKeySource, SealError, Sealer, Secrets, Timing};
+use crate::runtime::{ContainerRuntime, Inside};
+use crate::store::{Store, StoreError};
+
+/// Why a renter's access could not be told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// The sealed credential cannot be opened.
+    #[error("the stored credential cannot be opened")]
+    Seal(#[source] SealError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A host: its backends, its policy, and how its parts wake each other.
+pub(crate) struct Shared {
+    pub(crate) host: HostId,
+    pub(crate) public_host: String,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) runtime: Arc<dyn ContainerRuntime>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) sealer: Arc<dyn Sealer>,
+    pub(crate) placement: Placement,
+    /// Limits of certain renters, in place of the usual ones.
+    pub(crate) limits_of: BTreeMap<RenterId, RenterLimits>,
+    pub(crate) timing: Timing,
+    pub(crate) pace: Pace,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) failpoints: Failpoints,
+    /// Rung after every intent.
+    pub(crate) intents: Nudge,
+    pub(crate) standing: Standing,
+    /// The lease of the reconciler that runs.
+    pub(crate) lease: Mutex<Option<Lease>>,
+    /// As of the last observation.
+    pub(crate) engine_health: Mutex<EngineHealth>,
+    /// Since when an observation waits for the engine, on the boot clock.
+    pub(crate) asked_engine_at: Mutex<Option<i64>>,
+    /// The rentals whose steps failed lately and are tried again.
+    pub(crate) setbacks: Mutex<BTreeMap<RentalId, Setback>>,
+    pub(crate) deadlines: Deadlines,
+    /// The pulls that come before claims, where the operator wants that.
+    pub(crate) pulls: Option<Pulls>,
+    pub(crate) inside: Option<Arc<dyn Inside>>,
+    pub(crate) host_keys: Arc<dyn HostKeySource>,
+    /// Names new rentals; only simulations want to know them beforehand.
+    pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
+}
+
+/// How long an engine may take to answer before it is told of as silent: 10 seconds.
+const ENGINE_PATIENCE_MICROS: i64 = 10 * 1_000_000;
+
+impl Shared {
+    pub(crate) fn set_lease(&self, lease: Option<Lease>) {
+        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    }
+
+    pub(crate) fn holds_lease(&self) -> bool {
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        lease.as_ref().is_some_and(|lease| lease.left().is_some())
+    }
+
+    pub(crate) fn engine_health(&self) -> EngineHealth {
+        let asked = *self.asked_engine_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = asked.map_or(0, |asked| self.clock.now().boot.micros.saturating_sub(asked));
+        if waits > ENGINE_PATIENCE_MICROS {
+            return EngineHealth::Silent;
+        }
+        *self.engine_health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine is asked for all containers at this time on the boot clock; `None`: it is not any more.
+    pub(crate) fn asks_engine(&self, at: Option<i64>) {
+        *self.asked_engine_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    pub(crate) fn set_engine_health(&self, health: EngineHealth) {
+        *self.engine_health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    fn setbacks(&self) -> impl std::ops::DerefMut<Target = BTreeMap<RentalId, Setback>> {
+        self.setbacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A rental's step failed, and is to be tried again.
+    pub(crate) fn set_back(&self, rental: RentalId, message: String) {
+        let now = self.clock.now().wall;
+        let mut setbacks = self.setbacks();
+        let setback = setbacks.entry(rental).or_insert(Setback { since: now, failures: 0, message: String::new() });
+        setback.failures = setback.failures.saturating_add(1);
+        setback.message = message;
+    }
+
+    /// A rental moved on, or there is none any more.
+    pub(crate) fn gets_on(&self, rental: RentalId) {
+        self.setbacks().remove(&rental);
+    }
+
+    pub(crate) fn setback(&self, rental: RentalId) -> Option<Setback> {
+        self.setbacks().get(&rental).cloned()
+    }
+
+    pub(crate) fn nudge(&self) {
+        self.intents.ring();
+    }
+
+    /// Opens a rental's secrets; `None` where the store has none any more.
+    pub(crate) async fn secrets(&self, id: RentalId) -> Result<Option<Secrets>, AccessError> {
+        let Some(sealed) = self.store.sealed(id).await? else { return Ok(None) };
+        let plaintext = self.sealer.open(id, &sealed).map_err(AccessError::Seal)?;
+        // Opened, and yet nothing that we ever sealed: another version of this program wrote it.
+        Secrets::from_plaintext(&plaintext).map(Some).ok_or(AccessError::Seal(SealError::Forged))
+    }
+}

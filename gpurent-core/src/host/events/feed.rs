@@ -1,0 +1,163 @@
+//! Telling everybody in this process what happens, live.
+//!
+//! A bounded ring that readers follow at their own pace. A reader that falls behind the ring is told so
+//! with the position to resume from; it never holds up the others, and the ring never grows.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+
+use event_listener::Event as Bell;
+
+use crate::host::notify::Mutex;
+use crate::id::{Position, RentalId};
+use crate::model::JournalEntry;
+use crate::runtime::Progress;
+
+/// How many updates the ring holds.
+pub const FEED_CAPACITY: usize = 4096;
+
+/// Something a subscriber hears.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// An event was published in the journal.
+    Event(Arc<JournalEntry>),
+    /// A pull goes on. Not stored; only the latest matters.
+    Progress {
+        /// Whose pull.
+        rental: RentalId,
+        /// How far.
+        progress: Progress,
+    },
+}
+
+/// A subscriber was too slow; what it missed is in the journal after `resume_after`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("fell behind; the journal has what was missed after position {resume_after}")]
+pub struct Lagged {
+    /// The last position that the subscriber was given.
+    pub resume_after: Position,
+}
+
+#[derive(Default)]
+struct Ring {
+    /// The number of the first update in the ring.
+    first: u64,
+    updates: VecDeque<Update>,
+    last_position: Position,
+    /// Whether that is known yet.
+    begun: bool,
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        Position::ZERO
+    }
+}
+
+/// The ring and the bell that tells of news.
+#[derive(Default)]
+pub(crate) struct Feed {
+    ring: Mutex<Ring>,
+    bell: Bell,
+}
+
+impl Feed {
+    pub(crate) fn push(&self, update: Update) {
+        {
+            let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Update::Event(entry) = &update {
+                ring.last_position = entry.position;
+            }
+            ring.updates.push_back(update);
+            if ring.updates.len() > FEED_CAPACITY {
+                ring.updates.pop_front();
+                ring.first += 1;
+            }
+        }
+        self.bell.notify(usize::MAX);
+    }
+
+    /// Says where the journal stands before anything is pushed.
+    pub(crate) fn begin_at(&self, position: Position) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.last_position = ring.last_position.max(position);
+        ring.begun = true;
+    }
+
+    /// The last position that was published, as far as this process knows.
+    pub(crate) fn last_position(&self) -> Option<Position> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.begun.then_some(ring.last_position)
+    }
+
+    pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = ring.first + ring.updates.len() as u64;
+        let resume_after = ring.last_position;
+        drop(ring);
+        Subscription { feed: Arc::clone(self), next, resume_after }
+    }
+}
+
+/// Follows what happens, from the moment it was made.
+pub struct Subscription {
+    feed: Arc<Feed>,
+    next: u64,
+    resume_after: Position,
+}
+
+impl Subscription {
+    /// The next update. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Lagged`] where updates were missed; the subscription goes on with the oldest it can have.
+    pub async fn next(&mut self) -> Result<Update, Lagged> {
+        loop {
+            // The bell is listened to before the look, so that no news falls in between.
+            let bell = self.feed.bell.listen();
+            if let Some(found) = self.look() {
+                return found;
+            }
+            bell.await;
+        }
+    }
+
+    fn look(&mut self) -> Option<Result<Update, Lagged>> {
+        let ring = self.feed.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.next < ring.first {
+            self.next = ring.first;
+            return Some(Err(Lagged { resume_after: self.resume_after }));
+        }
+        let index = usize::try_from(self.next - ring.first).ok()?;
+        let update = ring.updates.get(index)?.clone();
+        self.next += 1;
+        if let Update::Event(entry) = &update {
+            self.resume_after = entry.position;
+        }
+        Some(Ok(update))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(n: u64) -> Update {
+        let progress = Progress { current_bytes: n, ..Progress::default() };
+        Update::Progress { rental: RentalId::generate(), progress }
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_and_goes_on() {
+        let feed = Arc::new(Feed::default());
+        let mut slow = feed.subscribe();
+        for n in 0..(FEED_CAPACITY as u64 + 10) {
+            feed.push(progress(n));
+        }
+        futures_executor::block_on(async {
+            assert_eq!(slow.next().await.unwrap_err().resume_after, Position::ZERO);
+            let Update::Progress { progress, .. } = slow.next().await.unwrap() else { panic!("an event?") };
+            assert_eq!(progress.current_bytes, 10);
+        });
+    }
+}

@@ -1,0 +1,25 @@
+//! What holds rentals up: the engine, or a step that fails.
+
+use jiff::Timestamp;
+
+/// What holds a rental up: its next step failed, and is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setback {
+    /// Since when it does not get on.
+    pub since: Timestamp,
+    /// How often the step failed since then.
+    pub failures: u32,
+    /// Why it failed the last time; tells a renter nothing that is the host's own.
+    pub message: String,
+}
+
+/// The engine's answer when it was last asked for all containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineHealth {
+    /// How all of them are. So it is believed to be before it was asked for the first time.
+    Answers,
+    /// How most of them are: it hangs over so many.
+    HangsOver(usize),
+    /// Nothing.
+    Silent,
+}

@@ -1,0 +1,32 @@
+//! One running host: the [`HostBuilder`] makes the [`Rentals`] that an embedder holds, and the [`Reconciler`] that makes
+//! them come true.
+//!
+//! Both share one context, and wake each other. What happens is told by [events](Update).
+
+mod builder;
+mod config;
+mod context;
+mod deadlines;
+mod events;
+mod failpoint;
+mod health;
+#[cfg(all(test, loom))]
+mod interleavings;
+mod lease;
+mod notify;
+mod pulls;
+mod readiness;
+mod reconcile;
+mod rentals;
+
+pub use builder::HostBuilder;
+pub use config::Pace;
+pub use context::AccessError;
+pub use events::{FEED_CAPACITY, Followed, Follower, Lagged, Subscription, Update};
+pub use failpoint::{FAILPOINTS, FailpointHook};
+pub use health::{EngineHealth, Setback};
+pub use reconcile::{Planned, ReconcileError, Reconciler, plan, watch};
+pub use rentals::{
+    Access, ChangeAccessError, ExtendError, Extension, ForceEndError, InsideError, Logs, LogsError, RentError, Rentals,
+    ResumeError, SuspendError, force_end,
+};

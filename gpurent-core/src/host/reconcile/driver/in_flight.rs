@@ -1,0 +1,284 @@
+//! Which steps are under way: which rental's begins, which one is cut off, and what became of them.
+
+use std::error::Error;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::{AbortHandle, Abortable, BoxFuture};
+
+use crate::host::ReconcileError;
+use crate::host::reconcile::driver::{Done, Driver};
+use crate::host::reconcile::periodic::{backoff, later};
+use crate::host::reconcile::step::{Step, StepError, Stepped};
+use crate::id::RentalId;
+use crate::model::{Action, EndReason, FailureKind, Next, Rental};
+use crate::runtime::RuntimeError;
+
+/// How a step came to its end.
+pub(in crate::host::reconcile) enum Ended {
+    With(Result<Stepped, StepError>),
+    CutOff,
+    Panicked,
+}
+
+/// A step under way.
+#[derive(Default)]
+pub(in crate::host::reconcile) struct InFlight {
+    /// Whether it ends a rental whose time is over.
+    pub(in crate::host::reconcile) expiring: bool,
+    /// Whether it gives way to what is due by the clock.
+    pub(in crate::host::reconcile) deferrable: bool,
+    /// Set where the step may be cut off.
+    pub(in crate::host::reconcile) abort: Option<AbortHandle>,
+}
+
+/// How a rental's steps failed lately.
+pub(in crate::host::reconcile) struct Setback {
+    /// Whether what failed was the end of a rental whose time is over.
+    pub(in crate::host::reconcile) expiring: bool,
+    /// Whether what failed gives way to what is due by the clock.
+    pub(in crate::host::reconcile) deferrable: bool,
+    pub(in crate::host::reconcile) failures: u32,
+    pub(in crate::host::reconcile) not_before: i64,
+}
+
+impl Driver {
+    pub(in crate::host::reconcile) fn start_steps(&mut self, now: i64) {
+        let moment = self.shared.clock.now();
+        let (mut due, mut taken_up) = (Vec::new(), Vec::new());
+        for (id, rental) in &self.live {
+            if let Some(step) = self.in_flight.get(id) {
+                let next = rental.next(&moment, &self.shared.timing);
+                let ends = rental.state().is_going_down()
+                    || matches!(next, Next::Now(Action::End(_)))
+                    || (step.deferrable && is_due_by_the_clock(&next));
+                if let Some(abort) = step.abort.as_ref().filter(|_| ends) {
+                    abort.abort();
+                }
+                continue;
+            }
+            let next = rental.next(&moment, &self.shared.timing);
+            let expires = next == Next::Now(Action::End(EndReason::Expired));
+            // What else went wrong does not hold up the end of the paid time, nor does what can wait hold up
+            // a warning.
+            let held_up = |setback: &Setback| {
+                let gives_way = (expires && !setback.expiring) || (setback.deferrable && is_due_by_the_clock(&next));
+                setback.not_before > now && !gives_way
+            };
+            if self.setbacks.get(id).is_some_and(held_up) {
+                continue;
+            }
+            if let Some(launch) = self.later_launch(*id) {
+                taken_up.push((*id, launch));
+                continue;
+            }
+            let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().is_up());
+            match (by_itself, next) {
+                // Otherwise we may have stopped it ourselves, when its time was over and the store away.
+                (Some(reason), _) if !expires => due.push((*id, Action::End(reason))),
+                // It may be launched anew already; or its GPU is still somebody else's, of whom the books do not know.
+                (_, Next::Now(Action::Create | Action::Start))
+                    if self.unsure.contains(id) || self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
+                (_, Next::Now(action)) => due.push((*id, self.with_the_last_setback(*id, action))),
+                (_, Next::After(_) | Next::Idle) => {
+                    let found = self.disks.warning(rental).or_else(|| self.services.news(rental));
+                    due.extend(found.map(|action| (*id, action)));
+                }
+            }
+        }
+        for (id, action) in due {
+            self.start_step(id, action);
+        }
+        for (id, launch) in taken_up {
+            let Some(step) = self.step(id) else { continue };
+            self.run_step(id, step.take_up(launch).boxed(), InFlight::default(), false);
+        }
+    }
+
+    /// A rental that took too long says what it took so long for.
+    fn with_the_last_setback(&self, id: RentalId, action: Action) -> Action {
+        match (action, self.shared.setback(id)) {
+            (Action::End(EndReason::Failed(mut failure)), Some(setback))
+                if failure.kind == FailureKind::DeadlineExceeded =>
+            {
+                failure.detail = format!("{}: {}", failure.detail, setback.message);
+                Action::End(EndReason::Failed(failure))
+            }
+            (action, _) => action,
+        }
+    }
+
+    fn step(&self, id: RentalId) -> Option<Step> {
+        let rental = self.live.get(&id)?.clone();
+        Some(Step {
+            shared: Arc::clone(&self.shared),
+            sleep: Arc::clone(&self.sleep),
+            epoch: self.epoch,
+            lease: self.lease.clone(),
+            last_seen: self.last_seen.get(&rental.launch()).cloned(),
+            rental,
+        })
+    }
+
+    fn start_step(&mut self, id: RentalId, action: Action) {
+        let Some(step) = self.step(id) else { return };
+        let launch = step.rental.launch();
+        let pulls = action == Action::Create && !self.prepared.contains(&launch);
+        let may_be_cut_off = pulls
+            || matches!(
+                action,
+                Action::Verify { .. }
+                    | Action::ReplaceAccess
+                    | Action::Warn
+                    | Action::WithdrawWarning
+                    | Action::WarnOfDisk { .. }
+                    | Action::TellServices(_)
+                    | Action::Notify
+            )
+            // An end that was found out, and that a store which hangs keeps from being written: the clock's comes before.
+            || matches!(&action, Action::End(reason) if !is_by_the_clock(reason));
+        // Taking down is never held up by what goes up.
+        let goes_up = matches!(action, Action::Create | Action::Start | Action::Verify { .. });
+        if goes_up && self.in_flight.len() >= self.shared.pace.concurrent_steps {
+            return;
+        }
+        let expiring = action == Action::End(EndReason::Expired);
+        let deferrable = matches!(
+            action,
+            Action::ReplaceAccess | Action::WithdrawWarning | Action::WarnOfDisk { .. } | Action::TellServices(_)
+        );
+        let work = if pulls { step.prepare().boxed() } else { step.take(action).boxed() };
+        self.run_step(id, work, InFlight { expiring, deferrable, abort: None }, may_be_cut_off);
+    }
+
+    fn run_step(
+        &mut self,
+        id: RentalId,
+        work: BoxFuture<'static, Result<Stepped, StepError>>,
+        InFlight { expiring, deferrable, .. }: InFlight,
+        may_be_cut_off: bool,
+    ) {
+        let (abort, registration) = AbortHandle::new_pair();
+        self.in_flight.insert(id, InFlight { expiring, deferrable, abort: may_be_cut_off.then_some(abort) });
+        self.acted_during_observation.insert(id);
+        self.spawn(async move {
+            let contained = AssertUnwindSafe(work).catch_unwind();
+            Done::Stepped(
+                id,
+                match Abortable::new(contained, registration).await {
+                    Err(_aborted) => Ended::CutOff,
+                    Ok(Err(_panic)) => Ended::Panicked,
+                    Ok(Ok(result)) => Ended::With(result),
+                },
+            )
+        });
+    }
+
+    pub(in crate::host::reconcile) fn stepped(
+        &mut self,
+        id: RentalId,
+        ended: Ended,
+        now: i64,
+    ) -> Result<(), ReconcileError> {
+        let step = self.in_flight.remove(&id);
+        let failed = step.map_or((false, false), |step| (step.expiring, step.deferrable));
+        if !matches!(ended, Ended::With(Ok(_)) | Ended::CutOff) {
+            self.unsure.insert(id);
+            self.read.ask();
+        }
+        self.moved_during_read.insert(id);
+        self.acted_during_observation.insert(id);
+        match ended {
+            Ended::With(Ok(Stepped::Prepared)) => {
+                if let Some(rental) = self.live.get(&id) {
+                    self.prepared.insert(rental.launch());
+                }
+                // What comes next may fail again and again, each time after an image was found: its pauses grow all the same.
+                if let Some(setback) = self.setbacks.get_mut(&id) {
+                    setback.not_before = now;
+                }
+            }
+            Ended::With(Ok(Stepped::Moved(rental))) => {
+                self.setbacks.remove(&id);
+                self.shared.gets_on(id);
+                self.publish.ask();
+                if rental.is_live() {
+                    self.know(*rental);
+                } else {
+                    self.forget(id);
+                }
+            }
+            Ended::CutOff => {}
+            Ended::With(Err(StepError::Fenced)) => return Err(ReconcileError::TakenOver),
+            // Gone on with at once: the read of all rentals may take a while, and the end of the paid time may be near.
+            Ended::With(Err(StepError::Overtaken(found))) if self.is_a_later_state(&found) => {
+                self.setbacks.remove(&id);
+                self.know(*found);
+            }
+            Ended::With(Err(StepError::Stale | StepError::Overtaken(_))) => {
+                // Cleared by a read that brings something else.
+                self.set_back(id, now, failed);
+            }
+            Ended::With(Err(StepError::LaterBut(error, within))) => {
+                self.set_back(id, now, failed);
+                if let Some(setback) = self.setbacks.get_mut(&id) {
+                    setback.not_before = setback.not_before.min(later(now, within));
+                }
+                self.shared.set_back(id, for_the_renter(&*error));
+                tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
+            }
+            Ended::With(Err(StepError::Later(error))) => {
+                // What was there may be gone again: the next try looks.
+                self.prepared.retain(|launch| launch.rental != id);
+                self.set_back(id, now, failed);
+                self.shared.set_back(id, for_the_renter(&*error));
+                if matches!(error.downcast_ref(), Some(RuntimeError::Unavailable(_))) {
+                    // Whether that is so of the engine as a whole is told at once.
+                    self.observe.ask_unless_failing();
+                }
+                tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
+            }
+            Ended::Panicked => {
+                self.set_back(id, now, failed);
+                tracing::error!(rental = %id, "step panicked; to be tried again");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is a later state of the launch that is known. Whatever else it may be, a read tells.
+    fn is_a_later_state(&self, found: &Rental) -> bool {
+        let known = self.live.get(&found.id());
+        let is_later = |known: &Rental| known.launch() == found.launch() && known.last_seq() < found.last_seq();
+        found.is_live() && known.is_some_and(is_later)
+    }
+
+    fn set_back(&mut self, id: RentalId, now: i64, (expiring, deferrable): (bool, bool)) {
+        let most = self.shared.pace.max_backoff;
+        let setback = self.setbacks.entry(id).or_insert(Setback { expiring, deferrable, failures: 0, not_before: 0 });
+        (setback.expiring, setback.deferrable) = (expiring, deferrable);
+        setback.failures = setback.failures.saturating_add(1);
+        setback.not_before = later(now, backoff(setback.failures, most));
+    }
+}
+
+/// Why a step failed, for the rental's renter: without what engines, registries and databases say in their own words.
+fn for_the_renter(error: &(dyn Error + 'static)) -> String {
+    match error.downcast_ref::<RuntimeError>() {
+        // Its cause is one of our own sentences.
+        Some(error @ RuntimeError::RegistryUnavailable { source, .. }) => format!("{error}: {source}"),
+        Some(error) => error.to_string(),
+        None => "the host's database does not answer".to_owned(),
+    }
+}
+
+/// Whether the rental itself says when it ends so.
+fn is_by_the_clock(reason: &EndReason) -> bool {
+    matches!(reason, EndReason::Expired | EndReason::Abandoned | EndReason::Failed(_))
+}
+
+/// Whether a rental's next action is bound to a time.
+fn is_due_by_the_clock(next: &Next) -> bool {
+    matches!(next, Next::Now(Action::Warn | Action::Notify | Action::End(_)))
+}

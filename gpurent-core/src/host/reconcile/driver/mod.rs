@@ -1,0 +1,607 @@
+//! Decides what runs when: which rental's step, which chore, how long to sleep.
+//!
+//! One future, no tasks of its own. Effects run side by side inside it, at most one for each rental, and
+//! a panic in one is contained. Only pulls, checks and warnings are cut off when a rental has to end; the
+//! other steps are awaited, because a request that was cut off may still reach the engine.
+
+mod disk_watch;
+mod in_flight;
+mod orphans;
+mod service_watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, Fuse, FusedFuture};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::{FutureExt, select_biased};
+
+use crate::allocation::{Held, Written};
+use crate::clock::{Moment, Sleep};
+use crate::host::context::Shared;
+use crate::host::lease::Lease;
+use crate::host::pulls::PullId;
+use crate::host::readiness::Stage;
+use crate::host::reconcile::driver::disk_watch::{DiskWatch, Look};
+use crate::host::reconcile::driver::in_flight::{Ended, InFlight, Setback};
+use crate::host::reconcile::driver::service_watch::ServiceWatch;
+use crate::host::reconcile::leadership::{PUBLISH_BATCH, Taken, contained, observe, publish, pull, take_over};
+use crate::host::reconcile::periodic::{Duty, later};
+use crate::host::reconcile::watchdog::watch_while_unused;
+use crate::host::{EngineHealth, ReconcileError, Update, pulls};
+use crate::id::{Attempt, EngineId, Epoch, LaunchId, Position, RentalId};
+use crate::model::{EndReason, JournalEntry, Next, Rental, Service, State};
+use crate::runtime::{Observation, Presence, RuntimeError};
+use crate::store::{Deadline, DeadlineError, StoreError};
+
+/// The longest pause between two questions whether the host is ours: everything waits for the answer.
+const CONFIRM_BACKOFF: Duration = Duration::from_secs(2);
+
+/// How long the store may take to note that this process acts no longer.
+const RESIGNATION: Duration = Duration::from_secs(1);
+
+/// What ended.
+pub(in crate::host::reconcile) enum Done {
+    Read(Generation, Extent, Result<Vec<Rental>, StoreError>),
+    /// Asked at this moment: what was seen was so then or later.
+    Observed(Generation, Moment, Result<Observation, RuntimeError>),
+    Published(Result<Vec<JournalEntry>, StoreError>),
+    /// Asked at this time on the boot clock.
+    Confirmed(i64, Result<(), StoreError>),
+    Kept(Result<(), DeadlineError>),
+    Stepped(RentalId, Ended),
+    Pulled(PullId, pulls::Outcome),
+    /// Asked for at this time on the boot clock.
+    Measured(Look, Result<Written, RuntimeError>),
+    LookedForServices(LaunchId, Result<Vec<Service>, RuntimeError>),
+    Settled(LaunchId, Orphan),
+}
+
+/// Grows whenever the host may have been somebody else's: what was asked before says nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::host::reconcile) struct Generation(u64);
+
+/// How much was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::host::reconcile) enum Extent {
+    /// Every live rental.
+    All,
+    /// The rentals that are not suspended: of the others there may be many, and nothing happens to them.
+    Active,
+}
+
+/// What became of a container that no live rental has a use for.
+pub(in crate::host::reconcile) enum Orphan {
+    Removed,
+    /// It belongs to a suspended rental, and waits with its files.
+    PutAway,
+    /// The store did not know its rental, and does now.
+    Adopted(Box<Rental>),
+    /// The store does not know its rental, and cannot be told: left alone.
+    Unknown,
+    /// It is too early, or something failed; the next observation tries again.
+    Kept,
+}
+
+pub(in crate::host::reconcile) struct Driver {
+    pub(in crate::host::reconcile) shared: Arc<Shared>,
+    pub(in crate::host::reconcile) sleep: Arc<dyn Sleep>,
+    pub(in crate::host::reconcile) epoch: Epoch,
+    pub(in crate::host::reconcile) lease: Lease,
+    pub(in crate::host::reconcile) generation: Generation,
+    /// How much is read next.
+    pub(in crate::host::reconcile) extent: Extent,
+    /// The generation in which the store was read, and everything may be acted upon.
+    pub(in crate::host::reconcile) read_in: Option<Generation>,
+    /// The same for the engine.
+    pub(in crate::host::reconcile) observed_in: Option<Generation>,
+    /// The engine that was taken over.
+    pub(in crate::host::reconcile) engine: EngineId,
+    pub(in crate::host::reconcile) running: FuturesUnordered<BoxFuture<'static, Done>>,
+
+    /// The host's rentals as last known.
+    pub(in crate::host::reconcile) live: BTreeMap<RentalId, Rental>,
+    pub(in crate::host::reconcile) in_flight: BTreeMap<RentalId, InFlight>,
+    /// Holds of rentals that are worked on, and that the store does not know any more.
+    pub(in crate::host::reconcile) unbooked: BTreeMap<LaunchId, Held>,
+    pub(in crate::host::reconcile) setbacks: BTreeMap<RentalId, Setback>,
+    /// Rentals of which a step may have written more than it could tell: nothing goes up before they were read
+    /// again.
+    pub(in crate::host::reconcile) unsure: BTreeSet<RentalId>,
+    /// Launches whose image is here.
+    pub(in crate::host::reconcile) prepared: BTreeSet<LaunchId>,
+    pub(in crate::host::reconcile) disks: DiskWatch,
+    pub(in crate::host::reconcile) services: ServiceWatch,
+    /// The ends that looks found for rentals that believe to be running: they do not run, or write more than they may.
+    pub(in crate::host::reconcile) ended_by_themselves: BTreeMap<RentalId, EndReason>,
+    /// Later launches than the store knows of, and whether they were put away.
+    pub(in crate::host::reconcile) later_launches: BTreeMap<RentalId, (LaunchId, bool)>,
+    pub(in crate::host::reconcile) last_seen: BTreeMap<LaunchId, Moment>,
+    /// Containers that the last observation showed without a use, since when on the boot clock.
+    pub(in crate::host::reconcile) orphans: BTreeMap<LaunchId, i64>,
+    pub(in crate::host::reconcile) settling: BTreeSet<LaunchId>,
+    /// Containers of rentals that the store does not know and cannot be told of now; not tried again before
+    /// this time on the boot clock, or before something is freed.
+    pub(in crate::host::reconcile) left_alone: BTreeMap<LaunchId, i64>,
+    /// Launches that the last observation showed, and those of them that ran.
+    pub(in crate::host::reconcile) shown: BTreeSet<LaunchId>,
+
+    /// The last position that subscribers were given.
+    pub(in crate::host::reconcile) fed: Position,
+
+    /// Rentals that a step changed while a read was under way: what the read says of them is older.
+    pub(in crate::host::reconcile) moved_during_read: BTreeSet<RentalId>,
+    /// Rentals that a step worked on while an observation was under way: it says nothing of them.
+    pub(in crate::host::reconcile) acted_during_observation: BTreeSet<RentalId>,
+
+    pub(in crate::host::reconcile) read: Duty,
+    pub(in crate::host::reconcile) observe: Duty,
+    pub(in crate::host::reconcile) publish: Duty,
+    pub(in crate::host::reconcile) confirm: Duty,
+    pub(in crate::host::reconcile) keep: Duty,
+    pub(in crate::host::reconcile) sweep: Duty,
+}
+
+impl Driver {
+    fn new(shared: Arc<Shared>, sleep: Arc<dyn Sleep>, taken: Taken, kept: Vec<Deadline>) -> Self {
+        let Taken { engine, tenure, asked_at } = taken;
+        let lease = Lease::none(Arc::clone(&shared.clock));
+        lease.renew(asked_at, shared.pace.lease);
+        shared.set_lease(Some(lease.clone()));
+        Self {
+            shared,
+            sleep,
+            epoch: tenure.epoch,
+            lease,
+            generation: Generation(0),
+            extent: Extent::All,
+            read_in: None,
+            observed_in: None,
+            engine,
+            running: FuturesUnordered::new(),
+            live: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            unbooked: BTreeMap::new(),
+            setbacks: BTreeMap::new(),
+            unsure: BTreeSet::new(),
+            prepared: BTreeSet::new(),
+            disks: DiskWatch::default(),
+            services: ServiceWatch::default(),
+            ended_by_themselves: BTreeMap::new(),
+            later_launches: BTreeMap::new(),
+            last_seen: kept.into_iter().map(|kept| (kept.launch, kept.last_seen)).collect(),
+            orphans: BTreeMap::new(),
+            settling: BTreeSet::new(),
+            left_alone: BTreeMap::new(),
+            shown: BTreeSet::new(),
+            fed: tenure.last_position,
+            moved_during_read: BTreeSet::new(),
+            acted_during_observation: BTreeSet::new(),
+            read: Duty::due_now(),
+            observe: Duty::due_now(),
+            publish: Duty::due_now(),
+            confirm: Duty::due_now(),
+            keep: Duty::idle(),
+            sweep: Duty::due_now(),
+        }
+    }
+
+    /// Takes over the host and acts for it until `shutdown` ends.
+    pub(in crate::host::reconcile) async fn run(
+        shared: Arc<Shared>,
+        sleep: Arc<dyn Sleep>,
+        mut shutdown: Fuse<BoxFuture<'_, ()>>,
+    ) -> Result<(), ReconcileError> {
+        let Some(taken) = take_over(&shared, &*sleep, &mut shutdown).await? else { return Ok(()) };
+        shared.feed.begin_at(taken.tenure.last_position);
+        let kept = shared.deadlines.read().await.unwrap_or_else(|error| {
+            // The store has the rest. Without the book, what ended while nobody looked is paid for its start only.
+            tracing::error!(error = &error as &dyn Error, "the book of deadlines cannot be read");
+            Vec::new()
+        });
+        Self::new(shared, sleep, taken, kept).act(shutdown).await
+    }
+
+    async fn act(mut self, mut shutdown: Fuse<BoxFuture<'_, ()>>) -> Result<(), ReconcileError> {
+        let (shared, lease, sleep) = (Arc::clone(&self.shared), self.lease.clone(), Arc::clone(&self.sleep));
+        let mut watch = std::pin::pin!(watch_while_unused(&shared, &lease, &*sleep).fuse());
+        loop {
+            // The bell is listened to before the flag is read, so that no nudge falls in between.
+            let mut bell = self.shared.intents.listen().fuse();
+            if self.shared.intents.taken() {
+                self.read.ask();
+                self.publish.ask();
+                // An extension that came to nothing may be in the book. (Before it is known what is there, all in it stays.)
+                if self.observed_in == Some(self.generation) {
+                    self.keep.ask_unless_failing();
+                }
+            }
+            let now = self.now();
+            if self.lease.check().is_err() {
+                self.doubt_everything();
+            }
+            let acts = self.may_act();
+            self.lease.set_used(acts);
+            if acts {
+                self.start_steps(now);
+                self.measure_disks(now);
+                self.look_for_services(now);
+                self.start_pulls();
+            } else if let Some(pulls) = &self.shared.pulls {
+                pulls.put_off();
+            }
+            self.start_duties(now);
+            let pause = self.pause(now);
+            let before = self.shared.clock.now();
+            let mut timer = self.sleep.sleep(pause).fuse();
+            select_biased! {
+                () = shutdown => break,
+                done = self.running.select_next_some() => self.finish(done)?,
+                () = bell => {}
+                () = timer => {}
+                () = watch => {}
+            }
+            // The process stood still, or (by the wall clock) the machine did: whatever is believed may be long over.
+            let after = self.shared.clock.now();
+            let frozen = after.wall.duration_since(before.wall) - after.since(&before);
+            let too_long = self.shared.pace.lease / 2;
+            if after.boot.micros > later(later(now, pause), too_long) || frozen.unsigned_abs() > too_long {
+                self.lease.end();
+            }
+        }
+        self.drain().await;
+        let mut timer = self.sleep.sleep(RESIGNATION).fuse();
+        let mut resigned = self.shared.store.resign(&self.shared.host, self.epoch).fuse();
+        select_biased! {
+            resigned = resigned => if let Err(error) = resigned {
+                // A note for operators; whoever takes over does not ask for it.
+                tracing::debug!(error = &error as &dyn Error, "the end was not noted");
+            },
+            () = timer => {}
+        }
+        Ok(())
+    }
+
+    /// The next read is one of everything.
+    fn read_all(&mut self) {
+        self.extent = Extent::All;
+        self.read.ask();
+    }
+
+    /// The host may have been somebody else's meanwhile: everything is read again before anything is done.
+    fn doubt_everything(&mut self) {
+        if self.read_in == Some(self.generation) || self.observed_in == Some(self.generation) {
+            self.generation.0 += 1;
+            self.ended_by_themselves.clear();
+            self.later_launches.clear();
+            self.read_all();
+            self.observe.ask();
+        }
+        self.confirm.ask_unless_failing();
+    }
+
+    /// What is seen means something only beside what is stored.
+    fn may_observe(&self) -> bool {
+        self.read_in == Some(self.generation)
+    }
+
+    /// Whether what is known is known of a time at which the host was ours.
+    fn may_act(&self) -> bool {
+        let known = self.may_observe() && self.observed_in == Some(self.generation);
+        known && self.lease.check().is_ok()
+    }
+
+    pub(in crate::host::reconcile) fn now(&self) -> i64 {
+        self.shared.clock.now().boot.micros
+    }
+
+    /// How long nothing happens by itself.
+    fn pause(&self, now: i64) -> Duration {
+        let chores = [&self.read, &self.publish, &self.confirm, &self.keep, &self.sweep];
+        let observe = Some(&self.observe).filter(|_| self.may_observe());
+        let mut wake = chores.into_iter().chain(observe).filter_map(Duty::due).min().unwrap_or(i64::MAX);
+        let moment = self.shared.clock.now();
+        let acts = self.may_act();
+        let looks = [self.disks.due(), self.services.due()];
+        wake = wake.min(looks.into_iter().flatten().min().filter(|_| acts).unwrap_or(i64::MAX));
+        for (id, rental) in &self.live {
+            let wait = match self.in_flight.get(id) {
+                _ if !acts => None,
+                // What may be cut off is cut off when the rental's time is over.
+                Some(step) if step.abort.is_some() => rental.until_due(&moment, &self.shared.timing),
+                Some(_) => None,
+                None => match rental.next(&moment, &self.shared.timing) {
+                    Next::After(wait) => Some(wait),
+                    // It may be held up by a setback; the clock goes on.
+                    Next::Now(_) | Next::Idle => rental.until_due(&moment, &self.shared.timing),
+                },
+            };
+            if let Some(wait) = wait.filter(|wait| wait.is_positive()) {
+                wake = wake.min(later(now, wait.unsigned_abs()));
+            }
+            // One that is over already waits for something else: a free place among the running steps.
+            if let Some(setback) = self.setbacks.get(id).filter(|setback| setback.not_before > now) {
+                wake = wake.min(setback.not_before);
+            }
+        }
+        Duration::from_micros(u64::try_from(wake.saturating_sub(now)).unwrap_or(0))
+    }
+
+    fn start_duties(&mut self, now: i64) {
+        let (shared, epoch) = (Arc::clone(&self.shared), self.epoch);
+        if self.sweep.begin(now) {
+            self.read_all();
+            self.observe.ask();
+            self.sweep.done(now, shared.pace.sweep);
+        }
+        if self.confirm.begin(now) {
+            let shared = Arc::clone(&shared);
+            self.spawn(async move { Done::Confirmed(now, contained(shared.store.confirm(&shared.host, epoch)).await) });
+        }
+        if self.read.begin(now) {
+            self.moved_during_read.clear();
+            let (shared, generation) = (Arc::clone(&shared), self.generation);
+            // Before anything may be done everything has to be known.
+            let extent = if self.may_observe() { self.extent } else { Extent::All };
+            self.extent = Extent::Active;
+            self.spawn(async move {
+                let read = match extent {
+                    Extent::All => contained(shared.store.live(&shared.host)).await,
+                    Extent::Active => contained(shared.store.active(&shared.host)).await,
+                };
+                Done::Read(generation, extent, read)
+            });
+        }
+        if self.publish.begin(now) {
+            let shared = Arc::clone(&shared);
+            let (fed, doubt) = (self.fed, self.publish.has_failed());
+            self.spawn(async move { Done::Published(contained(publish(&shared, epoch, fed, doubt)).await) });
+        }
+        if self.may_observe() && self.observe.begin(now) {
+            self.acted_during_observation = self.in_flight.keys().copied().collect();
+            let expected: Vec<_> =
+                self.live.values().filter(|rental| rental.state().is_up()).map(Rental::launch).collect();
+            let asked_at = self.shared.clock.now();
+            self.shared.asks_engine(Some(now));
+            let (engine, generation, shared) = (self.engine.clone(), self.generation, Arc::clone(&shared));
+            self.spawn(async move {
+                Done::Observed(generation, asked_at, contained(observe(&shared, &engine, &expected)).await)
+            });
+        }
+        if self.keep.begin(now) {
+            self.keep_book();
+        }
+    }
+
+    /// Pulls images that were asked for before anything is claimed for them.
+    fn start_pulls(&self) {
+        let Some(pulls) = &self.shared.pulls else { return };
+        let launch = || LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) };
+        for wanted in pulls.take(&self.shared.host, launch) {
+            let (shared, sleep) = (Arc::clone(&self.shared), Arc::clone(&self.sleep));
+            self.spawn(async move { Done::Pulled(wanted.id, pull(&shared, &*sleep, wanted).await) });
+        }
+    }
+
+    pub(in crate::host::reconcile) fn spawn(&self, effect: impl Future<Output = Done> + Send + 'static) {
+        self.running.push(effect.boxed());
+    }
+
+    fn finish(&mut self, done: Done) -> Result<(), ReconcileError> {
+        let (now, most) = (self.now(), self.shared.pace.max_backoff);
+        if matches!(done, Done::Observed(..)) {
+            self.shared.asks_engine(None);
+        }
+        match done {
+            Done::Confirmed(asked_at, Ok(())) => {
+                self.lease.renew(asked_at, self.shared.pace.lease);
+                if !self.may_act() {
+                    // The store is there again: what is still to be known is not waited for any longer.
+                    self.read.ask();
+                    self.observe.ask();
+                }
+                self.confirm.done(now, self.shared.pace.confirm);
+            }
+            Done::Published(Ok(entries)) => {
+                if entries.len() == PUBLISH_BATCH {
+                    self.publish.ask();
+                }
+                for entry in entries {
+                    self.fed = entry.position;
+                    self.shared.feed.push(Update::Event(Arc::new(entry)));
+                }
+                self.publish.done(now, self.shared.pace.read);
+            }
+            // Asked before the host was found to be perhaps somebody else's.
+            Done::Read(generation, _, Ok(_)) if generation != self.generation => {
+                self.read_all();
+                self.read.done(now, self.shared.pace.read);
+            }
+            Done::Observed(generation, _, Ok(_)) if generation != self.generation => {
+                self.observe.ask();
+                self.observe.done(now, self.shared.pace.observe);
+            }
+            Done::Read(generation, extent, Ok(rentals)) => {
+                self.adopt(rentals, extent);
+                // Of a host that may be somebody else's it says nothing yet.
+                if extent == Extent::All && self.lease.check().is_ok() {
+                    self.read_in = Some(generation);
+                }
+                if !self.moved_during_read.is_empty() {
+                    self.read.ask();
+                }
+                self.read.done(now, self.shared.pace.read);
+            }
+            Done::Observed(generation, asked_at, Ok(observation)) => {
+                let unknown = observation.containers.iter().filter(|seen| seen.presence == Presence::Unknown).count();
+                let health = if unknown == 0 { EngineHealth::Answers } else { EngineHealth::HangsOver(unknown) };
+                self.shared.set_engine_health(health);
+                self.compare(&observation, &asked_at);
+                self.observed_in = Some(generation);
+                if self.shared.standing.get() != Stage::Acting {
+                    self.shared.standing.set(Stage::Acting);
+                }
+                self.keep.ask();
+                self.observe.done(now, self.shared.pace.observe);
+            }
+            Done::Kept(Ok(())) => self.keep.done(now, Duration::MAX),
+            Done::Confirmed(_, Err(StoreError::Fenced)) | Done::Published(Err(StoreError::Fenced)) => {
+                return Err(ReconcileError::TakenOver);
+            }
+            // Without the store or the engine, nothing is concluded: everything stays as it is.
+            Done::Confirmed(_, Err(error)) => {
+                self.shared.standing.stuck();
+                self.confirm.failed(now, complain("confirming the host", &error, CONFIRM_BACKOFF));
+            }
+            Done::Published(Err(error)) => self.publish.failed(now, complain("publishing events", &error, most)),
+            Done::Read(_, extent, Err(error)) => {
+                if extent == Extent::All {
+                    self.extent = extent;
+                }
+                self.shared.standing.stuck();
+                self.read.failed(now, complain("reading the store", &error, most));
+            }
+            Done::Observed(_, _, Err(error)) => {
+                self.shared.set_engine_health(EngineHealth::Silent);
+                self.shared.standing.stuck();
+                self.observe.failed(now, complain("observing the engine", &error, most));
+            }
+            Done::Kept(Err(error)) => self.keep.failed(now, complain("keeping the book of deadlines", &error, most)),
+            Done::Pulled(id, outcome) => {
+                if let Some(pulls) = &self.shared.pulls {
+                    pulls.done(id, outcome, &self.shared.clock.now());
+                }
+            }
+            Done::Measured(look, used) => self.measured(look, used),
+            Done::LookedForServices(launch, found) => self.looked_for_services(launch, found),
+            Done::Settled(launch, orphan) => self.settled(launch, orphan),
+            Done::Stepped(id, ended) => return self.stepped(id, ended, now),
+        }
+        Ok(())
+    }
+
+    /// A live rental is so now.
+    pub(in crate::host::reconcile) fn know(&mut self, rental: Rental) {
+        self.shared.placement.quarantine.has(rental.id(), Held::of(&rental));
+        self.live.insert(rental.id(), rental);
+    }
+
+    pub(in crate::host::reconcile) fn forget(&mut self, id: RentalId) {
+        self.live.remove(&id);
+        self.shared.placement.quarantine.has_no_more(id);
+        self.setbacks.remove(&id);
+        self.shared.gets_on(id);
+        self.unsure.remove(&id);
+        self.later_launches.remove(&id);
+        self.last_seen.retain(|launch, _| launch.rental != id);
+        self.ended_by_themselves.remove(&id);
+        self.disks.forget(id);
+        self.services.forget(id);
+        self.prepared.retain(|launch| launch.rental != id);
+        // It may have been what somebody else's place was taken by.
+        self.left_alone.values_mut().for_each(|not_before| *not_before = i64::MIN);
+    }
+
+    /// Takes what the store says for true, except where a step knows better.
+    fn adopt(&mut self, rentals: Vec<Rental>, extent: Extent) {
+        let listed: BTreeSet<_> = rentals.iter().map(Rental::id).collect();
+        let busy = |id: &RentalId| self.in_flight.contains_key(id) || self.moved_during_read.contains(id);
+        let missing = self.live.values().filter(|rental| !listed.contains(&rental.id()) && !busy(&rental.id()));
+        let gone: Vec<_> = match extent {
+            Extent::All => missing.map(Rental::id).collect(),
+            Extent::Active => {
+                // It has ended, or is suspended, by somebody else's doing or by a store that was set back: all is read to
+                // tell, and what it has is nobody's meanwhile.
+                let missing: Vec<_> =
+                    missing.filter(|rental| !matches!(rental.state(), State::Suspended { .. })).collect();
+                for rental in missing.iter().filter(|rental| rental.container().is_some()) {
+                    self.shared.placement.quarantine.lost(rental.launch(), Held::of(rental));
+                }
+                if !missing.is_empty() {
+                    self.extent = Extent::All;
+                    self.read.ask();
+                }
+                Vec::new()
+            }
+        };
+        // What is worked on is not forgotten yet; but a store that was set back would give what it has to others.
+        let may_run = |rental: &&Rental| matches!(rental.state(), State::Provisioning | State::Running | State::Ready);
+        let is_worked_on = |id: &RentalId| self.in_flight.contains_key(id) && !self.moved_during_read.contains(id);
+        let is_lost = |rental: &&Rental| !listed.contains(&rental.id()) && is_worked_on(&rental.id());
+        self.unbooked = self.live.values().filter(may_run).filter(is_lost).map(|r| (r.launch(), Held::of(r))).collect();
+        for (launch, held) in &self.unbooked {
+            self.shared.placement.quarantine.lost(*launch, held.clone());
+        }
+        let news: Vec<_> = rentals
+            .into_iter()
+            .filter(|rental| !self.moved_during_read.contains(&rental.id()))
+            // Also what has a lower revision, or the same and says something else: a store that was set back.
+            .filter(|rental| self.live.get(&rental.id()) != Some(rental))
+            .collect();
+        self.unsure.retain(|id| self.in_flight.contains_key(id) || self.moved_during_read.contains(id));
+        for id in gone {
+            // Ended by somebody else, or lost by a store that was set back: its container may still run.
+            if let Some(rental) = self.live.get(&id).filter(|rental| rental.container().is_some()) {
+                self.shared.placement.quarantine.lost(rental.launch(), Held::of(rental));
+                self.observe.ask();
+            }
+            self.forget(id);
+        }
+        let lower =
+            |rental: &Rental| self.live.get(&rental.id()).is_some_and(|known| known.last_seq() > rental.last_seq());
+        if news.iter().any(lower) {
+            // The store was set back: the engine may be further than it is.
+            self.observed_in = None;
+            self.observe.ask();
+        }
+        for rental in news {
+            // What it had by what is lost now its container may have still.
+            if let Some(known) = self.live.get(&rental.id()).filter(|known| known.last_seq() > rental.last_seq()) {
+                self.shared.placement.quarantine.lost(known.launch(), Held::of(known));
+            }
+            // A changed rental is looked at at once, whatever held it up before.
+            self.setbacks.remove(&rental.id());
+            self.know(rental);
+        }
+    }
+
+    /// Lets the host's own book agree with what is known.
+    fn keep_book(&self) {
+        let shared = Arc::clone(&self.shared);
+        let ready: Vec<_> =
+            self.live.values().filter(|rental| matches!(rental.state(), State::Ready)).cloned().collect();
+        let seen: Vec<_> = self.last_seen.iter().map(|(launch, moment)| (*launch, moment.clone())).collect();
+        // What is there may have to be adopted; what is live may be ready in a moment.
+        let live: BTreeSet<_> = self.live.keys().copied().collect();
+        let shown = self.shown.clone();
+        let needed = move |launch: LaunchId| live.contains(&launch.rental) || shown.contains(&launch);
+        self.spawn(async move { Done::Kept(contained(shared.deadlines.agree_with(&ready, &seen, needed)).await) });
+    }
+
+    /// Waits for the effects that must not be cut off, but not for ever.
+    async fn drain(&mut self) {
+        for step in self.in_flight.values() {
+            if let Some(abort) = &step.abort {
+                abort.abort();
+            }
+        }
+        let mut timer = self.sleep.sleep(self.shared.pace.drain).fuse();
+        while !self.in_flight.is_empty() && !timer.is_terminated() {
+            select_biased! {
+                done = self.running.select_next_some() => {
+                    if let Done::Stepped(id, _) = done {
+                        self.in_flight.remove(&id);
+                    }
+                }
+                () = timer => {}
+            }
+        }
+    }
+}
+
+fn complain(what: &str, error: &(dyn Error + 'static), most: Duration) -> Duration {
+    tracing::warn!(error, "{what} failed; to be tried again");
+    most
+}

@@ -1,0 +1,96 @@
+//! The loop that makes rentals come true.
+//!
+//! Level-triggered: what to do next for a rental is computed from what is stored and what is observed
+//! ([`Rental::next`](crate::model::Rental::next)), never from a message. A crash anywhere is therefore
+//! repaired by starting again. `driver` decides what runs when, `underway` which rental's step; `step`
+//! carries one action out for one rental (`stamp` puts the engine's times on our clocks), `sight` tells what
+//! an observation means, `chores` are the host's own (taking it over, observing, publishing), `duty` is when
+//! they are due; `disk_watch` looks at what rentals write, `service_watch` at what they offer, and `rounds` is whose turn that is;
+//! `watch` is what is still done while nobody may act; `plan` tells an operator what would be done.
+
+mod clock_mapping;
+mod driver;
+mod dry_run;
+mod leadership;
+mod periodic;
+mod rounds;
+mod step;
+mod watchdog;
+
+use std::sync::Arc;
+
+pub use dry_run::{Planned, plan};
+use futures_util::FutureExt;
+pub use watchdog::watch;
+
+use crate::clock::Sleep;
+use crate::host::context::Shared;
+use crate::host::readiness::Stage;
+use crate::runtime::RuntimeError;
+use crate::store::StoreError;
+
+/// Why a reconciler gave up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReconcileError {
+    /// Another process has taken over the host. This one has to end.
+    #[error("another process has taken over this host")]
+    TakenOver,
+    /// The host cannot be taken over: its id is in use with another engine.
+    #[error("the host cannot be taken over")]
+    Refused(#[source] StoreError),
+    /// The engine does not tell who it is.
+    #[error("the container engine cannot be used")]
+    Engine(#[source] RuntimeError),
+}
+
+/// The one that acts for a host. Run it on any executor; dropping the future stops it at once, and the
+/// next one goes on where it was.
+pub struct Reconciler {
+    shared: Arc<Shared>,
+}
+
+impl Reconciler {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Takes over the host and acts for it until `shutdown` ends. Tenants run on after a shutdown.
+    ///
+    /// The caller must hold whatever makes sure that this engine has one agent only (such as
+    /// `gpurent_docker::EngineLock`).
+    ///
+    /// # Errors
+    /// [`ReconcileError`]: this process must not act for the host.
+    pub async fn run(
+        self,
+        sleep: impl Sleep + 'static,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ReconcileError> {
+        let running = Running::begin(&self.shared);
+        let result = driver::Driver::run(Arc::clone(&self.shared), Arc::new(sleep), shutdown.boxed().fuse()).await;
+        drop(running);
+        result
+    }
+}
+
+/// Says that a reconciler runs for as long as it lives, however the future ends.
+struct Running<'a>(&'a Shared);
+
+impl<'a> Running<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.standing.set(Stage::TakingStock);
+        Self(shared)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.standing.set(Stage::Absent);
+        self.0.set_lease(None);
+        self.0.placement.quarantine.knows_none();
+        if let Some(pulls) = &self.0.pulls {
+            pulls.forget();
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What a rental needs next, and when: computed from what is stored, never from a message that could be lost.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use crate::clock::Moment;
+use crate::model::{DiskUse, EndReason, Failure, FailureKind, Rental, Service, State};
+
+/// The times that decide when a rental is warned, notified and given up.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// How long a rental may take from its claim to its start, pulls included.
+    pub provisioning: SignedDuration,
+    /// How long after its start it may take until SSH answers.
+    pub access: SignedDuration,
+    /// How long before the end the renter is warned; at most a quarter of the term.
+    pub warning: SignedDuration,
+    /// How long before the end the renter's program gets SIGTERM; at most a tenth of the term.
+    pub notice: SignedDuration,
+    /// How long a program may take to stop when a rental ends before its time.
+    pub stop_grace: Duration,
+    /// How often a launch is tried again when somebody else holds one of its ports.
+    pub relaunches: u32,
+    /// How long the last lines of a rental's output are kept after its container is gone.
+    pub keep_logs: SignedDuration,
+    /// How long a suspended rental is kept for its renter to resume it.
+    pub keep_suspended: SignedDuration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            provisioning: SignedDuration::from_hours(2),
+            access: SignedDuration::from_secs(90),
+            warning: SignedDuration::from_mins(5),
+            notice: SignedDuration::from_secs(10),
+            stop_grace: Duration::from_secs(10),
+            relaunches: 3,
+            keep_logs: SignedDuration::from_hours(7 * 24),
+            keep_suspended: SignedDuration::from_hours(30 * 24),
+        }
+    }
+}
+
+/// What a rental needs done now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Fetch the image and make the container.
+    Create,
+    /// Start the container.
+    Start,
+    /// Find out whether the renter can log in, within this time.
+    Verify {
+        /// What is left of the time for it.
+        within: Duration,
+    },
+    /// Let in by the stored credential, and no longer by the one before.
+    ReplaceAccess,
+    /// Tell the renter that the end is near.
+    Warn,
+    /// Tell the renter that it is not so near any more.
+    WithdrawWarning,
+    /// Tell the renter that the rental writes more on the disk than it may, or almost. Found by looking, not by the clock.
+    WarnOfDisk {
+        /// The space that it uses.
+        used: DiskUse,
+        /// The space that it may use.
+        limit: DiskUse,
+    },
+    /// Tell that services answer on published ports. Found by looking.
+    TellServices(Vec<Service>),
+    /// Tell the renter's program to finish.
+    Notify,
+    /// Record that it ends.
+    End(EndReason),
+    /// Stop the container, with this much grace.
+    Stop {
+        /// Between SIGTERM and SIGKILL.
+        grace: Duration,
+    },
+    /// Put the stopped container away and free the GPUs and ports: it is suspended then.
+    Retain,
+    /// Remove the container and free what the rental holds: it has ended then.
+    Remove,
+}
+
+/// What to do next, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// This, now.
+    Now(Action),
+    /// Ask again after this time, or when something is observed.
+    After(SignedDuration),
+    /// Nothing until something is observed.
+    Idle,
+}
+
+impl Rental {
+    /// What to do now: computed from what is stored, never from a message that could be lost.
+    #[must_use]
+    pub fn next(&self, now: &Moment, timing: &Timing) -> Next {
+        match &self.state {
+            State::Provisioning if !self.time_to_start(now).is_positive() => {
+                Next::Now(Action::End(EndReason::Failed(Failure {
+                    kind: FailureKind::DeadlineExceeded,
+                    detail: "The container did not start in time".to_owned(),
+                    log_tail: Vec::new(),
+                })))
+            }
+            State::Provisioning if self.container.is_none() => Next::Now(Action::Create),
+            State::Provisioning => Next::Now(Action::Start),
+            State::Running => {
+                let since = match &self.started {
+                    Some(started) => now.since(started),
+                    None => now.wall.duration_since(self.started_at.unwrap_or(self.created_at)),
+                };
+                let left = timing.access - since;
+                if self.access_outdated {
+                    // A container that does not take the credential must not run unpaid for ever.
+                    return Next::Now(if left.is_positive() {
+                        Action::ReplaceAccess
+                    } else {
+                        Action::End(EndReason::Failed(Failure {
+                            kind: FailureKind::AccessTimeout,
+                            detail: "The container did not take its new credential in time".to_owned(),
+                            log_tail: Vec::new(),
+                        }))
+                    });
+                }
+                // Never less than a third of it, so that it is asked in earnest after a long absence of ours, and
+                // never more than the whole time, whatever the wall clock did in between.
+                let within = left.max(timing.access / 3).min(timing.access).unsigned_abs();
+                Next::Now(Action::Verify { within })
+            }
+            State::Ready => match self.next_by_the_clock(now, timing) {
+                // What is bound to a time comes first.
+                Next::Now(action) => Next::Now(action),
+                _ if self.access_outdated => Next::Now(Action::ReplaceAccess),
+                _ if self.warning_outdated => Next::Now(Action::WithdrawWarning),
+                later => later,
+            },
+            State::Suspending { stopped: true, .. } => Next::Now(Action::Retain),
+            State::Ending { stopped: true, .. } => Next::Now(Action::Remove),
+            State::Suspending { .. } => Next::Now(Action::Stop { grace: self.grace(now, timing) }),
+            State::Suspended { since, .. } => {
+                let kept = timing.keep_suspended - now.since(since);
+                if self.time_left(now).is_some_and(|left| !left.is_positive()) {
+                    Next::Now(Action::End(EndReason::Expired))
+                } else if kept.is_positive() {
+                    Next::After(kept)
+                } else {
+                    Next::Now(Action::End(EndReason::Abandoned))
+                }
+            }
+            State::Ending { reason, .. } => {
+                let grace = match reason {
+                    EndReason::Cancelled => self.grace(now, timing),
+                    _ => Duration::ZERO,
+                };
+                Next::Now(Action::Stop { grace })
+            }
+            State::Ended { .. } => Next::Idle,
+        }
+    }
+
+    /// How long the program may take to stop before the end of its time.
+    fn grace(&self, now: &Moment, timing: &Timing) -> Duration {
+        match self.time_left(now) {
+            Some(left) => timing.stop_grace.min(left.max(SignedDuration::ZERO).unsigned_abs()),
+            None => timing.stop_grace,
+        }
+    }
+
+    fn next_by_the_clock(&self, now: &Moment, timing: &Timing) -> Next {
+        let (Some(term), Some(left)) = (self.spec.term.duration(), self.time_left(now)) else { return Next::Idle };
+        let warning = timing.warning.min(term / 4);
+        let notice = timing.notice.min(term / 10);
+        if left <= SignedDuration::ZERO {
+            Next::Now(Action::End(EndReason::Expired))
+        } else if left <= notice && !self.notified {
+            Next::Now(Action::Notify)
+        } else if left <= warning && !self.warned {
+            Next::Now(Action::Warn)
+        } else if !self.warned {
+            Next::After(left - warning)
+        } else if !self.notified {
+            Next::After(left - notice)
+        } else {
+            Next::After(left)
+        }
+    }
+
+    /// How long until something is due by the clock alone, whatever else there is to do now.
+    pub(crate) fn until_due(&self, now: &Moment, timing: &Timing) -> Option<SignedDuration> {
+        let by_the_clock = match self.next_by_the_clock(now, timing) {
+            Next::After(wait) if matches!(self.state, State::Ready) => Some(wait),
+            _ => None,
+        };
+        [by_the_clock, self.time_to_end(now)].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,67 @@
+//! What an engine shows of a host's containers.
+
+use jiff::Timestamp;
+
+use crate::id::{ContainerId, LaunchId};
+use crate::model::{Claim, Exit, GpuUuid, HostPort, Retained};
+
+/// What an engine says of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Made, never started.
+    Created,
+    /// Running.
+    Running,
+    /// Ended.
+    Exited(Exit),
+    /// There, and the engine does not say how it is: nothing may be concluded about this one.
+    Unknown,
+}
+
+/// One of our containers, as the engine showed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whose launch it is, by its labels.
+    pub launch: LaunchId,
+    /// The engine's id of it.
+    pub container: ContainerId,
+    /// How it is.
+    pub presence: Presence,
+    /// The GPUs that it was given, by its labels.
+    pub gpus: Vec<GpuUuid>,
+    /// The host's ports that it was given, by its labels.
+    pub ports: Vec<HostPort>,
+    /// Whether it was [put away](crate::runtime::ContainerRuntime::retain).
+    pub retained: bool,
+}
+
+/// What a container says of itself, for a rental that the store has lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// The engine's id of it.
+    pub container: ContainerId,
+    /// The claim that it was made for.
+    pub claim: Box<Claim>,
+    /// Whether the engine attached its GPUs.
+    pub gpus_attached: bool,
+    /// When it started; `None` where it has not.
+    pub started_at: Option<Timestamp>,
+    /// How it ended and what is kept of it, where it was [put away](crate::runtime::ContainerRuntime::retain).
+    pub retained: Option<(Option<Exit>, Retained)>,
+}
+
+/// All of a host's containers at one time. What is not in it was absent; where the engine did not
+/// answer there is no observation at all, and nothing may be concluded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// The containers that carry the host's label.
+    pub containers: Vec<Seen>,
+}
+
+impl Observation {
+    /// What was seen of one launch.
+    #[must_use]
+    pub fn of(&self, launch: LaunchId) -> Option<&Seen> {
+        self.containers.iter().find(|seen| seen.launch == launch)
+    }
+}

@@ -1,0 +1,12 @@
+//! Which process acts for a host.
+
+use crate::id::{Epoch, Position};
+
+/// What somebody holds who took over a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// Fences off everybody who held the host before.
+    pub epoch: Epoch,
+    /// The last position in the host's journal.
+    pub last_position: Position,
+}

@@ -1,0 +1,432 @@
+//! Lives one history through: the processes, and the order in which they go on. What befalls them is in `befall`.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::allocation::{DiskLimit, PortPools};
+use crate::host::{Followed, HostBuilder, Pace, Rentals};
+use crate::id::{HostId, Position, RentalId};
+use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore, SimulatedGpus, StoreSnapshot};
+use crate::model::{DiskUse, Gpu, HostKeys, HourlyRate, MicroUnits, RateCard, SealKey};
+use crate::testing::simulation::environment::{Faults, HostNo, MachineClock, ProcessId, World, at_once};
+use crate::testing::simulation::fault_point::Coverage;
+use crate::testing::simulation::oracle::Truth;
+use crate::testing::simulation::proxy::{FaultyBook, FaultyRuntime, FaultyStore, Line};
+use crate::testing::simulation::rng::{Chance, Purpose};
+use crate::testing::simulation::schedule::Happening;
+use crate::testing::simulation::{Simulation, Verdict};
+
+pub(super) const SECOND: i64 = 1_000_000;
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub(super) struct Woken(pub(super) AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+pub(super) struct Running {
+    pub(super) process: ProcessId,
+    pub(super) is_agent: bool,
+    pub(super) woken: Arc<Woken>,
+    pub(super) task: Task,
+}
+
+pub(super) struct Process {
+    pub(super) host: HostNo,
+    pub(super) alive: bool,
+    /// SIGSTOP, until then.
+    pub(super) paused_until: i64,
+    /// Started again when it ends by itself.
+    pub(super) supervised: bool,
+    pub(super) rentals: Rentals,
+    pub(super) shutdown: Arc<AtomicBool>,
+    pub(super) ended: Arc<AtomicBool>,
+}
+
+pub(super) struct Host {
+    pub(super) id: HostId,
+    pub(super) gpus: Vec<Gpu>,
+    pub(super) book: MemoryDeadlines,
+    /// No agent is to be started before then.
+    pub(super) down_until: i64,
+    pub(super) down_since: Option<i64>,
+    pub(super) had_rivals: bool,
+}
+
+/// One history under way.
+pub(super) struct Run {
+    pub(super) world: World,
+    pub(super) truth: Arc<Mutex<Truth>>,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) processes: Vec<Process>,
+    pub(super) tasks: Vec<Running>,
+    pub(super) turns: u32,
+    pub(super) ids: Arc<AtomicU64>,
+    pub(super) number: u64,
+    pub(super) policy: Simulation,
+    pub(super) backup: Option<StoreSnapshot>,
+    /// Changes of rentals are not asked for before then: one that is made between a restoration and its
+    /// being noticed can be lost with it.
+    pub(super) deaf_until: i64,
+    pub(super) sealer: Arc<SealKey>,
+}
+
+pub(super) fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("the simulation's own data is valid: {error:?}"))
+}
+
+impl Run {
+    pub(super) fn new(number: u64, policy: &Simulation, faults: Faults, traced: bool) -> Self {
+        let world = World::new(number, policy.hosts, faults, traced);
+        let store = Arc::new(MemoryStore::default());
+        let hosts: Vec<_> = (0..policy.hosts)
+            .map(|n| {
+                let id: HostId = valid(format!("host-{n}").parse());
+                let gpus = SimulatedGpus::new(&id, policy.gpus, valid("RTX 5090".parse())).gpus().to_vec();
+                Host {
+                    id,
+                    gpus,
+                    book: MemoryDeadlines::default(),
+                    down_until: 0,
+                    down_since: Some(0),
+                    had_rivals: false,
+                }
+            })
+            .collect();
+        let engines = hosts.iter().enumerate().map(|(n, host)| {
+            let engine = MemoryRuntime::with_clock(Arc::new(world.clock(n)));
+            engine.serve(true);
+            (host.id.clone(), engine)
+        });
+        let provisioning = i64::try_from(policy.timing.provisioning.as_micros()).unwrap_or(i64::MAX);
+        let truth = Arc::new(Mutex::new(Truth::new(Arc::clone(&store), engines.collect(), provisioning)));
+        Self {
+            world,
+            truth,
+            store,
+            hosts,
+            processes: Vec::new(),
+            tasks: Vec::new(),
+            turns: 0,
+            ids: Arc::default(),
+            number,
+            policy: policy.clone(),
+            backup: None,
+            deaf_until: 0,
+            sealer: Arc::new(valid(SealKey::from_hex(&"5".repeat(64)))),
+        }
+    }
+
+    pub(super) fn truth(&self) -> MutexGuard<'_, Truth> {
+        self.truth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts an agent of a host. All agents of one host have its machine's clock and its book, as those on one
+    /// machine with one data directory have.
+    pub(super) fn start(&mut self, host: HostNo, supervised: bool, handover: bool) -> ProcessId {
+        let process = self.processes.len();
+        if handover {
+            // Until the former holder's lease is surely over it looks at nothing.
+            let waits = i64::try_from(self.policy.pace.lease.as_micros()).unwrap_or(i64::MAX);
+            self.truth().hosts[host].unattended += waits;
+        }
+        let here = &mut self.hosts[host];
+        if let Some(since) = here.down_since.take() {
+            let unattended = self.world.now() - since;
+            self.truth.lock().unwrap_or_else(PoisonError::into_inner).hosts[host].unattended += unattended;
+        }
+        let line = Line {
+            world: self.world.clone(),
+            truth: Arc::clone(&self.truth),
+            store: Arc::clone(&self.store),
+            process,
+            host,
+            host_id: here.id.clone(),
+        };
+        let engine = self.truth().hosts[host].engine.clone();
+        let here = &self.hosts[host];
+        let clock: MachineClock = self.world.clock(host);
+        let (ids, number) = (Arc::clone(&self.ids), self.number);
+        let pace = self.policy.pace.clone();
+        let pace = Pace { handover: if handover { pace.lease } else { Duration::ZERO }, ..pace };
+        let rate = valid(HourlyRate::new(MicroUnits::new(3_600_000)));
+        let (rentals, reconciler) = HostBuilder::new(
+            here.id.clone(),
+            Arc::new(FaultyStore(line.clone())),
+            Arc::new(FaultyRuntime { line: line.clone(), engine }),
+            Arc::clone(&self.sealer) as _,
+            here.gpus.clone(),
+            valid(PortPools::new(valid("22000-22019".parse()), valid("8000-8019".parse()))),
+        )
+        .clock(Arc::new(clock))
+        .allocator(Arc::clone(&self.policy.allocator))
+        .timing(self.policy.timing.clone())
+        .pace(pace)
+        .prices(RateCard::new(valid("USD".to_owned().try_into())).with(valid("RTX 5090".parse()), rate))
+        .offer_workspaces()
+        .limit_disk(DiskLimit::PerGpu(DiskUse {
+            bytes: crate::testing::simulation::oracle::DISK_LIMIT,
+            files: u64::MAX,
+        }))
+        .host_keys(Arc::new(HostKeys::default))
+        .deadlines(Arc::new(FaultyBook {
+            line,
+            book: here.book.clone(),
+            asked: AtomicU64::new(0),
+            written: Arc::default(),
+        }))
+        .ids(Arc::new(move || {
+            let n = ids.fetch_add(1, Ordering::Relaxed);
+            let mut draw = Chance::of(number).draw(Purpose::Happening, u32::try_from(n + 1).unwrap_or(1));
+            let bits = u128::from(draw.below(u64::MAX)) << 64 | u128::from(draw.below(u64::MAX));
+            RentalId::from(Uuid::from_u128(bits))
+        }))
+        .build();
+        let (shutdown, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (until, says_ended, world) = (Arc::clone(&shutdown), Arc::clone(&ended), self.world.clone());
+        let sleeper = self.world.clone();
+        let name = here.id.clone();
+        let task = async move {
+            let waits = poll_fn(move |_| if until.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending });
+            let result = reconciler.run(move |time| sleeper.sleep(time), waits).await;
+            world.tell(|| format!("process {process} of {name} ends: {result:?}"));
+            says_ended.store(true, Ordering::Relaxed);
+        };
+        self.world.tell(|| format!("process {process} starts for host {host}"));
+        let process_now = Process { host, alive: true, paused_until: 0, supervised, rentals, shutdown, ended };
+        self.processes.push(process_now);
+        self.world.trouble(host);
+        self.spawn(process, task);
+        if let Some(agent) = self.tasks.last_mut() {
+            agent.is_agent = true;
+        }
+        self.follow(process);
+        process
+    }
+
+    /// A subscriber: it hears every entry of the journal once, in order.
+    fn follow(&mut self, process: ProcessId) {
+        let (rentals, world) = (self.processes[process].rentals.clone(), self.world.clone());
+        let truth = Arc::clone(&self.truth);
+        self.spawn(process, async move {
+            let mut at = Position::ZERO;
+            let mut follower = rentals.follow(at);
+            loop {
+                match follower.next().await {
+                    Ok(Followed::Entry(entry)) => {
+                        let restored = truth.lock().unwrap_or_else(PoisonError::into_inner).restored;
+                        if entry.position != at.next() && !restored {
+                            world.broken(format!("a subscriber at {at} hears {} next", entry.position));
+                        }
+                        at = entry.position;
+                    }
+                    Ok(Followed::Progress { .. }) => {}
+                    Err(_store) => world.sleep(Duration::from_secs(1)).await,
+                }
+            }
+        });
+    }
+
+    pub(super) fn spawn(&mut self, process: ProcessId, task: impl Future<Output = ()> + Send + 'static) {
+        let is_agent = false;
+        self.tasks.push(Running {
+            process,
+            is_agent,
+            woken: Arc::new(Woken(AtomicBool::new(true))),
+            task: Box::pin(task),
+        });
+    }
+
+    pub(super) fn kill(&mut self, process: ProcessId, down: i64) {
+        let now = self.world.now();
+        if !std::mem::replace(&mut self.processes[process].alive, false) {
+            return;
+        }
+        self.world.tell(|| format!("process {process} is dead"));
+        self.world.buried(process);
+        self.truth().agent_dies();
+        self.tasks.retain(|task| task.process != process);
+        let host = self.processes[process].host;
+        self.world.trouble(host);
+        if !self.is_attended(host) {
+            self.hosts[host].down_since = Some(now);
+            self.hosts[host].down_until = self.hosts[host].down_until.max(now + down);
+            self.world.trouble_until(host, now + down);
+            // Something happens when it is to be started again.
+            self.world.at(self.hosts[host].down_until, || {});
+        }
+    }
+
+    fn is_attended(&self, host: HostNo) -> bool {
+        self.processes.iter().any(|process| process.alive && process.host == host)
+    }
+
+    /// The agent that is there, and is not stopped.
+    pub(super) fn agent(&self, host: HostNo) -> Option<ProcessId> {
+        let now = self.world.now();
+        self.processes.iter().rposition(|process| process.alive && process.host == host && process.paused_until <= now)
+    }
+
+    /// Lives until `until`, or until something breaks.
+    fn live_until(&mut self, until: i64) {
+        loop {
+            self.poll_all();
+            self.bury();
+            if self.world.what_broke().is_some() {
+                return;
+            }
+            let now = self.world.now();
+            for host in 0..self.hosts.len() {
+                if !self.is_attended(host) && self.hosts[host].down_until <= now {
+                    self.start(host, true, false);
+                }
+            }
+            if self.tasks.iter().any(|task| task.woken.0.load(Ordering::Relaxed) && self.may_run(task.process)) {
+                continue;
+            }
+            if !self.world.go_on(until) && self.world.now() >= until {
+                return;
+            }
+            let truth = Arc::clone(&self.truth);
+            let mut truth = truth.lock().unwrap_or_else(PoisonError::into_inner);
+            truth.check(&self.world);
+            truth.check_lateness(&self.world, |host| self.agent(host).is_some());
+        }
+    }
+
+    fn may_run(&self, process: ProcessId) -> bool {
+        self.processes[process].paused_until <= self.world.now()
+    }
+
+    /// Lets everybody go on who was woken, in an order that chance chooses.
+    fn poll_all(&mut self) {
+        loop {
+            let ready: Vec<usize> = (0..self.tasks.len())
+                .filter(|n| self.tasks[*n].woken.0.load(Ordering::Relaxed) && self.may_run(self.tasks[*n].process))
+                .collect();
+            if ready.is_empty() {
+                return;
+            }
+            self.turns += 1;
+            let choice = self.world.draw(Purpose::Turn, self.turns & 0x7fff_ffff).below(ready.len() as u64);
+            let n = ready[usize::try_from(choice).unwrap_or(0)];
+            let running = &mut self.tasks[n];
+            running.woken.0.store(false, Ordering::Relaxed);
+            let waker = Waker::from(Arc::clone(&running.woken));
+            let process = running.process;
+            let poll = AssertUnwindSafe(|| running.task.as_mut().poll(&mut Context::from_waker(&waker)));
+            match catch_unwind(poll) {
+                Ok(Poll::Pending) => {}
+                Ok(Poll::Ready(())) => drop(self.tasks.swap_remove(n)),
+                // Out of the agent itself, which is its end; out of a request, which is the request's.
+                Err(_panic) => {
+                    let running = self.tasks.swap_remove(n);
+                    if running.is_agent {
+                        self.kill(process, SECOND / 2);
+                    }
+                }
+            }
+            let dying = self.world.take_dying();
+            for process in dying {
+                self.kill(process, SECOND / 2);
+            }
+        }
+    }
+
+    /// Processes that died, or that ended by themselves.
+    fn bury(&mut self) {
+        for process in self.world.take_dying() {
+            self.kill(process, SECOND / 2);
+        }
+        for process in 0..self.processes.len() {
+            if self.processes[process].alive && self.processes[process].ended.load(Ordering::Relaxed) {
+                self.kill(process, SECOND);
+            }
+        }
+    }
+
+    /// Lives through everything, lets calm come, and ends what is left.
+    pub(super) fn live(mut self, happenings: &[Happening]) -> Verdict {
+        for happening in happenings {
+            self.live_until(happening.at);
+            if self.world.what_broke().is_some() {
+                return self.verdict();
+            }
+            self.befall(&happening.what);
+            // Before time goes on: when it happened is a part of what happened.
+            self.truth().check(&self.world);
+        }
+        self.live_until(self.policy.chaos);
+        self.world.be_calm();
+        self.world.tell(|| "-- calm".to_owned());
+        // What was sent before may still arrive, and what hangs, hang on.
+        let last_fault = self.policy.chaos + self.policy.echoes;
+        self.live_until(last_fault.max(self.hosts.iter().map(|host| host.down_until).max().unwrap_or(0)));
+        self.live_within(60 * SECOND, |truth, now| truth.disorder(now).is_none());
+        if self.world.what_broke().is_none() {
+            self.truth().check_calm(&self.world);
+        }
+        for rental in self.store.all().into_iter().filter(crate::model::Rental::is_live) {
+            let Some(host) = self.hosts.iter().position(|host| host.id == *rental.host()) else { continue };
+            let Some(process) = self.agent(host) else { continue };
+            let rentals = self.processes[process].rentals.clone();
+            self.spawn(process, async move { drop(rentals.cancel(rental.id()).await) });
+        }
+        self.live_within(60 * SECOND, |truth, _| truth.is_over());
+        // Till the last event is published.
+        self.live_until(self.world.now() + 3 * SECOND);
+        if self.world.what_broke().is_none() {
+            self.truth().check_end(&self.world);
+        }
+        self.check_fixpoint();
+        self.verdict()
+    }
+
+    /// Lives on until it is so, for at most so long.
+    fn live_within(&mut self, most: i64, is_so: impl Fn(&mut Truth, i64) -> bool) {
+        let until = self.world.now() + most;
+        while self.world.now() < until
+            && self.world.what_broke().is_none()
+            && !is_so(&mut self.truth(), self.world.now())
+        {
+            self.live_until((self.world.now() + 3 * SECOND).min(until));
+        }
+    }
+
+    /// Nothing is left to do, and so nothing is written.
+    fn check_fixpoint(&mut self) {
+        let before = self.store.writes();
+        self.live_until(self.world.now() + 16 * SECOND);
+        if self.store.writes() != before {
+            self.world.broken("at the fixpoint something is written".to_owned());
+        }
+        // Where two agents wrote one book, which the engine's lock keeps them from, the next start strikes out what is left.
+        for host in self.hosts.iter().filter(|host| !host.had_rivals) {
+            if !at_once(crate::store::DeadlineBook::read(&host.book)).unwrap_or_default().is_empty() {
+                self.world.broken("a deadline is never struck out".to_owned());
+            }
+        }
+    }
+
+    fn verdict(self) -> Verdict {
+        let (calls, effects, injected) = self.world.counts();
+        let broken = self.world.what_broke();
+        let drawn: BTreeSet<u32> = self.world.drawn().into_iter().collect();
+        let coverage: Coverage = self.world.coverage();
+        let trace = self.world.take_trace();
+        Verdict { broken, calls, effects, faults: injected, drawn, coverage, trace }
+    }
+}

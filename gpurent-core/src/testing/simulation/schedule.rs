@@ -1,0 +1,217 @@
+//! What happens in a history: what renters ask for, and what befalls the machines.
+
+use std::collections::BTreeSet;
+
+use crate::testing::simulation::environment::HostNo;
+use crate::testing::simulation::rng::{Chance, Purpose};
+
+/// Something that happens at a time, in microseconds.
+#[derive(Clone, Debug)]
+pub(super) struct Happening {
+    pub(super) at: i64,
+    pub(super) what: What,
+}
+
+/// What happens. `nth` means one of the rentals there are.
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    /// Somebody rents; with a key it may be asked several times, with or without waiting for an answer.
+    Rent {
+        host: HostNo,
+        gpus: u8,
+        term_secs: i64,
+        key: Option<u8>,
+        times: u8,
+    },
+    Cancel {
+        nth: u64,
+    },
+    Extend {
+        nth: u64,
+        secs: i64,
+    },
+    ChangeAccess {
+        nth: u64,
+    },
+    Suspend {
+        nth: u64,
+    },
+    /// One of those that are suspended.
+    Resume {
+        nth: u64,
+    },
+    /// A container's program ends.
+    Exit {
+        nth: u64,
+        out_of_memory: bool,
+    },
+    /// A container's program begins to fill the disk.
+    Fill {
+        nth: u64,
+    },
+    /// A container is removed by hand.
+    Lose {
+        nth: u64,
+    },
+    SetWallClock {
+        host: HostNo,
+        secs: i64,
+    },
+    /// The machine goes down with everything on it.
+    Reboot {
+        host: HostNo,
+        down: i64,
+    },
+    /// The engine does not answer; its containers run on.
+    EngineAway {
+        host: HostNo,
+        lasts: i64,
+    },
+    /// The engine is restarted without live-restore: its containers end.
+    EngineRestart {
+        host: HostNo,
+        lasts: i64,
+    },
+    StoreAway {
+        lasts: i64,
+    },
+    StoreHangs {
+        lasts: i64,
+    },
+    DiskFull {
+        host: HostNo,
+        lasts: i64,
+    },
+    /// kill -9, and a supervisor that starts it again.
+    Kill {
+        host: HostNo,
+        down: i64,
+    },
+    /// SIGTERM, and a new one.
+    Terminate {
+        host: HostNo,
+        down: i64,
+    },
+    /// SIGSTOP, SIGCONT.
+    Pause {
+        host: HostNo,
+        lasts: i64,
+    },
+    /// Another agent takes the host over, on another machine; the former one is stopped, and goes on later.
+    Rival {
+        host: HostNo,
+        wakes: i64,
+    },
+    Backup,
+    Restore,
+}
+
+/// The rental that was made last.
+pub(super) const LATEST: u64 = u64::MAX;
+
+const SECOND: i64 = 1_000_000;
+
+/// Everything happens within so many seconds.
+pub(super) const CHAOS: i64 = 75 * SECOND;
+
+/// Draws a history.
+pub(super) fn drawn(chance: Chance, hosts: usize, pauses: bool, left_out: &BTreeSet<u32>) -> Vec<Happening> {
+    let mut draw = chance.draw(Purpose::Happening, 0);
+    let hosts = hosts as u64;
+    let rents = 2 + draw.below(5);
+    let others = draw.below(12);
+    // Some kinds of trouble are rare, and get in the way of checking others.
+    let sets_clocks = draw.per_mille(250);
+    let restores = draw.per_mille(120);
+    let has_rivals = draw.per_mille(150);
+    let mut happenings = Vec::new();
+    for n in 0..rents + others {
+        let at = if n < 2 { draw.between(0, 3 * SECOND) } else { draw.between(0, CHAOS - 10 * SECOND) };
+        let host = usize::try_from(draw.below(hosts)).unwrap_or(0);
+        let nth = draw.below(64);
+        let lasts = match draw.below(4) {
+            0 => draw.between(100_000, 2 * SECOND),
+            1 | 2 => draw.between(2 * SECOND, 12 * SECOND),
+            _ => draw.between(12 * SECOND, 50 * SECOND),
+        };
+        let what = if n < rents {
+            let keyed = draw.per_mille(400);
+            What::Rent {
+                host,
+                gpus: if draw.per_mille(200) { 2 } else { 1 },
+                term_secs: draw.between(5, 100),
+                key: keyed.then(|| u8::try_from(draw.below(3)).unwrap_or(0)),
+                times: if keyed { u8::try_from(1 + draw.below(3)).unwrap_or(1) } else { 1 },
+            }
+        } else {
+            match draw.below(100) {
+                0..14 => What::Cancel { nth },
+                14..26 => What::Extend { nth, secs: draw.between(1, 60) },
+                26..34 => What::ChangeAccess { nth },
+                34..39 => What::Exit { nth, out_of_memory: draw.per_mille(300) },
+                39..43 => What::Lose { nth },
+                43..50 if sets_clocks => {
+                    let day = 24 * 3600;
+                    let secs = [-day, day, -30, 30, 5, -5][usize::try_from(draw.below(6)).unwrap_or(0)];
+                    What::SetWallClock { host, secs }
+                }
+                43..50 => What::Kill { host, down: lasts / 8 },
+                50..54 => What::Reboot { host, down: lasts / 3 },
+                54..59 => What::EngineAway { host, lasts },
+                59..62 => What::EngineRestart { host, lasts: lasts / 4 },
+                62..70 => What::StoreAway { lasts },
+                70..75 => What::StoreHangs { lasts },
+                75..78 => What::DiskFull { host, lasts },
+                78..85 => What::Kill { host, down: lasts },
+                85..88 => What::Terminate { host, down: lasts / 4 },
+                88..92 => What::Pause { host, lasts },
+                92..96 if has_rivals => What::Rival { host, wakes: lasts },
+                92..96 => What::Pause { host, lasts },
+                _ if restores => What::Restore,
+                _ => What::Kill { host, down: lasts / 16 },
+            }
+        };
+        if matches!(what, What::Rent { .. }) && draw.per_mille(250) {
+            // While its container is being made and entered for the first time.
+            let soon = at + draw.between(20_000, 400_000);
+            happenings.push(Happening { at: soon, what: What::ChangeAccess { nth: LATEST } });
+        }
+        happenings.push(Happening { at, what });
+    }
+    if restores {
+        happenings.push(Happening { at: draw.between(0, CHAOS / 2), what: What::Backup });
+    }
+    if pauses {
+        happenings.extend(drawn_pauses(chance));
+    }
+    happenings.extend(drawn_fill(chance));
+    let kept =
+        happenings.into_iter().zip(0u32..).filter(|(_, n)| !left_out.contains(n)).map(|(happening, _)| happening);
+    let mut kept: Vec<_> = kept.collect();
+    kept.sort_by_key(|happening| happening.at);
+    kept
+}
+
+/// A container that fills the disk: in every fourth history, drawn apart.
+fn drawn_fill(chance: Chance) -> Option<Happening> {
+    let mut draw = chance.draw(Purpose::Fill, 0);
+    let fills = draw.per_mille(250);
+    let at = draw.between(SECOND, CHAOS - 10 * SECOND);
+    fills.then(|| Happening { at, what: What::Fill { nth: draw.below(64) } })
+}
+
+/// Who suspends and resumes: in every other history, drawn apart, so that the rest is the same without it.
+fn drawn_pauses(chance: Chance) -> Vec<Happening> {
+    let mut draw = chance.draw(Purpose::Pause, 0);
+    let mut happenings = Vec::new();
+    let pauses = if draw.per_mille(500) { 1 + draw.below(4) } else { 0 };
+    for _ in 0..pauses {
+        let at = draw.between(SECOND / 2, CHAOS - 12 * SECOND);
+        happenings.push(Happening { at, what: What::Suspend { nth: draw.below(64) } });
+        for _ in 0..draw.below(3) {
+            let later = at + draw.between(SECOND / 10, 12 * SECOND);
+            happenings.push(Happening { at: later, what: What::Resume { nth: draw.below(64) } });
+        }
+    }
+    happenings
+}
