@@ -2,17 +2,26 @@
 //!
 //! Level-triggered: what to do next for a rental is computed from what is stored and what is observed
 //! ([`Rental::next`](crate::model::Rental::next)), never from a message. A crash anywhere is therefore
-//! repaired by starting again. `driver` decides what runs when, `underway` which rental's step; `step`
-//! carries one action out for one rental (`stamp` puts the engine's times on our clocks), `sight` tells what
-//! an observation means, `chores` are the host's own (taking it over, observing, publishing), `duty` is when
-//! they are due; `disk_watch` looks at what rentals write, `service_watch` at what they offer, and `rounds` is whose turn that is;
-//! `watch` is what is still done while nobody may act; `plan` tells an operator what would be done.
+//! repaired by starting again.
+//!
+//! - `driver` is the loop: what it believes, which rental's step runs (`in_flight`), what an observation means (`orphans`),
+//!   and what recurs for the host (`duties`, `periodic`; `disk_watch` and `service_watch` look at what rentals write and
+//!   offer, in `rounds`).
+//! - `step` carries one action out for one rental: the effect on the engine, then its record.
+//! - `leadership` is how a process becomes the one that acts; `observe`, `publish`, `pull` and `adopt` are what it asks.
+//! - `clock_mapping` puts the engine's times on the host's clocks; `contain_panic` makes a backend's panic a failure.
+//! - `watchdog` is what is still done while nobody may act; `dry_run` tells an operator what would be done.
 
+mod adopt;
 mod clock_mapping;
+mod contain_panic;
 mod driver;
 mod dry_run;
 mod leadership;
+mod observe;
 mod periodic;
+mod publish;
+mod pull;
 mod rounds;
 mod step;
 mod watchdog;

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::allocation::NoPlace;
 use crate::allocation::renter_limits::lately;
 use crate::host::readiness::Stage;
-use crate::host::rentals::{LAST_MOMENT, TRIES, Wish};
+use crate::host::rentals::change::{LAST_MOMENT, TRIES, Wish};
 use crate::host::{EngineHealth, Rentals, ResumeError, SuspendError};
 use crate::id::RentalId;
 use crate::model::{EndReason, Event, Outcome, Rental, Resumption, State, SuspendCause};

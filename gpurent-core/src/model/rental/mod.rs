@@ -6,19 +6,22 @@
 
 mod next_action;
 mod paid_time;
+#[cfg(test)]
+mod tests;
+mod transition;
 
 use jiff::{SignedDuration, Timestamp};
 pub use next_action::{Action, Next, Timing};
 use serde::{Deserialize, Serialize};
+pub use transition::{IllegalTransition, Outcome};
 
 use crate::clock::Moment;
 use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, Revision, Seq};
 use crate::model::event::is_zero;
 use crate::model::port::SSH;
 use crate::model::{
-    Adoption, Claim, ContainerPort, CredentialKind, EndReason, Environment, Event, Exit, Failure, Files, Gpu, HostPort,
-    ImageDigest, PortBinding, Quote, Recorded, RentalSpec, ResolvedImage, Retained, Segment, Service, State,
-    SuspendCause, Transport,
+    ContainerPort, CredentialKind, Exit, Files, Gpu, HostPort, ImageDigest, PortBinding, Quote, RentalSpec,
+    ResolvedImage, Retained, Segment, Service, State, Transport,
 };
 
 /// One rental, from its claim to its final bill.
@@ -96,290 +99,7 @@ fn first() -> Attempt {
     Attempt::new(1)
 }
 
-/// An event that cannot happen in the state the rental is in: late, doubled or out of order.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a rental that is {state} cannot be {event}")]
-pub struct IllegalTransition {
-    /// The event's name.
-    pub event: &'static str,
-    /// The state's name.
-    pub state: &'static str,
-}
-
-/// Whether applying an event changed anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It did; the event is to be stored.
-    Changed,
-    /// It is already so (a second cancel, a stop seen twice); nothing is to be stored.
-    Unchanged,
-}
-
 impl Rental {
-    /// The rental that a claim makes.
-    #[must_use]
-    pub fn claimed(claim: Claim, at: Timestamp) -> (Self, Recorded) {
-        let recorded = Recorded { seq: Seq::new(1), at, event: Event::Claimed(Box::new(claim.clone())) };
-        let rental = Self {
-            id: claim.id,
-            host: claim.host,
-            name: claim.name,
-            spec: claim.spec,
-            credential: claim.credential,
-            gpus: claim.gpus,
-            ports: claim.ports,
-            quote: claim.quote,
-            due: claim.due,
-            created_at: at,
-            attempt: Attempt::new(1),
-            revision: Revision::new(1),
-            last_seq: Seq::new(1),
-            state: State::Provisioning,
-            container: None,
-            gpus_attached: false,
-            started_at: None,
-            paid_from: None,
-            warned: false,
-            notified: false,
-            segments: Vec::new(),
-            exit: None,
-            warning_outdated: false,
-            access_outdated: false,
-            pinned: None,
-            image: None,
-            claimed: claim.at,
-            started: None,
-            created: None,
-            resumed: 0,
-            retained: None,
-            files: Files::New,
-            copied_bytes: 0,
-            disk_warned_at: None,
-            services: Vec::new(),
-            lost_use: claim.used,
-            brought_up_as: Attempt::new(1),
-        };
-        (rental, recorded)
-    }
-
-    /// The rental that its events tell of; `None` unless they begin with a claim and are all legal.
-    ///
-    /// The result's [`revision`](Self::revision) counts from 1 again: how many writes there were is not
-    /// in the events.
-    #[must_use]
-    pub fn folded(events: &[Recorded]) -> Option<Self> {
-        let (first, rest) = events.split_first()?;
-        let Event::Claimed(claim) = &first.event else { return None };
-        let (mut rental, _) = Self::claimed((**claim).clone(), first.at);
-        for recorded in rest {
-            if recorded.seq != rental.last_seq.next() {
-                return None;
-            }
-            match rental.apply(recorded.event.clone(), recorded.at) {
-                Ok(Outcome::Changed) => {}
-                Ok(Outcome::Unchanged) | Err(_) => return None,
-            }
-        }
-        Some(rental)
-    }
-
-    /// Whether two are the same, however often they were written.
-    #[cfg(feature = "testing")]
-    pub(crate) fn is_same_but_for_writes(&self, other: &Self) -> bool {
-        *self == Self { revision: self.revision, ..other.clone() }
-    }
-
-    /// Lets an event happen.
-    ///
-    /// # Errors
-    /// [`IllegalTransition`], the rental unchanged: the event is late or out of order. The caller reads
-    /// the rental again and decides anew.
-    pub fn apply(&mut self, event: Event, at: Timestamp) -> Result<Outcome, IllegalTransition> {
-        let illegal = IllegalTransition { event: event.name(), state: self.state.phase().as_str() };
-        match (event, &self.state) {
-            (Event::Pinned { digest }, State::Provisioning) if self.container.is_none() && self.pinned.is_none() => {
-                self.pinned = Some(digest);
-            }
-            (Event::Created { container, gpus_attached, at, image, files, copied_bytes }, State::Provisioning)
-                if self.container.is_none() =>
-            {
-                if let Some(retained) = &mut self.retained {
-                    // They are in this one by now, should it have to be launched again.
-                    *retained = Retained {
-                        attempt: self.attempt,
-                        container: container.clone(),
-                        gpus: self.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
-                        ports: self.ports.clone(),
-                        bytes: retained.bytes,
-                    };
-                }
-                self.files = files;
-                // One that is taken over as it is was told of when it was made.
-                if image.is_some() {
-                    self.image = image;
-                }
-                // One that is started as it is has below it what it had.
-                if files != Files::Same {
-                    self.copied_bytes = copied_bytes;
-                }
-                self.container = Some(container);
-                self.created = at;
-                self.gpus_attached = gpus_attached;
-            }
-            (Event::Started { started_at, started }, State::Provisioning) if self.container.is_some() => {
-                self.started_at = Some(started_at);
-                self.started = started;
-                self.state = State::Running;
-            }
-            (Event::Relaunched { ports }, State::Provisioning) => {
-                self.ports = ports;
-                self.begin_launch(self.attempt.next());
-            }
-            (Event::Adopted(found), state) if is_news(&found, self.attempt, self.container.is_some(), state) => {
-                if found.attempt > self.attempt {
-                    if let Some(claim) = found.claim {
-                        self.catch_up_with(*claim);
-                    }
-                    self.begin_launch(found.attempt);
-                    self.brought_up_as = found.attempt;
-                }
-                self.ports = found.ports;
-                self.container = Some(found.container);
-                self.gpus_attached = found.gpus_attached;
-                self.access_outdated = false;
-                self.retained = None;
-                self.started_at = found.started_at;
-                self.state = if found.started_at.is_some() { State::Running } else { State::Provisioning };
-            }
-            (Event::Verified { paid_from }, State::Running) => {
-                self.retained = None;
-                self.begin_segment(paid_from);
-            }
-            (Event::Extended { term }, state)
-                if state.end_reason().is_none() && self.spec.term.is_shorter_than(term) =>
-            {
-                self.spec.term = term;
-                self.warning_outdated |= std::mem::take(&mut self.warned);
-                self.notified = false;
-            }
-            (Event::AccessChanged { credential }, state) if state.end_reason().is_none() => {
-                self.credential = credential;
-                // A container that is still to be made is made with the stored credential.
-                self.access_outdated = self.container.is_some();
-            }
-            (Event::AccessApplied, State::Running | State::Ready) if self.access_outdated => {
-                self.access_outdated = false;
-            }
-            (Event::Warned, State::Ready) if !self.warned => {
-                self.warned = true;
-                self.warning_outdated = false;
-            }
-            (Event::WarningWithdrawn, State::Ready) if self.warning_outdated => self.warning_outdated = false,
-            (Event::DiskWarned { .. }, State::Ready) if !self.was_warned_of_the_disk(at) => {
-                self.disk_warned_at = Some(at);
-            }
-            (Event::DiskWarned { .. }, State::Ready) => return Ok(Outcome::Unchanged),
-            (Event::ServicesUp { services }, State::Ready) => {
-                let before = self.services.len();
-                for service in services {
-                    if self.silent_ports().any(|binding| binding.container == service.container) {
-                        self.services.push(service);
-                    }
-                }
-                if self.services.len() == before {
-                    return Ok(Outcome::Unchanged);
-                }
-            }
-            (Event::Notified, State::Ready) if !self.notified => self.notified = true,
-            (Event::SuspendBegan { cause }, State::Provisioning | State::Running | State::Ready) => {
-                // A resumption that the host itself could not carry out is nobody's.
-                if matches!(&cause, SuspendCause::Failed(failure) if failure.kind.is_by_the_host()) {
-                    self.resumed = self.resumed.saturating_sub(1);
-                }
-                self.state = State::Suspending { cause, stopped: false };
-            }
-            (Event::SuspendBegan { .. }, State::Suspending { .. } | State::Suspended { .. }) => {
-                return Ok(Outcome::Unchanged);
-            }
-            (Event::Stopped { exit, ended }, State::Suspending { cause, stopped: false }) => {
-                let cause = cause.clone();
-                let by_the_host = matches!(&cause, SuspendCause::Failed(failure) if !failure.kind.is_charged());
-                self.charge_unverified(exit.as_ref(), ended.as_ref(), by_the_host);
-                self.close_segment(exit.as_ref(), ended.as_ref(), None, at);
-                self.exit = exit;
-                self.state = State::Suspending { cause, stopped: true };
-            }
-            (Event::Stopped { .. }, State::Suspending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
-            (Event::Suspended { since, retained }, State::Suspending { cause, stopped: true }) => {
-                let cause = cause.clone();
-                self.retained = retained;
-                self.paid_from = None;
-                self.container = None;
-                self.access_outdated = false;
-                self.services.clear();
-                self.gpus.clear();
-                self.ports.clear();
-                self.state = State::Suspended { cause, since };
-            }
-            (Event::Suspended { .. }, State::Suspended { .. }) => return Ok(Outcome::Unchanged),
-            (Event::Resumed(resumption), State::Suspended { .. }) => {
-                self.requote(resumption.quote);
-                self.gpus = resumption.gpus;
-                self.ports = resumption.ports;
-                self.due = resumption.due;
-                self.claimed = Some(resumption.at);
-                self.begin_launch(self.attempt.next());
-                self.brought_up_as = self.attempt;
-                self.resumed = self.resumed.saturating_add(1);
-                self.state = State::Provisioning;
-            }
-            (Event::EndBegan { reason }, State::Provisioning | State::Running | State::Ready) => {
-                self.state = State::Ending { reason, stopped: false };
-            }
-            (Event::EndBegan { reason }, State::Suspending { stopped, .. }) => {
-                self.state = State::Ending { reason, stopped: *stopped };
-            }
-            (Event::EndBegan { reason }, State::Suspended { .. }) => {
-                self.state = State::Ending { reason, stopped: true };
-            }
-            // The first reason stays: a cancel of what already ends changes nothing.
-            (Event::EndBegan { .. }, State::Ending { .. } | State::Ended { .. }) => return Ok(Outcome::Unchanged),
-            (Event::Stopped { exit, ended }, State::Ending { reason, stopped: false }) => {
-                let reason = reason.clone();
-                self.charge_unverified(exit.as_ref(), ended.as_ref(), !reason.is_charged());
-                self.close_segment(exit.as_ref(), ended.as_ref(), Some(&reason), at);
-                self.exit = exit;
-                self.state = State::Ending { reason, stopped: true };
-            }
-            (Event::Stopped { .. }, State::Ending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
-            (Event::Ended, State::Ending { reason, stopped: true }) => {
-                self.state = State::Ended { reason: reason.clone(), at };
-                self.retained = None;
-                // It may hold tokens, and nothing is started by it any more.
-                self.spec.environment = Environment::default();
-            }
-            (Event::Ended, State::Ended { .. }) => return Ok(Outcome::Unchanged),
-            _ => return Err(illegal),
-        }
-        self.last_seq = self.last_seq.next();
-        Ok(Outcome::Changed)
-    }
-
-    /// Forgets everything that belonged to the container of the launch before.
-    fn begin_launch(&mut self, attempt: Attempt) {
-        self.attempt = attempt;
-        self.container = None;
-        self.files = Files::New;
-        self.access_outdated = false;
-        self.services.clear();
-        self.started_at = None;
-        self.started = None;
-        self.created = None;
-        self.paid_from = None;
-        self.exit = None;
-        (self.warned, self.notified, self.warning_outdated) = (false, false, false);
-    }
-
     /// The services that have answered on its published ports since its container was verified, each as it was heard first.
     #[must_use]
     pub fn services(&self) -> &[Service] {
@@ -398,43 +118,6 @@ impl Rental {
     /// Whether its renter heard within the last hour that it writes much on the disk: often enough.
     pub(crate) fn was_warned_of_the_disk(&self, now: Timestamp) -> bool {
         self.disk_warned_at.is_some_and(|at| now.duration_since(at).abs() < SignedDuration::from_hours(1))
-    }
-
-    /// What a launch that failed comes to: a rental that was ready once waits to be resumed, with what is left of
-    /// its time; one that never was, ends.
-    #[must_use]
-    pub fn giving_up(&self, failure: Failure) -> Event {
-        if self.has_been_ready() {
-            Event::SuspendBegan { cause: SuspendCause::Failed(failure) }
-        } else {
-            Event::EndBegan { reason: EndReason::Failed(failure) }
-        }
-    }
-
-    /// The claim that would make this rental as it is now, less what may be secret in it: its environment.
-    /// What a container carries, so that a store that has lost the rental can be told of it again.
-    #[must_use]
-    pub fn claim(&self) -> Claim {
-        Claim {
-            id: self.id,
-            host: self.host.clone(),
-            name: self.name.clone(),
-            spec: RentalSpec { environment: Environment::default(), ..self.spec.clone() },
-            credential: self.credential,
-            gpus: self.gpus.clone(),
-            ports: self.ports.clone(),
-            quote: self.quote.clone(),
-            due: self.due,
-            at: self.claimed.clone(),
-            used: self.used_before(),
-        }
-    }
-
-    /// Gives the rental the revision that a write at this time makes: a number that no other write of the rental has, also
-    /// none of those that a restored store has forgotten.
-    pub(crate) fn bump_revision(&mut self, at: Timestamp) {
-        let by_the_clock = u64::try_from(at.as_microsecond()).map_or(Revision::ZERO, Revision::new);
-        self.revision = self.revision.next().max(by_the_clock);
     }
 
     /// Its id.
@@ -660,16 +343,3 @@ impl Rental {
         self.exit.as_ref()
     }
 }
-
-/// Whether a container that was found is further than what is known of its rental, whose own end it would not
-/// undo.
-fn is_news(found: &Adoption, attempt: Attempt, has_container: bool, state: &State) -> bool {
-    match state {
-        State::Provisioning if found.attempt == attempt => !has_container || found.started_at.is_some(),
-        State::Ending { .. } | State::Ended { .. } => false,
-        _ => found.attempt > attempt,
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::{BootId, BootTime};
-use crate::model::{Adoption, FailureKind, GpuRequest, HourlyRate, MicroUnits, Phase, Resumption, Term};
+use crate::model::{
+    Adoption, Claim, EndReason, Event, Failure, FailureKind, GpuRequest, HourlyRate, MicroUnits, Phase, Protocol,
+    Recorded, Resumption, SuspendCause, Term,
+};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -172,17 +175,34 @@ fn a_launch_knows_nothing_of_the_container_before() {
 }
 
 #[test]
-fn what_was_used_by_the_word_of_a_later_launch_is_used() {
-    let (mut rental, _) = claimed();
-    let claim = Claim { used: SignedDuration::from_secs(100), ..rental.claim() };
-    let found = Adoption {
+fn the_services_of_a_container_are_not_those_of_the_next_one() {
+    let mut rental = after(&way_up());
+    rental.services.push(Service {
+        container: "8080".parse().unwrap(),
+        host: "8001".parse().unwrap(),
+        protocol: Protocol::Http,
+    });
+    rental.apply(Event::Adopted(Box::new(later_launch(&rental))), at(201)).unwrap();
+    assert!(rental.services().is_empty(), "nothing has answered in it yet");
+}
+
+/// What the engine shows where the store was set back: a container of the launch after the one that it knows.
+fn later_launch(rental: &Rental) -> Adoption {
+    Adoption {
         attempt: rental.attempt().next(),
         container: "c2".parse().unwrap(),
         ports: Vec::new(),
         gpus_attached: true,
         started_at: Some(at(200)),
-        claim: Some(Box::new(claim)),
-    };
+        claim: None,
+    }
+}
+
+#[test]
+fn what_was_used_by_the_word_of_a_later_launch_is_used() {
+    let (mut rental, _) = claimed();
+    let claim = Claim { used: SignedDuration::from_secs(100), ..rental.claim() };
+    let found = Adoption { claim: Some(Box::new(claim)), ..later_launch(&rental) };
     rental.apply(Event::Adopted(Box::new(found)), at(201)).unwrap();
     assert_eq!(rental.used_before(), SignedDuration::from_secs(100), "the store that was set back had forgotten it");
 }

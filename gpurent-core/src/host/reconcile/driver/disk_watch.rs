@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::{FutureExt, select_biased};
 
 use crate::allocation::{Allowed, Before, DiskLimit, Verdict, Written};
+use crate::host::reconcile::contain_panic::contained;
 use crate::host::reconcile::driver::{Done, Driver};
-use crate::host::reconcile::leadership::contained;
 use crate::host::reconcile::periodic::later;
 use crate::host::reconcile::rounds::Rounds;
 use crate::id::{LaunchId, RentalId};

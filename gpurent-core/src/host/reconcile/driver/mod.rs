@@ -4,7 +4,9 @@
 //! a panic in one is contained. Only pulls, checks and warnings are cut off when a rental has to end; the
 //! other steps are awaited, because a request that was cut off may still reach the engine.
 
+mod beliefs;
 mod disk_watch;
+mod duties;
 mod in_flight;
 mod orphans;
 mod service_watch;
@@ -23,21 +25,17 @@ use crate::clock::{Moment, Sleep};
 use crate::host::context::Shared;
 use crate::host::lease::Lease;
 use crate::host::pulls::PullId;
-use crate::host::readiness::Stage;
 use crate::host::reconcile::driver::disk_watch::{DiskWatch, Look};
 use crate::host::reconcile::driver::in_flight::{Ended, InFlight, Setback};
 use crate::host::reconcile::driver::service_watch::ServiceWatch;
-use crate::host::reconcile::leadership::{PUBLISH_BATCH, Taken, contained, observe, publish, pull, take_over};
+use crate::host::reconcile::leadership::{Taken, take_over};
 use crate::host::reconcile::periodic::{Duty, later};
 use crate::host::reconcile::watchdog::watch_while_unused;
-use crate::host::{EngineHealth, ReconcileError, Update, pulls};
-use crate::id::{Attempt, EngineId, Epoch, LaunchId, Position, RentalId};
-use crate::model::{EndReason, JournalEntry, Next, Rental, Service, State};
-use crate::runtime::{Observation, Presence, RuntimeError};
+use crate::host::{ReconcileError, pulls};
+use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
+use crate::model::{EndReason, JournalEntry, Next, Rental, Service};
+use crate::runtime::{Observation, RuntimeError};
 use crate::store::{Deadline, DeadlineError, StoreError};
-
-/// The longest pause between two questions whether the host is ours: everything waits for the answer.
-const CONFIRM_BACKOFF: Duration = Duration::from_secs(2);
 
 /// How long the store may take to note that this process acts no longer.
 const RESIGNATION: Duration = Duration::from_secs(1);
@@ -264,35 +262,6 @@ impl Driver {
         Ok(())
     }
 
-    /// The next read is one of everything.
-    fn read_all(&mut self) {
-        self.extent = Extent::All;
-        self.read.ask();
-    }
-
-    /// The host may have been somebody else's meanwhile: everything is read again before anything is done.
-    fn doubt_everything(&mut self) {
-        if self.read_in == Some(self.generation) || self.observed_in == Some(self.generation) {
-            self.generation.0 += 1;
-            self.ended_by_themselves.clear();
-            self.later_launches.clear();
-            self.read_all();
-            self.observe.ask();
-        }
-        self.confirm.ask_unless_failing();
-    }
-
-    /// What is seen means something only beside what is stored.
-    fn may_observe(&self) -> bool {
-        self.read_in == Some(self.generation)
-    }
-
-    /// Whether what is known is known of a time at which the host was ours.
-    fn may_act(&self) -> bool {
-        let known = self.may_observe() && self.observed_in == Some(self.generation);
-        known && self.lease.check().is_ok()
-    }
-
     pub(in crate::host::reconcile) fn now(&self) -> i64 {
         self.shared.clock.now().boot.micros
     }
@@ -329,255 +298,8 @@ impl Driver {
         Duration::from_micros(u64::try_from(wake.saturating_sub(now)).unwrap_or(0))
     }
 
-    fn start_duties(&mut self, now: i64) {
-        let (shared, epoch) = (Arc::clone(&self.shared), self.epoch);
-        if self.sweep.begin(now) {
-            self.read_all();
-            self.observe.ask();
-            self.sweep.done(now, shared.pace.sweep);
-        }
-        if self.confirm.begin(now) {
-            let shared = Arc::clone(&shared);
-            self.spawn(async move { Done::Confirmed(now, contained(shared.store.confirm(&shared.host, epoch)).await) });
-        }
-        if self.read.begin(now) {
-            self.moved_during_read.clear();
-            let (shared, generation) = (Arc::clone(&shared), self.generation);
-            // Before anything may be done everything has to be known.
-            let extent = if self.may_observe() { self.extent } else { Extent::All };
-            self.extent = Extent::Active;
-            self.spawn(async move {
-                let read = match extent {
-                    Extent::All => contained(shared.store.live(&shared.host)).await,
-                    Extent::Active => contained(shared.store.active(&shared.host)).await,
-                };
-                Done::Read(generation, extent, read)
-            });
-        }
-        if self.publish.begin(now) {
-            let shared = Arc::clone(&shared);
-            let (fed, doubt) = (self.fed, self.publish.has_failed());
-            self.spawn(async move { Done::Published(contained(publish(&shared, epoch, fed, doubt)).await) });
-        }
-        if self.may_observe() && self.observe.begin(now) {
-            self.acted_during_observation = self.in_flight.keys().copied().collect();
-            let expected: Vec<_> =
-                self.live.values().filter(|rental| rental.state().is_up()).map(Rental::launch).collect();
-            let asked_at = self.shared.clock.now();
-            self.shared.asks_engine(Some(now));
-            let (engine, generation, shared) = (self.engine.clone(), self.generation, Arc::clone(&shared));
-            self.spawn(async move {
-                Done::Observed(generation, asked_at, contained(observe(&shared, &engine, &expected)).await)
-            });
-        }
-        if self.keep.begin(now) {
-            self.keep_book();
-        }
-    }
-
-    /// Pulls images that were asked for before anything is claimed for them.
-    fn start_pulls(&self) {
-        let Some(pulls) = &self.shared.pulls else { return };
-        let launch = || LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) };
-        for wanted in pulls.take(&self.shared.host, launch) {
-            let (shared, sleep) = (Arc::clone(&self.shared), Arc::clone(&self.sleep));
-            self.spawn(async move { Done::Pulled(wanted.id, pull(&shared, &*sleep, wanted).await) });
-        }
-    }
-
     pub(in crate::host::reconcile) fn spawn(&self, effect: impl Future<Output = Done> + Send + 'static) {
         self.running.push(effect.boxed());
-    }
-
-    fn finish(&mut self, done: Done) -> Result<(), ReconcileError> {
-        let (now, most) = (self.now(), self.shared.pace.max_backoff);
-        if matches!(done, Done::Observed(..)) {
-            self.shared.asks_engine(None);
-        }
-        match done {
-            Done::Confirmed(asked_at, Ok(())) => {
-                self.lease.renew(asked_at, self.shared.pace.lease);
-                if !self.may_act() {
-                    // The store is there again: what is still to be known is not waited for any longer.
-                    self.read.ask();
-                    self.observe.ask();
-                }
-                self.confirm.done(now, self.shared.pace.confirm);
-            }
-            Done::Published(Ok(entries)) => {
-                if entries.len() == PUBLISH_BATCH {
-                    self.publish.ask();
-                }
-                for entry in entries {
-                    self.fed = entry.position;
-                    self.shared.feed.push(Update::Event(Arc::new(entry)));
-                }
-                self.publish.done(now, self.shared.pace.read);
-            }
-            // Asked before the host was found to be perhaps somebody else's.
-            Done::Read(generation, _, Ok(_)) if generation != self.generation => {
-                self.read_all();
-                self.read.done(now, self.shared.pace.read);
-            }
-            Done::Observed(generation, _, Ok(_)) if generation != self.generation => {
-                self.observe.ask();
-                self.observe.done(now, self.shared.pace.observe);
-            }
-            Done::Read(generation, extent, Ok(rentals)) => {
-                self.adopt(rentals, extent);
-                // Of a host that may be somebody else's it says nothing yet.
-                if extent == Extent::All && self.lease.check().is_ok() {
-                    self.read_in = Some(generation);
-                }
-                if !self.moved_during_read.is_empty() {
-                    self.read.ask();
-                }
-                self.read.done(now, self.shared.pace.read);
-            }
-            Done::Observed(generation, asked_at, Ok(observation)) => {
-                let unknown = observation.containers.iter().filter(|seen| seen.presence == Presence::Unknown).count();
-                let health = if unknown == 0 { EngineHealth::Answers } else { EngineHealth::HangsOver(unknown) };
-                self.shared.set_engine_health(health);
-                self.compare(&observation, &asked_at);
-                self.observed_in = Some(generation);
-                if self.shared.standing.get() != Stage::Acting {
-                    self.shared.standing.set(Stage::Acting);
-                }
-                self.keep.ask();
-                self.observe.done(now, self.shared.pace.observe);
-            }
-            Done::Kept(Ok(())) => self.keep.done(now, Duration::MAX),
-            Done::Confirmed(_, Err(StoreError::Fenced)) | Done::Published(Err(StoreError::Fenced)) => {
-                return Err(ReconcileError::TakenOver);
-            }
-            // Without the store or the engine, nothing is concluded: everything stays as it is.
-            Done::Confirmed(_, Err(error)) => {
-                self.shared.standing.stuck();
-                self.confirm.failed(now, complain("confirming the host", &error, CONFIRM_BACKOFF));
-            }
-            Done::Published(Err(error)) => self.publish.failed(now, complain("publishing events", &error, most)),
-            Done::Read(_, extent, Err(error)) => {
-                if extent == Extent::All {
-                    self.extent = extent;
-                }
-                self.shared.standing.stuck();
-                self.read.failed(now, complain("reading the store", &error, most));
-            }
-            Done::Observed(_, _, Err(error)) => {
-                self.shared.set_engine_health(EngineHealth::Silent);
-                self.shared.standing.stuck();
-                self.observe.failed(now, complain("observing the engine", &error, most));
-            }
-            Done::Kept(Err(error)) => self.keep.failed(now, complain("keeping the book of deadlines", &error, most)),
-            Done::Pulled(id, outcome) => {
-                if let Some(pulls) = &self.shared.pulls {
-                    pulls.done(id, outcome, &self.shared.clock.now());
-                }
-            }
-            Done::Measured(look, used) => self.measured(look, used),
-            Done::LookedForServices(launch, found) => self.looked_for_services(launch, found),
-            Done::Settled(launch, orphan) => self.settled(launch, orphan),
-            Done::Stepped(id, ended) => return self.stepped(id, ended, now),
-        }
-        Ok(())
-    }
-
-    /// A live rental is so now.
-    pub(in crate::host::reconcile) fn know(&mut self, rental: Rental) {
-        self.shared.placement.quarantine.has(rental.id(), Held::of(&rental));
-        self.live.insert(rental.id(), rental);
-    }
-
-    pub(in crate::host::reconcile) fn forget(&mut self, id: RentalId) {
-        self.live.remove(&id);
-        self.shared.placement.quarantine.has_no_more(id);
-        self.setbacks.remove(&id);
-        self.shared.gets_on(id);
-        self.unsure.remove(&id);
-        self.later_launches.remove(&id);
-        self.last_seen.retain(|launch, _| launch.rental != id);
-        self.ended_by_themselves.remove(&id);
-        self.disks.forget(id);
-        self.services.forget(id);
-        self.prepared.retain(|launch| launch.rental != id);
-        // It may have been what somebody else's place was taken by.
-        self.left_alone.values_mut().for_each(|not_before| *not_before = i64::MIN);
-    }
-
-    /// Takes what the store says for true, except where a step knows better.
-    fn adopt(&mut self, rentals: Vec<Rental>, extent: Extent) {
-        let listed: BTreeSet<_> = rentals.iter().map(Rental::id).collect();
-        let busy = |id: &RentalId| self.in_flight.contains_key(id) || self.moved_during_read.contains(id);
-        let missing = self.live.values().filter(|rental| !listed.contains(&rental.id()) && !busy(&rental.id()));
-        let gone: Vec<_> = match extent {
-            Extent::All => missing.map(Rental::id).collect(),
-            Extent::Active => {
-                // It has ended, or is suspended, by somebody else's doing or by a store that was set back: all is read to
-                // tell, and what it has is nobody's meanwhile.
-                let missing: Vec<_> =
-                    missing.filter(|rental| !matches!(rental.state(), State::Suspended { .. })).collect();
-                for rental in missing.iter().filter(|rental| rental.container().is_some()) {
-                    self.shared.placement.quarantine.lost(rental.launch(), Held::of(rental));
-                }
-                if !missing.is_empty() {
-                    self.extent = Extent::All;
-                    self.read.ask();
-                }
-                Vec::new()
-            }
-        };
-        // What is worked on is not forgotten yet; but a store that was set back would give what it has to others.
-        let may_run = |rental: &&Rental| matches!(rental.state(), State::Provisioning | State::Running | State::Ready);
-        let is_worked_on = |id: &RentalId| self.in_flight.contains_key(id) && !self.moved_during_read.contains(id);
-        let is_lost = |rental: &&Rental| !listed.contains(&rental.id()) && is_worked_on(&rental.id());
-        self.unbooked = self.live.values().filter(may_run).filter(is_lost).map(|r| (r.launch(), Held::of(r))).collect();
-        for (launch, held) in &self.unbooked {
-            self.shared.placement.quarantine.lost(*launch, held.clone());
-        }
-        let news: Vec<_> = rentals
-            .into_iter()
-            .filter(|rental| !self.moved_during_read.contains(&rental.id()))
-            // Also what has a lower revision, or the same and says something else: a store that was set back.
-            .filter(|rental| self.live.get(&rental.id()) != Some(rental))
-            .collect();
-        self.unsure.retain(|id| self.in_flight.contains_key(id) || self.moved_during_read.contains(id));
-        for id in gone {
-            // Ended by somebody else, or lost by a store that was set back: its container may still run.
-            if let Some(rental) = self.live.get(&id).filter(|rental| rental.container().is_some()) {
-                self.shared.placement.quarantine.lost(rental.launch(), Held::of(rental));
-                self.observe.ask();
-            }
-            self.forget(id);
-        }
-        let lower =
-            |rental: &Rental| self.live.get(&rental.id()).is_some_and(|known| known.last_seq() > rental.last_seq());
-        if news.iter().any(lower) {
-            // The store was set back: the engine may be further than it is.
-            self.observed_in = None;
-            self.observe.ask();
-        }
-        for rental in news {
-            // What it had by what is lost now its container may have still.
-            if let Some(known) = self.live.get(&rental.id()).filter(|known| known.last_seq() > rental.last_seq()) {
-                self.shared.placement.quarantine.lost(known.launch(), Held::of(known));
-            }
-            // A changed rental is looked at at once, whatever held it up before.
-            self.setbacks.remove(&rental.id());
-            self.know(rental);
-        }
-    }
-
-    /// Lets the host's own book agree with what is known.
-    fn keep_book(&self) {
-        let shared = Arc::clone(&self.shared);
-        let ready: Vec<_> =
-            self.live.values().filter(|rental| matches!(rental.state(), State::Ready)).cloned().collect();
-        let seen: Vec<_> = self.last_seen.iter().map(|(launch, moment)| (*launch, moment.clone())).collect();
-        // What is there may have to be adopted; what is live may be ready in a moment.
-        let live: BTreeSet<_> = self.live.keys().copied().collect();
-        let shown = self.shown.clone();
-        let needed = move |launch: LaunchId| live.contains(&launch.rental) || shown.contains(&launch);
-        self.spawn(async move { Done::Kept(contained(shared.deadlines.agree_with(&ready, &seen, needed)).await) });
     }
 
     /// Waits for the effects that must not be cut off, but not for ever.
@@ -599,9 +321,4 @@ impl Driver {
             }
         }
     }
-}
-
-fn complain(what: &str, error: &(dyn Error + 'static), most: Duration) -> Duration {
-    tracing::warn!(error, "{what} failed; to be tried again");
-    most
 }

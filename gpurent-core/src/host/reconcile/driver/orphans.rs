@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::allocation::Held;
 use crate::clock::Moment;
+use crate::host::reconcile::adopt::{Found, adopt};
 use crate::host::reconcile::clock_mapping::ended_with_the_machine;
+use crate::host::reconcile::contain_panic::contained;
 use crate::host::reconcile::driver::{Done, Driver, Orphan};
-use crate::host::reconcile::leadership::{Found, adopt, contained};
 use crate::host::reconcile::periodic::later;
 use crate::id::{LaunchId, RentalId};
 use crate::model::{EndReason, Exit, Failure, FailureKind, Rental, State};

@@ -1,0 +1,18 @@
+//! The engine's containers, as it shows them now.
+use crate::host::context::Shared;
+use crate::id::{EngineId, LaunchId};
+use crate::runtime::{Observation, RuntimeError};
+
+/// Looks at the engine. That a container is absent is believed only of the engine that had it.
+pub(super) async fn observe(
+    shared: &Shared,
+    engine: &EngineId,
+    expected: &[LaunchId],
+) -> Result<Observation, RuntimeError> {
+    let observation = shared.runtime.observe(&shared.host).await?;
+    let something_lacks = expected.iter().any(|launch| observation.of(*launch).is_none());
+    if something_lacks && shared.runtime.engine().await? != *engine {
+        return Err(RuntimeError::Unavailable("another engine answers at this address".into()));
+    }
+    Ok(observation)
+}

@@ -1,0 +1,24 @@
+//! The journal: what happened gets its position there.
+use crate::host::context::Shared;
+use crate::id::{Epoch, Position};
+use crate::model::JournalEntry;
+use crate::store::StoreError;
+
+/// How many events are published at once.
+pub(super) const PUBLISH_BATCH: usize = 256;
+
+/// Publishes what is new. An answer that was lost may have been a yes: then what it published is read
+/// from the journal, so that subscribers miss nothing.
+pub(super) async fn publish(
+    shared: &Shared,
+    epoch: Epoch,
+    fed: Position,
+    doubt: bool,
+) -> Result<Vec<JournalEntry>, StoreError> {
+    let news = shared.store.publish(&shared.host, epoch, PUBLISH_BATCH).await?;
+    let gap = news.first().is_some_and(|first| first.position > fed.next());
+    if gap || (doubt && news.is_empty()) {
+        return shared.store.journal(&shared.host, fed, PUBLISH_BATCH).await;
+    }
+    Ok(news)
+}

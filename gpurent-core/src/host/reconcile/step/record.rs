@@ -1,0 +1,104 @@
+//! What happened, written into the store although others may write in between.
+
+use std::error::Error;
+
+use jiff::Timestamp;
+
+use crate::host::reconcile::step::{Step, StepError, Stepped, with_causes};
+use crate::model::{Action, EndReason, Event, Failure, FailureKind, Next, Outcome, Rental, State, SuspendCause};
+use crate::runtime::RuntimeError;
+use crate::store::{Change, LogTail, StoreError};
+
+/// For how long a GPU on which a launch failed is given out last: half an hour.
+const SUSPICION_MICROS: i64 = 30 * 60 * 1_000_000;
+
+/// How often a record is tried while others write in between.
+const RECORD_TRIES: usize = 8;
+
+/// Whether a rental is launched, and not ready.
+fn is_on_its_way_up(rental: &Rental) -> bool {
+    matches!(rental.state(), State::Provisioning | State::Running)
+}
+
+impl Step {
+    /// Writes an event of the rental, as the holder of the host.
+    pub(super) async fn record(&self, event: Event) -> Result<Rental, StepError> {
+        self.record_so(event, self.shared.clock.now().wall, None).await
+    }
+
+    /// Others may change the rental at any time (its end, its credential): where what happened is just as
+    /// true of the rental as it is by then, it is recorded there. Otherwise whoever writes often enough
+    /// could keep anything from being recorded.
+    pub(super) async fn record_so(
+        &self,
+        event: Event,
+        at: Timestamp,
+        tail: Option<LogTail>,
+    ) -> Result<Rental, StepError> {
+        let mut rental = self.rental.clone();
+        for _ in 0..RECORD_TRIES {
+            let mut change = Change::observation(rental.clone(), self.epoch);
+            if let Some(tail) = &tail {
+                change = change.with_log_tail(tail.clone());
+            }
+            match change.apply(event.clone(), at) {
+                Ok(Outcome::Changed) => {}
+                Ok(Outcome::Unchanged) => return Ok(change.into_rental()),
+                Err(_illegal) => return Err(StepError::Stale),
+            }
+            match self.shared.store.commit(&change).await {
+                Ok(()) => {
+                    let state = change.rental().state().phase().as_str();
+                    tracing::info!(rental = %rental.id(), state, "{}", event.name());
+                    return Ok(change.into_rental());
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let Some(found) = self.shared.store.get(rental.id()).await? else { return Err(StepError::Stale) };
+            if !self.holds_of(&event, &found) {
+                return Err(StepError::Overtaken(Box::new(found)));
+            }
+            rental = found;
+        }
+        Err(StepError::Stale)
+    }
+
+    /// Whether what happened to the rental as it was believed to be also happened to it as it is.
+    pub(super) fn holds_of(&self, event: &Event, found: &Rental) -> bool {
+        let same_container = found.launch() == self.rental.launch() && found.container() == self.rental.container();
+        same_container
+            && match event {
+                Event::Started { .. } | Event::Verified { .. } | Event::Stopped { .. } | Event::Ended => true,
+                Event::EndBegan { reason: EndReason::Expired } => {
+                    let next = found.next(&self.shared.clock.now(), &self.shared.timing);
+                    next == Next::Now(Action::End(EndReason::Expired))
+                }
+                // It came up after all, and what failed is no failure of its launch.
+                Event::EndBegan { reason: EndReason::Failed(_) }
+                | Event::SuspendBegan { cause: SuspendCause::Failed(_) } => is_on_its_way_up(found),
+                Event::EndBegan { .. } => true,
+                Event::SuspendBegan { .. } => found.state().end_reason().is_none(),
+                // It was wanted in between that it ends instead.
+                Event::Suspended { .. } => found.state().suspend_cause().is_some(),
+                // Made with, or told of, what may be another by now.
+                _ => false,
+            }
+    }
+
+    /// A rental on its way up that cannot get there ends with the reason; everything else is tried again.
+    pub(super) async fn give_up_or_retry(&self, error: RuntimeError) -> Result<Stepped, StepError> {
+        let Some(kind) = error.failure().filter(|_| is_on_its_way_up(&self.rental)) else {
+            return Err(StepError::Later(Box::new(error)));
+        };
+        if matches!(kind, FailureKind::WrongDevices | FailureKind::Refused) {
+            let until = self.shared.clock.now().boot.micros.saturating_add(SUSPICION_MICROS);
+            self.shared.placement.quarantine.suspect(self.rental.gpus(), until);
+        }
+        let log_tail = self.log_tail(kind).await;
+        tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "rental failed");
+        let failure = Failure { kind, detail: with_causes(&error), log_tail };
+        let rental = self.record(self.rental.giving_up(failure)).await?;
+        Ok(Stepped::Moved(Box::new(rental)))
+    }
+}

@@ -1,0 +1,210 @@
+//! What may be changed of a rental: its end, its term, its credential.
+
+use jiff::SignedDuration;
+
+use crate::error::Invalid;
+use crate::host::{AccessError, ChangeAccessError, ExtendError, Rentals};
+use crate::id::RentalId;
+use crate::model::{
+    Credential, CredentialRequest, EndReason, Event, HostKeys, Outcome, PublicKey, PublicKeys, Rental, Secrets, Term,
+};
+use crate::store::{Change, DeadlineError, StoreError};
+
+/// What is asked for later than this before the end comes too late: the container may be stopped already by
+/// the time that it is recorded.
+pub(super) const LAST_MOMENT: SignedDuration = SignedDuration::from_secs(1);
+
+/// How often a change is tried while others write in between: a rental moves on a bounded number of times.
+pub(super) const TRIES: usize = 16;
+
+/// By how much a rental is to be extended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// By so much beyond its present end. Sent twice it extends twice.
+    By(Term),
+    /// To so much in all. May be sent again and changes nothing then.
+    To(Term),
+}
+
+/// What a change comes to, seen from the rental as it is.
+pub(super) enum Wish<E> {
+    /// Nothing is to be written: it is so already.
+    Granted(Rental),
+    /// This is.
+    Write(Change),
+    /// This is, once the host itself has written down the longer term.
+    Prolong(Change, Term, fn(DeadlineError) -> E),
+}
+
+impl Rentals {
+    /// Ends a rental before its time. Ending what already ends, or has ended, changes nothing.
+    /// `None` where there is no such rental.
+    ///
+    /// # Errors
+    /// [`StoreError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn cancel(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
+        self.change(id, |rental| {
+            let mut change = Change::intent(rental);
+            let event = Event::EndBegan { reason: EndReason::Cancelled };
+            let applied = change.apply(event, self.shared.clock.now().wall);
+            Ok(match applied {
+                Ok(Outcome::Changed) => Wish::Write(change),
+                _ => Wish::Granted(change.into_rental()),
+            })
+        })
+        .await
+    }
+
+    /// Makes a rental's paid time longer. `None` where there is no such rental.
+    ///
+    /// # Errors
+    /// [`ExtendError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn extend(&self, id: RentalId, extension: Extension) -> Result<Option<Rental>, ExtendError> {
+        self.change(id, |rental| {
+            let now = self.shared.clock.now();
+            let running_out = rental.time_left(&now).is_some_and(|left| left < LAST_MOMENT);
+            if rental.state().end_reason().is_some() || running_out {
+                return Err(ExtendError::Over);
+            }
+            let present = rental.spec().term.duration().ok_or(ExtendError::OpenEnded)?;
+            let term = match extension {
+                Extension::To(term) => term,
+                Extension::By(more) => {
+                    let more = more.duration().ok_or_else(|| Invalid::new("by", "must be a duration"))?;
+                    Term::fixed(present.checked_add(more).unwrap_or(jiff::SignedDuration::MAX))?
+                }
+            };
+            if term == rental.spec().term {
+                return Ok(Wish::Granted(rental));
+            }
+            let mut change = Change::intent(rental);
+            match change.apply(Event::Extended { term }, now.wall) {
+                Ok(_) => Ok(Wish::Prolong(change, term, ExtendError::Unkept)),
+                Err(_shorter) => Err(Invalid::new("to", "must not be shorter than the present term").into()),
+            }
+        })
+        .await
+    }
+
+    /// Changes how a rental's renter gets in: at once in the books, within moments in the container.
+    /// Sessions that are open stay open. `None` where there is no such rental.
+    ///
+    /// # Errors
+    /// [`ChangeAccessError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn change_access(
+        &self,
+        id: RentalId,
+        credential: CredentialRequest,
+    ) -> Result<Option<Rental>, ChangeAccessError> {
+        let credential = credential.resolve();
+        let secrets = match self.shared.secrets(id).await {
+            Ok(Some(secrets)) => Secrets { credential, ..secrets },
+            // Ended, or never there: the change tells which.
+            Ok(None) => Secrets { credential, host_keys: HostKeys::default(), registry: None },
+            Err(AccessError::Seal(error)) => return Err(ChangeAccessError::Seal(error)),
+            Err(AccessError::Store(error)) => return Err(error.into()),
+        };
+        let sealed = self.shared.sealer.seal(id, &secrets.to_plaintext()).map_err(ChangeAccessError::Seal)?;
+        let kind = secrets.credential.kind();
+        self.change(id, |rental| {
+            if rental.time_left(&self.shared.clock.now()).is_some_and(|left| !left.is_positive()) {
+                return Err(ChangeAccessError::Over);
+            }
+            let mut change = Change::intent(rental).with_sealed(sealed.clone());
+            match change.apply(Event::AccessChanged { credential: kind }, self.shared.clock.now().wall) {
+                Ok(_) => Ok(Wish::Write(change)),
+                Err(_over) => Err(ChangeAccessError::Over),
+            }
+        })
+        .await
+    }
+
+    /// Lets in by one more key, where the renter logs in by keys. A key that lets in already changes nothing. `None` where
+    /// there is no such rental.
+    ///
+    /// # Errors
+    /// [`ChangeAccessError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn add_key(&self, id: RentalId, key: PublicKey) -> Result<Option<Rental>, ChangeAccessError> {
+        self.change_keys(id, |keys| keys.with(key.clone())).await
+    }
+
+    /// Lets in no longer by the key that has this fingerprint ([`PublicKey::fingerprint`]). One that does not let in
+    /// changes nothing. Sessions that are open stay open. `None` where there is no such rental.
+    ///
+    /// # Errors
+    /// [`ChangeAccessError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
+    pub async fn remove_key(&self, id: RentalId, fingerprint: &str) -> Result<Option<Rental>, ChangeAccessError> {
+        self.change_keys(id, |keys| keys.without(fingerprint)).await
+    }
+
+    /// Changes the keys as they are at the rental's present revision: of two changes at once none is lost.
+    pub(super) async fn change_keys(
+        &self,
+        id: RentalId,
+        decide: impl Fn(&PublicKeys) -> Result<PublicKeys, Invalid> + Send + Sync,
+    ) -> Result<Option<Rental>, ChangeAccessError> {
+        for _ in 0..TRIES {
+            let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            self.expect_as_seen(&rental)?;
+            let secrets = match self.shared.secrets(id).await {
+                Ok(Some(secrets)) => secrets,
+                Ok(None) => return Err(ChangeAccessError::Over),
+                Err(AccessError::Seal(error)) => return Err(ChangeAccessError::Seal(error)),
+                Err(AccessError::Store(error)) => return Err(error.into()),
+            };
+            let Credential::PublicKeys(keys) = &secrets.credential else { return Err(ChangeAccessError::ByPassword) };
+            let changed = decide(keys)?;
+            if changed == *keys {
+                return Ok(Some(rental));
+            }
+            let as_read = self.only_at(self.only_at.unwrap_or(rental.revision()));
+            let wanted = CredentialRequest::PublicKeys(changed);
+            match as_read.change_access(id, wanted).await {
+                Err(ChangeAccessError::Store(StoreError::Conflict)) if self.only_at.is_none() => {}
+                other => return other,
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// Reads, decides and writes, again and again while others write in between.
+    pub(super) async fn change<E: From<StoreError>>(
+        &self,
+        id: RentalId,
+        decide: impl Fn(Rental) -> Result<Wish<E>, E> + Send + Sync,
+    ) -> Result<Option<Rental>, E> {
+        for _ in 0..TRIES {
+            let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            self.expect_as_seen(&rental)?;
+            let read = rental.revision();
+            let (change, prolonged) = match decide(rental)? {
+                Wish::Granted(rental) => return Ok(Some(rental)),
+                Wish::Write(change) => (change, None),
+                Wish::Prolong(change, term, unkept) => {
+                    // Before the promise: should the store be away by the old end, the book decides.
+                    let launch = change.rental().launch();
+                    self.shared.deadlines.extend(launch, term, read).await.map_err(unkept)?;
+                    (change, Some((launch, term)))
+                }
+            };
+            match self.shared.store.commit(&change).await {
+                Ok(()) => {
+                    if let Some((launch, term)) = prolonged {
+                        self.shared.deadlines.extended(launch, term).await;
+                    }
+                    self.shared.nudge();
+                    return Ok(Some(change.into_rental()));
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => {
+                    if prolonged.is_some() {
+                        // The reconciler may know already that it did not come to this, and the book is to say so.
+                        self.shared.nudge();
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+}
