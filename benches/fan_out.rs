@@ -19,7 +19,7 @@ use gpurent_core::host::{Extension, HostBuilder, Rentals};
 use gpurent_core::id::{HostId, Position, RentalId};
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::model::{CredentialRequest, GpuRequest, RentalRequest, RentalSpec, SealKey, Term};
-use gpurent_http::{ApiKeys, Limits, Server, Surfaces};
+use gpurent_http::{ApiKeys, HttpApi, Limits, Server};
 use jiff::SignedDuration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -162,8 +162,8 @@ async fn ours() -> (SocketAddr, Rentals, RentalId) {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let many = sockets() + 1000;
     let limits = Limits::default().rate(0).connections(many, many).listeners(many, many);
-    let surfaces = Surfaces::new(rentals.clone(), ApiKeys::default()).with_limits(limits);
-    let server = valid(Server::bind_surfaces(valid("127.0.0.1:0".parse()), surfaces).await);
+    let surfaces = HttpApi::new(rentals.clone(), ApiKeys::default()).with_limits(limits);
+    let server = valid(Server::bind_api(valid("127.0.0.1:0".parse()), surfaces).await);
     let address = server.address();
     tokio::spawn(server.run(std::future::pending()));
     (address, rentals, id)

@@ -18,7 +18,7 @@ use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::model::{CredentialRequest, GpuRequest, RentalRequest, RentalSpec, SealKey};
 use gpurent_core::store::Store;
-use gpurent_http::{ApiKey, ApiKeys, Surfaces};
+use gpurent_http::{ApiKey, ApiKeys, HttpApi};
 use gpurent_store::{PostgresStore, SqliteStore};
 
 /// Requests in one measurement.
@@ -43,7 +43,7 @@ async fn serve(store: Arc<dyn Store>) -> (String, String) {
     let rented = valid(rentals.rent(RentalRequest::new(spec, CredentialRequest::Generate)).await);
     let id = rented.rental().id();
     let keys = ApiKeys::new(vec![valid(ApiKey::platform(KEY, valid("bench".parse())))]);
-    let surfaces = Surfaces::new(rentals, keys);
+    let surfaces = HttpApi::new(rentals, keys);
     let listener = valid(tokio::net::TcpListener::bind("127.0.0.1:0").await);
     let base = format!("http://{}", valid(listener.local_addr()));
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -13,7 +13,7 @@ use gpurent_core::clock::{SleepFuture, SystemClock};
 use gpurent_core::host::HostBuilder;
 use gpurent_core::memory::{MemoryRuntime, SimulatedGpus};
 use gpurent_core::model::SealKey;
-use gpurent_http::{ApiKeys, Surfaces};
+use gpurent_http::{ApiKeys, HttpApi};
 use gpurent_store::{CompatibilityViews, PostgresStore};
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
             sqlx::query_scalar("SELECT name FROM customer ORDER BY id").fetch_all(&pool).await;
         names.map(|names| names.join("\n")).map_err(|error| error.to_string())
     });
-    let gpus = Surfaces::new(rentals, ApiKeys::default().with_store(store));
+    let gpus = HttpApi::new(rentals, ApiKeys::default().with_store(store));
     let application = Router::new().route("/customers", customers).nest("/gpus", gpus.router());
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;

@@ -11,7 +11,7 @@ use gpurent_core::host::Rentals;
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::model::Rental;
 use gpurent_core::store::{Store, StoreError};
-use gpurent_http::api::archived;
+use gpurent_http::v1::archived;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio::fs::{File, OpenOptions};

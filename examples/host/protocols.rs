@@ -16,10 +16,10 @@ use gpurent_core::model::{
 use gpurent_core::runtime::Images;
 use gpurent_core::store::api_keys::IpNet;
 use gpurent_docker::{LocalMachine, WorkspaceRoot};
-use gpurent_http::compat::cloud::{Cloud, Template};
-use gpurent_http::compat::dashboard::Dashboard;
-use gpurent_http::compat::instances::Instances;
-use gpurent_http::{ApiKeys, Limits, Surface, Surfaces, Tls};
+use gpurent_http::protocols::cloud::{Cloud, Template};
+use gpurent_http::protocols::dashboard::Dashboard;
+use gpurent_http::protocols::instances::Instances;
+use gpurent_http::{ApiKeys, HttpApi, Limits, Tls};
 
 use crate::command::keys::network;
 use crate::database::Database;
@@ -35,6 +35,19 @@ pub enum Protocol {
     Instances,
     Dashboard,
     Cloud,
+}
+
+impl Protocol {
+    /// The name by which [`HttpApi`] knows it, and by which it is switched on.
+    fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::Rent => "rent",
+            Self::Instances => "instances",
+            Self::Dashboard => "dashboard",
+            Self::Cloud => "cloud",
+        }
+    }
 }
 
 /// Who may call, and how much.
@@ -327,33 +340,19 @@ impl Protocols {
         })
     }
 
-    pub fn surfaces(
-        &self,
-        access: &Access,
-        rentals: Rentals,
-        keys: ApiKeys,
-        parts: &Parts,
-    ) -> Result<Surfaces, Failure> {
+    pub fn api(&self, access: &Access, rentals: Rentals, keys: ApiKeys, parts: &Parts) -> Result<HttpApi, Failure> {
         let term = self.open_term.unwrap_or(Term::OpenEnded);
-        let mut surfaces = Surfaces::new(rentals, keys)
+        let mut api = HttpApi::new(rentals, keys)
             .with_limits(access.limits())
             .with_audit(parts.database.audit.clone())
             .with_instances(Instances { term });
         if !access.allow_origin.is_empty() {
             let origins: Result<Vec<_>, _> = access.allow_origin.iter().map(|origin| origin.parse()).collect();
-            surfaces = surfaces.allow_origins(origins?);
+            api = api.allow_origins(origins?);
         }
-        surfaces =
-            surfaces.with_dashboard(self.dashboard(parts)?.lasting(term)).with_cloud(self.cloud(parts)?.lasting(term));
-        let all = [
-            (Protocol::V1, Surface::V1),
-            (Protocol::Rent, Surface::Rent),
-            (Protocol::Instances, Surface::Instances),
-            (Protocol::Dashboard, Surface::Dashboard),
-            (Protocol::Cloud, Surface::Cloud),
-        ];
-        let off = all.into_iter().filter(|(protocol, _)| !self.has(*protocol));
-        Ok(off.fold(surfaces, |surfaces, (_, surface)| surfaces.without(surface)))
+        api = api.with_dashboard(self.dashboard(parts)?.lasting(term)).with_cloud(self.cloud(parts)?.lasting(term));
+        let off = Protocol::value_variants().iter().filter(|protocol| !self.has(**protocol));
+        Ok(off.fold(api, |api, protocol| api.without(protocol.name())))
     }
 
     fn dashboard(&self, parts: &Parts) -> Result<Dashboard, Failure> {

@@ -171,9 +171,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let machine = LocalMachine::new(machine_folder.unwrap_or_else(|| settings.data_dir.clone()));
     let store = Arc::clone(&database.store);
     let parts = Parts { database, images: runtime, machine, prices, has_workspaces: is_local };
-    let surfaces = settings.protocols.surfaces(&settings.access, rentals.clone(), keys, &parts)?;
+    let api = settings.protocols.api(&settings.access, rentals.clone(), keys, &parts)?;
     let dashboard = match settings.protocols.dashboard_listen.filter(|_| settings.protocols.has(Protocol::Dashboard)) {
-        Some(address) => Some(Server::bind_router(address, surfaces.clone(), surfaces.dashboard()).await?),
+        Some(address) => Some(Server::bind_router(address, api.clone(), api.router_of_one("dashboard")).await?),
         None => None,
     };
     let tls = settings.access.tls()?;
@@ -181,7 +181,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         Some(tls) => server.with_tls(tls.clone()),
         None => server,
     };
-    let server = secured(Server::bind_surfaces(listen, surfaces).await?);
+    let server = secured(Server::bind_api(listen, api).await?);
     let dashboard = dashboard.map(secured);
     tracing::info!(address = %server.address(), tls = tls.is_some(), "listening");
 

@@ -22,7 +22,8 @@ use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::port::{HostPort, PortPools, PortRange, PublishedPorts};
 use gpurent_core::seal::SealKey;
 use gpurent_core::spec::{Environment, ImageRef, Labels, RentalSpec, Term};
-use gpurent_http::{ApiKeys, Surfaces};
+use gpurent_http::ApiKeys;
+use gpurent_http::HttpApi;
 use tower::ServiceExt;
 
 fn text(data: &[u8]) -> Option<&str> {
@@ -174,7 +175,7 @@ fn surfaces() -> (tokio::runtime::Runtime, Router) {
     .build();
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
     runtime.spawn(reconciler.run(sleep, std::future::pending()));
-    let router = runtime.block_on(async { Surfaces::new(rentals, ApiKeys::default()).router() });
+    let router = runtime.block_on(async { HttpApi::new(rentals, ApiKeys::default()).router() });
     (runtime, router)
 }
 

@@ -17,7 +17,7 @@ impl Invalid {
         Self { field: field.into(), reason: reason.into() }
     }
 
-    /// The field's name as the domain calls it; a surface with other names maps it.
+    /// The field's name as the domain calls it; a protocol with other names maps it.
     #[must_use]
     pub fn field(&self) -> &str {
         &self.field
@@ -29,7 +29,7 @@ impl Invalid {
         &self.reason
     }
 
-    /// The same refusal under another surface's name for the field.
+    /// The same refusal under another protocol's name for the field.
     #[must_use]
     pub fn named(self, field: impl Into<String>) -> Self {
         Self { field: field.into(), ..self }

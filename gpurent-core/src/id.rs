@@ -105,7 +105,7 @@ text_id!(
     ApiKeyId, "api_key_id", 64, plain, "letters, digits and any of . _ -"
 );
 
-/// Identifies a rental for ever, on every surface.
+/// Identifies a rental for ever, in every protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RentalId(Uuid);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use gpurent_core::host::{EngineHealth, Rentals};
@@ -22,7 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::problem::Problem;
-use crate::surfaces::Surfaces;
+use crate::state::Own;
 
 /// How long an answer of the database and the disks is good for.
 const FRESH: Duration = Duration::from_secs(1);
@@ -46,6 +46,12 @@ struct Look {
     database_answers: bool,
     /// `None` where the file system does not answer.
     disk_has_room: Option<bool>,
+}
+
+impl FromRef<Own<Self>> for Health {
+    fn from_ref(state: &Own<Self>) -> Self {
+        state.own.clone()
+    }
 }
 
 impl Health {
@@ -140,7 +146,7 @@ enum HealthOfIsolation {
     Degraded,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<Surfaces> {
+pub(crate) fn routes() -> OpenApiRouter<Own<Health>> {
     OpenApiRouter::new().routes(routes!(health))
 }
 

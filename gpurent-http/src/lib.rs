@@ -1,42 +1,42 @@
 //! Serves a host's rentals over HTTP and WebSocket.
 //!
-//! Two surfaces over the same [`Rentals`](gpurent_core::host::Rentals): our own API under `/v1`
-//! ([`api`]) and the `rent` protocol of existing platforms ([`compat`]). Handlers validate, call
-//! `Rentals` and render; none of them touches the engine.
+//! A host speaks several protocols over the same [`Rentals`](gpurent_core::host::Rentals): our own API under `/v1` ([`v1`]),
+//! those of existing platforms ([`protocols`]), and an embedder's own ([`Protocol`]). Handlers validate, call `Rentals` and
+//! render; none of them touches the engine.
 //!
-//! [`Server`] is all of it on an address; [`Surfaces`] is all of it as a router for an application's own
+//! [`Server`] is all of it on an address; [`HttpApi`] is all of it as a router for an application's own
 //! server. Who calls is told by an [`Authenticator`]; the default is [`ApiKeys`]: without any key the
 //! server listens on loopback only, and refuses requests that a web page in somebody's browser could have
 //! sent there.
 //!
 //! ```
 //! # use gpurent_core::host::Rentals;
-//! use gpurent_http::{ApiKeys, Surfaces};
+//! use gpurent_http::{ApiKeys, HttpApi};
 //!
 //! fn mount(rentals: Rentals, keys: ApiKeys) -> axum::Router {
-//!     let gpus = Surfaces::new(rentals, keys);
+//!     let gpus = HttpApi::new(rentals, keys);
 //!     axum::Router::new().nest("/gpus", gpus.router()).route("/", axum::routing::get(|| async { "my own page" }))
 //! }
 //! ```
 
-pub mod api;
-mod audit;
-mod auth;
-mod body;
-pub mod compat;
-mod connections;
+mod caller;
+mod extract;
 mod health;
 mod limits;
-mod listeners;
+mod middleware;
 mod problem;
-mod rate;
+mod protocol;
+pub mod protocols;
+mod router;
 mod server;
-mod surfaces;
-mod tls;
-mod words;
+mod state;
+mod subscribers;
+pub mod v1;
 
-pub use auth::{ApiKey, ApiKeys, Authenticator, Caller, Denied};
+pub use caller::Caller;
 pub use limits::Limits;
-pub use server::{ServeError, Server};
-pub use surfaces::{Surface, Surfaces};
-pub use tls::{Tls, TlsError};
+pub use middleware::auth::{ApiKey, ApiKeys, Authenticator, Denied};
+pub use protocol::Protocol;
+pub use router::HttpApi;
+pub use server::{ServeError, Server, Tls, TlsError};
+pub use state::AppState;

@@ -14,9 +14,6 @@ use gpurent_core::runtime::RuntimeError;
 use gpurent_core::store::StoreError;
 use serde::Serialize;
 
-use crate::auth::Denied;
-use crate::body::Malformed;
-
 /// A refusal, in a form that programs can tell apart.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Problem {
@@ -44,15 +41,15 @@ fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result
 }
 
 impl Problem {
-    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self { kind, title, status, detail: detail.into(), field: None, rental_id: None, retry_after: None }
     }
 
-    fn about(self, field: impl Into<String>) -> Self {
+    pub(crate) fn about(self, field: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
 
-    fn later(self, seconds: u64) -> Self {
+    pub(crate) fn later(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
 
@@ -135,37 +132,6 @@ impl From<Invalid> for Problem {
     }
 }
 
-impl From<Malformed> for Problem {
-    fn from(malformed: Malformed) -> Self {
-        let title = "Malformed body";
-        match malformed {
-            Malformed::TooLarge => Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "/problems/too-large",
-                title,
-                "the body is larger than 256 KiB",
-            ),
-            Malformed::NotJson => Self::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "/problems/not-json",
-                title,
-                "send Content-Type: application/json",
-            ),
-            Malformed::Incomplete => {
-                Self::new(StatusCode::BAD_REQUEST, "/problems/malformed", title, "the body broke off")
-            }
-            Malformed::Wrong { field, reason, missing } => {
-                let path = [Some(field).filter(|field| !field.is_empty()), missing].into_iter().flatten();
-                let field = path.collect::<Vec<_>>().join(".");
-                // Not JSON at all, or JSON that says something we cannot take.
-                let status = if field.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
-                Self::new(status, "/problems/malformed", title, format!("{field} {reason}").trim().to_owned())
-                    .about(field)
-            }
-        }
-    }
-}
-
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
@@ -190,16 +156,6 @@ impl From<AccessError> for Problem {
                 tracing::error!(error = &other as &dyn std::error::Error, "access cannot be told");
                 Self::internal()
             }
-        }
-    }
-}
-
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Unauthenticated => Self::unauthorized(),
-            Denied::Forbidden(why) => Self::forbidden(why),
-            Denied::Unavailable(error) => error.into(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpurent_core::memory::{MemoryMachine, MemoryStore};
-use gpurent_http::compat::dashboard::Dashboard;
+use gpurent_http::protocols::dashboard::Dashboard;
 use gpurent_http::{ApiKey, ApiKeys, Limits};
 use host::{Host, host_as, host_with};
 use reqwest::StatusCode;

@@ -27,7 +27,7 @@ async fn run(tool: &str, folder: &Path, arguments: &[&str]) -> Output {
 
 fn described(folder: &Path) -> String {
     let file = folder.join("openapi.json");
-    std::fs::write(&file, gpurent_http::api::openapi()).unwrap();
+    std::fs::write(&file, gpurent_http::v1::openapi()).unwrap();
     file.to_str().unwrap().to_owned()
 }
 

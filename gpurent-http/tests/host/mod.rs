@@ -11,9 +11,9 @@ use gpurent_core::host::{HostBuilder, Rentals};
 use gpurent_core::id::HostId;
 use gpurent_core::memory::{MemoryMachine, MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::model::{HourlyRate, MicroUnits, RateCard, SealKey};
-use gpurent_http::compat::cloud::{Cloud, Template};
-use gpurent_http::compat::dashboard::Dashboard;
-use gpurent_http::{ApiKeys, Server, Surfaces};
+use gpurent_http::protocols::cloud::{Cloud, Template};
+use gpurent_http::protocols::dashboard::Dashboard;
+use gpurent_http::{ApiKeys, HttpApi, Server};
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ pub async fn host_on(store: Arc<MemoryStore>, keys: ApiKeys) -> Host {
 }
 
 /// With surfaces set up in some way.
-pub async fn host_as(store: Arc<MemoryStore>, keys: ApiKeys, how: impl FnOnce(Surfaces) -> Surfaces) -> Host {
+pub async fn host_as(store: Arc<MemoryStore>, keys: ApiKeys, how: impl FnOnce(HttpApi) -> HttpApi) -> Host {
     let host: HostId = "host".parse().unwrap();
     let runtime = Arc::new(MemoryRuntime::with_clock(Arc::new(SystemClock::new())));
     let machine = MemoryMachine::default();
@@ -64,8 +64,8 @@ pub async fn host_as(store: Arc<MemoryStore>, keys: ApiKeys, how: impl FnOnce(Su
     let dashboard = Dashboard::new(store.clone(), pool, Arc::new(machine.clone()), Arc::new(machine.clone()))
         .with_workspaces_at("/home/developer/workspace".parse().unwrap());
     let cloud = Cloud::new(Template::usual()).unwrap().with_prices(prices).with_workspaces();
-    let surfaces = Surfaces::new(rentals.clone(), keys).with_dashboard(dashboard).with_cloud(cloud);
-    let server = Server::bind_surfaces("127.0.0.1:0".parse().unwrap(), how(surfaces)).await.unwrap();
+    let surfaces = HttpApi::new(rentals.clone(), keys).with_dashboard(dashboard).with_cloud(cloud);
+    let server = Server::bind_api("127.0.0.1:0".parse().unwrap(), how(surfaces)).await.unwrap();
     let address = server.address().to_string();
     tokio::spawn(server.run(std::future::pending()));
     Host { address, store, runtime, machine, rentals, client: http() }

@@ -1,0 +1,131 @@
+//! WebSockets whose key comes as their first message: a browser cannot send headers with one, and a URL is
+//! no place for a key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, HeaderValue};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use crate::caller::Caller;
+use crate::middleware::auth::origin::address;
+use crate::middleware::auth::{Denied, Gate, Pass};
+
+/// How long a client may take to show its key.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who wants to listen.
+#[derive(Clone)]
+pub(crate) enum Entrance {
+    /// Somebody who has shown who they are.
+    Open(Caller, Pass),
+    /// Somebody who has yet to.
+    Late(LateEntrance),
+}
+
+/// What is needed to let somebody in later.
+#[derive(Clone)]
+pub(crate) struct LateEntrance {
+    gate: Gate,
+    request: Arc<Parts>,
+}
+
+/// Lets a WebSocket pass with its caller, or to show its key as its first message; any other request as
+/// [`authenticate`](crate::middleware::auth::authenticate) does.
+pub(crate) async fn authenticate_socket(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let entrance = match gate.authenticator.authenticate(&parts).await {
+        Ok(caller) => {
+            let request = Arc::new(parts.clone());
+            parts.extensions.insert(caller.clone());
+            Entrance::Open(caller.clone(), Pass { authenticator: gate.authenticator, caller, request })
+        }
+        Err(Denied::Unauthenticated) if asks_for_a_socket(&parts) && !shows_a_key(&parts) => {
+            // A socket is one guess at a key, and counts as one.
+            if let Some(Err(problem)) = gate.rates.as_ref().map(|rates| rates.stranger(&parts)) {
+                return problem.into_response();
+            }
+            Entrance::Late(LateEntrance { request: Arc::new(parts.clone()), gate })
+        }
+        Err(denied) => return gate.refuse(denied, &parts),
+    };
+    parts.extensions.insert(entrance);
+    next.run(Request::from_parts(parts, body)).await
+}
+
+fn asks_for_a_socket(parts: &Parts) -> bool {
+    parts.headers.get("upgrade").is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+fn shows_a_key(parts: &Parts) -> bool {
+    parts.headers.contains_key(AUTHORIZATION) || parts.headers.contains_key("x-api-key")
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirstMessage {
+    api_key: String,
+}
+
+impl Entrance {
+    /// Who it is, once that is shown. `None` where it is not: the socket was told why then.
+    pub(crate) async fn admit(self, socket: &mut WebSocket) -> Option<(Caller, Pass)> {
+        let late = match self {
+            Self::Open(caller, pass) => return Some((caller, pass)),
+            Self::Late(late) => late,
+        };
+        let Some(_waiting) = late.gate.waiting.enter(address(&late.request)) else {
+            close(socket, close_code::AGAIN, "too many are waiting").await;
+            return None;
+        };
+        let heard = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match socket.recv().await {
+                    Some(Ok(Message::Text(text))) => return Some(text),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    _ => return None,
+                }
+            }
+        });
+        let first = heard.await.ok().flatten().and_then(|text| serde_json::from_str::<FirstMessage>(&text).ok());
+        let admitted = match first.and_then(|first| HeaderValue::try_from(format!("Bearer {}", first.api_key)).ok()) {
+            Some(mut key) => {
+                key.set_sensitive(true);
+                late.admit(key).await
+            }
+            None => Err(Denied::Unauthenticated),
+        };
+        match admitted {
+            Ok(admitted) => Some(admitted),
+            Err(Denied::Unavailable(_)) => {
+                close(socket, close_code::AGAIN, "who calls cannot be found out now").await;
+                None
+            }
+            Err(_) => {
+                close(socket, close_code::POLICY, "send {\"api_key\":\"KEY\"} first").await;
+                None
+            }
+        }
+    }
+}
+
+impl LateEntrance {
+    async fn admit(self, key: HeaderValue) -> Result<(Caller, Pass), Denied> {
+        let mut request = (*self.request).clone();
+        request.headers.insert(AUTHORIZATION, key);
+        let caller = self.gate.authenticator.authenticate(&request).await?;
+        let pass = Pass { authenticator: self.gate.authenticator, caller: caller.clone(), request: Arc::new(request) };
+        Ok((caller, pass))
+    }
+}
+
+async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
+    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+    // A farewell that does not arrive changes nothing.
+    drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+}

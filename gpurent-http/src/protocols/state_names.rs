@@ -1,0 +1,60 @@
+//! What each protocol calls a rental's state. One table, so that no two of them disagree.
+//!
+//! | state | `/v1` | `rent` and `instances` WebSocket | `dashboard` | `cloud` |
+//! |---|---|---|---|---|
+//! | provisioning | `provisioning` | `creating` | `created` | `pending` |
+//! | running | `running` | `running` | `running` | `pending` |
+//! | ready | `ready` | `ready` | `running` | `running` |
+//! | suspending | `suspending` | (nothing) | `stopping` | `running` |
+//! | suspended | `suspended` | `live_update` | `exited` | `stopped` |
+//! | ending | `stopping` | (nothing) | `removing` | `running` |
+//! | ended, expired | `expired` | `expired` | `removed` | `terminated` |
+//! | ended, failed | `failed` | `error` | `removed` | `terminated` |
+//! | ended otherwise | `terminated` | `terminated` | `removed` | `terminated` |
+//!
+//! The last three are said only once the container is confirmed gone.
+
+use gpurent_core::model::{EndKind, EndReason, State};
+
+/// The word of `/v1`.
+pub(crate) fn v1(state: &State) -> &'static str {
+    match state {
+        State::Provisioning => "provisioning",
+        State::Running => "running",
+        State::Ready => "ready",
+        State::Suspending { .. } => "suspending",
+        State::Suspended { .. } => "suspended",
+        State::Ending { .. } => "stopping",
+        State::Ended { reason, .. } => reason.kind().as_str(),
+    }
+}
+
+/// The word of the `rent` WebSocket for an end.
+pub(crate) fn rent_end(reason: &EndReason) -> &'static str {
+    match reason.kind() {
+        EndKind::Failed => "error",
+        other => other.as_str(),
+    }
+}
+
+/// The word of the `dashboard` protocol, which knows Docker's.
+pub(crate) fn dashboard(state: &State) -> &'static str {
+    match state {
+        State::Provisioning => "created",
+        State::Running | State::Ready => "running",
+        State::Suspending { .. } => "stopping",
+        State::Suspended { .. } => "exited",
+        State::Ending { .. } => "removing",
+        State::Ended { .. } => "removed",
+    }
+}
+
+/// The word of the `cloud` protocol.
+pub(crate) fn cloud(state: &State) -> &'static str {
+    match state {
+        State::Provisioning | State::Running => "pending",
+        State::Ready | State::Suspending { .. } | State::Ending { .. } => "running",
+        State::Suspended { .. } => "stopped",
+        State::Ended { .. } => "terminated",
+    }
+}

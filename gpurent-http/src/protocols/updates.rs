@@ -1,0 +1,296 @@
+//! The WebSocket of the `rent` and the `instances` protocol: the server tells, what the client says is ignored.
+
+use std::time::Duration;
+
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::{State, WebSocketUpgrade};
+use axum::response::Response;
+use axum::{Extension, Router};
+use gpurent_core::host::{Rentals, Update};
+use gpurent_core::id::{ContainerId, RentalId};
+use gpurent_core::model::{Credential, EndReason, Event, JournalEntry, Rental};
+use gpurent_core::runtime::Progress;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::caller::Caller;
+use crate::middleware::auth::Pass;
+use crate::middleware::auth::first_message::Entrance;
+use crate::problem::Problem;
+use crate::protocol::Protocol;
+use crate::protocols::services::{sentence, vnc_url, web_url};
+use crate::protocols::{instance_id, services, state_names as words};
+use crate::state::{AppState, Own};
+use crate::subscribers::{READ_BUFFER, Subscribers};
+
+/// A client that takes longer to read one message is cut off; it may come back and ask the API.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a silent client is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+const READ_TRIES: u32 = 5;
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
+/// Its one route, which belongs to the `rent` and to the `instances` protocol.
+pub(crate) fn routes() -> OpenApiRouter<Own<()>> {
+    OpenApiRouter::new().routes(routes!(upgrade))
+}
+
+/// The protocol's part that both share.
+pub(crate) fn protocol(state: &AppState) -> Protocol {
+    let sockets = Router::from(routes()).with_state(state.own(()));
+    Protocol::new(Router::new()).with_sockets(sockets).revealing(|path| path.ends_with("/ws"))
+}
+
+/// Tells what happens to rentals, in the words of `rent` or of `instances`
+#[utoipa::path(
+    get, path = "/ws", operation_id = "updates", tag = "updates",
+    responses(
+        (status = 101, description = "A WebSocket: each message is an update"),
+        (status = 401, description = "No valid key", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not allowed from there", body = Problem, content_type = "application/problem+json"),
+        (status = 426, description = "A WebSocket is wanted", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too often: wait as long as `Retry-After` says", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn upgrade(
+    State(rentals): State<Rentals>,
+    State(subscribers): State<Subscribers>,
+    Extension(entrance): Extension<Entrance>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|_| Problem::socket_wanted())?;
+    Ok(upgrade.max_message_size(64 * 1024).read_buffer_size(READ_BUFFER).on_upgrade(move |mut socket| async move {
+        let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
+        let Ok(place) = subscribers.enter(&caller) else {
+            turn_away(socket).await;
+            return;
+        };
+        let session = serve(socket, rentals, caller, pass, subscribers.stopping);
+        subscribers.tracker.track_future(session).await;
+        drop(place);
+    }))
+}
+
+/// Tells one client everything until it leaves, is too slow, or the server ends.
+pub(crate) async fn serve(
+    mut socket: WebSocket,
+    rentals: Rentals,
+    caller: Caller,
+    pass: Pass,
+    shutdown: CancellationToken,
+) {
+    let mut updates = rentals.subscribe();
+    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+    let goodbye = loop {
+        let message = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break (close_code::AWAY, "the host shuts down".to_owned()),
+            update = updates.next() => match update {
+                Ok(update) => match render(&rentals, &caller, &update).await {
+                    Some(message) => Message::Text(message.to_string().into()),
+                    None => continue,
+                },
+                Err(lagged) => break (close_code::AGAIN, lagged.to_string()),
+            },
+            heard = socket.recv() => match heard {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue,
+            },
+            _ = ping.tick() => {
+                if !pass.is_valid().await {
+                    break (close_code::POLICY, "no longer allowed".to_owned());
+                }
+                Message::Ping(Vec::new().into())
+            }
+        };
+        match tokio::time::timeout(PATIENCE, socket.send(message)).await {
+            Ok(Ok(())) => {}
+            // Gone, or not reading: nobody is left to tell why.
+            Ok(Err(_)) | Err(_) => return,
+        }
+    };
+    let (code, reason) = goodbye;
+    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+    // A farewell that does not arrive changes nothing.
+    drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+}
+
+/// Tells somebody that there is no place for them now.
+pub(crate) async fn turn_away(mut socket: WebSocket) {
+    let close = CloseFrame { code: close_code::AGAIN, reason: "too many listen already".into() };
+    // A farewell that does not arrive changes nothing.
+    drop(tokio::time::timeout(PATIENCE, socket.send(Message::Close(Some(close)))).await);
+}
+
+/// The message for an update; `None` where there is nothing to tell this client.
+async fn render(rentals: &Rentals, caller: &Caller, update: &Update) -> Option<Value> {
+    let id = match update {
+        Update::Progress { rental, .. } => *rental,
+        Update::Event(entry) if is_told(&entry.recorded.event) => entry.rental,
+        Update::Event(_) => return None,
+    };
+    let rental = read(rentals, id).await.filter(|rental| caller.may_see(rental))?;
+    match update {
+        Update::Progress { .. } if is_an_instance(&rental) => Some(live_update(rentals, id, "Pulling Docker image...")),
+        Update::Progress { progress, .. } => Some(pulling(rentals, id, progress)),
+        Update::Event(entry) if is_an_instance(&rental) => of_an_instance(rentals, &entry.recorded.event, &rental),
+        Update::Event(entry) => render_event(rentals, entry, &rental).await,
+    }
+}
+
+/// Whether a rental is one of the `instances` protocol, which has words of its own.
+fn is_an_instance(rental: &Rental) -> bool {
+    rental.spec().labels.get(instance_id::MARK).is_some()
+}
+
+/// What the `instances` protocol tells: sentences, under the rental's id, and at the end under the one that was promised when
+/// it was asked for.
+fn of_an_instance(rentals: &Rentals, event: &Event, rental: &Rental) -> Option<Value> {
+    let id = rental.id();
+    let promised = instance_id::told_as(rental);
+    let told = |of: &str, message: String| {
+        Some(json!({"status": "live_update", "agent_id": rentals.host(), "instance_uuid": of, "message": message}))
+    };
+    let it = id.to_string();
+    match event {
+        Event::Claimed(_) => told(&it, format!("Starting deployment for instance {id}...")),
+        Event::Created { .. } => told(&it, "Starting container...".to_owned()),
+        Event::Started { .. } => told(&it, format!("Instance {id} started with container ID {promised}")),
+        Event::ServicesUp { services } => told(&it, sentence(services, rentals.public_host())),
+        Event::Ended => match rental.state().end_reason()? {
+            EndReason::Failed(failure) => told(&it, format!("Deployment failed for instance {id}: {}", failure.detail)),
+            EndReason::Cancelled => told(&promised, "Instance terminated successfully".to_owned()),
+            other => told(&promised, other.describe()),
+        },
+        _ => None,
+    }
+}
+
+fn is_told(event: &Event) -> bool {
+    use Event::{Claimed, Created, Ended, Resumed, ServicesUp, Started, Suspended, Verified, Warned};
+    matches!(
+        event,
+        Claimed(_)
+            | Created { .. }
+            | Started { .. }
+            | Verified { .. }
+            | ServicesUp { .. }
+            | Warned
+            | Suspended { .. }
+            | Resumed(_)
+            | Ended
+    )
+}
+
+/// Reads the rental that an update is about; a store that does not answer gets a few more chances, since
+/// an update that is skipped is never told again.
+async fn read(rentals: &Rentals, id: RentalId) -> Option<Rental> {
+    for _ in 0..READ_TRIES {
+        match rentals.get(id).await {
+            Ok(rental) => return rental,
+            Err(error) => {
+                tracing::warn!(rental = %id, error = &error as &dyn std::error::Error, "update waits for the store");
+                tokio::time::sleep(READ_PAUSE).await;
+            }
+        }
+    }
+    None
+}
+
+fn pulling(rentals: &Rentals, rental: RentalId, progress: &Progress) -> Value {
+    let (current, total) = (progress.current_bytes, progress.total_bytes);
+    live_update(rentals, rental, &format!("Pulling image: {current} of {total} bytes"))
+}
+
+fn live_update(rentals: &Rentals, rental: RentalId, message: &str) -> Value {
+    json!({"status": "live_update", "agent_id": rentals.host(), "instance_uuid": rental, "message": message})
+}
+
+async fn render_event(rentals: &Rentals, entry: &JournalEntry, rental: &Rental) -> Option<Value> {
+    let id = entry.rental;
+    let status = |status: &str, message: String, container: Option<ContainerId>| {
+        let mut told = json!({"instance_uuid": id, "status": status, "message": message});
+        // Left out where there is none, as clients expect it.
+        if let (Some(container), Some(told)) = (container, told.as_object_mut()) {
+            told.insert("container_id".to_owned(), json!(container));
+        }
+        told
+    };
+    match &entry.recorded.event {
+        Event::Claimed(_) => Some(status("creating", "Starting container creation...".to_owned(), None)),
+        Event::Started { .. } => {
+            let container = rental.container().cloned();
+            let named = container.as_ref().map(ToString::to_string).unwrap_or_default();
+            Some(status("running", format!("Container started with container ID: {named}"), container))
+        }
+        Event::Verified { .. } => Some(ready(rentals, rental).await),
+        Event::ServicesUp { services } => {
+            let host = rentals.public_host();
+            let mut told = live_update(rentals, id, &sentence(services, host));
+            told["access_info"] = json!({
+                "jupyter_url": web_url(rental.services(), host),
+                "vnc_url": vnc_url(rental.services(), host),
+            });
+            Some(told)
+        }
+        Event::Warned => Some(live_update(rentals, id, "The rental expires soon")),
+        Event::Suspended { .. } => Some(live_update(rentals, id, "Instance stopped; it can be started again")),
+        Event::Resumed(_) => Some(status("creating", "Starting the instance again...".to_owned(), None)),
+        Event::Ended => {
+            let reason = rental.state().end_reason()?;
+            let message = match reason {
+                EndReason::Expired => "Rental expired, instance removed".to_owned(),
+                EndReason::Cancelled => "Instance terminated successfully".to_owned(),
+                other => other.describe(),
+            };
+            Some(status(words::rent_end(reason), message, rental.container().cloned()))
+        }
+        _ => None,
+    }
+}
+
+async fn ready(rentals: &Rentals, rental: &Rental) -> Value {
+    let access = match rentals.access(rental).await {
+        Ok(access) => access,
+        Err(error) => {
+            tracing::error!(rental = %rental.id(), error = &error as &dyn std::error::Error, "access cannot be told");
+            None
+        }
+    };
+    let password = match access.as_ref().and_then(|access| access.credential.as_ref()) {
+        Some(Credential::Password(password)) => Some(password.expose()),
+        _ => None,
+    };
+    let gpu = rental.gpus().first();
+    let host = rentals.public_host();
+    let services = services::now(rentals, rental).await;
+    json!({
+        "instance_uuid": rental.id(),
+        "status": "ready",
+        "message": "GPU instance is ready for use",
+        "container_id": rental.container(),
+        "connection_info": {
+            "ssh_host": host,
+            "ssh_port": rental.ssh_port(),
+            "username": rental.spec().login,
+            "password": password,
+        },
+        "gpu_info": {
+            "gpu_id": gpu.map(|gpu| gpu.index.to_string()),
+            "gpu_name": gpu.map(|gpu| &gpu.model),
+            "memory_allocated": gpu.map(|gpu| format!("{}GB", gpu.memory_mib.div_ceil(1024))),
+        },
+        "access_info": {
+            // As its clients take it apart.
+            "ssh_command": access.as_ref().map(|access| {
+                format!("ssh -p {} {}@{}", access.port, access.user.as_str(), access.host)
+            }),
+            "jupyter_url": web_url(&services, host),
+            "vnc_url": vnc_url(&services, host),
+        },
+    })
+}
