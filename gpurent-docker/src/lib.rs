@@ -2,7 +2,7 @@
 //!
 //! [`DockerRuntime`] carries out what `gpurent-core` decides: it pulls the image, makes the container on
 //! exactly the claimed GPUs and ports, hardens it, gives it SSH access whatever the image holds
-//! ([`kit`]), verifies that access, and takes everything down again. [`NvmlGpus`] tells which GPUs the
+//! ([`access_kit`]), verifies that access, and takes everything down again. [`NvmlGpus`] tells which GPUs the
 //! machine has, [`EngineLock`] keeps a second agent off the same engine. Tenants are kept from the host's
 //! own services, from metadata addresses and from each other by firewall rules where the agent may set
 //! them ([`DockerRuntime::isolate`]).
@@ -18,60 +18,26 @@
 //! # }
 //! ```
 
-mod access_dir;
-mod attach;
-mod client;
+pub mod access_kit;
 mod container;
-mod deadline_file;
-mod devices;
-mod disk;
-mod disk_use;
-mod engine_lock;
-mod error;
-mod exec;
-mod firewall;
-mod helper;
-mod host_keys;
+mod control;
+mod engine;
 mod image;
-mod images;
-mod inside;
-pub mod kit;
-#[cfg(unix)]
-mod line;
-#[cfg(not(unix))]
-#[path = "no_line.rs"]
-mod line;
-#[cfg(unix)]
-mod line_session;
 mod machine;
-mod name_server;
-mod names;
 mod network;
-mod nvml;
-mod output;
-mod ports;
-mod private;
-mod probe;
-mod registries;
 mod runtime;
-mod screening;
-mod services;
-mod share;
-mod ssh;
-mod state;
-mod workspace;
 
-pub use access_dir::AccessDir;
-pub use client::{EngineAddress, TlsFiles};
-pub use deadline_file::DeadlineFile;
-pub use disk::DiskReserve;
-pub use engine_lock::{EngineLock, LockError};
-pub use host_keys::HostKeyStock;
+pub use access_kit::{AccessKit, KitError};
+pub use control::credential_dir::AccessDir;
+pub use control::host_keys::HostKeyStock;
+pub use engine::client::{EngineAddress, TlsFiles};
 pub use image::PullPatience;
-pub use kit::{AccessKit, KitError};
-pub use machine::LocalMachine;
-pub use nvml::NvmlGpus;
-pub use ports::LocalPorts;
-pub use registries::Registries;
+pub use image::registries::Registries;
+pub use machine::deadline_file::DeadlineFile;
+pub use machine::disk::DiskReserve;
+pub use machine::engine_lock::{EngineLock, LockError};
+pub use machine::gpus::NvmlGpus;
+pub use machine::load::LocalMachine;
+pub use machine::ports::LocalPorts;
+pub use machine::workspaces::WorkspaceRoot;
 pub use runtime::DockerRuntime;
-pub use workspace::WorkspaceRoot;

@@ -15,12 +15,13 @@ use gpurent_core::id::LaunchId;
 use gpurent_core::runtime::RuntimeError;
 
 use super::DockerRuntime;
-use crate::access_dir::AccessDir;
-use crate::error::classify;
-use crate::kit::credential::AccessFile;
-use crate::kit::{credential, former};
-use crate::line::Line;
-use crate::{access_dir, kit};
+use crate::access_kit;
+use crate::access_kit::credential::AccessFile;
+use crate::access_kit::{credential, former};
+use crate::control::credential_dir as access_dir;
+use crate::control::credential_dir::AccessDir;
+use crate::control::socket::Line;
+use crate::engine::error::classify;
 
 /// The largest file that is read out of a container.
 const MOST_FILE: usize = 4 * 1024 * 1024;
@@ -149,7 +150,7 @@ impl DockerRuntime {
                 return Err(RuntimeError::Refused(format!("{path} is too large").into()));
             }
         }
-        kit::only_file(&archive).map_err(|error| RuntimeError::Refused(Box::new(error)))
+        access_kit::only_file(&archive).map_err(|error| RuntimeError::Refused(Box::new(error)))
     }
 }
 

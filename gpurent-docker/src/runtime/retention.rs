@@ -22,13 +22,14 @@ use gpurent_core::runtime::{Created, LaunchSpec, Progress, PullProgress, Runtime
 
 use super::credentials::access_folder;
 use super::{DockerRuntime, gpus_attached};
-use crate::container::{LABEL_FILES_OF, LABEL_GPUS, LABEL_HASH, LABEL_IMAGE, claim_of, launch_of};
-use crate::error::{classify, is_missing, refusal, unavailable};
-use crate::helper::MARKS;
-use crate::kit::{credential, former};
-use crate::names::{Named, Standing};
-use crate::state::{container_id, is_running, remove_by_name};
-use crate::{access_dir, names, network};
+use crate::access_kit::{credential, former};
+use crate::container::names::{Named, Standing};
+use crate::container::{LABEL_FILES_OF, LABEL_GPUS, LABEL_HASH, LABEL_IMAGE, claim_of, launch_of, names};
+use crate::control::credential_dir as access_dir;
+use crate::engine::error::{classify, is_missing, refusal, unavailable};
+use crate::engine::helper_image::MARKS;
+use crate::engine::state::{container_id, is_running, remove_by_name};
+use crate::network;
 
 /// How long the engine may take to copy what a container wrote.
 const COPY: Duration = Duration::from_secs(3600);

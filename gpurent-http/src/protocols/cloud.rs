@@ -31,7 +31,7 @@ use crate::protocol::Protocol;
 use crate::protocols::described::{Described, Takes};
 use crate::protocols::services::jupyter_url;
 use crate::protocols::wait::{WAIT, until};
-use crate::protocols::{services, state_names as words};
+use crate::protocols::{services, state_names};
 use crate::state::{AppState, Own};
 
 /// Marks rentals of this protocol, by the template that they were made of.
@@ -468,7 +468,7 @@ async fn view(rentals: &Rentals, rental: &Rental, with_secrets: bool) -> Result<
     let created = rental.created_at();
     Ok(json!({
         "id": name_of(rental.id()),
-        "status": words::cloud(rental.state()),
+        "status": state_names::cloud(rental.state()),
         "template": spec.labels.get(TEMPLATE),
         "image": spec.image,
         "image_digest": rental.pinned().or_else(|| rental.image()?.digest.as_ref()),

@@ -22,7 +22,7 @@ use crate::middleware::auth::first_message::Entrance;
 use crate::problem::Problem;
 use crate::protocol::Protocol;
 use crate::protocols::services::{sentence, vnc_url, web_url};
-use crate::protocols::{instance_id, services, state_names as words};
+use crate::protocols::{instance_id, services, state_names};
 use crate::state::{AppState, Own};
 use crate::subscribers::{READ_BUFFER, Subscribers};
 
@@ -247,7 +247,7 @@ async fn render_event(rentals: &Rentals, entry: &JournalEntry, rental: &Rental) 
                 EndReason::Cancelled => "Instance terminated successfully".to_owned(),
                 other => other.describe(),
             };
-            Some(status(words::rent_end(reason), message, rental.container().cloned()))
+            Some(status(state_names::rent_end(reason), message, rental.container().cloned()))
         }
         _ => None,
     }

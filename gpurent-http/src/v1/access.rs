@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use crate::caller::Caller;
 use crate::extract::JsonBody;
 use crate::problem::Problem;
-use crate::protocols::state_names as words;
+use crate::protocols::state_names;
 use crate::v1::etag::{etag, precondition};
 use crate::v1::request::{Auth, credential};
 use crate::v1::view::CredentialSchema;
@@ -197,7 +197,7 @@ async fn tell(rentals: &Rentals, rental: &Rental) -> Result<Response, Problem> {
         known_hosts: access.known_hosts(),
         ssh_command: access.ssh_command(),
         pending: rental.access_outdated(),
-        state: words::v1(rental.state()),
+        state: state_names::v1(rental.state()),
     };
     Ok(([(CACHE_CONTROL, "no-store")], etag(rental), Json(body)).into_response())
 }

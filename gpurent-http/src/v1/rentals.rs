@@ -21,7 +21,7 @@ use crate::subscribers::Subscribers;
 use crate::v1::etag::{etag, precondition};
 use crate::v1::request::{CreateRental, Duration};
 use crate::v1::view::RentalView;
-use crate::v1::{Refusals, Reserved, find, log_stream as stream, view};
+use crate::v1::{Refusals, Reserved, find, log_stream, view};
 
 /// Rents
 ///
@@ -248,7 +248,7 @@ pub(super) async fn logs(
         let place = subscribers.enter(&caller)?;
         let follower = subscribers.follow(rental.id())?;
         let output = rentals.follow_output(&rental, tail).await?;
-        return Ok(stream::answer(output, pass, subscribers.stopping, (place, follower)));
+        return Ok(log_stream::answer(output, pass, subscribers.stopping, (place, follower)));
     }
     let logs = rentals.logs(&rental, tail).await?;
     Ok(Json(LogsView { lines: logs.lines, live: logs.live }).into_response())

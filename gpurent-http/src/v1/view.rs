@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::protocols::state_names as words;
+use crate::protocols::state_names;
 
 /// A rental, with its bill as it stands.
 #[derive(Serialize, ToSchema)]
@@ -164,7 +164,7 @@ pub(crate) fn rental<'a>(rentals: &Rentals, rental: &'a Rental) -> RentalView<'a
         id: rental.id(),
         name: rental.name(),
         renter: &spec.renter,
-        state: words::v1(rental.state()),
+        state: state_names::v1(rental.state()),
         end: rental.state().end_reason().map(end),
         suspension: rental.state().suspend_cause().map(|cause| suspension(rentals, rental, cause)),
         waiting: rentals.setback(rental.id()).map(|setback| WaitingView {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::protocols::dashboard::{Dashboard, Service};
-use crate::protocols::state_names as words;
+use crate::protocols::state_names;
 
 /// The host's port of a service of a user's.
 fn own_port(rental: &Rental, service: &Service) -> Option<HostPort> {
@@ -24,7 +24,7 @@ pub(super) fn container(dashboard: &Dashboard, rental: &Rental) -> Value {
         "name": rental.name(),
         "username": spec.renter,
         "image": spec.image,
-        "status": words::dashboard(rental.state()),
+        "status": state_names::dashboard(rental.state()),
         "port_map": ports,
         "gpu": if spec.gpu.is_some() { "gpu" } else { "none" },
         "created": rental.created_at(),
@@ -107,7 +107,7 @@ pub(super) fn row(dashboard: &Dashboard, rental: &Rental, usage: Option<&Usage>,
     });
     let of_usage = stats(usage);
     let more = json!({
-        "state": words::dashboard(rental.state()),
+        "state": state_names::dashboard(rental.state()),
         "started": started,
         "finished": finished,
         "uptime": uptime(up_for),

@@ -8,7 +8,7 @@ use gpurent_core::model::Exit;
 use gpurent_core::runtime::{Presence, RuntimeError};
 use jiff::Timestamp;
 
-use crate::error::{classify, refusal};
+use crate::engine::error::{classify, refusal};
 
 /// The exit code of a program that was killed: 128 and SIGKILL.
 const KILLED: i64 = 137;

@@ -1,7 +1,7 @@
 //! Running the kit's own programs inside a container, for a bounded time: where agent and engine share no folder, so that
 //! there is no line.
 //!
-//! Each exec makes the engine open files of the container ([`screening`](crate::screening)), which root in it can
+//! Each exec makes the engine open files of the container ([`screening`](crate::container::screening)), which root in it can
 //! turn into pipes: then a thread of the engine waits for ever. So a container whose execs do not come back gets no more.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use bollard::models::ExecConfig;
 use futures_util::StreamExt;
 use gpurent_core::runtime::RuntimeError;
 
-use crate::error::{classify, unavailable};
+use crate::engine::error::{classify, unavailable};
 
 /// The renter's programs share the container with ours, and could stop them.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -138,7 +138,7 @@ mod tests {
     #[tokio::test]
     async fn a_container_whose_execs_do_not_come_back_gets_no_more() {
         let engine = std::env::var("DOCKER_HOST").expect("DOCKER_HOST: run scripts/test");
-        let execs = Execs::new(crate::client::connect(&engine.as_str().into()).await.unwrap());
+        let execs = Execs::new(crate::engine::client::connect(&engine.as_str().into()).await.unwrap());
         for _ in 0..MOST_LOST {
             execs.begin("gpurent-none").unwrap();
         }

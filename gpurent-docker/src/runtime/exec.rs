@@ -19,8 +19,8 @@ use gpurent_core::runtime::{Bytes, Input, Inside, Program, RuntimeError, Session
 use jiff::Timestamp;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use crate::error::{classify, is_missing, unavailable};
-use crate::exec::Execs;
+use crate::control::exec::Execs;
+use crate::engine::error::{classify, is_missing, unavailable};
 use crate::runtime::DockerRuntime;
 
 /// Runs something as the rental's user, and ends it: commands of the access kit, of the former one too.
@@ -117,7 +117,7 @@ impl Inside for DockerRuntime {
 
     async fn run(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError> {
         #[cfg(unix)]
-        if let Some(session) = crate::line_session::run(self, launch, program).await? {
+        if let Some(session) = crate::runtime::socket_session::run(self, launch, program).await? {
             return Ok(session);
         }
         self.run_by_engine(launch, program).await

@@ -14,11 +14,13 @@ use gpurent_core::id::RentalId;
 use gpurent_core::runtime::RuntimeError;
 use tokio::net::TcpListener;
 
-use crate::error::{classify, unavailable};
-use crate::firewall::Firewall;
-use crate::kit::{AccessKit, kit_mount};
-use crate::state::remove_by_name;
-use crate::{helper, network};
+use crate::access_kit::AccessKit;
+use crate::access_kit::volume::kit_mount;
+use crate::engine::error::{classify, unavailable};
+use crate::engine::helper_image;
+use crate::engine::state::remove_by_name;
+use crate::network;
+use crate::network::firewall::Firewall;
 
 /// How long a probe may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,7 +44,7 @@ pub(crate) struct Reached {
 /// # Errors
 /// Where nobody can tell: the engine does not run the containers, or not in time.
 pub(crate) async fn probe(docker: &Docker, kit: &AccessKit, firewall: &Firewall) -> Result<Reached, RuntimeError> {
-    helper::ensure(docker).await?;
+    helper_image::ensure(docker).await?;
     sweep(docker).await?;
     let name = format!("{NAME}{}", RentalId::generate());
     let names = [format!("{name}-a"), format!("{name}-b")];
@@ -107,7 +109,7 @@ async fn between(
 async fn start(docker: &Docker, kit: &AccessKit, name: &str, command: &[&str]) -> Result<(), RuntimeError> {
     let text = |text: &str| text.to_owned();
     let body = ContainerCreateBody {
-        image: Some(helper::image()),
+        image: Some(helper_image::image()),
         entrypoint: Some([PROGRAM].iter().chain(command).map(|word| text(word)).collect()),
         user: Some(text("0:0")),
         host_config: Some(HostConfig {

@@ -9,7 +9,7 @@ use gpurent_access::spec::Credential;
 use gpurent_core::id::LaunchId;
 use sha2::{Digest, Sha256};
 
-use super::credential::AccessFile;
+use crate::access_kit::credential::AccessFile;
 
 /// The entry point of their kit.
 const INIT: &str = "/.gpurent/kit/init";

@@ -4,13 +4,17 @@
 //! reaches a neighbour's published port through its own gateway), and Docker's address pools end at
 //! about thirty.
 
+pub(crate) mod firewall;
+pub(crate) mod isolation_probe;
+pub(crate) mod name_server;
+
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::models::{NetworkCreateRequest, NetworkInspect};
 use gpurent_core::runtime::RuntimeError;
 
-use crate::error::{classify, is_missing, refusal, unavailable};
+use crate::engine::error::{classify, is_missing, refusal, unavailable};
 
 /// The network's name.
 pub(crate) const NAME: &str = "gpurent";
@@ -87,7 +91,7 @@ mod tests {
     #[tokio::test]
     async fn many_rentals_at_once_on_a_fresh_engine_make_one_network() {
         let engine = std::env::var("DOCKER_HOST").expect("DOCKER_HOST: run scripts/test");
-        let docker = crate::client::connect(&engine.as_str().into()).await.unwrap();
+        let docker = crate::engine::client::connect(&engine.as_str().into()).await.unwrap();
         let unique = format!("{:08x}", rand::random::<u32>());
         let (name, bridge) = (format!("gpurent-test-{unique}"), format!("gpt{unique}"));
         let made = join_all((0..8).map(|_| ensure_named(&docker, &name, &bridge))).await;

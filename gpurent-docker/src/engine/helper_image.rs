@@ -6,7 +6,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use gpurent_core::runtime::RuntimeError;
 
-use crate::error::{is_missing, unavailable};
+use crate::engine::error::{is_missing, unavailable};
 
 /// Names of our own images; nobody rents them.
 pub(crate) const MARKS: &str = "gpurent-private";

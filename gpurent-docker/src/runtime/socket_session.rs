@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, oneshot};
 
-use crate::line::{read_frame, write_frame};
+use crate::control::socket::{read_frame, write_frame};
 use crate::runtime::DockerRuntime;
 
 /// How long a program may read nothing before whoever types is told.

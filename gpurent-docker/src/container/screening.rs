@@ -25,8 +25,8 @@ use gpurent_core::model::MountPath;
 use gpurent_core::runtime::RuntimeError;
 
 use crate::container::emptied;
-use crate::error::{classify, is_missing};
-use crate::state::remove_by_name;
+use crate::engine::error::{classify, is_missing};
+use crate::engine::state::remove_by_name;
 
 /// The files that the engine reads whole at each start, and how large they may be, in bytes.
 const ACCOUNT_FILES: [&str; 2] = ["/etc/passwd", "/etc/group"];
@@ -44,14 +44,14 @@ const OURS: [&str; 2] = ["/.gpurent", "/.gp"];
 
 /// Bits of a mode as Go writes it, by which the engine tells a file's kind (<https://pkg.go.dev/io/fs#FileMode>).
 mod mode {
-    pub(super) const LINK: u32 = 1 << 27;
+    pub(crate) const LINK: u32 = 1 << 27;
     const DEVICE: u32 = 1 << 26;
     const PIPE: u32 = 1 << 25;
     const SOCKET: u32 = 1 << 24;
     const CHARACTER_DEVICE: u32 = 1 << 21;
     const IRREGULAR: u32 = 1 << 19;
     /// Every kind that is neither a folder nor a file that ends.
-    pub(super) const SPECIAL: u32 = DEVICE | PIPE | SOCKET | CHARACTER_DEVICE | IRREGULAR;
+    pub(crate) const SPECIAL: u32 = DEVICE | PIPE | SOCKET | CHARACTER_DEVICE | IRREGULAR;
 }
 
 /// An image by its id, which stands for all of its content, and where a workspace is mounted in it.

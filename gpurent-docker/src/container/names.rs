@@ -14,9 +14,9 @@ use gpurent_core::id::{Attempt, LaunchId, RentalId};
 use gpurent_core::runtime::RuntimeError;
 use tokio::sync::OnceCell;
 
+use crate::access_kit::former;
 use crate::container::{LABEL_HOST, LABEL_RENTAL, launch_of};
-use crate::error::unavailable;
-use crate::kit::former;
+use crate::engine::error::unavailable;
 
 /// What a container's name says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use gpurent_core::allocation::Written;
 use gpurent_core::model::DiskUse;
 use gpurent_core::runtime::RuntimeError;
 
-use crate::error::{is_missing, unavailable};
+use crate::engine::error::{is_missing, unavailable};
 
 /// How long an engine may take to sum up one container's layer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) async fn of(docker: &Docker, name: &str, is_local: bool, most: Written) -> Result<Written, RuntimeError> {
     let found = inspect(docker, name, false).await?;
     let state = found.state.clone().unwrap_or_default();
-    if !crate::state::is_running(&state) {
+    if !crate::engine::state::is_running(&state) {
         return Err(RuntimeError::Missing);
     }
     let is_local = is_local && cfg!(unix);
@@ -143,7 +143,7 @@ mod counting {
     const BLOCK: u64 = 512;
 
     /// A sum that grows.
-    pub(super) struct Counting {
+    pub(crate) struct Counting {
         sum: DiskUse,
         most: DiskUse,
         stopped: Arc<AtomicBool>,
@@ -152,12 +152,12 @@ mod counting {
     }
 
     impl Counting {
-        pub(super) fn new(most: DiskUse, stopped: Arc<AtomicBool>) -> Self {
+        pub(crate) fn new(most: DiskUse, stopped: Arc<AtomicBool>) -> Self {
             Self { sum: DiskUse::default(), most, stopped, looked: 0 }
         }
 
         /// The sum, or the most that is counted.
-        pub(super) fn sum(&self) -> DiskUse {
+        pub(crate) fn sum(&self) -> DiskUse {
             self.sum.at_most(self.most)
         }
 
@@ -180,7 +180,7 @@ mod counting {
         }
 
         /// Counts what lies in a folder, on the folder's own file system.
-        pub(super) fn folder(&mut self, root: &Path) -> io::Result<()> {
+        pub(crate) fn folder(&mut self, root: &Path) -> io::Result<()> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let root = openat(CWD, root, flags, Mode::empty())?;
             let device = fstat(&root)?.st_dev;
@@ -223,7 +223,7 @@ mod counting {
         }
 
         /// Counts a file of its own.
-        pub(super) fn file(&mut self, path: &Path) {
+        pub(crate) fn file(&mut self, path: &Path) {
             // One that is not there has no size.
             if let Ok(found) = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
                 self.add(&found);
@@ -231,13 +231,13 @@ mod counting {
         }
 
         /// Counts one that was deleted.
-        pub(super) fn add_deleted(&mut self, bytes: u64) {
+        pub(crate) fn add_deleted(&mut self, bytes: u64) {
             self.sum = self.sum.plus(DiskUse { bytes, files: 1 });
         }
 
         /// Bytes and device of files that have no name any more, and that a process of the container has open or mapped. They
         /// are found where this process sees those of the engine; elsewhere they are not counted.
-        pub(super) fn deleted(&mut self, container: &str, pid: i64) -> Vec<(u64, u64)> {
+        pub(crate) fn deleted(&mut self, container: &str, pid: i64) -> Vec<(u64, u64)> {
             let first = format!("/proc/{pid}");
             let is_its = fs::read_to_string(format!("{first}/cgroup")).is_ok_and(|cgroup| cgroup.contains(container));
             let (true, Ok(space)) = (is_its && !container.is_empty(), fs::read_link(format!("{first}/ns/pid"))) else {
@@ -273,7 +273,7 @@ mod counting {
     }
 
     /// The file system on which a folder lies.
-    pub(super) fn device(folder: &Path) -> Option<u64> {
+    pub(crate) fn device(folder: &Path) -> Option<u64> {
         fs::metadata(folder).map(|found| found.dev()).ok()
     }
 

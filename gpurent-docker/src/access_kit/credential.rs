@@ -80,9 +80,9 @@ pub(crate) fn file(spec: &Spec) -> Vec<AccessFile> {
 pub(crate) fn archive(files: &[AccessFile]) -> std::io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     let folder = ACCESS.trim_start_matches('/');
-    super::append(&mut tar, &format!("{folder}/"), tar::EntryType::Directory, 0o700, &[])?;
+    crate::access_kit::append(&mut tar, &format!("{folder}/"), tar::EntryType::Directory, 0o700, &[])?;
     for (name, content) in files {
-        super::append(&mut tar, &format!("{folder}/{name}"), tar::EntryType::Regular, 0o600, content)?;
+        crate::access_kit::append(&mut tar, &format!("{folder}/{name}"), tar::EntryType::Regular, 0o600, content)?;
     }
     tar.into_inner()
 }

@@ -39,7 +39,7 @@ impl EngineLock {
         let path = directory.join(format!("engine-{name}.lock"));
         let failed = |source| LockError::Io { path: path.clone(), source };
         std::fs::create_dir_all(directory).map_err(failed)?;
-        let file = crate::private::open(&path, false).map_err(failed)?;
+        let file = crate::machine::private_file::open(&path, false).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(LockError::Held(path)),

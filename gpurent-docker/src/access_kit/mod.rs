@@ -23,7 +23,6 @@ use gpurent_access::paths::RELOCATED;
 use memchr::memmem;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
-pub(crate) use volume::kit_mount;
 
 /// Our own program, built for containers by this crate's build script.
 const PROGRAM: &[u8] = include_bytes!(env!("GPURENT_ACCESS_PROGRAM"));

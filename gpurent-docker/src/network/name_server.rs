@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bollard::Docker;
 use gpurent_core::id::LaunchId;
 
-use crate::firewall::run;
+use crate::network::firewall::run;
 
 /// Replaces all rules of the table, of which the engine uses none: the same as often as it is done. After the engine's own
 /// translation both go to some port of 127.0.0.11.

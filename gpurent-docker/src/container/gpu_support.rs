@@ -6,10 +6,10 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 use gpurent_core::runtime::{LaunchSpec, RuntimeError};
 use tokio::sync::Mutex;
 
+use crate::access_kit::AccessKit;
 use crate::container::trial;
-use crate::error::classify;
-use crate::kit::AccessKit;
-use crate::state::remove_by_name;
+use crate::engine::error::classify;
+use crate::engine::state::remove_by_name;
 
 /// What is known of the engine's GPU support.
 #[derive(Default)]

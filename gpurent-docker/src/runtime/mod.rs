@@ -1,9 +1,15 @@
 //! [`ContainerRuntime`] on Docker Engine: each step's calls. What a container is made of is in
-//! `container`, what the engine says of one in `state`, the kit's volume in `kit::volume`, how it is told of its
+//! `container`, what the engine says of one in `state`, the kit's volume in `access_kit::volume`, how it is told of its
 //! renter and asked for something in `credentials`, what becomes of it while its rental is suspended in `retention`.
 
-mod credentials;
-mod retention;
+pub(crate) mod credentials;
+pub(crate) mod exec;
+pub(crate) mod images;
+pub(crate) mod retention;
+pub(crate) mod services;
+#[cfg(unix)]
+pub(crate) mod socket_session;
+pub(crate) mod ssh_probe;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -35,28 +41,32 @@ use retention::Copy;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
-use crate::access_dir::AccessDir;
-use crate::attach::Attaching;
-use crate::client::EngineAddress;
+use crate::access_kit::volume::KitVolume;
+use crate::access_kit::{AccessKit, credential, former};
+use crate::container::gpu_support::Attaching;
+use crate::container::names::{Named, Names, Standing};
+use crate::container::screening::Screening;
+use crate::container::share::{Share, for_renters, processes_for_renters};
 use crate::container::{
-    LABEL_GPUS, LABEL_HASH, LABEL_HOST, LABEL_IMAGE, body, claim_of, expect_ordinary_volumes, launch_of,
+    LABEL_GPUS, LABEL_HASH, LABEL_HOST, LABEL_IMAGE, body, claim_of, device_check, disk_use, expect_ordinary_volumes,
+    launch_of, names,
 };
-use crate::error::{classify, is_missing, is_without_kit, refusal, unavailable};
-use crate::exec::Execs;
-use crate::firewall::Firewall;
+use crate::control::credential_dir::AccessDir;
+use crate::control::exec::Execs;
+use crate::control::output;
+use crate::control::socket::Lines;
+use crate::engine::client::EngineAddress;
+use crate::engine::error::{classify, is_missing, is_without_kit, refusal, unavailable};
+use crate::engine::state::{container_id, exit, is_running, presence, remove_by_name, time};
+use crate::engine::{client, helper_image};
 use crate::image::PullPatience;
-use crate::kit::volume::KitVolume;
-use crate::kit::{AccessKit, credential, former};
-use crate::line::Lines;
-use crate::name_server::NameServerLimits;
-use crate::names::{Named, Names, Standing};
-use crate::registries::Registries;
-use crate::screening::Screening;
-use crate::share::{Share, for_renters, processes_for_renters};
-use crate::ssh::Heard;
-use crate::state::{container_id, exit, is_running, presence, remove_by_name, time};
-use crate::workspace::WorkspaceRoot;
-use crate::{client, devices, disk_use, helper, image, kit, names, network, output, probe, services, ssh};
+use crate::image::registries::Registries;
+use crate::machine::workspaces::WorkspaceRoot;
+use crate::network::firewall::Firewall;
+use crate::network::isolation_probe;
+use crate::network::name_server::NameServerLimits;
+use crate::runtime::ssh_probe::Heard;
+use crate::{access_kit, image, network};
 
 const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
@@ -312,7 +322,7 @@ impl DockerRuntime {
         }
         self.isolate().await?;
         self.kit.ensure(&self.docker).await?;
-        let reached = probe::probe(&self.docker, &self.kit.kit, &self.firewall).await?;
+        let reached = isolation_probe::probe(&self.docker, &self.kit.kit, &self.firewall).await?;
         self.firewall.probed(match (reached.neighbour, reached.host) {
             (false, false) => None,
             (true, false) => Some("a probe reached its neighbour over the tenants' network".to_owned()),
@@ -334,7 +344,7 @@ impl DockerRuntime {
     /// # Errors
     /// [`RuntimeError::Refused`] where there is no such program or the engine does not take the image.
     pub async fn import_minimal_image(&self, name: &ImageRef) -> Result<(), RuntimeError> {
-        let busybox = kit::busybox().await.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
+        let busybox = access_kit::busybox().await.map_err(|error| RuntimeError::Refused(Box::new(error)))?;
         image::import_busybox(&self.docker, busybox, name).await
     }
 
@@ -411,9 +421,9 @@ impl DockerRuntime {
         if !self.being_made().contains(&launch) {
             return Ok(());
         }
-        helper::ensure(&self.docker).await?;
+        helper_image::ensure(&self.docker).await?;
         let body = ContainerCreateBody {
-            image: Some(helper::image()),
+            image: Some(helper_image::image()),
             entrypoint: Some(vec!["/none".to_owned()]),
             ..ContainerCreateBody::default()
         };
@@ -440,7 +450,7 @@ impl DockerRuntime {
         Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited))
     }
 
-    async fn image(&self, launch: &LaunchSpec) -> Result<bollard::models::ImageInspect, RuntimeError> {
+    async fn pulled_image(&self, launch: &LaunchSpec) -> Result<bollard::models::ImageInspect, RuntimeError> {
         match image::inspect(&self.docker, &launch.image).await? {
             Some(image) => Ok(image),
             // By the operator, or so says an engine that is out of files: it is looked for again.
@@ -640,7 +650,7 @@ impl ContainerRuntime for DockerRuntime {
         let image = async {
             match &copy {
                 Some(copy) => Ok(copy.original.clone()),
-                None => self.image(launch).await,
+                None => self.pulled_image(launch).await,
             }
         };
         let (image, ()) = tokio::try_join!(image, self.kit.ensure_still(&self.docker))?;
@@ -762,14 +772,14 @@ impl ContainerRuntime for DockerRuntime {
                 self.expect_running(launch.id).await?;
             }
             heard = match &tokens {
-                Some(tokens) => ssh::ask(address, tokens).await,
-                None if ssh::greets(address).await => return self.expect_running(launch.id).await,
+                Some(tokens) => ssh_probe::ask(address, tokens).await,
+                None if ssh_probe::greets(address).await => return self.expect_running(launch.id).await,
                 None => Heard::Nothing,
             };
             match heard {
                 Heard::Verdict(Verdict::Ready(devices)) => {
                     self.expect_running(launch.id).await?;
-                    return devices::check(launch, &devices);
+                    return device_check::check(launch, &devices);
                 }
                 Heard::Verdict(Verdict::Image(reason)) => return Err(RuntimeError::NoLogin { by_image: true, reason }),
                 // Of the moment, perhaps: a credential that is just being replaced, a machine that is out of memory.

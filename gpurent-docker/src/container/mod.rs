@@ -1,6 +1,13 @@
 //! What a tenant's container is made of: labels from which state can be rebuilt, exactly the claimed
 //! GPUs and ports, and the hardening that every tenant gets.
 
+pub(crate) mod device_check;
+pub(crate) mod disk_use;
+pub(crate) mod gpu_support;
+pub(crate) mod names;
+pub(crate) mod screening;
+pub(crate) mod share;
+
 use std::collections::HashMap;
 
 use bollard::models::{
@@ -12,9 +19,11 @@ use gpurent_core::id::{Attempt, LaunchId};
 use gpurent_core::model::Claim;
 use gpurent_core::runtime::{LaunchSpec, RuntimeError};
 
-use crate::kit::{AccessKit, kit_mount};
-use crate::share::Share;
-use crate::{helper, network};
+use crate::access_kit::AccessKit;
+use crate::access_kit::volume::kit_mount;
+use crate::container::share::Share;
+use crate::engine::helper_image;
+use crate::network;
 
 /// Whose container it is.
 pub(crate) const LABEL_HOST: &str = "io.gpurent.host";
@@ -36,7 +45,7 @@ pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
 /// A container that only finds out whether the engine attaches these GPUs: it runs our own program, which ends at once.
 pub(crate) fn trial(launch: &LaunchSpec, kit: &AccessKit) -> ContainerCreateBody {
     ContainerCreateBody {
-        image: Some(helper::image()),
+        image: Some(helper_image::image()),
         entrypoint: Some(vec![text(PROGRAM), text("true")]),
         user: Some(text("0:0")),
         host_config: Some(HostConfig {

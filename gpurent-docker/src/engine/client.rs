@@ -12,7 +12,7 @@ use gpurent_core::runtime::RuntimeError;
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use crate::error::unavailable;
+use crate::engine::error::unavailable;
 
 /// The newest API this crate was written for; older engines are spoken to in theirs.
 const NEWEST: (usize, usize) = (1, 45);

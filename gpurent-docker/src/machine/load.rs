@@ -59,7 +59,7 @@ impl MachineProbe for LocalMachine {
 
     async fn gpus(&self) -> Result<Vec<GpuLoad>, ProbeError> {
         // NVML blocks, sometimes for seconds after a driver reset.
-        let read = tokio::task::spawn_blocking(crate::nvml::loads).await;
+        let read = tokio::task::spawn_blocking(crate::machine::gpus::loads).await;
         read.map_err(|panic| ProbeError::Unusable(panic.into()))?
     }
 }

@@ -17,10 +17,10 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::AccessKit;
-use crate::error::{classify, is_missing, refusal, unavailable};
-use crate::helper;
-use crate::state::remove_by_name;
+use crate::access_kit::AccessKit;
+use crate::engine::error::{classify, is_missing, refusal, unavailable};
+use crate::engine::helper_image;
+use crate::engine::state::remove_by_name;
 
 /// How often a volume that somebody else fills is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
@@ -69,7 +69,7 @@ impl KitVolume {
         if *is_whole {
             return Ok(());
         }
-        helper::ensure(docker).await?;
+        helper_image::ensure(docker).await?;
         let volume = VolumeCreateRequest { name: Some(self.kit.volume()), ..VolumeCreateRequest::default() };
         docker.create_volume(volume).await.map_err(|error| classify(error, &[]))?;
         let filler = format!("{}-fill", self.kit.volume());
@@ -102,7 +102,7 @@ impl KitVolume {
 
     async fn create_filler(&self, docker: &Docker, name: &str) -> Result<(), bollard::errors::Error> {
         let body = ContainerCreateBody {
-            image: Some(helper::image()),
+            image: Some(helper_image::image()),
             // Never run; an image without a command needs one to be accepted.
             entrypoint: Some(vec!["/none".to_owned()]),
             host_config: Some(HostConfig { mounts: Some(vec![kit_mount(&self.kit, false)]), ..HostConfig::default() }),

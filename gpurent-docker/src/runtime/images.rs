@@ -11,8 +11,8 @@ use gpurent_core::runtime::{
 };
 use jiff::Timestamp;
 
-use crate::error::{is_missing, refusal, unavailable};
-use crate::helper::MARKS;
+use crate::engine::error::{is_missing, refusal, unavailable};
+use crate::engine::helper_image::MARKS;
 use crate::runtime::DockerRuntime;
 
 /// Of so many images at most is told.

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::access_dir::{lies_in_memory, make_private};
+use crate::control::credential_dir::{lies_in_memory, make_private};
 
 /// How many keys are kept.
 const STOCK: usize = 32;

@@ -14,10 +14,10 @@ use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContai
 use gpurent_access::paths::ACCESS;
 use gpurent_core::id::{Attempt, LaunchId, RentalId};
 
-use crate::error::is_missing;
-use crate::helper;
-use crate::kit::credential::AccessFile;
-use crate::state::remove_by_name;
+use crate::access_kit::credential::AccessFile;
+use crate::engine::error::is_missing;
+use crate::engine::helper_image;
+use crate::engine::state::remove_by_name;
 
 /// A folder in memory over which credentials reach containers, seen by the engine under the same path.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl AccessDir {
         let files = vec![("trial", Vec::new())];
         write(&directory, &files).await?;
         let body = ContainerCreateBody {
-            image: Some(helper::image()),
+            image: Some(helper_image::image()),
             entrypoint: Some(vec!["/none".to_owned()]),
             host_config: Some(HostConfig { mounts: Some(vec![mount(&directory)]), ..HostConfig::default() }),
             ..ContainerCreateBody::default()

@@ -1,5 +1,7 @@
 //! Pulling images, with a deadline of progress.
 
+pub(crate) mod registries;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -14,10 +16,10 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use crate::error::{is_missing, refusal, unavailable};
-use crate::helper::MARKS;
-use crate::registries::{NotAsked, Registries};
-use crate::{helper, registries};
+use crate::engine::error::{is_missing, refusal, unavailable};
+use crate::engine::helper_image;
+use crate::engine::helper_image::MARKS;
+use crate::image::registries::{NotAsked, Registries};
 
 /// How long a pull may make no progress before it is given up: a slow line is fine, a dead one is not.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +70,7 @@ async fn is_marked(docker: &Docker, image: &ImageRef) -> Result<bool, RuntimeErr
 
 async fn mark(docker: &Docker, image: &ImageRef) -> Result<(), RuntimeError> {
     let name = mark_of_privacy(image);
-    helper::import_empty(docker, &name).await
+    helper_image::import_empty(docker, &name).await
 }
 
 /// The registry that a name leads to, as logins are addressed.

@@ -64,7 +64,7 @@ impl DeadlineFile {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(directory)?;
         let beside = self.path.with_extension("new");
-        let mut file = crate::private::open(&beside, true)?;
+        let mut file = crate::machine::private_file::open(&beside, true)?;
         file.write_all(text)?;
         file.sync_all()?;
         std::fs::rename(&beside, &self.path)?;
