@@ -2,9 +2,11 @@
 //! `container`, what the engine says of one in `state`, the kit's volume in `access_kit::volume`, how it is told of its
 //! renter and asked for something in `credentials`, what becomes of it while its rental is suspended in `retention`.
 
+mod builder;
 pub(crate) mod credentials;
 pub(crate) mod exec;
 pub(crate) mod images;
+mod inspect;
 pub(crate) mod retention;
 pub(crate) mod services;
 #[cfg(unix)]
@@ -12,13 +14,12 @@ pub(crate) mod socket_session;
 pub(crate) mod ssh_probe;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, Mount};
+use bollard::models::{ContainerInspectResponse, ContainerState, Mount};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, LogsOptionsBuilder, StopContainerOptionsBuilder,
 };
@@ -27,7 +28,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use gpurent_access::paths::KIT;
 use gpurent_access::spec::Tokens;
 use gpurent_access::wire::{Request, Verdict};
-use gpurent_core::allocation::{Capacity, Division, Written};
+use gpurent_core::allocation::{Division, Written};
 use gpurent_core::id::{EngineId, HostId, LaunchId, MachineId, RenterId};
 use gpurent_core::model::{
     Exit, Files, HostPort, ImageRef, PortBinding, RegistryLogin, Retained, Secrets, Service, WorkspaceFolder,
@@ -38,50 +39,53 @@ use gpurent_core::runtime::{
 };
 use jiff::Timestamp;
 use retention::Copy;
-use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::access_kit::volume::KitVolume;
-use crate::access_kit::{AccessKit, credential, former};
+use crate::access_kit::{credential, former};
 use crate::container::gpu_support::Attaching;
 use crate::container::names::{Named, Names, Standing};
 use crate::container::screening::Screening;
-use crate::container::share::{Share, for_renters, processes_for_renters};
+use crate::container::share::Share;
 use crate::container::{
-    LABEL_GPUS, LABEL_HASH, LABEL_HOST, LABEL_IMAGE, body, claim_of, device_check, disk_use, expect_ordinary_volumes,
-    launch_of, names,
+    LABEL_GPUS, LABEL_HOST, LABEL_IMAGE, body, claim_of, device_check, disk_use, expect_ordinary_volumes, launch_of,
+    names,
 };
 use crate::control::credential_dir::AccessDir;
 use crate::control::exec::Execs;
 use crate::control::output;
 use crate::control::socket::Lines;
-use crate::engine::client::EngineAddress;
 use crate::engine::error::{classify, is_missing, is_without_kit, refusal, unavailable};
 use crate::engine::state::{container_id, exit, is_running, presence, remove_by_name, time};
-use crate::engine::{client, helper_image};
 use crate::image::PullPatience;
 use crate::image::registries::Registries;
 use crate::machine::workspaces::WorkspaceRoot;
 use crate::network::firewall::Firewall;
-use crate::network::isolation_probe;
 use crate::network::name_server::NameServerLimits;
 use crate::runtime::ssh_probe::Heard;
-use crate::{access_kit, image, network};
+use crate::{access_kit, image};
 
-const CONCURRENT_PULLS: usize = 16;
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
 const LOG_PATIENCE: Duration = Duration::from_secs(10);
+
 const MOST_LOG_BYTES: usize = 1024 * 1024;
+
 /// How often a container that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
+
 /// How often a container's SSH is knocked at, and after how many knocks the engine is asked about it.
 const KNOCK_EVERY: Duration = Duration::from_millis(10);
+
 const LOOKS_AT_THE_ENGINE: u32 = 8;
+
 /// How many containers are looked at at once, and how long one look may take.
 const LOOKS_AT_ONCE: usize = 16;
+
 const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How long a removal or a kill may take to show.
 const SETTLE: Duration = Duration::from_secs(30);
+
 /// How long a container may take to hear that it ends, before the engine ends it.
 const TELL_OF_THE_END: Duration = Duration::from_millis(500);
 
@@ -130,105 +134,6 @@ pub struct DockerRuntime {
 }
 
 impl DockerRuntime {
-    /// Connects to an engine, such as `unix:///var/run/docker.sock`; see [`EngineAddress`].
-    ///
-    /// # Errors
-    /// [`RuntimeError::Unavailable`] where it does not answer.
-    pub async fn connect(address: impl Into<EngineAddress>, kit: AccessKit) -> Result<Self, RuntimeError> {
-        let address = address.into();
-        let docker = client::connect(&address).await?;
-        let info = docker.info().await.map_err(unavailable)?;
-        let execs = Arc::new(Execs::new(docker.clone()));
-        Ok(Self {
-            machine: (info.ncpu.unwrap_or(1), info.mem_total.unwrap_or(0)),
-            division: Division::default(),
-            docker,
-            kit: KitVolume::new(kit),
-            // Another machine's rules are not ours to set.
-            firewall: if address.is_local() { Firewall::new() } else { Firewall::elsewhere() },
-            access_dir: None,
-            workspaces: None,
-            binds_access: OnceCell::new(),
-            patience: PullPatience::default(),
-            registries: Registries::default(),
-            by_proxy: info.https_proxy.as_ref().is_some_and(|proxy| !proxy.is_empty()),
-            any_machine: false,
-            is_local: address.is_local(),
-            reach: address.host().to_owned(),
-            attaching: Attaching::default(),
-            never_started: Mutex::default(),
-            being_made: Mutex::default(),
-            copying: Arc::default(),
-            tokens: Mutex::default(),
-            lines: Lines::default(),
-            names: Names::default(),
-            name_servers: Arc::default(),
-            execs,
-            screening: Screening::default(),
-            sudo: false,
-            architecture: info.architecture.unwrap_or_default(),
-            pulls: Semaphore::new(CONCURRENT_PULLS),
-        })
-    }
-
-    /// Divides the machine: what a rental gets that asks for no CPU and memory.
-    #[must_use]
-    pub fn with_division(mut self, division: Division) -> Self {
-        self.division = division;
-        self
-    }
-
-    /// The machine's capacity for renters.
-    #[must_use]
-    pub fn capacity(&self) -> Capacity {
-        let (cpus, memory) = self.machine;
-        Capacity {
-            milli_cpus: u32::try_from(cpus).unwrap_or(1).saturating_mul(1000),
-            memory_bytes: u64::try_from(for_renters(memory)).unwrap_or(0),
-            processes: u32::try_from(processes_for_renters()).unwrap_or(u32::MAX),
-            divided: true,
-        }
-    }
-
-    /// Where the engine keeps images and containers, on its own machine.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Unavailable`] where the engine does not answer.
-    pub async fn data_folder(&self) -> Result<Option<PathBuf>, RuntimeError> {
-        let info = self.docker.info().await.map_err(unavailable)?;
-        Ok(info.docker_root_dir.map(PathBuf::from))
-    }
-
-    /// Another patience with pulls that make no progress.
-    #[must_use]
-    pub fn with_pull_patience(mut self, patience: PullPatience) -> Self {
-        self.patience = patience;
-        self
-    }
-
-    /// Pulls from other registries than all [public](Registries::Public) ones.
-    #[must_use]
-    pub fn with_registries(mut self, registries: Registries) -> Self {
-        self.registries = registries;
-        self
-    }
-
-    /// Hands credentials over in this folder instead of uploading them into each container, which takes
-    /// most of a twentieth of a second. Where the engine turns out not to see it, they are uploaded all the same.
-    #[must_use]
-    pub fn with_access_dir(mut self, directory: AccessDir) -> Self {
-        self.access_dir = Some(directory);
-        self
-    }
-
-    /// Gives containers that ask for one a folder that outlives them. The engine has to see the root under the same
-    /// path.
-    #[must_use]
-    pub fn with_workspaces(mut self, root: WorkspaceRoot) -> Self {
-        self.workspaces = Some(root);
-        self
-    }
-
     fn workspace_root(&self) -> Result<&WorkspaceRoot, RuntimeError> {
         self.workspaces.as_ref().ok_or_else(|| RuntimeError::Refused("this host has no place for workspaces".into()))
     }
@@ -260,85 +165,6 @@ impl DockerRuntime {
         }
     }
 
-    /// Lets renters who log in under another name than root become root by `sudo`, where their image has it. That takes
-    /// one lock off their containers (`no-new-privileges`): set-user-ID programs then work in them.
-    #[must_use]
-    pub fn with_sudo(mut self) -> Self {
-        self.sudo = true;
-        self
-    }
-
-    /// Lets tenants reach private networks (RFC 1918, RFC 6598) beyond this host. By default they do not: those are the
-    /// operator's own, as a rule.
-    #[must_use]
-    pub fn with_private_networks(mut self) -> Self {
-        self.firewall.allow_private_networks();
-        self
-    }
-
-    /// Does not tell which machine the engine is on: for a machine that has another id than before (machine-id(5)), and is
-    /// still the one that the host is pinned to.
-    #[must_use]
-    pub fn on_any_machine(mut self) -> Self {
-        self.any_machine = true;
-        self
-    }
-
-    /// Sets no firewall rules: tenants then reach the host's own services and the metadata address.
-    #[must_use]
-    pub fn without_firewall(mut self) -> Self {
-        self.firewall = Firewall::off();
-        self
-    }
-
-    /// Makes the tenants' network and keeps tenants from what they must not reach, before the first of
-    /// them is there; so that an operator hears at once how well that went.
-    ///
-    /// # Errors
-    /// [`RuntimeError`] where the network cannot be made. Rules that cannot be set are no error, but
-    /// [`Isolation::Degraded`].
-    pub async fn isolate(&self) -> Result<Isolation, RuntimeError> {
-        network::ensure(&self.docker).await?;
-        self.firewall.ensure().await;
-        Ok(self.firewall.isolation())
-    }
-
-    /// Keeps a container from taking the engine's name server for itself.
-    fn limit_name_server(&self, launch: LaunchId, container: &str) {
-        if self.firewall.is_on() {
-            self.name_servers.set_soon(&self.docker, launch, container);
-        }
-    }
-
-    /// Finds out by packets whether tenants are kept apart: two containers of the host's own are on their network for about a
-    /// second. To be called now and then, such as every ten minutes; what is found shows in
-    /// [`isolation`](ContainerRuntime::isolation). Where rules are not set from here nothing is tried.
-    ///
-    /// # Errors
-    /// [`RuntimeError`] where it could not be found out.
-    pub async fn probe_isolation(&self) -> Result<Isolation, RuntimeError> {
-        if !self.firewall.is_on() {
-            return Ok(self.firewall.isolation());
-        }
-        self.isolate().await?;
-        self.kit.ensure(&self.docker).await?;
-        let reached = isolation_probe::probe(&self.docker, &self.kit.kit, &self.firewall).await?;
-        self.firewall.probed(match (reached.neighbour, reached.host) {
-            (false, false) => None,
-            (true, false) => Some("a probe reached its neighbour over the tenants' network".to_owned()),
-            (false, true) => Some("a probe reached the host's own services from the tenants' network".to_owned()),
-            (true, true) => Some("a probe reached its neighbour and the host from the tenants' network".to_owned()),
-        });
-        Ok(self.firewall.isolation())
-    }
-
-    /// Another address than the engine's to reach published ports from here.
-    #[must_use]
-    pub fn reached_at(mut self, address: String) -> Self {
-        self.reach = address;
-        self
-    }
-
     /// Makes a minimal image under this name from a static busybox of this machine.
     ///
     /// # Errors
@@ -348,54 +174,8 @@ impl DockerRuntime {
         image::import_busybox(&self.docker, busybox, name).await
     }
 
-    /// The name of a launch's container, whether or not there is one.
-    pub(crate) async fn name(&self, launch: LaunchId) -> Result<String, RuntimeError> {
-        self.names.of(&self.docker, launch).await
-    }
-
-    /// A launch's container, whatever it is named by now, and how it stands.
-    async fn find(&self, launch: LaunchId) -> Result<Option<(Standing, ContainerInspectResponse)>, RuntimeError> {
-        if let Some(found) = self.inspect(&self.name(launch).await?).await? {
-            return Ok(Some((Standing::Current, found)));
-        }
-        for standing in [Standing::TakenUp, Standing::Retained] {
-            if let Some(mut found) = self.inspect(&standing.name(launch)).await? {
-                if standing == Standing::TakenUp {
-                    found.state = found.state.map(as_of_this_launch);
-                }
-                return Ok(Some((standing, found)));
-            }
-        }
-        Ok(None)
-    }
-
     pub(crate) fn execs(&self) -> &Arc<Execs> {
         &self.execs
-    }
-
-    async fn inspect(&self, name: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
-        match self.docker.inspect_container(name, None).await {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(unavailable(error)),
-        }
-    }
-
-    /// The state of a launch's container that was not put away.
-    async fn state(&self, launch: LaunchId) -> Result<Option<ContainerState>, RuntimeError> {
-        let found = self.find(launch).await?.filter(|(standing, _)| *standing != Standing::Retained);
-        Ok(found.map(|(_, container)| container.state.unwrap_or_default()))
-    }
-
-    /// Forgets what is known of a launch's container.
-    async fn forget(&self, launch: LaunchId) {
-        if let Ok(name) = self.name(launch).await {
-            self.execs.forget(&name);
-        }
-        self.never_started().remove(&launch);
-        self.known_tokens().remove(&launch);
-        self.lines.close(launch);
-        self.name_servers.forget(launch);
     }
 
     /// Starts a container, once more where its kit was not there: between the look at the kit and the making of the container
@@ -410,157 +190,6 @@ impl DockerRuntime {
         };
         started.map_err(|error| classify(error, &ports(launch)))
     }
-
-    fn being_made(&self) -> MutexGuard<'_, BTreeSet<LaunchId>> {
-        self.being_made.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes sure that the engine is not still making a container whose making did not come back: it has its name from the
-    /// beginning, and shows only in the end. An image with a large volume can keep it busy for minutes.
-    async fn expect_not_being_made(&self, launch: LaunchId, name: &str) -> Result<(), RuntimeError> {
-        if !self.being_made().contains(&launch) {
-            return Ok(());
-        }
-        helper_image::ensure(&self.docker).await?;
-        let body = ContainerCreateBody {
-            image: Some(helper_image::image()),
-            entrypoint: Some(vec!["/none".to_owned()]),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
-        match self.docker.create_container(Some(options), body).await {
-            Ok(_) => {
-                remove_by_name(&self.docker, name).await?;
-                self.being_made().remove(&launch);
-                Ok(())
-            }
-            Err(error) => Err(unavailable(error)),
-        }
-    }
-
-    fn never_started(&self) -> MutexGuard<'_, BTreeSet<LaunchId>> {
-        self.never_started.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) async fn expect_running(&self, launch: LaunchId) -> Result<(), RuntimeError> {
-        let state = self.state(launch).await?.ok_or(RuntimeError::Missing)?;
-        if is_running(&state) {
-            return Ok(());
-        }
-        Err(exit(&state).map_or(RuntimeError::Missing, RuntimeError::Exited))
-    }
-
-    async fn pulled_image(&self, launch: &LaunchSpec) -> Result<bollard::models::ImageInspect, RuntimeError> {
-        match image::inspect(&self.docker, &launch.image).await? {
-            Some(image) => Ok(image),
-            // By the operator, or so says an engine that is out of files: it is looked for again.
-            None => Err(RuntimeError::Unavailable("the image is gone again".into())),
-        }
-    }
-
-    /// The sight of one listed container; `None` where it is gone by now.
-    async fn see(&self, named: Named) -> Result<Option<Seen>, RuntimeError> {
-        let Named { launch, standing, listed, .. } = named;
-        let Some(id) = listed.id else { return Ok(None) };
-        let running =
-            listed.state.is_some_and(|state| state.to_string() == ContainerStateStatusEnum::RUNNING.to_string());
-        let presence = if running {
-            // Listened to again after a start of this process, and limited where its start was not ours.
-            self.line(launch);
-            self.limit_name_server(launch, &id);
-            Presence::Running
-        } else if standing == Standing::TakenUp {
-            Presence::Created
-        } else {
-            // The list does not tell when it ended. An engine that hangs over one container knows the others.
-            match tokio::time::timeout(LOOK_PATIENCE, self.docker.inspect_container(&id, None)).await {
-                Ok(Ok(found)) => presence(&found.state.unwrap_or_default()),
-                Ok(Err(error)) if is_missing(&error) => return Ok(None),
-                // It is asked no more than this one can answer for.
-                Ok(Err(error)) if refusal(&error).is_none() => return Err(unavailable(error)),
-                Ok(Err(_)) | Err(_) => {
-                    tracing::warn!(%launch, "the engine does not say how this container is");
-                    Presence::Unknown
-                }
-            }
-        };
-        let labels = listed.labels.unwrap_or_default();
-        let (gpus, ports) = claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
-        Ok(Some(Seen {
-            launch,
-            container: container_id(id)?,
-            presence,
-            gpus: gpus.into_iter().map(|gpu| gpu.uuid).collect(),
-            ports: ports.iter().map(|binding| binding.host).collect(),
-            retained: standing == Standing::Retained,
-        }))
-    }
-
-    /// Looks again and again until `done`, for at most [`SETTLE`].
-    async fn settled(
-        &self,
-        launch: LaunchId,
-        done: impl Fn(Option<&ContainerState>) -> bool,
-    ) -> Result<Option<ContainerState>, RuntimeError> {
-        let begun = Instant::now();
-        loop {
-            let state = self.state(launch).await?;
-            if done(state.as_ref()) {
-                return Ok(state);
-            }
-            if begun.elapsed() > SETTLE {
-                return Err(RuntimeError::Unavailable("the engine has not done in 30 s what it said it would".into()));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// Finds the container that already has the launch's name; it is ours if it was made of the same.
-    async fn adopt(
-        &self,
-        launch: &LaunchSpec,
-        source: bollard::errors::Error,
-    ) -> Result<(Created, Option<PathBuf>), RuntimeError> {
-        let Some(found) = self.inspect(&self.name(launch.id).await?).await? else {
-            // Gone again: the next try makes it.
-            return Err(unavailable(source));
-        };
-        let folder = access_folder(&found);
-        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        let made_for = launch_of(&labels).unwrap_or(launch.id);
-        if labels.get(LABEL_HASH) != Some(&LaunchSpec { id: made_for, ..launch.clone() }.hash()) {
-            return Err(RuntimeError::Refused(
-                "the name belongs to a container that was made of something else".into(),
-            ));
-        }
-        let created = Created {
-            container: container_id(found.id.unwrap_or_default())?,
-            gpus_attached: gpus_attached(&labels),
-            is_new: false,
-            image: None,
-            copied_bytes: 0,
-            files: match launch.carries_files {
-                _ if labels.contains_key(LABEL_IMAGE) => Files::Copied,
-                _ if made_for != launch.id => Files::Same,
-                true => Files::Lost,
-                false => Files::New,
-            },
-        };
-        Ok((created, folder))
-    }
-}
-
-/// This machine, without telling its own id, which is a secret (machine-id(5)). `None` in a container, which has none or
-/// another one.
-fn local_machine() -> Option<MachineId> {
-    let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    if in_kubernetes || ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()) {
-        return None;
-    }
-    // A machine without one cannot be told from others.
-    let id = std::fs::read_to_string("/etc/machine-id").ok().filter(|id| id.trim().len() >= 32)?;
-    let hash = Sha256::new().chain_update("gpurent").chain_update(id.trim()).finalize();
-    MachineId::try_from(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>()).ok()
 }
 
 /// Why a workspace cannot be made: some of it passes, a name or a right does not.
@@ -603,7 +232,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn machine(&self) -> Option<MachineId> {
-        local_machine().filter(|_| self.is_local && !self.any_machine)
+        builder::local_machine().filter(|_| self.is_local && !self.any_machine)
     }
 
     async fn workspaces_of(&self, renter: &RenterId) -> Result<BTreeSet<WorkspaceFolder>, RuntimeError> {
