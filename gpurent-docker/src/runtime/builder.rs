@@ -195,7 +195,7 @@ impl DockerRuntime {
 
     /// Finds out by packets whether tenants are kept apart: two containers of the host's own are on their network for about a
     /// second. To be called now and then, such as every ten minutes; what is found shows in
-    /// [`isolation`](ContainerRuntime::isolation). Where rules are not set from here nothing is tried.
+    /// [`isolation`](gpurent_core::runtime::ContainerRuntime::isolation). Where rules are not set from here nothing is tried.
     ///
     /// # Errors
     /// [`RuntimeError`] where it could not be found out.

@@ -98,7 +98,32 @@ impl EndReason {
         match self {
             Self::Failed(failure) => failure.kind.is_by_the_host(),
             Self::Lost { .. } => true,
-            _ => false,
+            Self::Expired | Self::Cancelled | Self::Exited { .. } | Self::Abandoned | Self::DiskFull { .. } => false,
+        }
+    }
+
+    /// Whether the program has time to stop by itself before it is killed. The paid time of one that expires is over, and the
+    /// program was told of that before.
+    #[must_use]
+    pub fn leaves_a_grace(&self) -> bool {
+        match self {
+            Self::Cancelled => true,
+            Self::Expired
+            | Self::Exited { .. }
+            | Self::Lost { .. }
+            | Self::Failed(_)
+            | Self::Abandoned
+            | Self::DiskFull { .. } => false,
+        }
+    }
+
+    /// Whether a container that was seen running a moment ago has ended by the host's own stop, whatever the clock of the
+    /// engine says of when: it ran until then, and is billed until then.
+    #[must_use]
+    pub fn is_carried_out_by_the_host(&self) -> bool {
+        match self {
+            Self::Expired | Self::Cancelled | Self::DiskFull { .. } => true,
+            Self::Exited { .. } | Self::Lost { .. } | Self::Failed(_) | Self::Abandoned => false,
         }
     }
 

@@ -154,10 +154,7 @@ impl Rental {
                 }
             }
             State::Ending { reason, .. } => {
-                let grace = match reason {
-                    EndReason::Cancelled => self.grace(now, timing),
-                    _ => Duration::ZERO,
-                };
+                let grace = if reason.leaves_a_grace() { self.grace(now, timing) } else { Duration::ZERO };
                 Next::Now(Action::Stop { grace })
             }
             State::Ended { .. } => Next::Idle,

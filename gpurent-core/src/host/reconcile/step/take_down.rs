@@ -102,12 +102,7 @@ impl Step {
         let age = now.wall.duration_since(exit.finished_at);
         let lies_ahead = age < -AHEAD;
         let clock_was_set = lies_ahead || age > now.since(seen);
-        let ended_by_us = match self.rental.state().end_reason() {
-            Some(reason) => {
-                matches!(reason, EndReason::Expired | EndReason::Cancelled | EndReason::DiskFull { .. })
-            }
-            None => true,
-        };
+        let ended_by_us = self.rental.state().end_reason().is_none_or(EndReason::is_carried_out_by_the_host);
         // Then the engine's stamp says nothing. It was running a moment ago, and so ran until we stopped it.
         if clock_was_set && ended_by_us && now.since(seen) < A_MOMENT {
             return Some(asked);
