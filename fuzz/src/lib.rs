@@ -12,18 +12,16 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use gpurent_access::spec::Spec;
 use gpurent_access::wire::{Frame, Hello, Reply, Stream, Verdict};
-use gpurent_core::access::{LoginUser, PublicKey};
-use gpurent_core::builder::HostBuilder;
+use gpurent_core::allocation::PortPools;
 use gpurent_core::clock::{SleepFuture, SystemClock};
-use gpurent_core::event::Event;
-use gpurent_core::gpu::{Gpu, GpuModel, GpuSelector, GpuUuid};
+use gpurent_core::host::HostBuilder;
 use gpurent_core::id::{HostId, IdempotencyKey, InstanceName, RenterId};
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::port::{HostPort, PortPools, PortRange, PublishedPorts};
-use gpurent_core::seal::SealKey;
-use gpurent_core::spec::{Environment, ImageRef, Labels, RentalSpec, Term};
-use gpurent_http::ApiKeys;
-use gpurent_http::HttpApi;
+use gpurent_core::model::{
+    Environment, Event, Gpu, GpuModel, GpuSelector, GpuUuid, HostPort, ImageRef, Labels, LoginUser, PortRange,
+    PublicKey, PublishedPorts, RentalSpec, SealKey, Term,
+};
+use gpurent_http::{ApiKeys, HttpApi};
 use tower::ServiceExt;
 
 fn text(data: &[u8]) -> Option<&str> {

@@ -37,7 +37,8 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// A protocol with these routes, which need a key.
+    /// A protocol with these routes, which need a key. They are merged with those of all other protocols: none has a route
+    /// twice, and none has a fallback of its own.
     #[must_use]
     pub fn new(routes: Router) -> Self {
         Self {

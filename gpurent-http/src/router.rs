@@ -1,6 +1,7 @@
 //! A host's protocols as one router, with a guard in front of each: who calls, how often, what is written down of it, and
 //! limits on everything that a client can pile up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::error_handling::HandleErrorLayer;
@@ -52,7 +53,6 @@ type Make = Arc<dyn Fn(&AppState) -> Protocol + Send + Sync>;
 struct Mounted {
     name: &'static str,
     make: Make,
-    is_on: bool,
 }
 
 /// A host's HTTP API: all protocols that it speaks, to be served by [`Server`](crate::Server) or mounted in an application's
@@ -67,6 +67,8 @@ pub struct HttpApi {
     changes: Option<Changes>,
     v1: bool,
     others: Vec<Mounted>,
+    /// The names of those that are left out, whether they are mounted before or after that was said.
+    off: BTreeSet<String>,
 }
 
 impl HttpApi {
@@ -86,16 +88,18 @@ impl HttpApi {
             changes: None,
             v1: true,
             others: Vec::new(),
+            off: BTreeSet::new(),
         };
         api.with("rent", rent::protocol).with_instances(Instances::default())
     }
 
-    /// Speaks one more protocol, in the place of one that had this name. It is made of what all protocols share, each time
-    /// that a [`router`](Self::router) is.
+    /// Speaks one more protocol, in the place of one that had this name. It is made of what all protocols share whenever a
+    /// [`router`](Self::router) is, and perhaps more than once: `make` has no other effects.
     #[must_use]
     pub fn with(mut self, name: &'static str, make: impl Fn(&AppState) -> Protocol + Send + Sync + 'static) -> Self {
+        self.v1 &= name != V1;
         self.others.retain(|other| other.name != name);
-        self.others.push(Mounted { name, make: Arc::new(make), is_on: true });
+        self.others.push(Mounted { name, make: Arc::new(make) });
         self
     }
 
@@ -119,13 +123,11 @@ impl HttpApi {
         self.with("cloud", move |state| Arc::clone(&cloud).protocol(state))
     }
 
-    /// Leaves the protocol of this name out of [`router`](Self::router); its labels stay set aside.
+    /// Leaves the protocol of this name out of [`router`](Self::router), whenever it is mounted; its labels stay set aside.
+    /// Ours are `v1`, `rent`, `instances`, `dashboard` and `cloud`; of another name there is nothing to leave out.
     #[must_use]
-    pub fn without(mut self, name: &str) -> Self {
-        self.v1 &= name != V1;
-        for other in self.others.iter_mut().filter(|other| other.name == name) {
-            other.is_on = false;
-        }
+    pub fn without(mut self, name: impl Into<String>) -> Self {
+        self.off.insert(name.into());
         self
     }
 
@@ -161,12 +163,13 @@ impl HttpApi {
 
     /// Every protocol that is on, and `/health`. May be nested below any path.
     pub fn router(&self) -> Router {
-        self.router_of(self.v1, self.others.iter().filter(|other| other.is_on))
+        let is_on = |name: &str| !self.off.contains(name);
+        self.router_of(self.v1 && is_on(V1), self.others.iter().filter(|other| is_on(other.name)))
     }
 
     /// The protocol of this name alone, on or not, and `/health`.
     pub fn router_of_one(&self, name: &str) -> Router {
-        self.router_of(name == V1, self.others.iter().filter(|other| other.name == name))
+        self.router_of(self.v1 && name == V1, self.others.iter().filter(|other| other.name == name))
     }
 
     fn router_of<'a>(&self, v1: bool, others: impl Iterator<Item = &'a Mounted>) -> Router {
@@ -175,6 +178,7 @@ impl HttpApi {
             protocols.push((V1, v1::protocol(&self.state, self.reserved())));
         }
         let mut all = self.unguarded(if v1 { v1::open_routes() } else { Router::new() });
+        let words_for_keys = protocols.iter().any(|(_, protocol)| protocol.words_for_keys);
         let mut mounted = Vec::new();
         while let Some((name, mut protocol)) = protocols.pop() {
             if mounted.contains(&name) {
@@ -185,18 +189,23 @@ impl HttpApi {
             all = all.merge(self.offer(&mut protocol)).merge(self.guard(protocol));
         }
         // Whoever asks for what is not there has to show a key as well.
-        let nothing = Router::new().fallback(async || Problem::not_found());
-        let all = all.merge(self.guard(Protocol::new(nothing)));
+        let nothing = Protocol { words_for_keys, ..Protocol::new(not_found()) };
+        self.for_other_origins(all.merge(self.guard(nothing)))
+    }
+
+    fn for_other_origins(&self, routes: Router) -> Router {
         match &self.cors {
-            Some(cors) => all.layer(cors.clone()),
-            None => all,
+            Some(cors) => routes.layer(cors.clone()),
+            None => routes,
         }
     }
 
     /// Routes of the application's own behind the same limits and the same authentication. Handlers find
-    /// who calls as `Extension<Caller>`.
+    /// who calls as `Extension<Caller>`. Whoever reads a path that ends with `/access`, `/terminal` or `/ws` is written down.
     pub fn protect(&self, routes: Router) -> Router {
-        self.guard(Protocol::new(routes))
+        let tells = |path: &str| ["/access", "/terminal", "/ws"].iter().any(|end| path.ends_with(end));
+        let routes = routes.fallback(async || Problem::not_found());
+        self.for_other_origins(self.guard(Protocol::new(routes).revealing(tells)))
     }
 
     /// The labels that say by which protocol a rental was made: of ours, spoken here or not, and of those that were added.
@@ -244,7 +253,7 @@ impl HttpApi {
     fn offer(&self, protocol: &mut Protocol) -> Router {
         std::mem::take(&mut protocol.offered)
             .layer(middleware::from_fn_with_state(self.gate.clone(), admit_strangers))
-            .layer(self.bounds(Arc::new(Semaphore::new(FOR_STRANGERS)), protocol.busy))
+            .layer(self.bounds(Arc::new(Semaphore::new(FOR_STRANGERS)), || Problem::busy().into_response()))
     }
 
     fn guard(&self, protocol: Protocol) -> Router {
@@ -292,4 +301,8 @@ impl HttpApi {
             .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
             .layer(DefaultBodyLimit::max(LIMIT))
     }
+}
+
+fn not_found() -> Router {
+    Router::new().fallback(async || Problem::not_found())
 }

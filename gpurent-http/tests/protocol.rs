@@ -11,7 +11,8 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use gpurent_core::memory::MemoryStore;
 use gpurent_core::store::AuditLog;
-use gpurent_http::{ApiKey, ApiKeys, AppState, Caller, Limits, Protocol};
+use gpurent_http::protocols::instances::Instances;
+use gpurent_http::{ApiKey, ApiKeys, AppState, Caller, HttpApi, Limits, Protocol};
 use serde_json::json;
 
 mod host;
@@ -109,4 +110,53 @@ async fn what_is_too_much_at_once_is_refused_in_the_words_of_each() {
     assert_eq!(status("/v1/gpus").await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(status("/get_containers").await, StatusCode::BAD_REQUEST);
     slow.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn what_is_left_out_stays_out_however_it_is_mounted() {
+    let host = host::host_as(Arc::new(MemoryStore::default()), ApiKeys::default(), |api| {
+        api.without("instances").without("mine").with_instances(Instances::default()).with("mine", mine)
+    });
+    let host = host.await;
+    for path in ["/start_instance", "/mine/me", "/mine/news"] {
+        assert_eq!(host.client.get(host.url(path)).send().await.unwrap().status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    assert_eq!(host.client.get(host.url("/v1/gpus")).send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_word_in_the_place_of_a_key_is_none_where_none_is_needed() {
+    let host = host::host().await;
+    let says = async |path: &str| host.client.get(host.url(path)).bearer_auth("word").send().await.unwrap().status();
+    assert_eq!(says("/get_containers").await, StatusCode::OK);
+    assert_eq!(says("/get_something_new").await, StatusCode::NOT_FOUND, "as without the word");
+    assert_eq!(says("/v1/gpus").await, StatusCode::UNAUTHORIZED, "only where clients send words");
+}
+
+#[tokio::test]
+async fn routes_of_an_application_are_behind_the_same_guard() {
+    use tower::ServiceExt;
+
+    let host = host::host().await;
+    let origin = "https://console.example.org";
+    let api =
+        HttpApi::new(host.rentals.clone(), ApiKeys::new(vec![ApiKey::renter(KEY, "me".parse().unwrap()).unwrap()]))
+            .allow_origins(vec![origin.parse().unwrap()]);
+    let router = api.protect(Router::new().route("/mine", get(async || "mine")));
+    let ask = async |method: &str, path: &str, key: Option<&str>| {
+        let request = axum::http::Request::builder().method(method).uri(path).header("origin", origin);
+        let request = request.header("access-control-request-method", "GET");
+        let request =
+            key.into_iter().fold(request, |request, key| request.header("authorization", format!("Bearer {key}")));
+        router.clone().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap()
+    };
+    assert_eq!(ask("GET", "/mine", None).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(ask("GET", "/mine", Some(KEY)).await.status(), StatusCode::OK);
+    let missing = ask("GET", "/other", Some(KEY)).await;
+    assert_eq!(missing.headers()["content-type"], "application/problem+json");
+    let preflight = ask("OPTIONS", "/mine", None).await;
+    assert_eq!(
+        (preflight.status(), &preflight.headers()["access-control-allow-origin"]),
+        (StatusCode::OK, &origin.parse().unwrap())
+    );
 }

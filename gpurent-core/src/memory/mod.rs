@@ -7,9 +7,9 @@ mod deadlines;
 mod exec;
 mod gpus;
 mod machine;
-mod port_ranges;
 mod runtime;
 mod store;
+mod tables;
 
 pub use clock::ManualClock;
 pub use deadlines::MemoryDeadlines;

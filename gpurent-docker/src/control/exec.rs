@@ -1,5 +1,5 @@
 //! Running the kit's own programs inside a container, for a bounded time: where agent and engine share no folder, so that
-//! there is no line.
+//! there is no socket.
 //!
 //! Each exec makes the engine open files of the container ([`screening`](crate::container::screening)), which root in it can
 //! turn into pipes: then a thread of the engine waits for ever. So a container whose execs do not come back gets no more.

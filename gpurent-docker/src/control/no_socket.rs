@@ -1,4 +1,4 @@
-//! On machines without Unix sockets there is no line: commands are run in the container instead.
+//! On machines without Unix sockets there is no socket: commands are run in the container instead.
 
 use std::path::Path;
 

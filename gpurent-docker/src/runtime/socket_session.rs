@@ -1,4 +1,4 @@
-//! A program on a terminal without SSH, over the container's line: its input and output are frames of a connection that
+//! A program on a terminal without SSH, over the container's socket: its input and output are frames of a connection that
 //! the container makes for it. The engine has no part in it.
 
 use std::sync::Arc;

@@ -57,7 +57,7 @@ impl Instances {
         Protocol::new(routes().into_router().with_state(state.own(self)))
             .with_busy(busy)
             .with_labels(LABELS)
-            .sharing("updates", updates::protocol(state))
+            .sharing("/ws", updates::protocol(state))
     }
 }
 

@@ -35,7 +35,6 @@ use crate::protocols::updates;
 use crate::protocols::wait::{WAIT, until};
 use crate::state::{AppState, Own};
 
-/// The route; the WebSocket is that of [`Surfaces`](crate::router::Surfaces), which counts subscribers.
 /// The beginnings of the labels by which the protocol knows its rentals.
 pub(super) const LABELS: &[&str] = &["rent."];
 
@@ -44,7 +43,7 @@ pub(crate) fn protocol(state: &AppState) -> Protocol {
     Protocol::new(routes().into_router().with_state(state.own(())))
         .with_busy(busy)
         .with_labels(LABELS)
-        .sharing("updates", updates::protocol(state))
+        .sharing("/ws", updates::protocol(state))
 }
 
 pub(crate) fn routes() -> Described<Own<()>> {

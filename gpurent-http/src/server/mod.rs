@@ -1,4 +1,4 @@
-//! The server: all api on one listener, with or without TLS, whatever is done to its connections.
+//! The server: all protocols on one listener, with or without TLS, whatever is done to its connections.
 
 mod connections;
 mod tls;
@@ -71,7 +71,7 @@ pub struct Server {
     api: HttpApi,
     router: Router,
     tls: Option<Tls>,
-    /// Whether no other server has the same api.
+    /// Whether no other server has the same API.
     is_alone: bool,
 }
 
@@ -95,7 +95,7 @@ impl Server {
         Self::bind_api(address, HttpApi::new(rentals, authenticator)).await
     }
 
-    /// Listens on `address`, for all of these api.
+    /// Listens on `address`, for all of this API.
     ///
     /// # Errors
     /// As [`Server::bind`].
@@ -105,7 +105,7 @@ impl Server {
         Ok(Self { is_alone: true, ..server })
     }
 
-    /// Listens on `address` for `router`, made of some of these api: for one that has a listener of its own,
+    /// Listens on `address` for `router`, made of some of its protocols: for one that has a listener of its own,
     /// beside a server that has all of them. That one is to end last: it writes down what is left.
     ///
     /// # Errors

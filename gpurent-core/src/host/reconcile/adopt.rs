@@ -53,6 +53,8 @@ pub(super) async fn adopt(shared: &Shared, epoch: Epoch, launch: LaunchId) -> Re
         let Some(extended) = add(Event::Extended { term: kept.term }) else { return Ok(Found::LeftAlone) };
         rental = extended;
     }
+    // Not the first one again: a claim that the store has forgotten had that.
+    rental.bump_revision(now.wall);
     let fingerprint = shared.sealer.fingerprint(rental.id().to_string().as_bytes());
     shared.failpoints.pass("adopted-unrecorded");
     match shared.store.adopt(&Foundling { rental: rental.clone(), events, fingerprint }, epoch).await {

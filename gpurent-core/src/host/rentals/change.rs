@@ -173,6 +173,21 @@ impl Rentals {
         id: RentalId,
         decide: impl Fn(Rental) -> Result<Wish<E>, E> + Send + Sync,
     ) -> Result<Option<Rental>, E> {
+        let mut is_in_the_book = false;
+        let changed = self.try_to_change(id, decide, &mut is_in_the_book).await;
+        if changed.is_err() && is_in_the_book {
+            // The reconciler may know already that it did not come to this, and the book is to say so.
+            self.shared.nudge();
+        }
+        changed
+    }
+
+    async fn try_to_change<E: From<StoreError>>(
+        &self,
+        id: RentalId,
+        decide: impl Fn(Rental) -> Result<Wish<E>, E> + Send + Sync,
+        is_in_the_book: &mut bool,
+    ) -> Result<Option<Rental>, E> {
         for _ in 0..TRIES {
             let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
             self.expect_as_seen(&rental)?;
@@ -184,6 +199,7 @@ impl Rentals {
                     // Before the promise: should the store be away by the old end, the book decides.
                     let launch = change.rental().launch();
                     self.shared.deadlines.extend(launch, term, read).await.map_err(unkept)?;
+                    *is_in_the_book = true;
                     (change, Some((launch, term)))
                 }
             };
@@ -196,13 +212,7 @@ impl Rentals {
                     return Ok(Some(change.into_rental()));
                 }
                 Err(StoreError::Conflict) => {}
-                Err(error) => {
-                    if prolonged.is_some() {
-                        // The reconciler may know already that it did not come to this, and the book is to say so.
-                        self.shared.nudge();
-                    }
-                    return Err(error.into());
-                }
+                Err(error) => return Err(error.into()),
             }
         }
         Err(StoreError::Conflict.into())

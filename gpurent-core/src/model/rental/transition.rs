@@ -86,8 +86,7 @@ impl Rental {
 
     /// The rental that its events tell of; `None` unless they begin with a claim and are all legal.
     ///
-    /// The result's [`revision`](Self::revision) counts from 1 again: how many writes there were is not
-    /// in the events.
+    /// The result's [`revision`](Self::revision) is the first one again: when it was written is not in the events.
     #[must_use]
     pub fn folded(events: &[Recorded]) -> Option<Self> {
         let (first, rest) = events.split_first()?;

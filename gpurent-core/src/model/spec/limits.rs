@@ -1,4 +1,4 @@
-//! How much of the machine a rental may use, and the renter's labels.
+//! How much of the machine a rental may use.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Lives one history through: the processes, and the order in which they go on. What befalls them is in `befall`.
+//! Lives one history through: the processes, and the order in which they go on. What happens to them is in `actions`.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;

@@ -1,5 +1,5 @@
 //! The watch over what rentals write on the host's disk: who is measured when, and what it comes to. The rules are in
-//! [`disk`](crate::allocation::disk_limit).
+//! [`disk_limit`](crate::allocation::disk_limit).
 //!
 //! Measuring takes the longer the more files a tenant has: each rental has a pace of its own, ten times as long as its
 //! measuring takes, and few are measured at once.

@@ -70,7 +70,7 @@ impl Driver {
                 continue;
             }
             if let Some(launch) = self.later_launch(*id) {
-                taken_up.push((*id, launch));
+                taken_up.push((*id, launch, expires));
                 continue;
             }
             let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().is_up());
@@ -90,9 +90,9 @@ impl Driver {
         for (id, action) in due {
             self.start_step(id, action);
         }
-        for (id, launch) in taken_up {
+        for (id, launch, expiring) in taken_up {
             let Some(step) = self.step(id) else { continue };
-            self.run_step(id, step.take_up(launch).boxed(), InFlight::default(), false);
+            self.run_step(id, step.take_up(launch).boxed(), InFlight { expiring, ..InFlight::default() }, false);
         }
     }
 

@@ -15,6 +15,7 @@ impl Step {
                 let is_new = |gpu: &&Gpu| !self.rental.gpus().iter().any(|known| known.uuid == gpu.uuid);
                 let taken: Vec<Gpu> = found.claim.gpus.iter().filter(is_new).cloned().collect();
                 if found.retained.is_some()
+                    && matches!(self.rental.state(), State::Suspended { .. })
                     && self.shared.placement.quarantine.another_has_any_of(launch.rental, &taken)
                 {
                     // It is in no hurry: what it had is somebody else's, of whom the store is still to be told.
