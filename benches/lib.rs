@@ -1,4 +1,4 @@
-//! What the benches share: how things are compared ([`compare`]), a real host ([`host`]), and the engine
+//! The parts that benches share: how things are compared ([`compare`]), a real host ([`host`]), and the engine
 //! spoken to by hand ([`raw`]).
 
 pub mod host;

@@ -102,7 +102,7 @@ pub fn rounds(usual: usize) -> usize {
     std::env::var("GPURENT_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
-/// What the services of the tests tell a bench.
+/// The value that the tests' services tell a bench.
 ///
 /// # Panics
 /// Where it is not set: `scripts/services up`, then `eval "$(scripts/services env)"`.

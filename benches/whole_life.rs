@@ -1,4 +1,4 @@
-//! What does a rental's whole life cost in memory, on an executor that is not tokio? The peer makes the
+//! The cost of a rental's whole life in memory, on an executor that is not tokio. The peer makes the
 //! same engine calls and store writes by hand, without a reconciler to decide them.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run has nothing to tell")]

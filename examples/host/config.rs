@@ -1,4 +1,4 @@
-//! What an operator can set: by flag, or by environment.
+//! Settings of an operator: by flag, or by environment.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ pub struct Serve {
     /// Name or address under which renters reach this host.
     #[arg(long, env = "GPURENT_PUBLIC_HOST", default_value = "127.0.0.1")]
     pub public_host: String,
-    /// This host's id; the machine's name by default.
+    /// The host's id; the machine's name by default.
     #[arg(long, env = "GPURENT_HOST_ID")]
     pub host_id: Option<HostId>,
     /// Host ports for SSH.
@@ -134,7 +134,7 @@ pub struct Serve {
     /// Price of a container without a GPU an hour; with prices and without this one, there are none.
     #[arg(long, env = "GPURENT_RATE_WITHOUT_GPU", value_parser = price)]
     pub rate_without_gpu: Option<HourlyRate>,
-    /// Who may call, and how much.
+    /// Callers, and how much they may ask.
     #[command(flatten)]
     pub access: Access,
     /// Folders that outlive containers.
@@ -149,7 +149,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// This host's id.
+    /// The host's id.
     pub fn host(&self) -> Result<HostId, Invalid> {
         self.host_id.clone().map_or_else(machine_name, Ok)
     }
@@ -214,7 +214,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Its address.
+    /// The engine's address.
     pub fn address(&self) -> EngineAddress {
         match &self.docker_tls_dir {
             Some(directory) if self.docker.starts_with("tcp://") => {
@@ -225,7 +225,7 @@ impl Engine {
     }
 }
 
-/// This machine's name as a host id.
+/// The machine's name as a host id.
 pub fn machine_name() -> Result<HostId, Invalid> {
     HostId::try_from(rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
@@ -284,7 +284,7 @@ impl FromStr for WithoutGpu {
 pub struct Rate {
     /// The model.
     pub model: GpuModel,
-    /// Its price.
+    /// The model's price.
     pub rate: HourlyRate,
 }
 

@@ -15,7 +15,7 @@ use crate::exit::with_causes;
 /// Between two tries to reach a database that does not answer at the start.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// What one database keeps.
+/// The tables of one database.
 #[derive(Clone)]
 pub struct Database {
     /// Rentals.
@@ -24,7 +24,7 @@ pub struct Database {
     pub keys: Arc<dyn KeyStore>,
     /// Ports that are renters' own.
     pub ranges: Arc<dyn RangeStore>,
-    /// Who did what.
+    /// The audit log.
     pub audit: Arc<dyn AuditLog>,
 }
 

@@ -53,12 +53,12 @@ enum Command {
     Ps(command::rentals::Ps),
     /// Show one rental.
     Show {
-        /// Its id, the beginning of its id, or its name.
+        /// The rental's id, the beginning of its id, or its name.
         rental: String,
     },
     /// Show the last lines of a rental's program.
     Logs {
-        /// Its id, the beginning of its id, or its name.
+        /// The rental's id, the beginning of its id, or its name.
         rental: String,
         /// How many lines.
         #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -72,7 +72,7 @@ enum Command {
     },
     /// Make a rental's paid time longer.
     Extend {
-        /// Its id, the beginning of its id, or its name.
+        /// The rental's id, the beginning of its id, or its name.
         rental: String,
         #[command(flatten)]
         longer: command::rentals::Longer,
@@ -82,7 +82,7 @@ enum Command {
     /// Files in the container and in the workspace are kept. What runs is ended, and what lies in memory is gone: processes,
     /// /dev/shm and other tmpfs, what is on the GPU. Paid time stands still. After 30 days the rental ends.
     Suspend {
-        /// Their ids, the beginnings of their ids, or their names.
+        /// The rentals' ids, the beginnings of their ids, or their names.
         #[arg(required = true)]
         rentals: Vec<String>,
     },
@@ -90,7 +90,7 @@ enum Command {
     ///
     /// GPU and ports are those from before where they are free; otherwise the port to log in is another one.
     Resume {
-        /// Their ids, the beginnings of their ids, or their names.
+        /// The rentals' ids, the beginnings of their ids, or their names.
         #[arg(required = true)]
         rentals: Vec<String>,
         /// Do not wait.
@@ -99,22 +99,22 @@ enum Command {
     },
     /// End rentals.
     Stop {
-        /// Their ids, the beginnings of their ids, or their names.
+        /// The rentals' ids, the beginnings of their ids, or their names.
         #[arg(required = true)]
         rentals: Vec<String>,
     },
     /// Show how to log in to a rental, and change the keys that let in.
     Access {
-        /// Its id, the beginning of its id, or its name.
+        /// The rental's id, the beginning of its id, or its name.
         rental: String,
         #[command(flatten)]
         change: command::ssh::KeyChange,
     },
     /// Log in to a rental.
     Ssh {
-        /// Its id, the beginning of its id, or its name.
+        /// The rental's id, the beginning of its id, or its name.
         rental: String,
-        /// What to run there, instead of a shell.
+        /// The command to run there, instead of a shell.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },

@@ -36,7 +36,7 @@ impl Manager {
         Ok(Self { client, url: format!("http://{name}:{port}"), agent_ip, host: host.to_owned(), port })
     }
 
-    /// This machine's address on the way to the manager. Nothing is sent.
+    /// The machine's address on the way to the manager. Nothing is sent.
     fn own_address(&self) -> std::io::Result<IpAddr> {
         if let Some(address) = self.agent_ip {
             return Ok(address);

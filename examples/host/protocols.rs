@@ -1,4 +1,4 @@
-//! What an operator can set about the protocols that the host speaks, and how they are put together from that.
+//! Settings of the protocols that the host speaks, and how they are put together from those.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ impl Protocol {
     }
 }
 
-/// Who may call, and how much.
+/// Callers, and how much they may ask.
 #[derive(Args)]
 pub struct Access {
     /// Networks from which alone anybody may call, such as 10.0.0.0/8; from anywhere by default. May be repeated.
@@ -200,7 +200,7 @@ pub struct Workspaces {
     /// Where renters' workspaces lie; in the data directory by default.
     #[arg(long, env = "WORKDIR_DEPLOY")]
     pub workspace_root: Option<PathBuf>,
-    /// What a new workspace begins as a copy of; empty by default.
+    /// The folder that a new workspace begins as a copy of; empty by default.
     #[arg(long, env = "WORKDIR_TEMPLATE")]
     pub workspace_template: Option<PathBuf>,
     /// User and group that new workspaces belong to.
@@ -265,7 +265,7 @@ pub struct Protocols {
     /// Image of dashboard users who ask for none.
     #[arg(long, env = "DOCKER_IMAGE")]
     pub dashboard_image: Option<String>,
-    /// That image's tag, where the name has none.
+    /// The image's tag, where the name has none.
     #[arg(long, env = "DOCKER_TAG")]
     pub dashboard_tag: Option<String>,
     /// CPUs of dashboard containers whose user does not say.
@@ -280,10 +280,10 @@ pub struct Protocols {
     /// Dashboard manager that is told when this host comes and goes.
     #[arg(long, env = "MGMT_SERVER_IP")]
     pub manager: Option<String>,
-    /// Its port.
+    /// The manager's port.
     #[arg(long, env = "MGMT_SERVER_PORT", default_value_t = 8500)]
     pub manager_port: u16,
-    /// This host's address as the manager is to know it; AGENT_IP, or the one that it is reached from, by default.
+    /// The host's address as the manager is to know it; AGENT_IP, or the one that it is reached from, by default.
     #[arg(long, env = "AGENT_PUBLIC_IP")]
     pub agent_ip: Option<IpAddr>,
     /// The same by its older name.
@@ -309,7 +309,7 @@ fn memory(text: &str) -> Result<u64, Invalid> {
     Size::parse_in(text, 1 << 20).map(Size::bytes)
 }
 
-/// What the protocols are made of.
+/// The parts that protocols are made of.
 pub struct Parts {
     pub database: Database,
     pub images: Arc<dyn Images>,
@@ -323,7 +323,7 @@ impl Protocols {
         self.protocols.contains(&protocol)
     }
 
-    /// This host's address as a manager is to know it, where that was set.
+    /// The host's address as a manager is to know it, where that was set.
     pub fn agent_ip(&self) -> Option<IpAddr> {
         self.agent_ip.or(self.agent_ip_before)
     }

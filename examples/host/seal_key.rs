@@ -13,10 +13,10 @@ use gpurent_core::model::SealKey;
 /// Why there is no sealing key.
 #[derive(Debug, thiserror::Error)]
 pub enum SealKeyError {
-    /// It is not a key.
+    /// The text is no key.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// Its file cannot be read or made.
+    /// The key's file cannot be read or made.
     #[error("the sealing key {path} cannot be used")]
     Io {
         /// The file.

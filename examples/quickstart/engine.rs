@@ -1,4 +1,4 @@
-//! What the quickstart runs on: Docker and real GPUs where they are, else stand-ins, always said.
+//! The parts that the quickstart runs on: Docker and real GPUs where they are, else stand-ins, always said.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::telling::Telling;
 
 /// An engine and the GPUs to rent on it.
 pub struct Engine {
-    /// What runs the containers.
+    /// The engine that runs the containers.
     pub runtime: Arc<dyn ContainerRuntime>,
     /// The same, where it is Docker.
     pub docker: Option<Arc<DockerRuntime>>,
-    /// What is rented.
+    /// The GPUs that are rented.
     pub gpus: Vec<Gpu>,
 }
 

@@ -97,7 +97,7 @@ impl Telling {
         self.line(event.name(), &text, &data);
     }
 
-    /// What it cost, and why.
+    /// The bill, and why it is so much.
     pub fn bill(&mut self, rental: &Rental, now: Timestamp) {
         let bill = rental.bill(now);
         let currency = bill.currency.as_ref().map(ToString::to_string).unwrap_or_default();

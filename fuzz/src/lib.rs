@@ -1,4 +1,4 @@
-//! What comes from outside is parsed without a panic, and what is accepted means the same when it is read
+//! Parsers of input from outside do not panic, and accepted input means the same when it is read
 //! again. One function a parser; `targets/` feeds them from libFuzzer, `tests/corpus.rs` from what was kept.
 
 use std::cell::OnceCell;
@@ -28,7 +28,7 @@ fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
 }
 
-/// What is accepted is written as something that is accepted, and means the same.
+/// Accepted text is written as something that is accepted, and means the same.
 fn reads_again<T: FromStr<Err: Debug> + Display + PartialEq + Debug>(text: &str) -> Option<T> {
     let value: T = text.parse().ok()?;
     assert_eq!(value.to_string().parse::<T>().expect("it was accepted before"), value);
@@ -112,7 +112,7 @@ pub fn words(data: &[u8]) {
     }
 }
 
-/// What we read back from a database, a container's labels, or a peer.
+/// Documents that we read back from a database, a container's labels, or a peer.
 pub fn documents(data: &[u8]) {
     if let Ok(spec) = serde_json::from_slice::<RentalSpec>(data) {
         let again = serde_json::to_vec(&spec).expect("it has a JSON form");

@@ -23,7 +23,7 @@ impl Invalid {
         &self.field
     }
 
-    /// What is wrong, as a phrase that follows the field's name.
+    /// The reason, as a phrase that follows the field's name.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason

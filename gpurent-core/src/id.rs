@@ -75,7 +75,7 @@ text_id!(
     InstanceName, "instance_name", 128, plain, "letters, digits, '.', '_' and '-'"
 );
 text_id!(
-    /// Who rents, and so who may see and end the rental.
+    /// The renter of a rental: who may see and end it.
     RenterId, "renter", 128, |c| plain(c) || matches!(c, '@' | ':' | '/' | '+'),
     "letters, digits and any of . _ - @ : / +"
 );
@@ -162,7 +162,7 @@ macro_rules! counter {
                 Self(value)
             }
 
-            /// Its value.
+            /// The counter's value.
             #[must_use]
             pub const fn get(self) -> $int {
                 self.0
@@ -213,7 +213,7 @@ counter!(
 /// [`ContainerRuntime`]: crate::runtime::ContainerRuntime
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LaunchId {
-    /// Whose container.
+    /// The rental that the container belongs to.
     pub rental: RentalId,
     /// Which of its launches.
     pub attempt: Attempt,

@@ -1,24 +1,24 @@
-//! Who calls, and what they may see.
+//! Callers, and what they may see.
 
 use gpurent_core::host::Rentals;
 use gpurent_core::id::{ApiKeyId, RenterId};
 use gpurent_core::model::Rental;
 use gpurent_core::store::Role;
 
-/// Who calls, and what they may see.
+/// A caller, and what they may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Caller {
     /// Under whom their rentals are recorded.
     pub renter: RenterId,
-    /// What they may do.
+    /// The caller's role.
     pub role: Role,
     /// The key that they have shown, for the books.
     pub key: Option<ApiKeyId>,
 }
 
 impl Caller {
-    /// Somebody in a role.
+    /// A caller in a role.
     #[must_use]
     pub fn new(renter: RenterId, role: Role) -> Self {
         Self { renter, role, key: None }
@@ -44,7 +44,7 @@ impl Caller {
         self.role == Role::Operator
     }
 
-    /// Whose rentals they see; `None` means everybody's.
+    /// The renter whose rentals they see; `None` means everybody's.
     pub(crate) fn scope(&self) -> Option<RenterId> {
         (self.role == Role::Renter).then(|| self.renter.clone())
     }

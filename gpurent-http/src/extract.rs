@@ -16,17 +16,17 @@ pub(crate) const LIMIT: usize = 256 * 1024;
 /// Why a body could not be read. Each protocol renders it in its own form.
 #[derive(Debug)]
 pub(crate) enum Malformed {
-    /// It is larger than [`LIMIT`].
+    /// The body is larger than [`LIMIT`].
     TooLarge,
-    /// It broke off.
+    /// The body broke off.
     Incomplete,
-    /// It is not said to be JSON. A web page can send other types to loopback addresses unasked.
+    /// The body is not said to be JSON. A web page can send other types to loopback addresses unasked.
     NotJson,
-    /// It is JSON, but not of the expected form.
+    /// The body is JSON, but not of the expected form.
     Wrong {
         /// Where: a path such as `auth.password`; empty at the root.
         field: String,
-        /// What is wrong there.
+        /// The reason, as a phrase that follows the field.
         reason: String,
         /// The missing field's name, if that is what is wrong.
         missing: Option<String>,
@@ -97,7 +97,7 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Malf
 }
 
 impl Malformed {
-    /// What is wrong, in one sentence.
+    /// The problem in one sentence.
     pub(crate) fn sentence(&self) -> String {
         match self {
             Self::TooLarge => "the body is larger than 256 KiB".to_owned(),

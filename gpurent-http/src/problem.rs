@@ -90,7 +90,7 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/busy", "Too much at once", detail).later(1)
     }
 
-    /// What is wrong, in one sentence.
+    /// The problem in one sentence.
     pub(crate) fn sentence(&self) -> String {
         self.detail.clone()
     }

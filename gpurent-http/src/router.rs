@@ -241,7 +241,7 @@ impl HttpApi {
         subscribers.tracker.wait().await;
     }
 
-    /// What is asked by machines and people that have no key.
+    /// Routes that machines and people ask who have no key.
     fn unguarded(&self, routes: Router) -> Router {
         // Places of their own: whoever takes all others must not make the host look dead.
         let requests = Arc::new(Semaphore::new(FOR_STRANGERS));
@@ -249,7 +249,7 @@ impl HttpApi {
         routes.merge(health).layer(self.bounds(requests, || Problem::busy().into_response()))
     }
 
-    /// What a protocol offers to everybody who may call from where they are.
+    /// Routes that a protocol offers to everybody who may call from where they are.
     fn offer(&self, protocol: &mut Protocol) -> Router {
         std::mem::take(&mut protocol.offered)
             .layer(middleware::from_fn_with_state(self.gate.clone(), admit_strangers))

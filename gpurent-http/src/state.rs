@@ -1,4 +1,4 @@
-//! What handlers may ask for: the host's rentals, and what bounds those who call.
+//! State that handlers may ask for: the host's rentals, and what bounds those who call.
 
 use axum::extract::FromRef;
 use gpurent_core::host::Rentals;
@@ -6,7 +6,7 @@ use gpurent_core::host::Rentals;
 use crate::middleware::audit::Audit;
 use crate::subscribers::Subscribers;
 
-/// What the handlers of all protocols share.
+/// The state that the handlers of all protocols share.
 #[derive(Clone)]
 pub struct AppState {
     pub(crate) rentals: Rentals,

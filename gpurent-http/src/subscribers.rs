@@ -14,7 +14,7 @@ use crate::caller::Caller;
 use crate::limits::Limits;
 use crate::problem::Problem;
 
-/// What is set aside for each WebSocket whose client has little to say: a thirtieth of the usual.
+/// The buffer that is set aside for each WebSocket whose client has little to say: a thirtieth of the usual 128 KiB.
 pub(crate) const READ_BUFFER: usize = 4 * 1024;
 
 /// One renter's part of the requests at once: others get their answers whatever one does.
@@ -26,7 +26,7 @@ const FOLLOWERS_OF_A_RENTAL: usize = 4;
 /// All renters together leave this part of the places to platforms.
 const KEPT_FOR_PLATFORMS: usize = 8;
 
-/// Those who stay to listen: how many there may be, and how they are told to go.
+/// The subscribers: how many there may be, and how they are told to go.
 #[derive(Clone)]
 pub(crate) struct Subscribers {
     pub(crate) stopping: CancellationToken,

@@ -1,4 +1,4 @@
-//! What a claim comes to, once it is known what is held and what was asked for before. The same for
+//! The decision on a claim, once it is known what is held and what was asked for before. The same for
 //! every database.
 
 use gpurent_core::allocation::{Held, NoPlace, Placed, Placement, RenterHas};
@@ -10,7 +10,7 @@ use sqlx::types::Json;
 /// A rental that was asked for before, and the fingerprint of how.
 pub(crate) type Asked = (Rental, Vec<u8>);
 
-/// What a claim looks at.
+/// The facts that a claim looks at.
 pub(crate) struct Look {
     pub(crate) held: Held,
     /// The sums of what the renter has.
@@ -21,7 +21,7 @@ pub(crate) struct Look {
     pub(crate) same_key: Option<Asked>,
 }
 
-/// What is to be done.
+/// The decision.
 pub(crate) enum Decision {
     /// Nothing: the request made this rental before.
     Existing(Box<Rental>),

@@ -1,4 +1,4 @@
-//! What the database's errors mean.
+//! The meaning of the database's errors.
 
 use std::time::Duration;
 

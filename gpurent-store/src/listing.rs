@@ -14,7 +14,7 @@ pub(crate) struct Tables {
     pub(crate) tag: &'static str,
     /// Whether tags are found by their [digest], instead of by name and value.
     pub(crate) digests: bool,
-    /// What has a database look at those that live, where it would rather walk everything newest first.
+    /// The hint that has a database look at live rentals, where it would rather walk everything newest first.
     pub(crate) live_index: &'static str,
 }
 
@@ -51,10 +51,10 @@ pub(crate) fn digest(name: &str, value: &str) -> Vec<u8> {
 /// The rows of one part of a list.
 enum Part<'a> {
     All,
-    /// Those that live, in one of these phases.
+    /// The live rentals in one of these phases.
     Live(Vec<Phase>),
     Ended(EndKind),
-    /// Those with a name or a label, in whichever of the filter's states.
+    /// The rentals with a name or a label, in whichever of the filter's states.
     Tagged(&'a str, &'a str),
 }
 
@@ -184,7 +184,7 @@ impl<I: Clone> Listing<'_, I> {
         }
     }
 
-    /// Those that are not what is walked.
+    /// Adds the conditions that are not what is walked.
     fn name_and_label<DB: Database>(&self, query: &mut QueryBuilder<DB>, part: &Part<'_>)
     where
         for<'q> String: Encode<'q, DB> + Type<DB>,

@@ -38,7 +38,7 @@ pub fn stored(error: StoreError) -> Failed {
     }
 }
 
-/// What is done to keys.
+/// The commands for keys.
 #[derive(Subcommand)]
 pub enum Keys {
     /// Makes a key and shows it, this once.
@@ -61,7 +61,7 @@ pub enum Keys {
     List,
     /// Revokes a key, at once.
     Revoke {
-        /// Its id, as listed.
+        /// The key's id, as listed.
         id: ApiKeyId,
     },
 }

@@ -1,4 +1,4 @@
-//! What the command line does: a file each.
+//! The commands: a file each.
 
 pub mod archive;
 pub mod audit;

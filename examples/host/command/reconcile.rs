@@ -14,7 +14,7 @@ use super::show;
 use crate::config::Engine;
 use crate::exit::{Failed, with_causes};
 
-/// Whose plan.
+/// The settings of the dry run.
 #[derive(Args)]
 pub struct Reconcile {
     /// Only say what would be done. The agent does it by itself while it runs, so nothing else is offered.

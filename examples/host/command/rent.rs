@@ -13,7 +13,7 @@ use super::{rentals, show};
 use crate::client::{Client, Connection, Events};
 use crate::exit::Failed;
 
-/// What is asked for.
+/// The request to rent.
 #[derive(Args)]
 pub struct Rent {
     /// GPU model or UUID, such as 'RTX 5090'.

@@ -190,15 +190,15 @@ fn services(rental: &Value) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// What of a rental is shown.
+/// The output of a rental that is shown.
 #[derive(Clone, Copy)]
 pub enum Output {
-    /// What its program writes.
+    /// The program's output.
     Program {
         /// Whether to stay for what comes.
         follow: bool,
     },
-    /// Who logged in.
+    /// The logins.
     Access,
 }
 

@@ -1,6 +1,6 @@
 //! The division of a machine among those who rent it, so that all they may have together is no more than there is.
 
-/// What a machine is divided among: its GPUs, and containers without one.
+/// The shares that a machine is divided into: its GPUs, and containers without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Division {
     /// The GPUs to rent. Each has an equal part of the machine.

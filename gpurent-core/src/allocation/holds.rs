@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::model::{GpuUuid, HostPort, Rental};
 
-/// What the host's live rentals hold.
+/// The GPUs and ports that the host's live rentals hold.
 #[derive(Clone, Debug, Default)]
 pub struct Held {
     /// GPUs.
@@ -16,7 +16,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// What one rental holds.
+    /// The GPUs and ports that one rental holds.
     #[must_use]
     pub fn of(rental: &Rental) -> Self {
         Self {

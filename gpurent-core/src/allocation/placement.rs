@@ -16,14 +16,14 @@ use crate::model::{
     SuspendCause, Transport,
 };
 
-/// What a rental was given.
+/// The place that a rental was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
-    /// Its GPUs.
+    /// The rental's GPUs.
     pub gpus: Vec<Gpu>,
-    /// Its ports.
+    /// The rental's ports.
     pub ports: Vec<PortBinding>,
-    /// Its price, where prices are on.
+    /// The rental's price, where prices are on.
     pub quote: Option<Quote>,
 }
 
@@ -41,7 +41,7 @@ pub enum NoPlace {
     /// The host has no such GPU at all, or not so many: asking again is of no use.
     #[error("this host has no {} GPU{}: it has {}", .asked.selector, if .asked.count.get() > 1 { "s, or not so many" } else { "" }, listed(.there))]
     UnknownGpu {
-        /// What was asked for.
+        /// The request that cannot be met.
         asked: GpuRequest,
         /// The models that there are, and how many of each.
         there: BTreeMap<GpuModel, u32>,
@@ -87,7 +87,7 @@ pub enum NoPlace {
     NoPort(#[from] NoPort),
 }
 
-/// What a rental had before it was suspended, and whether its last launch failed.
+/// The rental's place before it was suspended, and whether its last launch failed.
 #[derive(Clone, Copy)]
 struct Before<'a> {
     retained: &'a Retained,
@@ -99,17 +99,17 @@ struct Before<'a> {
 pub struct Placement {
     /// The GPUs that may be rented.
     pub gpus: Arc<[Gpu]>,
-    /// Who chooses among them.
+    /// The policy that chooses among the free GPUs.
     pub allocator: Arc<dyn Allocator>,
     /// The ports that may be given out.
     pub pools: PortPools,
-    /// Who knows which of them somebody else uses.
+    /// The probe that knows which ports other programs use.
     pub port_probe: Arc<dyn PortProbe>,
-    /// What the machine has; `None` where nobody knows.
+    /// The machine's capacity; `None` where it is not known.
     pub capacity: Option<Capacity>,
-    /// What GPUs cost; `None` where nothing is charged.
+    /// The rates of GPUs; `None` where nothing is charged.
     pub prices: Option<Arc<RateCard>>,
-    /// What must not be given out, though the books say that it is free.
+    /// The GPUs and ports that must not be given out, though the store says that they are free.
     pub quarantine: Arc<Quarantine>,
     /// How much one renter may have at once. Checked by the store, which counts it with the claim itself.
     pub renter_limits: RenterLimits,
@@ -125,7 +125,7 @@ pub struct Placement {
     pub awaits_image: bool,
     /// Whether the container engine is known not to answer: nothing is claimed then.
     pub engine_away: bool,
-    /// Who knows whether the host's disks have room for another rental.
+    /// The probe that knows whether the host's disks have room for another rental.
     pub disks: Arc<dyn DiskProbe>,
     /// How much of them a rental may fill.
     pub disk_limit: DiskLimit,

@@ -98,7 +98,7 @@ impl PortPools {
         Ok(self)
     }
 
-    /// What is set aside for renters with ports of their own.
+    /// The range that is set aside for renters with ports of their own.
     #[must_use]
     pub fn sticky(&self) -> Option<&PortRange> {
         self.sticky.as_ref()

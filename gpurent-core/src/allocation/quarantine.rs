@@ -30,7 +30,7 @@ impl Quarantine {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What containers hold beside the books, as last observed; takes the place of what was observed before.
+    /// Replaces the resources that containers hold beside the store with those of the latest observation.
     pub fn observed(&self, containers: BTreeMap<LaunchId, Held>, boot_micros: i64) {
         let mut kept = self.kept();
         kept.containers = containers;
@@ -93,7 +93,7 @@ impl Quarantine {
         self.kept().suspects.contains_key(&gpu.uuid)
     }
 
-    /// Somebody outside the books has a port; it is not given out before `until` on the boot clock.
+    /// Keeps a port that another program has from being given out before `until` on the boot clock.
     pub fn port(&self, port: HostPort, until: i64) {
         self.kept().ports.insert(port, until);
     }

@@ -162,7 +162,7 @@ impl HostBuilder {
         self
     }
 
-    /// What the machine has; who asks for more is refused.
+    /// The machine's capacity: a request for more is refused.
     #[must_use]
     pub fn capacity(mut self, capacity: Capacity) -> Self {
         self.placement.capacity = Some(capacity);

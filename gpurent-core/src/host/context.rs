@@ -1,4 +1,4 @@
-//! What the reconciler and all handles of one host share.
+//! The context that the reconciler and all handles of one host share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};

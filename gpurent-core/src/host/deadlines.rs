@@ -191,7 +191,7 @@ impl Deadlines {
         .await
     }
 
-    /// What is known of a launch.
+    /// The deadline of a launch, where one is known.
     pub(crate) async fn of(&self, launch: LaunchId) -> Option<Deadline> {
         self.pages.lock().await.as_ref()?.entries.get(&launch).cloned()
     }

@@ -1,8 +1,8 @@
-//! What holds rentals up: the engine, or a step that fails.
+//! Conditions that hold rentals up: of the engine, and of steps that fail.
 
 use jiff::Timestamp;
 
-/// What holds a rental up: its next step failed, and is tried again.
+/// A condition that holds a rental up: its next step failed, and is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setback {
     /// Since when it does not get on.

@@ -1,4 +1,4 @@
-//! What tasks share, and how they wake each other: std's own, or loom's, which tries every interleaving
+//! Primitives that tasks share, and by which they wake each other: std's own, or loom's, which tries every interleaving
 //! (`interleavings`, run by `scripts/test` with `--cfg loom`).
 
 use std::sync::PoisonError;

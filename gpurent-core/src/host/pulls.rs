@@ -29,7 +29,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 const HERE: i64 = 60_000_000;
 const FAILED: i64 = 30_000_000;
 
-/// Whose image it is, by name and login.
+/// The identity of a pull: an image by name and login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PullId([u8; 32]);
 

@@ -11,11 +11,11 @@ use crate::host::notify::Mutex;
 pub(crate) enum Stage {
     /// There is none.
     Absent,
-    /// It takes over the host, and looks at what is there.
+    /// The reconciler takes over the host, and looks at what is there.
     TakingStock,
     /// As before, and something does not answer.
     Stuck,
-    /// It acts.
+    /// The reconciler acts.
     Acting,
 }
 

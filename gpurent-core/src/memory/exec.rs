@@ -11,7 +11,7 @@ use crate::id::LaunchId;
 use crate::memory::MemoryRuntime;
 use crate::runtime::{Bytes, Input, Inside, Presence, Program, RuntimeError, Session, TerminalSize, Usage};
 
-/// What was typed and not said yet, and whether more may come.
+/// Input that was typed and not echoed yet, and whether more may come.
 #[derive(Default)]
 struct Echo {
     typed: Mutex<(VecDeque<Vec<u8>>, bool)>,
@@ -63,7 +63,7 @@ impl Drop for Typing {
 
 #[async_trait]
 impl Inside for MemoryRuntime {
-    /// What was printed so far.
+    /// The lines printed so far.
     async fn follow(&self, launch: LaunchId, lines: usize) -> Result<Bytes, RuntimeError> {
         let engine = self.engine();
         let output = &engine.containers.get(&launch).ok_or(RuntimeError::Missing)?.output;
@@ -86,7 +86,7 @@ impl Inside for MemoryRuntime {
         Ok(Session { input: Box::new(Typing(echo)), output: said.boxed(), exit: future::ready(Some(0)).boxed() })
     }
 
-    /// Nobody logs in to what is not there.
+    /// The logins to a container: none where it is not there.
     async fn access_log(&self, launch: LaunchId, _lines: usize) -> Result<Vec<String>, RuntimeError> {
         self.engine().containers.get(&launch).map(|_| Vec::new()).ok_or(RuntimeError::Missing)
     }

@@ -51,7 +51,7 @@ pub enum RuntimeStep {
     Services,
 }
 
-/// What goes wrong.
+/// A fault that is injected.
 pub enum Fault {
     /// The step fails before it has done anything.
     Before(RuntimeError),
@@ -248,7 +248,7 @@ impl MemoryRuntime {
         self.engine().containers.get(&launch).is_some_and(|container| container.lets_in == credential.to_plaintext())
     }
 
-    /// What the renter was told inside a container.
+    /// The messages that the renter was shown inside a container.
     #[must_use]
     pub fn announced(&self, launch: LaunchId) -> Vec<String> {
         self.engine().containers.get(&launch).map(|container| container.announced.clone()).unwrap_or_default()

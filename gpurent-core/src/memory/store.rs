@@ -191,7 +191,7 @@ impl Tables {
         }
     }
 
-    /// What has happened is told, unless the answer is to be lost.
+    /// Answers with what has happened, unless the answer is to be lost.
     fn answer<T>(&mut self, done: T) -> Result<T, StoreError> {
         if self.answers_to_lose == 0 {
             return Ok(done);

@@ -1,4 +1,4 @@
-//! What a store in memory keeps beside rentals: API keys, renters' port ranges, who did what.
+//! The tables of a store in memory beside rentals: API keys, renters' port ranges, who did what.
 
 use async_trait::async_trait;
 

@@ -18,7 +18,7 @@ pub struct Segment {
     pub started_at: Timestamp,
     /// When it ended; `None` while it runs.
     pub ended_at: Option<Timestamp>,
-    /// Its price, where that is not the rental's present one: a rental may cost something else once it is
+    /// The segment's price, where that is not the rental's present one: a rental may cost something else once it is
     /// resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quote: Option<Quote>,
@@ -48,10 +48,10 @@ pub enum BillLine {
         started_at: Timestamp,
         /// The segment's end.
         ended_at: Timestamp,
-        /// Its charge.
+        /// The line's charge.
         amount: MicroUnits,
     },
-    /// What is missing to the minimum charge.
+    /// The difference to the minimum charge.
     Minimum {
         /// The difference.
         amount: MicroUnits,
@@ -68,14 +68,14 @@ impl BillLine {
     }
 }
 
-/// What a rental costs, and why. Its lines add up to its total.
+/// The bill of a rental. Its lines add up to its total.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bill {
     /// Microseconds of use, all segments together.
     pub used_micros: i64,
     /// The lines; none where no price was agreed.
     pub lines: Vec<BillLine>,
-    /// Their sum.
+    /// The sum of the lines.
     pub total: MicroUnits,
     /// The currency; `None` where no price was agreed.
     pub currency: Option<Currency>,

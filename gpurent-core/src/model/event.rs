@@ -1,4 +1,4 @@
-//! What happened to a rental: the only way it changes, and what everybody else sees.
+//! The events of a rental: the only way it changes, and what everybody else sees.
 //!
 //! Events are numbered from 1 within a rental, stored with the change they make, and folding them gives
 //! the rental again. They hold no secret: whoever may see one adds it when sending.
@@ -27,7 +27,7 @@ pub struct Claim {
     pub host: HostId,
     /// Under which name.
     pub name: InstanceName,
-    /// What was asked for.
+    /// The rental's specification.
     pub spec: RentalSpec,
     /// How its renter gets in.
     pub credential: CredentialKind,
@@ -66,14 +66,14 @@ pub struct Adoption {
     pub claim: Option<Box<Claim>>,
 }
 
-/// What a rental was given when it was resumed.
+/// The place that a rental was given when it was resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resumption {
-    /// Its GPUs.
+    /// The rental's GPUs.
     pub gpus: Vec<Gpu>,
-    /// Its ports.
+    /// The rental's ports.
     pub ports: Vec<PortBinding>,
-    /// Its price from now on, where prices are on.
+    /// The rental's price from now on, where prices are on.
     pub quote: Option<Quote>,
     /// Until when it has to have started.
     pub due: Timestamp,
@@ -93,7 +93,7 @@ pub enum Event {
         /// The image's digest.
         digest: ImageDigest,
     },
-    /// Its container was made.
+    /// The container was made.
     Created {
         /// The container.
         container: ContainerId,
@@ -112,7 +112,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_zero")]
         copied_bytes: u64,
     },
-    /// Its container started.
+    /// The container started.
     Started {
         /// When, by the engine's own record.
         started_at: Timestamp,
@@ -122,7 +122,7 @@ pub enum Event {
     },
     /// A container of it was found that the store did not know: after the store was restored from a backup.
     Adopted(Box<Adoption>),
-    /// Its container could not start because of a port, and is tried again with others.
+    /// The container could not start because of a port, and is tried again with others.
     Relaunched {
         /// The new ports.
         ports: Vec<PortBinding>,
@@ -132,12 +132,12 @@ pub enum Event {
         /// The container's start on both clocks.
         paid_from: Moment,
     },
-    /// Its paid time became longer.
+    /// The paid time became longer.
     Extended {
         /// The whole term now.
         term: Term,
     },
-    /// It is to be entered another way; the container does not know yet.
+    /// The credential was replaced; the container does not know yet.
     AccessChanged {
         /// Password or key.
         credential: CredentialKind,
@@ -162,7 +162,7 @@ pub enum Event {
     },
     /// The renter's program was told to finish (SIGTERM); the container lives on until the end.
     Notified,
-    /// It began to be suspended.
+    /// The rental began to be suspended.
     SuspendBegan {
         /// Why.
         cause: SuspendCause,
@@ -177,12 +177,12 @@ pub enum Event {
     },
     /// GPUs and ports were claimed for it again.
     Resumed(Box<Resumption>),
-    /// It began to end.
+    /// The rental began to end.
     EndBegan {
         /// Why.
         reason: EndReason,
     },
-    /// Its container stopped, or is known never to have run; its usage is closed.
+    /// The container stopped, or is known never to have run; its usage is closed.
     Stopped {
         /// How, by the engine's own record; `None` where no container was left to tell.
         exit: Option<Exit>,
@@ -191,7 +191,7 @@ pub enum Event {
         #[serde(default)]
         ended: Option<Moment>,
     },
-    /// Its container is gone, and its GPUs and ports are free.
+    /// The container is gone, and its GPUs and ports are free.
     Ended,
 }
 
@@ -228,20 +228,20 @@ impl Event {
 /// An event with its number and time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Its number within the rental.
+    /// The event's number within the rental.
     pub seq: Seq,
     /// When it was recorded, on the host's wall clock.
     pub at: Timestamp,
-    /// What happened.
+    /// The event.
     pub event: Event,
 }
 
 /// An event in its host's journal, where readers follow it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalEntry {
-    /// Its number within the journal: a reader resumes after the last one it saw.
+    /// The entry's number within the journal: a reader resumes after the last one it saw.
     pub position: Position,
-    /// Whose event.
+    /// The rental that the event happened to.
     pub rental: RentalId,
     /// The event.
     pub recorded: Recorded,

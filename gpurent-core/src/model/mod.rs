@@ -1,4 +1,4 @@
-//! What a rental is made of: values, without traits of backends and without anything asynchronous.
+//! The values that a rental is made of, without traits of backends and without anything asynchronous.
 //!
 //! A [`RentalSpec`] is what somebody asks for; a [`Rental`] is what became of it, changed by [`Event`]s alone. The other
 //! modules are the words of both: GPUs, ports, money, credentials.

@@ -21,7 +21,7 @@ impl MicroUnits {
     /// Nothing.
     pub const ZERO: Self = Self(0);
 
-    /// This many millionths.
+    /// So many millionths.
     #[must_use]
     pub const fn new(micros: i64) -> Self {
         Self(micros)
@@ -56,7 +56,7 @@ impl fmt::Display for MicroUnits {
     }
 }
 
-/// What one hour costs.
+/// The price of one hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HourlyRate(MicroUnits);
@@ -131,7 +131,7 @@ impl fmt::Display for Currency {
     }
 }
 
-/// What GPUs of each model cost.
+/// The rates of GPUs, by model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateCard {
     currency: Currency,
@@ -201,7 +201,7 @@ impl RateCard {
 /// The price a rental was started at; it does not change while the rental runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quote {
-    /// What all GPUs of the rental together cost an hour.
+    /// The price of an hour of all the rental's GPUs together.
     pub rate: HourlyRate,
     /// In which currency.
     pub currency: Currency,

@@ -25,10 +25,10 @@ pub struct Sealed {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
-    /// It was sealed with another key; the operator has to bring that key back, or the value is lost.
+    /// The value was sealed with another key; the operator has to bring that key back, or the value is lost.
     #[error("sealed with key {0}, which this process does not have")]
     UnknownKey(String),
-    /// It was altered, belongs to another rental, or the cipher refused.
+    /// The value was altered, belongs to another rental, or the cipher refused.
     #[error("the sealed value does not belong here")]
     Forged,
 }

@@ -51,7 +51,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them.
+    /// Every protocol.
     pub const ALL: [Self; 5] = [Self::Http, Self::Https, Self::Vnc, Self::Ssh, Self::Other];
 }
 

@@ -17,7 +17,7 @@ pub enum RuntimeError {
     ImageUnavailable {
         /// The image.
         image: ImageRef,
-        /// What the registry said.
+        /// The registry's answer.
         #[source]
         source: Cause,
     },
@@ -34,7 +34,7 @@ pub enum RuntimeError {
     /// The image needs a newer NVIDIA driver than the host has: another host may do.
     #[error("the host's NVIDIA driver is too old for the image, which needs {condition}")]
     DriverTooOld {
-        /// What the image asks for, such as `cuda>=12.6`.
+        /// The image's condition, such as `cuda>=12.6`.
         condition: String,
     },
     /// The pull made no progress for so long that it was given up.
@@ -48,12 +48,12 @@ pub enum RuntimeError {
     /// The engine cannot attach GPUs; the operator has to install the NVIDIA container toolkit.
     #[error("the engine has no NVIDIA runtime: install the NVIDIA container toolkit and restart the engine")]
     GpuRuntimeMissing(#[source] Cause),
-    /// Somebody outside our books listens on a port.
+    /// Another program listens on a port.
     #[error("host port {port} is taken by another program")]
     PortTaken {
         /// The port.
         port: HostPort,
-        /// What the engine said.
+        /// The engine's answer.
         #[source]
         source: Cause,
     },
@@ -71,7 +71,7 @@ pub enum RuntimeError {
     WrongDevices {
         /// The numbers of the device nodes that it was given.
         claimed: Vec<u32>,
-        /// Those that it sees.
+        /// The numbers that the container sees.
         found: Vec<u32>,
     },
     /// The renter could not have logged in by now: nothing answered.
@@ -91,9 +91,9 @@ pub enum RuntimeError {
     WrongArchitecture {
         /// The image.
         image: ImageRef,
-        /// What the image is for, such as `arm64`.
+        /// The image's architecture, such as `arm64`.
         found: String,
-        /// What the host has.
+        /// The host's architecture.
         host: String,
     },
 }

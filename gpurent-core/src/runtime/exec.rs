@@ -1,4 +1,4 @@
-//! What a renter does inside a running container without logging in: read its output as it comes, run a
+//! Programs of a renter inside a running container, without a login: read its output as it comes, run a
 //! program on a terminal, see how much it uses.
 //!
 //! Apart from [`ContainerRuntime`](crate::runtime::ContainerRuntime), since no rental's life depends on it: an engine
@@ -92,11 +92,11 @@ pub type Bytes = BoxStream<'static, Result<Vec<u8>, RuntimeError>>;
 
 /// A program that runs. Dropping its input and output lets it go: what it does then is the engine's affair.
 pub struct Session {
-    /// What it reads.
+    /// The program's input.
     pub input: Box<dyn Input>,
-    /// What it writes, both streams as they come.
+    /// The program's output, both streams as they come.
     pub output: Bytes,
-    /// Its exit code, once its output has ended; `None` where the engine does not tell.
+    /// The program's exit code, once its output has ended; `None` where the engine does not tell.
     pub exit: BoxFuture<'static, Option<i64>>,
 }
 
@@ -135,7 +135,7 @@ pub trait Inside: Send + Sync + 'static {
     /// be run.
     async fn run(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError>;
 
-    /// Who logged in from where, and who could not: the last lines, at most `lines`, each with its time first (RFC 3339).
+    /// The last logins, at most `lines`: from where, and which failed, each with its time first (RFC 3339).
     /// Kept by the container itself, and so gone with it.
     ///
     /// # Errors

@@ -10,15 +10,15 @@ use crate::runtime::RuntimeError;
 /// An image's own settings and history, beside what every list tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ImageDetails {
-    /// Its layers' digests, the lowest first.
+    /// The layers' digests, the lowest first.
     pub layers: Vec<String>,
     /// How each layer came about, the latest first.
     pub history: Vec<ImageStep>,
-    /// Its program.
+    /// The image's program.
     pub entrypoint: Vec<String>,
     /// The program's arguments.
     pub command: Vec<String>,
-    /// Its variables, `NAME=VALUE`.
+    /// The image's variables, `NAME=VALUE`.
     pub environment: Vec<String>,
     /// Whom the program runs as; empty for root.
     pub user: String,
@@ -37,7 +37,7 @@ pub struct ImageStep {
     pub created_by: String,
     /// Bytes.
     pub size: u64,
-    /// What its maker said of it.
+    /// The maker's comment.
     pub comment: String,
 }
 
@@ -46,7 +46,7 @@ pub struct ImageStep {
 pub struct Image {
     /// The engine's id of it.
     pub id: String,
-    /// Its names.
+    /// The image's names.
     pub tags: Vec<String>,
     /// Bytes.
     pub size: u64,
@@ -60,9 +60,9 @@ pub struct Image {
     pub os: String,
     /// The image that it was made of; empty where it is not known.
     pub parent: String,
-    /// What its maker said of it.
+    /// The maker's comment.
     pub comment: String,
-    /// Its maker.
+    /// The image's maker.
     pub author: String,
     /// More of it, where it alone was asked for.
     #[serde(skip)]
@@ -87,7 +87,7 @@ pub enum RemoveImageError {
 /// The images of an engine.
 #[async_trait]
 pub trait Images: Send + Sync + 'static {
-    /// All of them, newest first, at most 1000.
+    /// The engine's images, newest first, at most 1000.
     async fn images(&self) -> Result<Vec<Image>, RuntimeError>;
 
     /// One of them, by id or name.

@@ -1,4 +1,4 @@
-//! What one launch of a container is made of.
+//! The parts that one launch of a container is made of.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -44,14 +44,14 @@ pub struct LaunchSpec {
     /// tells one container from another.
     #[serde(skip)]
     pub asks_registry: bool,
-    /// What the container carries besides, for a store that loses its rental. Not a part of what tells one
+    /// The claim that the container carries besides, for a store that loses its rental. Not a part of what tells one
     /// container from another: it may change during a rental.
     #[serde(skip)]
     pub claim: Option<Box<Claim>>,
 }
 
 impl LaunchSpec {
-    /// What the rental's current launch is made of.
+    /// The parts of the rental's current launch.
     #[must_use]
     pub fn of(rental: &Rental) -> Self {
         let spec = rental.spec();

@@ -1,4 +1,4 @@
-//! What a machine has beside GPUs, and what is lying on it: for operators' dashboards. Nothing here is needed to
+//! The machine's load beside GPUs: for operators' dashboards. Nothing here is needed to
 //! rent out, and no rental depends on it.
 
 use async_trait::async_trait;

@@ -1,4 +1,4 @@
-//! What runs containers. The core decides, a runtime acts.
+//! The engines that run containers. The core decides, a runtime acts.
 //!
 //! Every step is idempotent: after a crash the same step is simply called again, and finds what the call
 //! before it left. An implementation proves itself with [`runtime_suite!`](crate::runtime_suite).
@@ -38,7 +38,7 @@ pub struct Progress {
     pub current_bytes: u64,
     /// Bytes in all, as far as known; grows while the registry tells of more layers.
     pub total_bytes: u64,
-    /// What is being done, for people.
+    /// The present work, for people.
     pub status: String,
 }
 
@@ -48,7 +48,7 @@ pub trait PullProgress: Send + Sync {
     fn update(&self, progress: Progress);
 }
 
-/// What was found out while an image was fetched.
+/// The knowledge that is gained while an image is fetched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
     /// The image's digest in its registry; `None` where it was never in one.
@@ -58,7 +58,7 @@ pub struct Prepared {
 /// Whether tenants are kept away from the host's own services, the cloud's metadata, and each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// They are.
+    /// Tenants are kept apart.
     Enforced,
     /// Not all of it, and why: an operator has to know.
     Degraded(String),
@@ -166,7 +166,7 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Removes the container, and those of its rental's earlier launches, and returns only once they are confirmed absent.
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError>;
 
-    /// What a container says of itself; `None` where there is none, or it says nothing that can be understood.
+    /// Reads what a container says of itself; `None` where there is none, or it says nothing that can be understood.
     async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError>;
 
     /// All containers of a host.

@@ -1,11 +1,11 @@
-//! What an engine shows of a host's containers.
+//! The containers of a host as an engine shows them.
 
 use jiff::Timestamp;
 
 use crate::id::{ContainerId, LaunchId};
 use crate::model::{Claim, Exit, GpuUuid, HostPort, Retained};
 
-/// What an engine says of one container.
+/// The state of one container, as the engine tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// Made, never started.
@@ -21,7 +21,7 @@ pub enum Presence {
 /// One of our containers, as the engine showed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Whose launch it is, by its labels.
+    /// The container's launch, by its labels.
     pub launch: LaunchId,
     /// The engine's id of it.
     pub container: ContainerId,
@@ -35,7 +35,7 @@ pub struct Seen {
     pub retained: bool,
 }
 
-/// What a container says of itself, for a rental that the store has lost.
+/// The record that a container carries, for a rental that the store has lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Examined {
     /// The engine's id of it.
@@ -59,7 +59,7 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// What was seen of one launch.
+    /// The container of one launch, as it was seen.
     #[must_use]
     pub fn of(&self, launch: LaunchId) -> Option<&Seen> {
         self.containers.iter().find(|seen| seen.launch == launch)

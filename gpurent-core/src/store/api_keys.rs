@@ -17,7 +17,7 @@ use crate::error::Invalid;
 use crate::id::{ApiKeyId, RenterId};
 use crate::store::StoreError;
 
-/// What a key's owner may do.
+/// The rights of a key's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -69,13 +69,13 @@ impl KeyDigest {
 /// A key as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
-    /// Its name in listings, which tells nothing about it.
+    /// The key's name in listings, which tells nothing about it.
     pub id: ApiKeyId,
     /// Under whom its owner's rentals are recorded.
     pub renter: RenterId,
-    /// What its owner may do.
+    /// The owner's rights.
     pub role: Role,
-    /// What the key itself is recognised by.
+    /// The digest that the key itself is recognised by.
     pub digest: KeyDigest,
     /// When it was made.
     pub created_at: Timestamp,
@@ -85,7 +85,7 @@ pub struct KeyRecord {
 
 /// A new key, to be shown once. Never printed by `Debug`.
 pub struct NewKey {
-    /// What is kept of it.
+    /// The record that is kept of the key.
     pub record: KeyRecord,
     key: SecretString,
 }

@@ -1,4 +1,4 @@
-//! Who did what: kept apart from rentals' own events, which tell what happened and not who asked for it.
+//! The audit log: kept apart from rentals' own events, which tell what happened and not who asked for it.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::store::{Role, StoreError};
 pub struct AuditEntry {
     /// When it was answered.
     pub at: Timestamp,
-    /// Who asked.
+    /// The caller.
     pub renter: RenterId,
     /// In which role.
     pub role: Role,
@@ -22,7 +22,7 @@ pub struct AuditEntry {
     pub key: Option<ApiKeyId>,
     /// From where, as far as the connection tells.
     pub address: Option<IpAddr>,
-    /// What was asked: method and path, such as `POST /v1/rentals`.
+    /// The request: method and path, such as `POST /v1/rentals`.
     pub action: String,
     /// The answer's status.
     pub status: u16,

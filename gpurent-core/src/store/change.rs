@@ -99,7 +99,7 @@ impl Change {
         self.expected
     }
 
-    /// What happened; empty where nothing is to be written.
+    /// The events of the change; empty where nothing is to be written.
     #[must_use]
     pub fn events(&self) -> &[Recorded] {
         &self.events

@@ -11,19 +11,19 @@ use crate::store::StoreError;
 /// A rental that is to be placed.
 #[derive(Clone, Debug)]
 pub struct NewRental {
-    /// Its id.
+    /// The rental's id.
     pub id: RentalId,
-    /// Its host.
+    /// The rental's host.
     pub host: HostId,
-    /// Its name.
+    /// The rental's name.
     pub name: InstanceName,
-    /// What was asked for.
+    /// The rental's specification.
     pub spec: RentalSpec,
     /// How its renter gets in.
     pub credential: CredentialKind,
     /// The credential itself, sealed.
     pub sealed: Sealed,
-    /// What tells the same request from another under the same name or key.
+    /// The fingerprint that tells the same request from another under the same name or key.
     pub fingerprint: Fingerprint,
     /// The renter's own key for this request. With one, the name alone makes no request the same.
     pub key: Option<IdempotencyKey>,
@@ -34,7 +34,7 @@ pub struct NewRental {
 }
 
 impl NewRental {
-    /// Its first launch.
+    /// The rental's first launch.
     #[must_use]
     pub fn launch(&self) -> LaunchId {
         LaunchId { rental: self.id, attempt: Attempt::new(1) }
@@ -60,7 +60,7 @@ impl NewRental {
     }
 }
 
-/// What a claim came to.
+/// The outcome of a claim.
 #[derive(Clone, Debug)]
 pub enum Claimed {
     /// The rental was made.

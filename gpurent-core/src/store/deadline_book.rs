@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::id::LaunchId;
 use crate::model::Term;
 
-/// What is known of one launch that became ready.
+/// The paid time of one launch that became ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadline {
     /// Which launch.
@@ -51,7 +51,7 @@ pub enum DeadlineError {
 /// Keeps the deadlines of one host where they survive the process, and best the machine.
 #[async_trait]
 pub trait DeadlineBook: Send + Sync + 'static {
-    /// What was written last; nothing where nothing was.
+    /// Reads the deadlines that were written last; none where none were.
     ///
     /// # Errors
     /// [`DeadlineError`]. A book that cannot be understood is put aside, so that another can be begun.

@@ -6,11 +6,11 @@ use crate::id::EngineId;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It does not answer, or not in time. What was asked may or may not have happened: read, then
+    /// The store does not answer, or not in time. The work may or may not have been done: read, then
     /// decide again.
     #[error("the store does not answer")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Somebody else changed the rental, or holds what the change needs: read, then decide again.
+    /// Another process changed the rental, or holds what the change needs: read, then decide again.
     #[error("the rental was changed by somebody else")]
     Conflict,
     /// Another process has taken over the host: stop acting for it.
@@ -23,7 +23,7 @@ pub enum StoreError {
     /// The database is set up so that it must not be used as asked: somebody has to change that.
     #[error("the database must not be used as it is set up")]
     Misconfigured(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What is stored cannot be understood: an operator has to look.
+    /// The stored data cannot be understood: an operator has to look.
     #[error("the store holds something unreadable")]
     Corrupt(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

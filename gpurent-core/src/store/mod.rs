@@ -111,7 +111,7 @@ pub trait Store: Send + Sync + 'static {
     /// One rental, live or ended.
     async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError>;
 
-    /// Whose container this is or was, by the engine's id of it or at least the first 12 characters: ids that were
+    /// The rental whose container this is or was, by the engine's id of it or at least the first 12 characters: ids that were
     /// given out stay good when a rental gets another container. The latest, should several begin alike.
     async fn of_container(&self, host: &HostId, container: &ContainerId) -> Result<Option<RentalId>, StoreError>;
 
@@ -145,7 +145,7 @@ pub trait Store: Send + Sync + 'static {
     /// unknown, or have events that were not published stay. At most [`MAX_PAGE`] at once.
     async fn forget(&self, host: &HostId, rentals: &[RentalId]) -> Result<usize, StoreError>;
 
-    /// What the host's live rentals hold.
+    /// The resources that the host's live rentals hold.
     async fn held(&self, host: &HostId) -> Result<Held, StoreError>;
 
     /// The sums of what a renter has on the host, counted without reading it; a rental made after `since` was made

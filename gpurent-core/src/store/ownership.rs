@@ -2,7 +2,7 @@
 
 use crate::id::{Epoch, Position};
 
-/// What somebody holds who took over a host.
+/// The ownership of a host, held by the process that took it over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tenure {
     /// Fences off everybody who held the host before.

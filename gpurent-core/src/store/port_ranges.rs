@@ -10,16 +10,16 @@ use crate::store::StoreError;
 /// A range, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnRange {
-    /// Whose.
+    /// The renter.
     pub renter: RenterId,
     /// Which ports.
     pub range: PortRange,
 }
 
-/// What became of a range that was to be given back.
+/// The outcome for a range that was to be given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GivenBack {
-    /// It is free for others.
+    /// The range is free for others.
     Yes,
     /// The renter had none.
     NothingThere,

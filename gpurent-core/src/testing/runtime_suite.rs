@@ -1,4 +1,4 @@
-//! What every [`ContainerRuntime`] has to do. Each clause works on a host of its own, so all may share
+//! The clauses that every [`ContainerRuntime`] has to keep. Each works on a host of its own, so all may share
 //! an engine.
 
 use std::sync::Arc;
@@ -179,7 +179,7 @@ pub async fn starting_what_is_not_there_says_so<R: ContainerRuntime>(fixture: Fi
     assert!(matches!(verified, Err(RuntimeError::Missing)), "{verified:?}");
 }
 
-/// What has to be absent may be absent already.
+/// Stopping a container that is absent already is done.
 pub async fn stopping_what_is_not_there_is_done_already<R: ContainerRuntime>(fixture: Fixture<R>) {
     let launch = fixture.launch();
     assert_eq!(valid(fixture.runtime.stop(launch.id, Duration::ZERO).await), None);
@@ -213,7 +213,7 @@ pub async fn only_the_hosts_own_containers_are_observed<R: ContainerRuntime>(fix
     fixture.clean_up(&launch).await;
 }
 
-/// What a rental can be made again from is in the container, in whatever state that is, and nothing secret.
+/// A container carries the claim that a rental can be made again from, in whatever state it is, and nothing secret.
 pub async fn a_container_carries_its_claim<R: ContainerRuntime>(fixture: Fixture<R>) {
     let mut launch = fixture.launch();
     let claim = Claim {
@@ -380,7 +380,7 @@ pub async fn a_launch_whose_files_are_gone_says_so<R: ContainerRuntime>(fixture:
     fixture.clean_up(&launch).await;
 }
 
-/// What a container has written is told, without the image, as long as it runs.
+/// The space that a container has written is told, without the image, as long as it runs.
 pub async fn what_a_container_writes_is_measured<R: ContainerRuntime>(fixture: Fixture<R>) {
     let launch = fixture.up_to_created().await;
     let error = fixture.runtime.disk_use(&launch, Written::MAX).await.err();

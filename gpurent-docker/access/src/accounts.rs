@@ -179,7 +179,7 @@ impl Accounts {
         self.user(name).is_some()
     }
 
-    /// What `sshd` takes for the system's accounts: the login user with our session program as its shell, the user
+    /// The files that `sshd` takes for the system's accounts: the login user with our session program as its shell, the user
     /// that `sshd` gives its rights up to, and the image's others for their names alone.
     pub(crate) fn write_for_sshd(&self, login: &Account, credential: &Credential) -> io::Result<()> {
         let run = Path::new(RUN);

@@ -53,7 +53,7 @@ impl Peer {
     }
 }
 
-/// Who asks.
+/// The asker of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
     /// The host itself.

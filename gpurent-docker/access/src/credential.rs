@@ -1,4 +1,4 @@
-//! What `sshd` reads for each connection: the server's keys, the renter's keys, and its configuration.
+//! The files that `sshd` reads for each connection: the server's keys, the renter's keys, and its configuration.
 
 use std::io;
 use std::path::Path;

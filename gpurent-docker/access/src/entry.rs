@@ -20,7 +20,7 @@ use crate::spec::Spec;
 use crate::wire::Request;
 use crate::{credential, files, greeting, listener, mounts, program, reach, relay, syscalls};
 
-/// What Docker itself ends with where a container cannot be begun.
+/// The exit code that Docker itself gives where a container cannot be begun.
 const NOT_BEGUN: u8 = 125;
 
 /// Runs the program under the name that it was called by.
@@ -84,7 +84,7 @@ fn dispatch(name: &str, arguments: &[OsString]) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What `start` found out.
+/// The findings of `start`.
 struct Prepared {
     spec: Spec,
     user: ProgramUser,

@@ -1,4 +1,4 @@
-//! What a renter reads at login: the rental's name, until when it is paid for, and what outlives it.
+//! The greeting that a renter reads at login: the rental's name, until when it is paid for, and what outlives it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -50,10 +50,10 @@ struct Connection {
     unfinished: Vec<u8>,
 }
 
-/// What may have become ready.
+/// A source that may have become ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ready {
-    /// Somebody connects.
+    /// A client connects.
     Listener,
     /// A client has said something.
     Silent(u64),
@@ -94,7 +94,7 @@ impl Listener {
         }
     }
 
-    /// What is to be waited for.
+    /// The sources to wait for.
     pub(crate) fn sources(&self) -> Vec<(Ready, BorrowedFd<'_>)> {
         let silent = self.silent.iter().map(|(id, silent)| (Ready::Silent(*id), silent.stream.as_fd()));
         let logs =

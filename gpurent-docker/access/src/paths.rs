@@ -2,7 +2,7 @@
 
 /// The kit, a read-only volume.
 pub const KIT: &str = "/.gpurent/kit";
-/// This program: every container's entry point.
+/// The program's own file: every container's entry point.
 pub const PROGRAM: &str = "/.gpurent/kit/access";
 /// The folder with whom to let in, which the host writes and the container only reads.
 pub const ACCESS: &str = "/.gpurent/access";
@@ -10,19 +10,19 @@ pub const ACCESS: &str = "/.gpurent/access";
 pub const SPEC: &str = "spec";
 /// The host's socket in [`ACCESS`], where there is one.
 pub const LINE: &str = "line";
-/// What this program writes, in memory.
+/// The folder in memory that the program writes to.
 pub const RUN: &str = "/.gpurent/run";
 /// A link to [`RUN`] whose name is short enough to stand in place of `/etc` in a compiled program.
 pub const RUN_LINK: &str = "/.gp";
-/// What the renter was told last.
+/// The last message that the renter was shown.
 pub const NOTICE: &str = "/.gpurent/notice";
-/// This program's own socket, for commands that the engine runs in the container.
+/// The program's own socket, for commands that the engine runs in the container.
 pub const CONTROL: &str = "/.gpurent/run/control";
 /// The port inside on which SSH is listened for. Above what is given out to outgoing connections, and none that
 /// images use: an image's own SSH server keeps port 22.
 pub const SSH_PORT: u16 = 61_022;
 
-/// What the kit's copies of `sshd` and of the C library have instead of these paths, so that accounts, name services
+/// The paths that the kit's copies of `sshd` and of the C library have instead of these, so that accounts, name services
 /// and preloaded libraries of an image do not reach them. Each pair has the same length.
 pub const RELOCATED: [(&str, &str); 10] = [
     ("/etc/passwd", "/.gp/passwd"),

@@ -37,7 +37,7 @@ fn all() -> Vec<Process> {
     numbers.filter_map(|entry| Process::parse(&std::fs::read_to_string(entry.path().join("stat")).ok()?)).collect()
 }
 
-/// Those that belong to a renter's open sessions: the servers of the connections and their helpers, and what is in the
+/// The processes of a renter's open sessions: the servers of the connections and their helpers, and what is in the
 /// sessions that these began. What has put itself into a session of its own (`setsid`, tmux) does not.
 fn of_open_sessions(processes: &[Process], servers: &BTreeSet<i32>) -> BTreeSet<i32> {
     let mut found = servers.clone();

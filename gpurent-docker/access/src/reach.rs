@@ -1,4 +1,4 @@
-//! What can be reached from here: the host's probe of its own isolation, in containers of its own on the tenants' network.
+//! The addresses that can be reached from here: the host's probe of its own isolation, in containers on the tenants' network.
 
 use std::ffi::OsString;
 use std::io;

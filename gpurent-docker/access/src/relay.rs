@@ -32,9 +32,9 @@ const GRACE: Duration = Duration::from_secs(1);
 
 struct Program {
     child: Child,
-    /// What it writes.
+    /// The program's output.
     output: File,
-    /// What it reads; none once the host has closed it.
+    /// The program's input; none once the host has closed it.
     input: File,
     terminal: bool,
 }

@@ -20,7 +20,7 @@ use crate::wire::Fields;
 const ENVIRONMENT: &str = "environment";
 /// Where the login user is kept.
 const LOGIN: &str = "login";
-/// What `sshd` is told to run for sftp.
+/// The command that `sshd` runs for sftp.
 const SFTP: &str = "/.gpurent/kit/sftp-server";
 
 type Variables = BTreeMap<OsString, OsString>;
@@ -89,7 +89,7 @@ fn environment_of_container() -> io::Result<Variables> {
     Ok(pairs.collect())
 }
 
-/// What a session's environment takes from whatever started it.
+/// Whether a session's environment takes this variable from the process that started it.
 fn is_the_sessions(name: &OsStr) -> bool {
     let name = name.as_bytes();
     let names: [&[u8]; 6] = [b"TERM", b"LANG", b"DISPLAY", b"XAUTHORITY", b"COLORTERM", b"LANGUAGE"];
@@ -174,7 +174,7 @@ fn login_shell(login: &Login, environment: &Variables) -> io::Error {
     execute(command, environment)
 }
 
-/// What a command line becomes where the image lacks the program that a client counts on.
+/// The command that is run where the image lacks the program that a client counts on.
 fn run_command(line: &OsStr, login: &Login, environment: &Variables) -> io::Error {
     let text = line.to_string_lossy();
     let path = environment.get(OsStr::new("PATH")).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();

@@ -8,7 +8,7 @@ use signal_hook::consts::signal as number;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
-/// What is passed on to the image's program, beside its own stop signal.
+/// The signals that are passed on to the image's program, beside its own stop signal.
 const PASSED_ON: [i32; 8] = [
     number::SIGHUP,
     number::SIGINT,
@@ -43,12 +43,12 @@ impl Signals {
         made.or_else(|_| SignalDelivery::with_pipe(read, write, SignalOnly, &signals)).map(Self)
     }
 
-    /// What becomes readable when one comes.
+    /// The descriptor that becomes readable when a signal comes.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.get_read().as_fd()
     }
 
-    /// Those that came since.
+    /// The signals that came since.
     pub(crate) fn pending(&mut self) -> Vec<i32> {
         self.0.pending().collect()
     }

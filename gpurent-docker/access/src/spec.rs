@@ -1,4 +1,4 @@
-//! What one container is told at its start, and again when its credential is replaced: one file, written by the host.
+//! The spec that one container is told at its start, and again when its credential is replaced: one file, written by the host.
 
 use crate::wire::Fields;
 
@@ -19,11 +19,11 @@ pub enum ProcessOne {
     Detect,
     /// The image's.
     Image,
-    /// Ours.
+    /// The host's own.
     Access,
 }
 
-/// What a renter reads at login.
+/// The greeting that a renter reads at login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Greeting {
     /// The rental's name.
@@ -38,9 +38,9 @@ pub struct Greeting {
 /// the rental's port is told from this one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
-    /// What the host says.
+    /// The host's words.
     pub question: String,
-    /// What it hears then.
+    /// The answer that it hears then.
     pub answer: String,
 }
 
@@ -65,7 +65,7 @@ pub struct Spec {
     pub sudo: bool,
     /// How the host makes sure that it reaches this container.
     pub tokens: Tokens,
-    /// What the renter reads at login.
+    /// The greeting that the renter reads at login.
     pub greeting: Greeting,
 }
 

@@ -1,4 +1,4 @@
-//! What host and container say to each other over a stream socket: frames of a kind and a payload.
+//! Frames that host and container send each other over a stream socket: a kind and a payload.
 //!
 //! The container connects, since the folder that both see is read-only to it. Its first frame says what the connection
 //! is for: [`Hello::Control`], or [`Hello::Session`] for one program that the host asked for. On a control connection
@@ -62,7 +62,7 @@ impl Fields {
 /// A kind and a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// What the payload is.
+    /// The payload's kind.
     pub kind: u8,
     /// At most [`MOST_BYTES`].
     pub payload: Vec<u8>,
@@ -127,7 +127,7 @@ impl Frame {
     }
 }
 
-/// What a connection is for: the container's first frame.
+/// The purpose of a connection: the container's first frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hello {
     /// For requests.
@@ -181,7 +181,7 @@ impl Size {
     }
 }
 
-/// What the host asks of a container.
+/// A request of the host to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Read the file with whom to let in again.
@@ -201,7 +201,7 @@ pub enum Request {
         /// The program and its arguments; empty for the login shell.
         command: Vec<String>,
     },
-    /// Who logged in from where, the last lines.
+    /// The last logins: from where, and which failed.
     AccessLog,
 }
 
@@ -249,14 +249,14 @@ impl Request {
     }
 }
 
-/// What the container answers.
+/// The container's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// It is done.
+    /// The request was carried out.
     Done,
-    /// It is not, and why.
+    /// The request was not carried out, and why.
     Failed(String),
-    /// What was asked for.
+    /// The text that was asked for.
     Text(String),
 }
 
@@ -284,7 +284,7 @@ impl Reply {
     }
 }
 
-/// What goes over a session's connection.
+/// A frame of a session's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// From the host: what is typed.
@@ -339,11 +339,11 @@ fn one_line(text: &str) -> String {
 /// Whether a renter would get in now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// They would, and the container sees these device nodes of GPUs.
+    /// The renter would get in, and the container sees these device nodes of GPUs.
     Ready(Vec<u32>),
-    /// They would not because of the image, and why.
+    /// The renter would not get in because of the image, and why.
     Image(String),
-    /// They would not because of the host, and why.
+    /// The renter would not get in because of the host, and why.
     Host(String),
 }
 

@@ -1,4 +1,4 @@
-//! What one container is told of its renter: the spec that its entry point reads. Passwords go in hashed.
+//! The spec that one container's entry point reads of its renter. Passwords go in hashed.
 
 use bollard::models::ImageConfig;
 use gpurent_access::paths::{ACCESS, SPEC};

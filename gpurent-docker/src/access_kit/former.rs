@@ -28,7 +28,7 @@ pub(crate) fn has_kit(container: &ContainerInspectResponse) -> bool {
     entry.is_some_and(|entry| entry == [INIT])
 }
 
-/// What their script `let-in` reads. It knows one key alone: the first.
+/// The files that the former script `let-in` reads. It knows one key alone: the first.
 pub(crate) fn access_files(user: &str, credential: &Credential, image: &ImageConfig) -> Vec<AccessFile> {
     let (kind, hash, key) = match credential {
         Credential::Password(hash) => ("password", hash.as_str(), ""),

@@ -50,7 +50,7 @@ const APPLETS: [&str; 50] = [
     "true", "uname", "vi", "wc", "wget", "which",
 ];
 
-/// What `sshd` is told in every container; our program adds keys and who may log in.
+/// The configuration of `sshd` in every container; our program adds keys and who may log in.
 const SSHD_CONFIG: &str = include_str!("sshd_config");
 
 /// Why a kit could not be put together.
@@ -73,7 +73,7 @@ pub enum KitError {
         /// The path that was looked for in it.
         path: &'static str,
     },
-    /// This crate was built without the program that runs in containers.
+    /// The crate was built without the program that runs in containers.
     #[error("this build lacks the program that runs in containers: build it where Cargo can build gpurent-access")]
     NotBuilt,
     /// A file could not be read.
@@ -103,7 +103,7 @@ struct Program {
 const BUSYBOX: Program =
     Program { name: "a static busybox", package: "busybox-static", paths: &["/bin/busybox", "/usr/bin/busybox"] };
 
-/// What a renter's login takes.
+/// The programs that a renter's login takes.
 const DYNAMIC: [(&str, Program); 3] = [
     ("sshd", Program { name: "sshd", package: "openssh-server", paths: &["/usr/sbin/sshd"] }),
     ("scp", Program { name: "scp", package: "openssh-client", paths: &["/usr/bin/scp"] }),
@@ -117,7 +117,7 @@ const DYNAMIC: [(&str, Program); 3] = [
     ),
 ];
 
-/// What is taken where the host has it: the helpers of newer `sshd`, and rsync for images without.
+/// The programs that are taken where the host has them: the helpers of newer `sshd`, and rsync for images without.
 const OPTIONAL: [(&str, &[&str]); 3] = [
     ("sshd-session", &["/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session"]),
     ("sshd-auth", &["/usr/lib/openssh/sshd-auth", "/usr/libexec/openssh/sshd-auth"]),
@@ -127,7 +127,7 @@ const OPTIONAL: [(&str, &[&str]); 3] = [
 /// Libraries that the C library loads by itself, on machines where they are not a part of it.
 const LOADED: [&str; 2] = ["libnss_files.so.2", "libnss_dns.so.2"];
 
-/// What has to be found in which file, or a login would depend on an image.
+/// The words that have to be found in each file, or a login would depend on an image.
 const NECESSARY: [(&str, &str); 4] = [
     ("lib/libc.so.6", "/etc/nsswitch.conf"),
     ("lib/loader", "/etc/ld.so.preload"),

@@ -172,7 +172,7 @@ impl KitVolume {
     }
 }
 
-/// What an archive holds: for each path its kind, and the hash of its content or where it leads.
+/// The contents of an archive: for each path its kind, and the hash of its content or where it leads.
 fn contents(archive: &[u8]) -> std::io::Result<BTreeMap<String, (u8, Vec<u8>)>> {
     let mut found = BTreeMap::new();
     for entry in tar::Archive::new(archive).entries()? {

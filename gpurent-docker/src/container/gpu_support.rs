@@ -11,7 +11,7 @@ use crate::container::trial;
 use crate::engine::error::classify;
 use crate::engine::state::remove_by_name;
 
-/// What is known of the engine's GPU support.
+/// The engine's GPU support, as far as it is known.
 #[derive(Default)]
 pub(crate) struct Attaching {
     /// Whether the engine takes device requests for GPUs that exist as names only, once that is known.

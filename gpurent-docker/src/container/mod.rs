@@ -1,4 +1,4 @@
-//! What a tenant's container is made of: labels from which state can be rebuilt, exactly the claimed
+//! The parts of a tenant's container: labels from which state can be rebuilt, exactly the claimed
 //! GPUs and ports, and the hardening that every tenant gets.
 
 pub(crate) mod device_check;
@@ -25,7 +25,7 @@ use crate::container::share::Share;
 use crate::engine::helper_image;
 use crate::network;
 
-/// Whose container it is.
+/// The host that the container belongs to.
 pub(crate) const LABEL_HOST: &str = "io.gpurent.host";
 pub(crate) const LABEL_RENTAL: &str = "io.gpurent.rental";
 const LABEL_ATTEMPT: &str = "io.gpurent.attempt";

@@ -18,14 +18,14 @@ use crate::access_kit::former;
 use crate::container::{LABEL_HOST, LABEL_RENTAL, launch_of};
 use crate::engine::error::unavailable;
 
-/// What a container's name says of it.
+/// The standing of a container, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It is its launch's.
+    /// The container is its launch's.
     Current,
-    /// It was put away, and now belongs to this launch, which has not started it yet.
+    /// The container was put away, and now belongs to this launch, which has not started it yet.
     TakenUp,
-    /// It was put away.
+    /// The container was put away.
     Retained,
 }
 

@@ -93,7 +93,7 @@ impl AccessDir {
         }
     }
 
-    /// What a container of the launch sees.
+    /// The mount that a container of the launch sees.
     pub(crate) fn mount(&self, launch: LaunchId) -> Mount {
         mount(&self.folder(launch))
     }

@@ -21,7 +21,7 @@ const STOCK: usize = 32;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long is waited after one could not be made.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
-/// What OpenSSH makes by itself (ssh-keygen(1)).
+/// The length that OpenSSH makes by itself (ssh-keygen(1)).
 const BITS: &str = "3072";
 
 struct Shared {

@@ -17,7 +17,7 @@ impl From<LineError> for RuntimeError {
     }
 }
 
-/// One container's line.
+/// A container's line.
 pub(crate) struct Line;
 
 impl Line {

@@ -32,13 +32,13 @@ const ANSWER: Duration = Duration::from_secs(8);
 /// Why a container was not asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
-    /// It does not call, or no longer: nothing was asked.
+    /// The container does not call, or no longer: nothing was asked.
     #[error("the container's entry point does not call")]
     Silent,
-    /// It was asked, and does not answer.
+    /// The container was asked, and does not answer.
     #[error("the container's entry point does not answer")]
     Broken(#[source] std::io::Error),
-    /// It refuses.
+    /// The container refuses.
     #[error("the container's entry point refused: {0}")]
     Refused(String),
 }
@@ -52,7 +52,7 @@ impl From<LineError> for RuntimeError {
     }
 }
 
-/// One container's line.
+/// A container's line.
 pub(crate) struct Line {
     control: tokio::sync::Mutex<Option<UnixStream>>,
     calls: Notify,

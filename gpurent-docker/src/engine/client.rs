@@ -37,11 +37,11 @@ pub struct EngineAddress {
 /// The files of a TLS connection, as `docker` itself names them in a folder: `ca.pem`, `cert.pem`, `key.pem`.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// Who may vouch for the engine.
+    /// The authority that may vouch for the engine.
     pub ca: PathBuf,
     /// Our certificate.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The client's private key.
     pub key: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! What Docker's errors mean.
+//! The meaning of Docker's errors.
 
 use bollard::errors::Error;
 use gpurent_access::paths::KIT;

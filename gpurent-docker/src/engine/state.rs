@@ -1,4 +1,4 @@
-//! What the engine says of one container: how it is, how it ended; and its removal.
+//! The engine's word on one container: how it is, how it ended; and its removal.
 
 use bollard::Docker;
 use bollard::models::ContainerState;

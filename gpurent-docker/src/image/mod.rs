@@ -366,7 +366,7 @@ fn failed(image: &ImageRef, error: bollard::errors::Error) -> RuntimeError {
     }
 }
 
-/// What is known of a pull's layers.
+/// The layers of a pull, as far as they are known.
 #[derive(Default)]
 struct Pull {
     layers: HashMap<String, Layer>,
@@ -377,7 +377,7 @@ struct Layer {
     current: u64,
     total: u64,
     stage: u8,
-    /// It stands in the engine's own line.
+    /// The layer stands in the engine's own line.
     waits: bool,
 }
 

@@ -21,7 +21,7 @@ impl NvmlGpus {
         Self { only: None }
     }
 
-    /// These GPUs; one that is not there is an error.
+    /// Only these GPUs; one that is not there is an error.
     #[must_use]
     pub fn only(uuids: impl IntoIterator<Item = GpuUuid>) -> Self {
         Self { only: Some(uuids.into_iter().collect()) }

@@ -23,7 +23,7 @@ pub struct WorkspaceRoot {
     template: Option<PathBuf>,
     owner: (u32, u32),
     read_only: Vec<(PathBuf, MountPath)>,
-    /// One is made at a time, so that what a dropped call still copies is not copied twice at once.
+    /// The lock under which one folder is made at a time: what a dropped call still copies is not copied twice at once.
     making: Arc<Mutex<()>>,
 }
 
@@ -144,7 +144,7 @@ impl WorkspaceRoot {
         settle(&self.root)
     }
 
-    /// What a container with this workspace sees of the host.
+    /// The mounts by which a container sees this workspace.
     pub(crate) fn mounts(&self, workspace: &Workspace) -> Vec<Mount> {
         let own = mount(&self.path(&workspace.folder), &workspace.mount, false);
         let extra = self.read_only.iter().filter(|(_, target)| *target != workspace.mount);

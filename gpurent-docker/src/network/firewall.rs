@@ -1,4 +1,4 @@
-//! What tenants may not reach: the host's own services, the cloud's metadata, each other.
+//! Rules for what tenants may not reach: the host's own services, the cloud's metadata, each other.
 //!
 //! The bridge alone does not do it. Its tenants are kept from each other's addresses (no inter-container
 //! communication), but reach each other's published ports through the host, and everything that listens

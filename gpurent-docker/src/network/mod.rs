@@ -19,7 +19,7 @@ use crate::engine::error::{classify, is_missing, refusal, unavailable};
 /// The network's name.
 pub(crate) const NAME: &str = "gpurent";
 
-/// Its bridge. Docker does not keep two networks from having one name, but two bridges it does.
+/// The network's bridge. Docker does not keep two networks from having one name, but two bridges it does.
 pub(crate) const BRIDGE: &str = "gpurent0";
 
 /// How long a network that somebody else is just making may take to show.

@@ -30,7 +30,7 @@ use crate::runtime::DockerRuntime;
 
 const CONCURRENT_PULLS: usize = 16;
 
-/// This machine, without telling its own id, which is a secret (machine-id(5)). `None` in a container, which has none or
+/// The machine's identity, which does not tell its id, a secret (machine-id(5)). `None` in a container, which has none or
 /// another one.
 pub(super) fn local_machine() -> Option<MachineId> {
     let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();

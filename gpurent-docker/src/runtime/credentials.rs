@@ -139,7 +139,7 @@ impl DockerRuntime {
         Ok(Some(tokens))
     }
 
-    /// One small file of a container.
+    /// Reads one small file of a container.
     async fn download(&self, container: &str, path: &str) -> Result<Vec<u8>, RuntimeError> {
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let mut stream = self.docker.download_from_container(container, Some(options));

@@ -18,7 +18,7 @@ use crate::runtime::DockerRuntime;
 /// Of so many images at most is told.
 const MOST: usize = 1000;
 
-/// Nobody follows it.
+/// A progress that is followed by nobody.
 struct Unheard;
 
 impl PullProgress for Unheard {
@@ -29,7 +29,7 @@ fn is_mark(tags: &[String]) -> bool {
     !tags.is_empty() && tags.iter().all(|tag| tag.starts_with(&format!("{MARKS}/")))
 }
 
-/// It becomes a part of a path: nothing else of the engine may be reached by it.
+/// Whether a name may become a part of a path: nothing else of the engine may be reached by it.
 fn is_plain(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/' | b':' | b'@');
     !name.is_empty()

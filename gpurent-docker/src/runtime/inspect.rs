@@ -1,4 +1,4 @@
-//! What the engine shows of containers, one by one, and waiting for what it is about to do.
+//! The engine's view of containers, one by one, and waiting for what it is about to do.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

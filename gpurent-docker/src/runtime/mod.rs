@@ -138,7 +138,7 @@ impl DockerRuntime {
         self.workspaces.as_ref().ok_or_else(|| RuntimeError::Refused("this host has no place for workspaces".into()))
     }
 
-    /// What a launch's container sees of the host. Its workspace was made when it was prepared, and never goes.
+    /// The mounts by which a launch's container sees the host. Its workspace was made when it was prepared, and never goes.
     fn workspace_mounts(&self, launch: &LaunchSpec) -> Result<Vec<Mount>, RuntimeError> {
         let Some(workspace) = &launch.workspace else { return Ok(Vec::new()) };
         let root = self.workspace_root()?;

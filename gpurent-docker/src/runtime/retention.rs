@@ -36,7 +36,7 @@ const COPY: Duration = Duration::from_secs(3600);
 /// How long it may take to tell how much that is.
 const MEASURE: Duration = Duration::from_secs(5);
 
-/// What a new launch of a rental finds of the launches before it.
+/// The containers of the launches before a new one, as it finds them.
 enum Before {
     /// Nothing: its files are gone.
     Nothing,
@@ -46,7 +46,7 @@ enum Before {
     Other(Box<ContainerInspectResponse>, LaunchId),
 }
 
-/// What a container that is made anew with another one's files is made of.
+/// The parts of a container that is made anew with another one's files.
 pub(super) struct Copy {
     /// The image of those files.
     pub(super) image: ImageInspect,
@@ -180,7 +180,7 @@ impl DockerRuntime {
         Ok(true)
     }
 
-    /// What a new container for a launch that takes files over is made of; `None` where there are none.
+    /// The parts of a new container for a launch that takes files over; `None` where there are none.
     pub(super) async fn copy_for(&self, launch: &LaunchSpec) -> Result<Option<Copy>, RuntimeError> {
         if !launch.carries_files {
             return Ok(None);

@@ -58,7 +58,7 @@ impl Input for Typed {
     }
 }
 
-/// What is read until the program has ended: then its exit code is told.
+/// The output that is read until the program has ended: then its exit code is told.
 struct Shown {
     reads: OwnedReadHalf,
     exit: Option<oneshot::Sender<i64>>,

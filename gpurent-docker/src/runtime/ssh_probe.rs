@@ -18,7 +18,7 @@ const VERDICT: Duration = Duration::from_secs(12);
 /// The longest line that is read.
 const MOST_BYTES: u64 = 1024;
 
-/// What was heard at the rental's port.
+/// The answer at the rental's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The container's own server has looked.

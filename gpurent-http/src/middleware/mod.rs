@@ -1,4 +1,4 @@
-//! What every request goes through before a handler sees it.
+//! The layers that every request goes through before a handler sees it.
 
 pub(crate) mod audit;
 pub(crate) mod auth;

@@ -23,12 +23,12 @@ use crate::middleware::auth::origin::address;
 use crate::problem::Problem;
 use crate::subscribers::Subscribers;
 
-/// Who calls too often, or not.
+/// The client whose requests are counted.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Client {
     Key(ApiKeyId),
     Renter(RenterId),
-    /// Who did not show who they are.
+    /// A client who did not show who they are.
     Stranger(Option<IpAddr>),
 }
 

@@ -117,7 +117,7 @@ impl Template {
     }
 }
 
-/// What the `cloud` protocol offers.
+/// The offers of the `cloud` protocol.
 #[derive(Clone, Debug)]
 pub struct Cloud {
     templates: Vec<Template>,
@@ -200,7 +200,7 @@ pub(crate) fn routes() -> Described<Own<Arc<Cloud>>> {
         )
 }
 
-/// What is refused.
+/// A refusal, in the protocol's form.
 struct Refused(StatusCode, String);
 
 impl IntoResponse for Refused {

@@ -80,7 +80,7 @@ struct TerminateBody {
     container_id: String,
 }
 
-/// What is refused.
+/// A refusal, in the protocol's form.
 struct Refused(String);
 
 impl IntoResponse for Refused {

@@ -1,4 +1,4 @@
-//! What each protocol calls a rental's state. One table, so that no two of them disagree.
+//! The names that each protocol has for a rental's state. One table, so that no two of them disagree.
 //!
 //! | state | `/v1` | `rent` and `instances` WebSocket | `dashboard` | `cloud` |
 //! |---|---|---|---|---|

@@ -34,7 +34,7 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const READ_TRIES: u32 = 5;
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
-/// Its one route, which belongs to the `rent` and to the `instances` protocol.
+/// The route, which belongs to the `rent` and to the `instances` protocol.
 pub(crate) fn routes() -> OpenApiRouter<Own<()>> {
     OpenApiRouter::new().routes(routes!(upgrade))
 }
@@ -147,8 +147,8 @@ fn is_an_instance(rental: &Rental) -> bool {
     rental.spec().labels.get(instance_id::MARK).is_some()
 }
 
-/// What the `instances` protocol tells: sentences, under the rental's id, and at the end under the one that was promised when
-/// it was asked for.
+/// The messages of the `instances` protocol: sentences, under the rental's id, and at the end under the one that was
+/// promised when it was asked for.
 fn of_an_instance(rentals: &Rentals, event: &Event, rental: &Rental) -> Option<Value> {
     let id = rental.id();
     let promised = instance_id::told_as(rental);

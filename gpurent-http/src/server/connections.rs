@@ -27,7 +27,7 @@ struct Table {
 
 struct Open {
     address: IpAddr,
-    /// Its number among the idle ones; `None` while it is used.
+    /// The connection's number among the idle ones; `None` while it is used.
     idle: Option<u64>,
     closed: CancellationToken,
 }

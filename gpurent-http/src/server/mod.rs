@@ -47,7 +47,7 @@ const HEADERS: usize = 100;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// Everybody who could reach that address could rent, and read passwords.
+    /// The address could be reached by others, who could all rent, and read passwords.
     #[error("without an API key the server listens on loopback only, not on {0}")]
     KeylessOffLoopback(SocketAddr),
     /// The address cannot be listened on.
@@ -199,7 +199,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// What one connection is served with.
+/// The parts that one connection is served with.
 struct Serving {
     router: Router,
     peer: SocketAddr,

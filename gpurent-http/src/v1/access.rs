@@ -75,7 +75,7 @@ pub(super) struct NewKey {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhichKey {
-    /// Its fingerprint, as `ssh_keys` tells it.
+    /// The key's fingerprint, as `ssh_keys` tells it.
     #[param(pattern = "^SHA256:[A-Za-z0-9+/]{43}$")]
     fingerprint: String,
 }

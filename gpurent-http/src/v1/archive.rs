@@ -66,7 +66,7 @@ pub(super) struct Archived<'a> {
 #[derive(Serialize, ToSchema)]
 struct ArchivePage<'a> {
     rentals: Vec<Archived<'a>>,
-    /// What to ask for `after`; null on the last page.
+    /// The rental to ask for `after`; null on the last page.
     #[schema(value_type = Option<String>, format = Uuid)]
     next: Option<RentalId>,
 }

@@ -47,7 +47,7 @@ struct EntryView {
 #[derive(Serialize, ToSchema)]
 struct AuditPage {
     entries: Vec<EntryView>,
-    /// What to ask for `before`; null on the last page.
+    /// The number to ask for `before`; null on the last page.
     next: Option<u64>,
 }
 

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use crate::problem::Problem;
 
-/// What every request may be refused with.
+/// The refusals that every request may meet.
 pub(super) struct Refusals;
 
 impl IntoResponses for Refusals {

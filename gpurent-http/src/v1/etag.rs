@@ -15,7 +15,7 @@ pub(super) fn etag(rental: &Rental) -> [(HeaderName, String); 1] {
     [(ETAG, format!("\"{}\"", rental.revision()))]
 }
 
-/// What may be changed, and whether somebody minds what it is.
+/// The revision that may be changed, and whether the caller minds which it is.
 pub(super) struct Precondition {
     pub(super) rentals: Rentals,
     is_given: bool,
@@ -38,7 +38,7 @@ pub(super) fn precondition(rentals: &Rentals, headers: &HeaderMap) -> Result<Pre
 }
 
 impl Precondition {
-    /// What a change came to.
+    /// The answer to a change that came to this.
     pub(super) fn judge<T, E: Into<Problem>>(
         &self,
         changed: Result<Option<T>, E>,

@@ -100,13 +100,13 @@ pub(super) fn progress(rental: RentalId, progress: &Progress) -> Value {
 #[derive(utoipa::ToSchema)]
 #[allow(dead_code, reason = "describes what is put together above")]
 pub(crate) struct ArchivedEventSchema {
-    /// Its number within the rental.
+    /// The event's number within the rental.
     seq: u64,
     #[schema(format = DateTime)]
     at: String,
     /// `claimed`, `started`, `verified`, `ended` and so on.
     r#type: String,
-    /// What more there is to say; depends on the type.
+    /// The details of the event; depends on the type.
     data: serde_json::Map<String, Value>,
 }
 
@@ -118,12 +118,12 @@ pub(crate) struct EventSchema {
     position: u64,
     #[schema(format = Uuid)]
     rental_id: String,
-    /// Its number within the rental.
+    /// The event's number within the rental.
     seq: u64,
     #[schema(format = DateTime)]
     at: String,
     /// `claimed`, `started`, `verified`, `ended` and so on.
     r#type: String,
-    /// What more there is to say; depends on the type.
+    /// The details of the event; depends on the type.
     data: serde_json::Map<String, Value>,
 }

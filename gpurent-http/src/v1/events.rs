@@ -67,7 +67,7 @@ pub(super) struct EventsQuery {
 struct EventPage {
     #[schema(value_type = Vec<event::EventSchema>)]
     events: Vec<Value>,
-    /// What to ask for `after` next.
+    /// The position to ask for `after` next.
     #[schema(value_type = u64)]
     next: Position,
 }
@@ -149,7 +149,7 @@ pub(super) async fn events(
     })
 }
 
-/// What somebody wants to hear who has yet to show who they are.
+/// The wish of a listener who has yet to show who they are.
 struct Late {
     rentals: Rentals,
     subscribers: Subscribers,
@@ -228,7 +228,7 @@ async fn page(
     Ok(Json(EventPage { events, next }).into_response())
 }
 
-/// What somebody may see of the journal.
+/// The part of the journal that a caller may see.
 struct Visible {
     rentals: Rentals,
     caller: Caller,
@@ -314,7 +314,7 @@ impl Reader {
         }
     }
 
-    /// What was told once is never told again, so it is put down only when it is known who may see it:
+    /// The next message. It is put down only when it is known who may see it, as it is never told again:
     /// this may be cancelled, and asked again, at any time.
     async fn try_next(&mut self) -> Result<Option<Told>, StoreError> {
         let next = match &self.pending {

@@ -27,7 +27,7 @@ struct OnHost<'a> {
     rental_id: Option<RentalId>,
 }
 
-/// What this host has.
+/// The GPUs of this host.
 #[derive(Serialize, ToSchema)]
 struct GpuList<'a> {
     gpus: Vec<OnHost<'a>>,

@@ -59,7 +59,7 @@ use crate::state::{AppState, Own};
 use crate::v1::docs::Refusals;
 use crate::v1::event_cache::EventCache;
 
-/// What `/v1` alone has.
+/// The state that `/v1` alone has.
 #[derive(Clone, Default)]
 pub(crate) struct V1 {
     /// Events as they are sent.
@@ -128,7 +128,7 @@ fn described_routes() -> (Router<Own<V1>>, Router<Own<V1>>, OpenApi) {
     (routes, sockets, document)
 }
 
-/// What is open to everybody: the description.
+/// The routes that are open to everybody: the description.
 pub(crate) fn open_routes() -> Router {
     docs::routes().into()
 }

@@ -258,7 +258,7 @@ pub(super) async fn logs(
 #[derive(Serialize, utoipa::ToSchema)]
 struct RentalPage<'a> {
     rentals: Vec<RentalView<'a>>,
-    /// What to ask for `after`; null on the last page.
+    /// The rental to ask for `after`; null on the last page.
     #[schema(value_type = Option<String>, format = Uuid)]
     next: Option<RentalId>,
 }

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::v1::view::TransportSchema;
 
-/// What a renter may ask for. Unknown fields are refused: a misspelt limit must not be no limit.
+/// A renter's request. Unknown fields are refused: a misspelt limit must not be no limit.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"gpu": "RTX 5090", "image": "ubuntu:22.04", "duration": "2h"}))]

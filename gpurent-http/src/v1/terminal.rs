@@ -150,7 +150,7 @@ struct Resize {
     rows: u16,
 }
 
-/// What a client does to the program.
+/// A client's message to the program.
 enum Typed {
     Bytes(axum::body::Bytes),
     Size(TerminalSize),

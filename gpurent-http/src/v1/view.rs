@@ -96,7 +96,7 @@ pub(crate) fn services(public_host: &str, services: &[Service]) -> Vec<ServiceVi
     services.iter().map(view).collect()
 }
 
-/// What holds a rental up: its next step failed, and is tried again.
+/// The condition that holds a rental up: its next step failed, and is tried again.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct WaitingView {
     #[schema(value_type = String, format = DateTime)]
@@ -303,7 +303,7 @@ pub(crate) enum FailureKindSchema {
     DriverTooOld,
 }
 
-/// Who has to do something about an end.
+/// The party that has to do something about an end.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[allow(dead_code, reason = "describes what is serialised elsewhere")]
@@ -353,7 +353,7 @@ pub(crate) struct SegmentSchema {
     ended_at: Option<String>,
 }
 
-/// What a rental costs, in millionths of the currency's unit.
+/// The bill of a rental, in millionths of the currency's unit.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "describes what is serialised elsewhere")]
 pub(crate) struct BillSchema {

@@ -1,4 +1,4 @@
-//! What an agent of an older version left out, written by the first one that takes over from it.
+//! The events that an agent of an older version left out, written by the first one that takes over from it.
 //!
 //! Other hosts' agents go on while one brings the schema that they share up to date. Theirs know nothing of its newer tables
 //! and columns until they are replaced.

@@ -1,4 +1,4 @@
-//! What this process believes to be held, so that most claims need one round trip instead of two.
+//! The resources that this process believes to be held, so that most claims need one round trip instead of two.
 //!
 //! A belief, no more: the constraints decide. One that turns out wrong costs a second look, and nobody is
 //! refused for want of a place without one. It is forgotten as soon as this process frees something, and
@@ -29,7 +29,7 @@ struct Belief {
     held: Option<(Instant, Held)>,
 }
 
-/// What somebody read, and when.
+/// The version of what was read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Version(u64);
 
@@ -38,7 +38,7 @@ impl Beliefs {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is believed of a host; `None` where it has to be read.
+    /// The belief about a host; `None` where it has to be read.
     pub(super) fn of(&self, host: &HostId) -> (Version, Option<Held>) {
         let mut hosts = self.hosts();
         if hosts.len() >= MOST_HOSTS && !hosts.contains_key(host) {
@@ -49,7 +49,7 @@ impl Beliefs {
         (Version(belief.version), fresh.map(|(_, held)| held.clone()))
     }
 
-    /// What was read at `version`.
+    /// Keeps what was read at `version`.
     pub(super) fn learn(&self, host: &HostId, version: Version, held: Held) {
         if let Some(belief) = self.hosts().get_mut(host).filter(|belief| belief.version == version.0) {
             belief.held = Some((Instant::now(), held));

@@ -1,4 +1,4 @@
-//! What an agent of an older version left out, written by the first one that takes over from it.
+//! The events that an agent of an older version left out, written by the first one that takes over from it.
 //!
 //! Such an agent may go on while a newer program, a stand-by of its own host, has brought the file up to date.
 

@@ -282,7 +282,7 @@ async fn held(connection: impl SqliteExecutor<'_>, host: &HostId) -> Result<Held
     Ok(Held { gpus: gpus.into_iter().collect(), ports: ports.into_iter().collect(), without_gpu })
 }
 
-/// What lives is counted by an index of its own: SQLite, which keeps no statistics, would rather walk all that the renter ever had.
+/// Counts the live by an index of its own: SQLite, which keeps no statistics, would rather walk all that the renter ever had.
 async fn renter_has(
     connection: impl SqliteExecutor<'_>,
     host: &HostId,

@@ -95,7 +95,7 @@ async fn insert(
     hold(connection, rental.host(), &id, &columns).await
 }
 
-/// What breaks a uniqueness is somebody else's.
+/// Takes what breaks a uniqueness for another's.
 fn conflict(error: StoreError) -> StoreError {
     if is_unique_violation(&error) { StoreError::Conflict } else { error }
 }

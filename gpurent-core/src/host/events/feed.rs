@@ -23,7 +23,7 @@ pub enum Update {
     Event(Arc<JournalEntry>),
     /// A pull goes on. Not stored; only the latest matters.
     Progress {
-        /// Whose pull.
+        /// The rental whose image is pulled.
         rental: RentalId,
         /// How far.
         progress: Progress,

@@ -21,7 +21,7 @@ pub enum Followed {
     Entry(Arc<JournalEntry>),
     /// A pull goes on. Not stored, and not told to followers that are still catching up.
     Progress {
-        /// Whose pull.
+        /// The rental whose image is pulled.
         rental: RentalId,
         /// How far.
         progress: Progress,
@@ -49,7 +49,7 @@ impl Follower {
         self.at
     }
 
-    /// What comes next; waits until there is something. Cancel-safe.
+    /// Waits for the next entry or progress. Cancel-safe.
     ///
     /// # Errors
     /// [`StoreError`]: the journal cannot be read now; asked again, it goes on where it was.

@@ -6,11 +6,11 @@ use crate::id::{Epoch, LaunchId, Seq};
 use crate::model::{Event, Recorded, Rental, SuspendCause};
 use crate::store::{Foundling, StoreError};
 
-/// What became of a container whose rental the store does not know.
+/// The outcome for a container whose rental the store does not know.
 pub(super) enum Found {
-    /// Its rental was made again, and goes on.
+    /// The rental was made again, and goes on.
     Adopted(Box<Rental>),
-    /// It cannot be told what it is, or its place is taken: it is left alone, for an operator to decide.
+    /// The container cannot be told what it is, or its place is taken: it is left alone, for an operator to decide.
     LeftAlone,
 }
 

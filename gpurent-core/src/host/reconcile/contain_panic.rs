@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use crate::runtime::RuntimeError;
 use crate::store::{DeadlineError, StoreError};
 
-/// What panics has failed, and is tried again like everything that fails: a host does not go down with a
+/// Runs work so that a panic in it is a failure, tried again like every other: a host does not go down with a
 /// backend's mistake.
 pub(super) async fn contained<T, E: From<Panicked>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {

@@ -1,4 +1,4 @@
-//! What a reconciler would do next, for an operator to read before it does.
+//! The next actions of a reconciler, for an operator to read before they are taken.
 
 use serde::Serialize;
 
@@ -15,23 +15,23 @@ pub enum Planned {
     Step {
         /// Which.
         rental: RentalId,
-        /// Its state.
+        /// The rental's state.
         state: &'static str,
-        /// What is done to it next.
+        /// The next action on the rental.
         action: String,
     },
     /// A rental is believed to run, and the engine says otherwise: it ends.
     EndedByItself {
         /// Which.
         rental: RentalId,
-        /// What the engine shows.
+        /// The state that the engine shows.
         found: String,
     },
     /// A rental runs, and its container was found: nothing to do now.
     Runs {
         /// Which.
         rental: RentalId,
-        /// Its container.
+        /// The rental's container.
         launch: LaunchId,
     },
     /// A rental is suspended: nothing to do until it is resumed, or was kept for long enough.
@@ -45,28 +45,28 @@ pub enum Planned {
     Unknown {
         /// Which.
         rental: RentalId,
-        /// Its container.
+        /// The rental's container.
         launch: LaunchId,
     },
     /// A container whose rental has ended, or has been launched anew: it is removed.
     Remove {
-        /// Whose.
+        /// The launch of the container.
         launch: LaunchId,
     },
     /// A container whose rental the store does not know: it is made known again.
     Adopt {
-        /// Whose.
+        /// The launch of the container.
         launch: LaunchId,
     },
     /// A container whose rental the store does not know, and whose place is another's by now, or which does
     /// not tell what it is: it is left alone, for an operator to decide.
     Quarantine {
-        /// Whose.
+        /// The launch of the container.
         launch: LaunchId,
     },
 }
 
-/// What would be done for the host's live rentals and its containers. `known` tells which rentals the
+/// Plans the next actions on the host's live rentals and its containers. `known` tells which rentals the
 /// store knows, live or ended.
 #[must_use]
 pub fn plan(

@@ -46,13 +46,13 @@ impl Duty {
         begins
     }
 
-    /// It went well; due again after `period`.
+    /// Ends a try that went well; due again after `period`.
     pub(super) fn done(&mut self, now: i64, period: Duration) {
         self.failures = 0;
         self.finish(now, period);
     }
 
-    /// It failed for now; due again after a pause that grows up to `most`.
+    /// Ends a try that failed; due again after a pause that grows up to `most`.
     pub(super) fn failed(&mut self, now: i64, most: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.again = false;

@@ -1,4 +1,4 @@
-//! What is still done for a host while nobody may act for it: containers are stopped whose paid time is
+//! The watchdog, which acts for a host while nobody else may: containers are stopped whose paid time is
 //! over by the host's own book, unless the store answers and knows better. Nothing else is touched, and nothing is
 //! removed: the engine keeps the record of the end until the store is there to take it.
 
@@ -22,14 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the store may take to say that a rental was extended, or that somebody else acts for the host.
 const STORE_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Who watches, and over what.
+/// The watchdog, and the host that it watches.
 struct Watch<'a> {
     runtime: &'a dyn ContainerRuntime,
     clock: &'a dyn Clock,
     sleep: &'a dyn Sleep,
     /// `None` where it could not be reached yet.
     store: Option<&'a dyn Store>,
-    /// What was stopped already.
+    /// The launches that were stopped already.
     stopped: BTreeSet<LaunchId>,
 }
 

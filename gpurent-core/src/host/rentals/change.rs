@@ -1,4 +1,4 @@
-//! What may be changed of a rental: its end, its term, its credential.
+//! Changes of a rental: its end, its term, its credential.
 
 use jiff::SignedDuration;
 
@@ -10,7 +10,7 @@ use crate::model::{
 };
 use crate::store::{Change, DeadlineError, StoreError};
 
-/// What is asked for later than this before the end comes too late: the container may be stopped already by
+/// The shortest time before the end in which a change is still taken: later, the container may be stopped already by
 /// the time that it is recorded.
 pub(super) const LAST_MOMENT: SignedDuration = SignedDuration::from_secs(1);
 
@@ -26,13 +26,13 @@ pub enum Extension {
     To(Term),
 }
 
-/// What a change comes to, seen from the rental as it is.
+/// The decision on a change, seen from the rental as it is.
 pub(super) enum Wish<E> {
     /// Nothing is to be written: it is so already.
     Granted(Rental),
-    /// This is.
+    /// The change is to be written.
     Write(Change),
-    /// This is, once the host itself has written down the longer term.
+    /// The change is to be written once the host itself has written down the longer term.
     Prolong(Change, Term, fn(DeadlineError) -> E),
 }
 

@@ -27,7 +27,7 @@ pub enum RentError {
     /// The image cannot be pulled; the renter has to name another.
     #[error("{0}")]
     Unpullable(String),
-    /// Nobody runs the host's reconciler, so nothing would ever happen.
+    /// The host has no reconciler, so nothing would ever happen.
     #[error("no reconciler runs for this host: spawn the one that came with these rentals")]
     NotReconciled,
     /// The host does not know yet what runs on it, since its store or its engine does not answer: what seems
@@ -67,10 +67,10 @@ impl From<ClaimError> for RentError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExtendError {
-    /// It ends or has ended, or its paid time is over but for a moment.
+    /// The rental is ending or has ended, or less than one second of its paid time is left.
     #[error("the rental is over")]
     Over,
-    /// It has no end that could be moved.
+    /// The rental has no end that could be moved.
     #[error("the rental has no fixed term")]
     OpenEnded,
     /// The new term is longer than any may be, or shorter than the present one.
@@ -94,7 +94,7 @@ pub enum ChangeAccessError {
     /// The renter logs in by a password: keys are set all together, in its place.
     #[error("the renter logs in by a password: set keys in its place first")]
     ByPassword,
-    /// It ends or has ended.
+    /// The rental is ending or has ended.
     #[error("the rental is over")]
     Over,
     /// The stored secrets cannot be opened, or the new ones not be sealed.
@@ -121,7 +121,7 @@ pub enum LogsError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SuspendError {
-    /// It ends or has ended, or its paid time is over but for a moment.
+    /// The rental is ending or has ended, or less than one second of its paid time is left.
     #[error("the rental is over")]
     Over,
     /// The renter has as many suspended rentals as one may have.
@@ -136,16 +136,16 @@ pub enum SuspendError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeError {
-    /// It ends or has ended, or its paid time is over but for a moment.
+    /// The rental is ending or has ended, or less than one second of its paid time is left.
     #[error("the rental is over")]
     Over,
-    /// Its container is still being taken down; in a moment it can be resumed.
+    /// The rental's container is still being taken down; in a moment it can be resumed.
     #[error("the rental is still being suspended")]
     StillSuspending,
     /// There is no place for it now: its GPU was not kept for it.
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
-    /// Nobody runs the host's reconciler, so nothing would ever happen.
+    /// The host has no reconciler, so nothing would ever happen.
     #[error("no reconciler runs for this host: spawn the one that came with these rentals")]
     NotReconciled,
     /// The host does not know yet what runs on it: what seems free may not be. Later.

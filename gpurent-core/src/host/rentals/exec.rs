@@ -25,7 +25,7 @@ impl Rentals {
         Ok(inside.run(rental.launch(), program).await?)
     }
 
-    /// Who logged in to a rental from where, and who could not: the last lines.
+    /// The last logins to a rental: from where, and which failed.
     ///
     /// # Errors
     /// [`InsideError`]

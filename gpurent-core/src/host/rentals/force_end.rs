@@ -1,4 +1,4 @@
-//! What an operator may do when a host's engine is gone for good, and nobody is left to stop its
+//! The operator's last resort when a host's engine is gone for good, and nobody is left to stop its
 //! containers.
 
 use std::time::Duration;
@@ -10,7 +10,8 @@ use crate::model::{EndReason, Event, IllegalTransition, Rental, State};
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::store::{Change, Store, StoreError};
 
-/// Who acted for a host less than so long ago may act still: confirmations are noted every ten seconds, and last fifteen.
+/// The time after which a holder that was last noted acts no more: confirmations are noted every ten seconds, and last
+/// fifteen.
 const ACTS: Duration = Duration::from_secs(40);
 
 /// Why a rental was not ended by force.

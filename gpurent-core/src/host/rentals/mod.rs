@@ -1,4 +1,4 @@
-//! What an embedder holds: rent, get, list, extend, suspend, resume, cancel, subscribe.
+//! The handle that an embedder holds: rent, get, list, extend, suspend, resume, cancel, subscribe.
 //!
 //! None of it touches the engine. A request is validated by its types, placed and written by the store,
 //! and the [`Reconciler`](crate::host::Reconciler) is nudged; everything else happens there.
@@ -239,7 +239,7 @@ impl Rentals {
         self.shared.clock.now()
     }
 
-    /// What holds a rental up at the moment, if anything.
+    /// The condition that holds a rental up at the moment, if any.
     #[must_use]
     pub fn setback(&self, id: RentalId) -> Option<Setback> {
         self.shared.setback(id)

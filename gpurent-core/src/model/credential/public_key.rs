@@ -11,7 +11,7 @@ use crate::error::Invalid;
 const MOST_KEYS: usize = 16;
 /// A key with its comment, in bytes.
 const MOST_BYTES: usize = 16 * 1024;
-/// What is shorter can be broken, and OpenSSH refuses it (`RequiredRSASize`, ssh_config(5)).
+/// The shortest RSA key: shorter ones can be broken, and OpenSSH refuses them (`RequiredRSASize`, ssh_config(5)).
 const LEAST_RSA_BITS: usize = 2048;
 
 /// An OpenSSH public key, canonical: algorithm and key alone, without options and comment.
@@ -129,7 +129,7 @@ impl PublicKeys {
         self.0.iter()
     }
 
-    /// These keys and another one.
+    /// Adds a key to these.
     ///
     /// # Errors
     /// Refuses more than sixteen.
@@ -137,7 +137,7 @@ impl PublicKeys {
         Self::new(self.0.iter().cloned().chain([key]))
     }
 
-    /// These keys without the one that has this fingerprint.
+    /// Removes the key that has this fingerprint from these.
     ///
     /// # Errors
     /// Refuses to take the last one away: nobody could log in any more.

@@ -135,13 +135,13 @@ impl fmt::Display for GpuModel {
 /// One GPU of a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
-    /// Its identity.
+    /// The GPU's identity.
     pub uuid: GpuUuid,
-    /// Its place among the host's GPUs; may change with a reboot, so never an identity.
+    /// The GPU's place among the host's; may change with a reboot, so never an identity.
     pub index: u32,
-    /// Its model.
+    /// The GPU's model.
     pub model: GpuModel,
-    /// Its memory in mebibytes.
+    /// The GPU's memory in mebibytes.
     pub memory_mib: u64,
     /// The number of its device node, `/dev/nvidia<n>`; `None` where there is none (simulated, WSL2).
     pub device_node: Option<u32>,
@@ -163,7 +163,7 @@ impl Gpu {
 pub enum GpuSelector {
     /// Any GPU of this model.
     Model(GpuModel),
-    /// This very GPU.
+    /// The GPU with this identity.
     Uuid(GpuUuid),
     /// Any GPU with so much memory at least, in GB.
     AtLeast(u32),
@@ -229,7 +229,7 @@ impl fmt::Display for GpuSelector {
     }
 }
 
-/// What a renter asks for: so many GPUs of a kind.
+/// The GPUs that a renter asks for: so many of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuRequest {
     /// Which GPUs would do.

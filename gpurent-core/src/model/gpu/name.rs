@@ -26,12 +26,12 @@ enum Form {
 pub(super) struct Parts {
     /// The card itself, such as `a100`, `4090`, `6000 ada`.
     card: Vec<String>,
-    /// What makes it another card: `ti`, `super`, `d`, `laptop`, `maxq`.
+    /// The words that make it another card: `ti`, `super`, `d`, `laptop`, `maxq`.
     variants: BTreeSet<String>,
     form: Option<Form>,
     /// Gigabytes, as the name has them.
     memory: Option<u64>,
-    /// What may be left out, and is so where it is said: `blackwell`, `server`, `hbm3`.
+    /// The words that may be left out, and count where they are said: `blackwell`, `server`, `hbm3`.
     said: BTreeSet<String>,
 }
 

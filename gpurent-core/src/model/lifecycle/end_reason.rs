@@ -10,25 +10,25 @@ use crate::model::{DiskUse, Failure, FailureKind, Fault};
 #[serde(tag = "why", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EndReason {
-    /// Its paid time is over.
+    /// The paid time is over.
     Expired,
-    /// Its renter or the platform ended it.
+    /// The renter or the platform ended the rental.
     Cancelled,
-    /// Its main program ended by itself after it was ready.
+    /// The main program ended by itself after the rental was ready.
     Exited {
         /// The program's exit code.
         code: i64,
         /// Whether the kernel killed it for want of memory.
         out_of_memory: bool,
     },
-    /// Its container vanished without us.
+    /// The container vanished without us.
     Lost {
         /// When it was last seen running.
         last_seen: Timestamp,
     },
-    /// It never became ready.
+    /// The rental never became ready.
     Failed(Failure),
-    /// It was suspended for longer than the host keeps it.
+    /// The rental was suspended for longer than the host keeps it.
     Abandoned,
     /// The rental wrote more on the host's disk than it may, and went on.
     DiskFull {
@@ -43,16 +43,16 @@ pub enum EndReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndKind {
-    /// Its paid time was used up.
+    /// The paid time was used up.
     Expired,
-    /// It never became ready.
+    /// The rental never became ready.
     Failed,
     /// Anything else: cancelled, exited, lost, abandoned, stopped for what it wrote.
     Terminated,
 }
 
 impl EndKind {
-    /// All of them.
+    /// Every kind of end.
     pub const ALL: [Self; 3] = [Self::Expired, Self::Failed, Self::Terminated];
 
     /// The name in lower case.
@@ -81,7 +81,7 @@ impl EndReason {
 }
 
 impl EndReason {
-    /// Whose fault the end is.
+    /// The party at fault for the end.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {

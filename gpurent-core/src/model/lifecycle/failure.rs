@@ -1,4 +1,4 @@
-//! What a launch fails with before its rental is ready, and how containers end.
+//! Failures of a launch before its rental is ready, and how containers end.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::model::Fault;
 /// Why a rental never became ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What kind of failure.
+    /// The kind of failure.
     pub kind: FailureKind,
     /// A sentence for the renter and the operator; holds no secret.
     pub detail: String,
@@ -57,7 +57,7 @@ pub const BY_THE_HOST: [FailureKind; 3] =
     [FailureKind::GpuRuntimeMissing, FailureKind::PortTaken, FailureKind::Vanished];
 
 impl FailureKind {
-    /// All of them.
+    /// Every kind of failure.
     pub const ALL: [Self; 14] = [
         Self::ImageUnavailable,
         Self::PullStalled,
@@ -87,7 +87,7 @@ impl FailureKind {
         BY_THE_HOST.contains(&self)
     }
 
-    /// Whose fault it is.
+    /// The party at fault for the failure.
     #[must_use]
     pub fn fault(self) -> Fault {
         match self {

@@ -1,12 +1,12 @@
-//! Whose fault an end is.
+//! The party at fault for an end.
 
 use serde::{Deserialize, Serialize};
 
-/// Who has to do something about an end.
+/// The party that has to do something about an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// Nobody: it ended as agreed.
+    /// No one: the rental ended as agreed.
     Nobody,
     /// The renter: the same request would end the same way.
     Renter,

@@ -10,34 +10,34 @@ use crate::model::{EndReason, Failure};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum State {
-    /// Its GPUs and ports are claimed; the container is being made.
+    /// The GPUs and ports are claimed; the container is being made.
     Provisioning,
-    /// Its container runs; access is being verified.
+    /// The container runs; access is being verified.
     Running,
-    /// Its renter can log in, and pays.
+    /// The renter can log in, and pays.
     Ready,
-    /// Its container is being stopped and put away; the rental goes on later.
+    /// The container is being stopped and put away; the rental goes on later.
     Suspending {
         /// Why.
         cause: SuspendCause,
         /// Whether the container is known to have stopped, and the usage is closed.
         stopped: bool,
     },
-    /// Its container is stopped and kept with its files; it has no GPU and no port; its paid time stands still.
+    /// The container is stopped and kept with its files; the rental has no GPU and no port, and its paid time stands still.
     Suspended {
         /// Why.
         cause: SuspendCause,
         /// Since when.
         since: Moment,
     },
-    /// It is being taken down.
+    /// The rental is being taken down.
     Ending {
         /// Why.
         reason: EndReason,
         /// Whether the container is known to have stopped, and the usage is closed.
         stopped: bool,
     },
-    /// Its container is gone, its GPUs and ports are free, its bill is final.
+    /// The container is gone, its GPUs and ports are free, the bill is final.
     Ended {
         /// Why.
         reason: EndReason,
@@ -67,7 +67,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All of them, in the order of a life.
+    /// Every phase, in the order of a life.
     pub const ALL: [Self; 7] =
         [Self::Provisioning, Self::Running, Self::Ready, Self::Suspending, Self::Suspended, Self::Ending, Self::Ended];
 
@@ -137,8 +137,8 @@ impl State {
 #[serde(tag = "why", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SuspendCause {
-    /// Its renter or the platform asked for it.
+    /// The renter or the platform asked for it.
     Requested,
-    /// It was to be resumed, and did not become ready again.
+    /// The rental was to be resumed, and did not become ready again.
     Failed(Failure),
 }

@@ -49,7 +49,7 @@ pub struct Rental {
     notified: bool,
     segments: Vec<Segment>,
     exit: Option<Exit>,
-    /// What the renter was warned of no longer holds.
+    /// The warning that the renter was given no longer holds.
     #[serde(default)]
     warning_outdated: bool,
     /// The container lets in by another credential than the stored one.
@@ -120,7 +120,7 @@ impl Rental {
         self.disk_warned_at.is_some_and(|at| now.duration_since(at).abs() < SignedDuration::from_hours(1))
     }
 
-    /// Its id.
+    /// The rental's id.
     #[must_use]
     pub fn id(&self) -> RentalId {
         self.id
@@ -138,7 +138,7 @@ impl Rental {
         &self.name
     }
 
-    /// What was asked for.
+    /// The rental's specification.
     #[must_use]
     pub fn spec(&self) -> &RentalSpec {
         &self.spec
@@ -150,7 +150,7 @@ impl Rental {
         self.credential
     }
 
-    /// Its GPUs. Held until it has ended, or is suspended: then it has none.
+    /// The rental's GPUs. Held until it has ended, or is suspended: then it has none.
     #[must_use]
     pub fn gpus(&self) -> &[Gpu] {
         &self.gpus
@@ -162,7 +162,7 @@ impl Rental {
         self.spec.gpu.is_none() && !matches!(self.state, State::Suspended { .. } | State::Ended { .. })
     }
 
-    /// Its ports. Held until it has ended, or is suspended: then it has none.
+    /// The rental's ports. Held until it has ended, or is suspended: then it has none.
     #[must_use]
     pub fn ports(&self) -> &[PortBinding] {
         &self.ports
@@ -264,13 +264,13 @@ impl Rental {
         }
     }
 
-    /// Its current launch.
+    /// The rental's current launch.
     #[must_use]
     pub fn launch(&self) -> LaunchId {
         LaunchId { rental: self.id, attempt: self.attempt }
     }
 
-    /// Its number of writes.
+    /// The rental's version, for a write that names the one it saw.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
@@ -282,7 +282,7 @@ impl Rental {
         self.last_seq
     }
 
-    /// Its state.
+    /// The rental's state.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
@@ -331,7 +331,7 @@ impl Rental {
         self.started_at
     }
 
-    /// Its usage.
+    /// The rental's usage.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments

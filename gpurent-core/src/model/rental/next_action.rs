@@ -1,4 +1,4 @@
-//! What a rental needs next, and when: computed from what is stored, never from a message that could be lost.
+//! The next action on a rental, and when: computed from what is stored, never from a message that could be lost.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl Default for Timing {
     }
 }
 
-/// What a rental needs done now.
+/// An action that a rental needs now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Fetch the image and make the container.
@@ -52,7 +52,7 @@ pub enum Action {
     Start,
     /// Find out whether the renter can log in, within this time.
     Verify {
-        /// What is left of the time for it.
+        /// The time that is left for it.
         within: Duration,
     },
     /// Let in by the stored credential, and no longer by the one before.
@@ -85,10 +85,10 @@ pub enum Action {
     Remove,
 }
 
-/// What to do next, and when.
+/// The next action, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// This, now.
+    /// The action is due.
     Now(Action),
     /// Ask again after this time, or when something is observed.
     After(SignedDuration),
@@ -97,7 +97,7 @@ pub enum Next {
 }
 
 impl Rental {
-    /// What to do now: computed from what is stored, never from a message that could be lost.
+    /// The next action: computed from what is stored, never from a message that could be lost.
     #[must_use]
     pub fn next(&self, now: &Moment, timing: &Timing) -> Next {
         match &self.state {

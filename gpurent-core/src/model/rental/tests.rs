@@ -186,7 +186,7 @@ fn the_services_of_a_container_are_not_those_of_the_next_one() {
     assert!(rental.services().is_empty(), "nothing has answered in it yet");
 }
 
-/// What the engine shows where the store was set back: a container of the launch after the one that it knows.
+/// The launch that the engine shows where the store was set back: the one after that which it knows.
 fn later_launch(rental: &Rental) -> Adoption {
     Adoption {
         attempt: rental.attempt().next(),
@@ -330,7 +330,7 @@ fn what_was_never_ready_costs_nothing() {
 }
 
 proptest! {
-    /// Whatever is tried in whatever order: only legal transitions occur, events are numbered without a
+    /// Any history, whatever is tried in whatever order: only legal transitions occur, events are numbered without a
     /// gap, folding them gives the rental, and usage is disjoint with at most one open segment.
     #[test]
     fn any_history_folds_to_its_rental(choices in proptest::collection::vec(0usize..12, 0..60)) {

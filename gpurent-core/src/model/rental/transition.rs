@@ -1,4 +1,4 @@
-//! What changes a rental: its events, one after the other, and nothing else.
+//! Changes of a rental: its events, one after the other, and nothing else.
 
 use jiff::Timestamp;
 
@@ -21,9 +21,9 @@ pub struct IllegalTransition {
 /// Whether applying an event changed anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did; the event is to be stored.
+    /// The event changed something, and is to be stored.
     Changed,
-    /// It is already so (a second cancel, a stop seen twice); nothing is to be stored.
+    /// The rental is so already (a second cancel, a stop seen twice); nothing is to be stored.
     Unchanged,
 }
 
@@ -301,7 +301,7 @@ impl Rental {
         (self.warned, self.notified, self.warning_outdated) = (false, false, false);
     }
 
-    /// What a launch that failed comes to: a rental that was ready once waits to be resumed, with what is left of
+    /// The event for a launch that failed: a rental that was ready once waits to be resumed, with what is left of
     /// its time; one that never was, ends.
     #[must_use]
     pub fn giving_up(&self, failure: Failure) -> Event {

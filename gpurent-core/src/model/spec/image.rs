@@ -30,7 +30,7 @@ impl ImageRef {
         split_tag(bare).0
     }
 
-    /// What selects one image under the name: the digest if there is one, else the tag, else `latest`.
+    /// The part of a name that selects one image: the digest if there is one, else the tag, else `latest`.
     #[must_use]
     pub fn selector(&self) -> &str {
         match self.0.split_once('@') {
@@ -54,7 +54,7 @@ impl ImageRef {
     }
 }
 
-/// What an image's content hashes to: `sha256:` and 64 hexadecimal digits.
+/// The hash of an image's content: `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ImageDigest(String);

@@ -1,4 +1,4 @@
-//! What somebody asks for, validated: a [`RentalSpec`] that exists is one that can be carried out.
+//! A validated request: a [`RentalSpec`] that exists is one that can be carried out.
 
 mod environment;
 mod image;
@@ -31,7 +31,7 @@ pub struct RentalSpec {
     pub image: ImageRef,
     /// For how long.
     pub term: Term,
-    /// Who rents.
+    /// The renter.
     pub renter: RenterId,
     /// As whom the renter logs in.
     pub login: LoginUser,
@@ -88,7 +88,7 @@ impl RentalSpec {
 /// A spec and how the renter wants to log in: what [`Rentals::rent`](crate::host::Rentals::rent) takes.
 #[derive(Clone, Debug)]
 pub struct RentalRequest {
-    /// What is asked for.
+    /// The specification.
     pub spec: RentalSpec,
     /// The password or key, or that one be generated.
     pub credential: CredentialRequest,

@@ -59,7 +59,7 @@ impl Term {
         matches!((self, other), (Self::Fixed(this), Self::Fixed(other)) if this < other)
     }
 
-    /// Its length, if it has one.
+    /// The term's length, if it has one.
     #[must_use]
     pub fn duration(self) -> Option<SignedDuration> {
         match self {

@@ -110,7 +110,7 @@ impl fmt::Display for WorkspaceFolder {
 #[serde(try_from = "String", into = "String")]
 pub struct MountPath(String);
 
-/// What a container cannot do without, or is protected by.
+/// Folders that a container cannot do without, or is protected by.
 const NOT_BELOW: [&str; 15] = [
     "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "sbin", "sys", "usr", "var", ".gp", ".gpurent",
 ];

@@ -21,24 +21,24 @@ const VARIANTS: [Fault; 3] = [Fault::CrashBefore, Fault::CrashDone, Fault::Crash
 pub enum Life {
     /// A port is taken and others are found, the term is extended, the credential is changed, time runs out.
     Whole,
-    /// It is cancelled.
+    /// The rental is cancelled.
     Cancelled,
-    /// Its program ends.
+    /// The rental's program ends.
     Exited,
-    /// Its container is removed by hand.
+    /// The rental's container is removed by hand.
     Lost,
     /// The store is set back to before it was made, and it is adopted.
     Adopted,
-    /// It is suspended, resumed, and its time runs out.
+    /// The rental is suspended, resumed, and its time runs out.
     Suspended,
-    /// It is suspended, another rental gets its GPU, and it is resumed on another GPU: its files are copied.
+    /// The rental is suspended, another one gets its GPU, and it is resumed on another GPU: its files are copied.
     Moved,
     /// A rental fills the disk, is warned, and ends.
     Fills,
 }
 
 impl Life {
-    /// All of them.
+    /// Every life.
     pub const ALL: [Self; 8] = [
         Self::Whole,
         Self::Cancelled,
@@ -85,13 +85,13 @@ impl Life {
         life.into_iter().map(|(at, what)| Happening { at, what }).collect()
     }
 
-    /// What goes wrong besides the crashes.
+    /// The fault besides the crashes.
     fn refusal(self) -> Option<(Point, Fault)> {
         (self == Self::Whole).then_some((Point::Start, Fault::Refused))
     }
 }
 
-/// What the matrix came to.
+/// The outcome of the matrix.
 #[derive(Clone, Debug, Default)]
 pub struct Matrix {
     /// How many boundaries the lives have, uninterrupted.

@@ -76,7 +76,7 @@ struct State {
     broken: Option<String>,
 }
 
-/// What a call is about, for the trace and for coverage.
+/// The subject of a call, for the trace and for coverage.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     pub(super) process: ProcessId,

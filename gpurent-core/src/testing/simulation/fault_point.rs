@@ -136,26 +136,26 @@ impl Point {
     ];
 }
 
-/// What goes wrong with a call. Times are microseconds.
+/// A fault of a call. Times are microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails, and nothing has happened.
+    /// The call fails, and nothing has happened.
     Before,
-    /// It happens, and seems to have failed: the answer is lost.
+    /// The call does its work, and seems to have failed: the answer is lost.
     After,
-    /// It seems to have failed, and happens later.
+    /// The call seems to have failed, and does its work later.
     Late(i64),
     /// Nothing happens and nobody answers for so long.
     Hang(i64),
-    /// It happens, and nobody answers for so long.
+    /// The call does its work, and nobody answers for so long.
     HangAfter(i64),
-    /// It happens again a while after.
+    /// The call does its work again a while after.
     Twice(i64),
-    /// It takes so long.
+    /// The call takes so long.
     Slow(i64),
     /// The one who calls panics.
     Panic,
-    /// What the call itself may refuse: an image that is not there, a port that is taken.
+    /// The call refuses, as it may by itself: an image that is not there, a port that is taken.
     Refused,
     /// The process that calls dies before anything has happened.
     CrashBefore,

@@ -45,7 +45,7 @@ use crate::testing::simulation::environment::Faults;
 use crate::testing::simulation::rng::Chance;
 use crate::testing::simulation::runner::Run;
 
-/// What is simulated: how many hosts there are, and by which rules they act.
+/// The world that is simulated: how many hosts there are, and by which rules they act.
 #[derive(Clone)]
 pub struct Simulation {
     pub(self) hosts: usize,
@@ -185,7 +185,7 @@ impl Simulation {
     }
 }
 
-/// What is left out of a history to make it smaller.
+/// The parts of a history that are left out to make it smaller.
 #[derive(Clone, Debug, Default)]
 struct Without {
     happenings: BTreeSet<u32>,
@@ -203,7 +203,7 @@ pub struct Verdict {
     pub effects: u32,
     /// How many went wrong.
     pub faults: u32,
-    /// What was hit.
+    /// The pairs of state and fault point that were hit.
     pub coverage: Coverage,
     drawn: BTreeSet<u32>,
     trace: Vec<String>,
@@ -214,11 +214,11 @@ pub struct Verdict {
 pub struct Summary {
     /// How many.
     pub histories: u64,
-    /// Their calls.
+    /// The histories' calls.
     pub calls: u64,
-    /// Their faults.
+    /// The histories' faults.
     pub faults: u64,
-    /// What they hit together.
+    /// The pairs that they hit together.
     pub coverage: Coverage,
     /// The first one that broke something.
     pub broken: Option<Broken>,

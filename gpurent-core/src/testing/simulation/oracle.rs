@@ -1,4 +1,4 @@
-//! What really happened, and the invariants that it is held against.
+//! The oracle: what really happened, and the invariants that it is held against.
 //!
 //! It sees every effect at the moment it lands, on the store and on the engines, and knows nothing of what
 //! the reconciler believes.
@@ -31,7 +31,7 @@ const FILLS_FOR: i64 = 30_000_000;
 struct Hope {
     micros: i64,
     of_the_dead: bool,
-    /// It was answered, as far as the agent that has to end the rental knows.
+    /// The extension was answered, as far as the agent that has to end the rental knows.
     is_answered: bool,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct Truth {
     robbed: BTreeSet<RentalId>,
     /// The folders that outlive containers: none is ever lost or made anew.
     workspaces: BTreeMap<(HostNo, WorkspaceFolder), Option<u64>>,
-    /// What somebody was told, and may rely on.
+    /// The terms that renters were told, and may rely on.
     promised: BTreeMap<RentalId, Option<Term>>,
     /// The extensions of which the agents do not know whether they were recorded.
     hoped: BTreeMap<RentalId, Hope>,
@@ -110,7 +110,7 @@ pub(super) struct Truth {
     store_hangs_until: i64,
     /// The store has been set back: what it promised before is void.
     pub(super) restored: bool,
-    /// What was sent before the store was set back may land until then.
+    /// The end of the time in which requests may land that were sent before the store was set back.
     echoes_until: i64,
 }
 
@@ -195,7 +195,7 @@ impl Truth {
         self.hosts[host].unattended += until - now;
     }
 
-    /// What nobody gets an answer from at the moment.
+    /// The outage in which nobody gets an answer at the moment.
     pub(super) fn outage(&self, world: &World, point: Point, host: HostNo) -> Option<Fault> {
         let now = world.now();
         if world.is_calm() {
@@ -351,7 +351,7 @@ impl Truth {
         }
     }
 
-    /// Somebody removes a container by hand.
+    /// Notes that a container is removed by hand.
     pub(super) fn loses(&mut self, host: HostNo, launch: LaunchId) {
         self.hosts[host].engine.lose(launch);
         self.robbed.insert(launch.rental);
@@ -377,7 +377,7 @@ impl Truth {
         self.runs.get(&launch).is_none_or(|run| run.died.is_none())
     }
 
-    /// Somebody was told that this rental is theirs.
+    /// Notes that a renter was told that this rental is theirs.
     pub(super) fn promises(&mut self, rental: RentalId, key: Option<u8>) {
         self.promised.entry(rental).or_default();
         if let Some(key) = key {
@@ -424,7 +424,7 @@ impl Truth {
         self.hoped.values_mut().filter(|hope| !hope.is_answered).for_each(|hope| hope.of_the_dead = true);
     }
 
-    /// Somebody was told that this rental lasts so long.
+    /// Notes that a renter was told that this rental lasts so long.
     pub(super) fn promises_term(&mut self, rental: RentalId, term: Term) {
         let promised = self.promised.entry(rental).or_default();
         if promised.is_none_or(|promised| promised.is_shorter_than(term)) {
@@ -582,7 +582,7 @@ impl Truth {
         }
     }
 
-    /// Nobody is given a GPU on which somebody else's container runs.
+    /// Checks that no rental is given a GPU on which another's container runs.
     fn look_at_place(&mut self, world: &World, name: &str, row: &Rental) {
         if world.now() < self.echoes_until {
             return;
@@ -595,7 +595,7 @@ impl Truth {
         }
     }
 
-    /// What is suspended has a container that is put away, and none that runs.
+    /// Checks that a suspended rental has a container that is put away, and none that runs.
     fn look_at_what_is_kept(&mut self, name: &str, row: &Rental) {
         let there = self.hosts.iter().flat_map(|host| host.engine.glance());
         let its: Vec<Glance> = there.filter(|seen| seen.launch.rental == row.id()).collect();
@@ -610,7 +610,7 @@ impl Truth {
         }
     }
 
-    /// What has ended has no container that ran. (One that never did may be made late, by a request that was lost on
+    /// Checks that an ended rental has no container that ran. (One that never did may be made late, by a request lost on
     /// its way; it is found and removed.)
     fn look_at_absence(&mut self, name: &str, row: &Rental) {
         let there = self.hosts.iter().flat_map(|host| host.engine.glance());
@@ -620,7 +620,7 @@ impl Truth {
         }
     }
 
-    /// Nobody is said to be gone whose container runs, and no failure takes what was ready once.
+    /// Checks that no container is said to be gone that runs, and that no failure takes what was ready once.
     fn look_at_reason(&mut self, world: &World, name: &str, row: &Rental) {
         let gone = match row.state().end_reason() {
             Some(EndReason::Lost { .. } | EndReason::Exited { .. }) => true,
@@ -724,7 +724,7 @@ impl Truth {
         }
     }
 
-    /// What is not in order, if anything.
+    /// The first thing that is not in order, if any.
     pub(super) fn disorder(&mut self, now: i64) -> Option<String> {
         let rows = self.store.all();
         for row in &rows {

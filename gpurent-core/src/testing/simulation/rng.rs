@@ -5,18 +5,18 @@
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chance(u64);
 
-/// What a decision is about.
+/// The subject of a decision.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
-    /// What happens in the history, and when.
+    /// The happenings of the history, and when.
     Happening = 1,
     /// Which fault hits a call.
     Fault,
     /// How long a call takes.
     Latency,
-    /// Who goes on next.
+    /// The process that goes on next.
     Turn,
-    /// Who suspends and resumes, and when.
+    /// The suspensions and resumptions, and when.
     Pause,
     /// The container that fills the disk, and when.
     Fill,

@@ -1,4 +1,4 @@
-//! What happens in a history: what renters ask for, and what befalls the machines.
+//! The happenings of a history: what renters ask for, and what befalls the machines.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ pub(super) struct Happening {
     pub(super) what: What,
 }
 
-/// What happens. `nth` means one of the rentals there are.
+/// A happening. `nth` means one of the rentals there are.
 #[derive(Clone, Debug)]
 pub(super) enum What {
-    /// Somebody rents; with a key it may be asked several times, with or without waiting for an answer.
+    /// A renter rents; with a key it may be asked several times, with or without waiting for an answer.
     Rent {
         host: HostNo,
         gpus: u8,
@@ -200,7 +200,7 @@ fn drawn_fill(chance: Chance) -> Option<Happening> {
     fills.then(|| Happening { at, what: What::Fill { nth: draw.below(64) } })
 }
 
-/// Who suspends and resumes: in every other history, drawn apart, so that the rest is the same without it.
+/// The suspensions and resumptions: in every other history, drawn apart, so that the rest is the same without them.
 fn drawn_pauses(chance: Chance) -> Vec<Happening> {
     let mut draw = chance.draw(Purpose::Pause, 0);
     let mut happenings = Vec::new();

@@ -1,4 +1,4 @@
-//! What every [`Store`] has to do. Each clause works on a host of its own, so all may share a database.
+//! The clauses that every [`Store`] has to keep. Each works on a host of its own, so all may share a database.
 
 mod history;
 mod renter;
@@ -272,7 +272,7 @@ fn whole_life() -> Vec<Event> {
     ]
 }
 
-/// What was claimed is read back as it was given.
+/// A claim is read back as it was given.
 pub async fn a_claim_is_read_back_whole<S: Store>(store: Arc<S>) {
     let bench = Bench::new(store);
     let rental = bench.claimed("one").await;
@@ -419,7 +419,7 @@ pub async fn one_key_is_one_rental_for_ever<S: Store>(store: Arc<S>) {
     assert!(matches!(bench.claim(&same_name).await, Err(ClaimError::NameTaken(_))));
 }
 
-/// What was refused may be asked for again under the same key.
+/// A refused request may be made again under the same key.
 pub async fn a_refused_request_binds_no_key<S: Store>(store: Arc<S>) {
     let bench = Bench::new(store);
     let epoch = bench.epoch().await;
@@ -554,7 +554,7 @@ pub async fn the_end_frees_what_was_held_and_erases_the_credential<S: Store>(sto
     assert_eq!(bench.get(ended.id()).await, Some(ended));
 }
 
-/// What the container of `rental` tells after the store has lost it: the same claim under another id.
+/// The claim that the container of `rental` tells after the store has lost it: the same one under another id.
 fn lost(rental: &Rental, name: &str) -> Foundling {
     let mut claim = rental.claim();
     (claim.id, claim.name) = (RentalId::generate(), valid(name.parse()));

@@ -1,4 +1,4 @@
-//! What a store has to do when rentals are suspended and resumed.
+//! The clauses for rentals that are suspended and resumed.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) fn on_its_way_down() -> Vec<Event> {
     ]
 }
 
-/// What the rental had before it was suspended, taken again.
+/// The place that the rental had before it was suspended, taken again.
 fn resumption(before: &Rental) -> Event {
     Event::Resumed(Box::new(Resumption {
         gpus: before.gpus().to_vec(),
@@ -58,7 +58,7 @@ pub async fn what_is_suspended_holds_nothing_but_its_name<S: Store>(store: Arc<S
     assert!(Rental::folded(&events).is_some_and(|folded| folded.is_same_but_for_writes(&resumed)));
 }
 
-/// What somebody else holds by now cannot be taken again, not even by a rental that had it before.
+/// A place that another rental holds by now cannot be taken again, not even by a rental that had it before.
 pub async fn a_resumed_rental_takes_nothing_from_others<S: Store>(store: Arc<S>) {
     let bench = Bench::with_gpus(store, 1);
     let epoch = bench.epoch().await;

@@ -1,4 +1,4 @@
-//! What is kept beside rentals: ranges of ports that are one renter's, and who did what.
+//! The clauses for what is kept beside rentals: ranges of ports that are one renter's, and who did what.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn renter(n: usize) -> RenterId {
     valid(format!("user{n}").parse())
 }
 
-/// Who has a range keeps it; what was given back is the next one's; where none is left, nobody gets one.
+/// A renter who has a range keeps it; what was given back is the next one's; where none is left, nobody gets one.
 pub async fn a_range_stays_its_renters_until_it_is_given_back<S: Store + RangeStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     let (store, host, pool) = (&bench.store, &bench.host, pool("9000-9024"));

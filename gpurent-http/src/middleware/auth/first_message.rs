@@ -19,16 +19,16 @@ use crate::middleware::auth::{Denied, Gate, Pass};
 /// How long a client may take to show its key.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who wants to listen.
+/// A caller who wants to listen.
 #[derive(Clone)]
 pub(crate) enum Entrance {
-    /// Somebody who has shown who they are.
+    /// A caller who has shown who they are.
     Open(Caller, Pass),
-    /// Somebody who has yet to.
+    /// A caller who has yet to.
     Late(LateEntrance),
 }
 
-/// What is needed to let somebody in later.
+/// The parts that are needed to let a caller in later.
 #[derive(Clone)]
 pub(crate) struct LateEntrance {
     gate: Gate,
@@ -73,7 +73,7 @@ struct FirstMessage {
 }
 
 impl Entrance {
-    /// Who it is, once that is shown. `None` where it is not: the socket was told why then.
+    /// The caller, once that is shown. `None` where it is not: the socket was told why then.
     pub(crate) async fn admit(self, socket: &mut WebSocket) -> Option<(Caller, Pass)> {
         let late = match self {
             Self::Open(caller, pass) => return Some((caller, pass)),

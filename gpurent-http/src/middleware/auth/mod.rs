@@ -1,4 +1,4 @@
-//! Who may call: an [`Authenticator`] says. By default API keys do, and without any, nobody but this
+//! Authentication: an [`Authenticator`] says who may call. By default API keys do, and without any, nobody but this
 //! machine.
 
 pub(crate) mod api_keys;
@@ -27,13 +27,13 @@ use crate::problem::Problem;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Denied {
-    /// They did not prove who they are.
+    /// The caller did not prove who they are.
     #[error("no valid proof of who calls")]
     Unauthenticated,
-    /// They may not call from where they are, whoever they are.
+    /// The caller may not call from where they are, whoever they are.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// It cannot be found out now.
+    /// The caller cannot be found out now.
     #[error("who calls cannot be found out now")]
     Unavailable(#[source] StoreError),
 }
@@ -41,7 +41,7 @@ pub enum Denied {
 /// Tells who calls. An embedder plugs its own login in here; see the example `embed`.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who sent a request with this head. Asked for each request (twice where one of the dashboard's has a
+    /// The caller who sent a request with this head. Asked for each request (twice where one of the dashboard's has a
     /// word in the place of a key), and for those who listen again and
     /// again while they do. Never log what it holds.
     async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied>;
@@ -126,7 +126,7 @@ pub(crate) async fn admit_strangers(State(gate): State<Gate>, request: Request, 
 /// The answer to everybody from a network that nobody may call from.
 const NOT_FROM_THERE: &str = "nobody may call from there";
 
-/// What a listener was let in by, to be shown again while it listens: a key may be revoked meanwhile.
+/// A pass by which a listener was let in, to be shown again while it listens: a key may be revoked meanwhile.
 #[derive(Clone)]
 pub(crate) struct Pass {
     authenticator: Arc<dyn Authenticator>,

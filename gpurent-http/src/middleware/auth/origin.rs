@@ -1,4 +1,4 @@
-//! What a request says of where it comes from, and by which key.
+//! The origin of a request, as it says: the address that it comes from, and the key that it shows.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -116,7 +116,7 @@ struct Resources {
 }
 
 impl CreateBody {
-    /// What is made for a user of whom nothing else is known.
+    /// The container of a user of whom nothing else is known.
     fn of_user(user: &RenterId) -> Self {
         Self {
             username: user.to_string(),

@@ -55,7 +55,7 @@ pub struct Service {
 /// How many ports a user has.
 const RANGE: u16 = 10;
 
-/// What the `dashboard` protocol gives users.
+/// The containers that the `dashboard` protocol gives users.
 #[derive(Clone)]
 pub struct Dashboard {
     ranges: Arc<dyn RangeStore>,
@@ -273,7 +273,7 @@ pub(crate) fn open_routes() -> Described<Own<Arc<Dashboard>>> {
     )
 }
 
-/// What is refused.
+/// A refusal, in the protocol's form.
 #[derive(Debug)]
 struct Refused(StatusCode, String);
 

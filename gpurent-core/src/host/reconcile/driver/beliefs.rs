@@ -1,4 +1,4 @@
-//! What the loop holds true of its rentals, and when it may act on that.
+//! The loop's beliefs about its rentals, and when it may act on them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Driver {
         self.confirm.ask_unless_failing();
     }
 
-    /// What is seen means something only beside what is stored.
+    /// Whether the engine may be observed: an observation means something only beside what is stored.
     pub(super) fn may_observe(&self) -> bool {
         self.read_in == Some(self.generation)
     }

@@ -1,4 +1,4 @@
-//! What the loop does again and again for the host as a whole, and what it learns from it.
+//! The loop's recurring work for the host as a whole, and what it learns from it.
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;

@@ -40,7 +40,7 @@ use crate::store::{Deadline, DeadlineError, StoreError};
 /// How long the store may take to note that this process acts no longer.
 const RESIGNATION: Duration = Duration::from_secs(1);
 
-/// What ended.
+/// The outcome of something that ran beside the loop.
 pub(in crate::host::reconcile) enum Done {
     Read(Generation, Extent, Result<Vec<Rental>, StoreError>),
     /// Asked at this moment: what was seen was so then or later.
@@ -70,16 +70,16 @@ pub(in crate::host::reconcile) enum Extent {
     Active,
 }
 
-/// What became of a container that no live rental has a use for.
+/// The outcome for a container that no live rental has a use for.
 pub(in crate::host::reconcile) enum Orphan {
     Removed,
-    /// It belongs to a suspended rental, and waits with its files.
+    /// The container belongs to a suspended rental, and waits with its files.
     PutAway,
     /// The store did not know its rental, and does now.
     Adopted(Box<Rental>),
     /// The store does not know its rental, and cannot be told: left alone.
     Unknown,
-    /// It is too early, or something failed; the next observation tries again.
+    /// The container was seen too early, or something failed; the next observation tries again.
     Kept,
 }
 

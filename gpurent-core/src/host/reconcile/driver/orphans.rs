@@ -1,4 +1,4 @@
-//! What an observation of the engine means: who ended by itself, which containers nobody needs, which ones
+//! The meaning of an observation: which rentals ended by themselves, which containers nobody needs, which ones
 //! the store has lost.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,7 +127,7 @@ impl Driver {
         }
     }
 
-    /// What a container has, beside the books. One that does not say may have everything.
+    /// The resources of a container beside the store. One that does not say may have everything.
     fn held_by(&self, seen: &Seen) -> Held {
         if seen.gpus.is_empty() && seen.ports.is_empty() {
             let all = self.shared.placement.gpus.iter().map(|gpu| gpu.uuid.clone());

@@ -16,7 +16,7 @@ use crate::model::{Event, Files, HostPort, Rental, Secrets};
 use crate::runtime::{Created, LaunchSpec, Progress, PullProgress, RuntimeError};
 use crate::store::Deadline;
 
-/// What a runtime may take beyond the time it is given to verify access.
+/// The time that a runtime may take beyond what it is given to verify access.
 const VERIFY_SLACK: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// For how long a port is not given out that somebody outside the books was found to have: 10 minutes.
@@ -101,7 +101,7 @@ impl Step {
         Ok(rental)
     }
 
-    /// Somebody outside our books has a port: the container is removed and made again with others, if
+    /// Makes the container again with other ports, since another program has one of them: it is removed and made anew if
     /// the renter did not ask for that very one and it was not tried too often.
     pub(super) async fn relaunch(&self, port: HostPort, source: crate::error::Cause) -> Result<Rental, Trouble> {
         let asked_for = self.rental.spec().ports.as_slice().iter().any(|wanted| wanted.host == Some(port));

@@ -30,7 +30,7 @@ impl Step {
         self.last_lines(LOG_TAIL_LINES).await
     }
 
-    /// What is kept of a stopped container's output once the container is gone.
+    /// The lines of a stopped container's output that are kept once it is gone.
     pub(super) async fn kept_log(&self, now: Timestamp) -> LogTail {
         let until = now.saturating_add(self.shared.timing.keep_logs).unwrap_or(now);
         LogTail { lines: self.last_lines(KEPT_LINES).await, at: now, until }

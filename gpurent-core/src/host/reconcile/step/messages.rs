@@ -1,4 +1,4 @@
-//! What the renter is told inside the container, and the credential that it lets in by.
+//! Messages to the renter inside the container, and the credential that it lets in by.
 
 use std::error::Error;
 

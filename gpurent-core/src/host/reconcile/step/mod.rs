@@ -60,7 +60,7 @@ impl From<StoreError> for StepError {
     }
 }
 
-/// What a step may fail with before it is decided what that means.
+/// A step's failure before it is decided what that means.
 enum Trouble {
     Runtime(RuntimeError),
     Step(StepError),
@@ -139,7 +139,7 @@ impl Step {
     }
 }
 
-/// What a container that was found says of its launch.
+/// The event by which a container that was found is taken up, from what it says of its launch.
 pub(super) fn adopted(launch: LaunchId, found: &Examined) -> Event {
     Event::Adopted(Box::new(Adoption {
         attempt: launch.attempt,

@@ -1,4 +1,4 @@
-//! What happened, written into the store although others may write in between.
+//! Records of what happened, written although others may write in between.
 
 use std::error::Error;
 
@@ -26,7 +26,7 @@ impl Step {
         self.record_so(event, self.shared.clock.now().wall, None).await
     }
 
-    /// Others may change the rental at any time (its end, its credential): where what happened is just as
+    /// Records an event although others may change the rental at any time (its end, its credential): where it is just as
     /// true of the rental as it is by then, it is recorded there. Otherwise whoever writes often enough
     /// could keep anything from being recorded.
     pub(super) async fn record_so(
