@@ -46,7 +46,7 @@ pub enum NoPlace {
         /// The models that there are, and how many of each.
         there: BTreeMap<GpuModel, u32>,
     },
-    /// All such GPUs are rented: asking later may be.
+    /// Every GPU of this kind is rented; a later attempt may succeed.
     #[error("every {0} GPU of this host is rented")]
     NoGpuFree(GpuSelector),
     /// Prices are on, and the rate card has none for this model.
@@ -61,7 +61,7 @@ pub enum NoPlace {
     /// No GPU is asked for, and the operator rents GPUs only.
     #[error("this host rents nothing without a GPU")]
     GpuNeeded,
-    /// As many containers without a GPU are rented as there may be: asking later may be.
+    /// Every place for a container without a GPU is rented; a later attempt may succeed.
     #[error("every place of this host for a container without a GPU is rented")]
     NoPlaceWithoutGpu,
     /// Prices are on, and the rate card has none for a container without a GPU.

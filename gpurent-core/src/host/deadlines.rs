@@ -59,8 +59,8 @@ impl Deadlines {
         Ok(all)
     }
 
-    /// Changes what the book says, and writes it if that is something else. Where it cannot be written, what
-    /// is `known` counts in this process, and is written with the next change; a promise is not made then.
+    /// Changes the deadlines, and writes the book if it differs. If the write fails, a fact (`known`) stays in memory and is
+    /// written with the next change; a commitment, such as an extension, is refused.
     async fn change(
         &self,
         known: bool,

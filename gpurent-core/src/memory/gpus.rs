@@ -1,4 +1,4 @@
-//! GPUs that exist as names only: for tests, and for trying out a host on a machine without any.
+//! Simulated GPUs: for tests, and for trying out a host on a machine without any.
 
 use async_trait::async_trait;
 use uuid::Uuid;

@@ -21,7 +21,7 @@ pub enum RuntimeError {
         #[source]
         source: Cause,
     },
-    /// The image cannot be pulled at the moment, by nobody's fault who asked for it: its registry is busy or away, or the
+    /// The image cannot be pulled now, and the renter is not at fault: its registry is busy or away, or the
     /// host's disk is full. Trying again may help.
     #[error("the image {image} cannot be pulled at the moment")]
     RegistryUnavailable {

@@ -25,7 +25,7 @@ pub struct NewRental {
     pub sealed: Sealed,
     /// The fingerprint that tells the same request from another under the same name or key.
     pub fingerprint: Fingerprint,
-    /// The renter's own key for this request. With one, the name alone makes no request the same.
+    /// The renter's own key for this request. If set, only this key identifies a repeated request; an equal name does not.
     pub key: Option<IdempotencyKey>,
     /// Until when it has to have started.
     pub due: Timestamp,

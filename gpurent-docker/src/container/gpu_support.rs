@@ -14,7 +14,7 @@ use crate::engine::state::remove_by_name;
 /// The engine's GPU support, as far as it is known.
 #[derive(Default)]
 pub(crate) struct Attaching {
-    /// Whether the engine takes device requests for GPUs that exist as names only, once that is known.
+    /// Whether the engine takes device requests for simulated GPUs, once that is known.
     simulated: Mutex<Option<bool>>,
 }
 

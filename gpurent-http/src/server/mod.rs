@@ -105,8 +105,8 @@ impl Server {
         Ok(Self { is_alone: true, ..server })
     }
 
-    /// Listens on `address` for `router`, made of some of its protocols: for one that has a listener of its own,
-    /// beside a server that has all of them. That one is to end last: it writes down what is left.
+    /// Serves `router`, some of the API's protocols, on an address of its own. Shut this server down before the one made by
+    /// [`Server::bind_api`], which flushes the audit log.
     ///
     /// # Errors
     /// As [`Server::bind`].

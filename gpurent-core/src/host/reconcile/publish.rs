@@ -7,8 +7,8 @@ use crate::store::StoreError;
 /// How many events are published at once.
 pub(super) const PUBLISH_BATCH: usize = 256;
 
-/// Publishes what is new. An answer that was lost may have been a yes: then what it published is read
-/// from the journal, so that subscribers miss nothing.
+/// Publishes new events into the journal. If the answer to the last publish was lost, it may have committed: what it
+/// published is then read from the journal, so that subscribers miss nothing.
 pub(super) async fn publish(
     shared: &Shared,
     epoch: Epoch,

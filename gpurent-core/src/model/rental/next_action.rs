@@ -128,8 +128,8 @@ impl Rental {
                         }))
                     });
                 }
-                // Never less than a third of it, so that it is asked in earnest after a long absence of ours, and
-                // never more than the whole time, whatever the wall clock did in between.
+                // Clamped to [access/3, access]: after the agent was down the check still gets a fair chance, and a clock
+                // step does not lengthen it.
                 let within = left.max(timing.access / 3).min(timing.access).unsigned_abs();
                 Next::Now(Action::Verify { within })
             }

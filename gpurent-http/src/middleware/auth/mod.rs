@@ -30,7 +30,7 @@ pub enum Denied {
     /// The caller did not prove who they are.
     #[error("no valid proof of who calls")]
     Unauthenticated,
-    /// The caller may not call from where they are, whoever they are.
+    /// Calls from this address are refused, with any key.
     #[error("{0}")]
     Forbidden(&'static str),
     /// The caller cannot be found out now.
@@ -46,7 +46,7 @@ pub trait Authenticator: Send + Sync + 'static {
     /// again while they do. Never log what it holds.
     async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied>;
 
-    /// Whether somebody may call from where a request comes, whoever they are: for what is
+    /// Whether calls from a request's address are admitted without a key, for what is
     /// [offered to everybody](crate::protocols::dashboard::Dashboard::with_downloads). From everywhere by default.
     fn admits_from(&self, _request: &Parts) -> bool {
         true
@@ -111,7 +111,7 @@ pub(crate) async fn authenticate(
     }
 }
 
-/// Lets everybody pass who may call from where they are and does not call too often, whoever they are.
+/// Lets a request pass without a key, if its address is allowed and has not called too often.
 pub(crate) async fn admit_strangers(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     if !gate.authenticator.admits_from(&parts) {

@@ -61,7 +61,7 @@ impl Driver {
         self.left_alone.values_mut().for_each(|not_before| *not_before = i64::MIN);
     }
 
-    /// Takes what the store says for true, except where a step knows better.
+    /// Replaces the known rentals by those that the store returned, except where a step has written a newer state since.
     pub(super) fn adopt(&mut self, rentals: Vec<Rental>, extent: Extent) {
         let listed: BTreeSet<_> = rentals.iter().map(Rental::id).collect();
         let busy = |id: &RentalId| self.in_flight.contains_key(id) || self.moved_during_read.contains(id);

@@ -77,7 +77,8 @@ impl Driver {
             match (by_itself, next) {
                 // Otherwise we may have stopped it ourselves, when its time was over and the store away.
                 (Some(reason), _) if !expires => due.push((*id, Action::End(reason))),
-                // It may be launched anew already; or its GPU is still somebody else's, of whom the books do not know.
+                // Nothing is created or started while the outcome of an earlier write is unknown (a newer launch may exist), or
+                // while a container without a stored rental occupies one of the GPUs.
                 (_, Next::Now(Action::Create | Action::Start))
                     if self.unsure.contains(id) || self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
                 (_, Next::Now(action)) => due.push((*id, self.with_the_last_setback(*id, action))),

@@ -57,7 +57,8 @@ pub(in crate::host::reconcile) enum Done {
     Settled(LaunchId, Orphan),
 }
 
-/// Grows whenever the host may have been somebody else's: what was asked before says nothing any more.
+/// A period in which the host was surely ours. Incremented whenever ownership may have been lost: answers to reads that
+/// began in an earlier generation are discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::host::reconcile) struct Generation(u64);
 

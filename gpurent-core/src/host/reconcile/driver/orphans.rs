@@ -211,8 +211,8 @@ impl Driver {
     }
 }
 
-/// Whether a container is further than its rental, by a store that was set back to before it was launched, or so
-/// far back that the rental seems to have taken too long to start.
+/// Whether the container belongs to a later launch than the stored rental. It does after the store was restored from a
+/// backup that predates the launch, or predates it so far that the rental looks as if it had missed its start deadline.
 fn is_further(rental: &Rental, seen: &Seen, now: &Moment) -> bool {
     let later = rental.attempt() < seen.launch.attempt;
     if seen.retained && matches!(rental.state(), State::Provisioning | State::Running | State::Ready) {

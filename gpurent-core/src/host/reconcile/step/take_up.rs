@@ -27,7 +27,7 @@ impl Step {
                     && launch.attempt == self.rental.attempt();
                 let rental = match if is_known { Ok(self.rental.clone()) } else { self.record(event).await } {
                     Err(changed @ (StepError::Stale | StepError::Overtaken(_))) => {
-                        // Somebody else has its place by now. Until that is settled it has its time, and no more.
+                        // Another rental holds its GPU or port by now. Until that is settled, it runs no longer than it is paid for.
                         self.stop_if_overdue(launch).await?;
                         return Err(changed);
                     }
