@@ -33,14 +33,12 @@
 //! # }
 //! ```
 
-mod beside;
 mod claim;
 mod error;
-mod key;
 mod listing;
 mod postgres;
 mod refused;
-mod row;
+mod rows;
 mod sqlite;
 
 pub use postgres::{CompatibilityViews, PostgresStore};

@@ -217,7 +217,8 @@ mod tests {
     use sqlx::{Postgres, Row as _, Sqlite};
 
     use super::*;
-    use crate::{PostgresStore, SqliteStore};
+    use crate::postgres::PostgresStore;
+    use crate::sqlite::SqliteStore;
 
     /// One filter of each kind that a list is asked for by.
     fn filters() -> Vec<(&'static str, Filter)> {

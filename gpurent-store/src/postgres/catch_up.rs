@@ -9,7 +9,7 @@ use gpurent_core::store::StoreError;
 use super::connections::Connections;
 use super::migrations::BEGIN_PATIENTLY;
 use crate::error::patient;
-use crate::row::signed;
+use crate::rows::rental::signed;
 
 const TAGS: &str = "
     WITH untagged AS (

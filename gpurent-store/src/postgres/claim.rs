@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use sqlx::types::Json;
 
 use super::connections::Connections;
-use super::held::Beliefs;
 use crate::claim::{Decision, Look, NOT_IN_VAIN, counted, decide};
 use crate::error::{bounded, broken_constraint};
 use crate::listing::Tags;
-use crate::row::{RentalColumns, signed};
+use crate::postgres::hold_cache::Beliefs;
+use crate::rows::rental::{RentalColumns, signed};
 
 /// How often a claim that lost a race against another process looks again.
 const TRIES: usize = 8;

@@ -6,7 +6,7 @@ use sqlx::types::Json;
 
 use super::connections::Connections;
 use crate::error::{bounded, broken_constraint};
-use crate::row::{RentalColumns, signed};
+use crate::rows::rental::{RentalColumns, signed};
 
 const COMMIT: &str = "
     WITH epoch AS (
@@ -89,7 +89,7 @@ pub(super) async fn commit(connections: &Connections, change: &Change) -> Result
         .bind(change.sealed().map(|sealed| sealed.key_id.as_str()))
         .bind(change.sealed().map(|sealed| sealed.bytes.as_slice()))
         .bind(change.log_tail().map(|tail| Json(&tail.lines)))
-        .bind(crate::row::forgets_logs_of(change).map(Timestamp::as_microsecond))
+        .bind(crate::rows::rental::forgets_logs_of(change).map(Timestamp::as_microsecond))
         .bind(change.log_tail().map(|tail| tail.until.as_microsecond()))
         .bind(columns.ended_at);
     match bounded(connections.fetch_one(query)).await {

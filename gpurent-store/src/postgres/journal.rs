@@ -7,7 +7,7 @@ use sqlx::types::{Json, Uuid};
 
 use super::connections::Connections;
 use crate::error::bounded;
-use crate::row::{recorded, signed, unsigned};
+use crate::rows::rental::{recorded, signed, unsigned};
 
 type Row = (i64, Uuid, i64, i64, Json<Event>);
 

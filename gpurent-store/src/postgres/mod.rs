@@ -1,21 +1,22 @@
 //! The store on PostgreSQL 12 and later.
 //!
 //! Every write of a rental is one statement, and so one transaction and one round trip: its parts are
-//! data-modifying CTEs that all hang on the one that may or may not happen. [`claim`] makes rentals ([`held`] spares most of them a look), [`commit`] changes
-//! them, [`journal`] publishes what happened, [`views`] shows rentals to tools of other platforms; reading
+//! data-modifying CTEs that all hang on the one that may or may not happen. [`claim`] makes rentals
+//! ([`hold_cache`] spares most of them a look), [`commit`] changes them, [`journal`] publishes what happened, [`views`] shows rentals to tools of other platforms; reading
 //! is here. [`connections`] lead there, also through a [`pooler`].
 
-mod beside;
+mod api_keys;
+mod audit;
 mod catch_up;
 mod claim;
 mod commit;
 mod connections;
-mod held;
+mod hold_cache;
 mod journal;
-mod keys;
 pub(crate) mod lists;
 mod migrations;
 mod pooler;
+mod port_ranges;
 mod views;
 
 use std::collections::HashMap;
@@ -30,7 +31,6 @@ use gpurent_core::model::{Event, JournalEntry, Recorded, Rental, Sealed};
 use gpurent_core::store::{
     Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
 };
-use held::Beliefs;
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 use sqlx::types::Json;
@@ -38,8 +38,9 @@ use tokio::sync::Mutex;
 pub use views::CompatibilityViews;
 
 use crate::error::bounded;
+use crate::postgres::hold_cache::Beliefs;
 use crate::refused::unless_permanent;
-use crate::row::{recorded, signed, unsigned};
+use crate::rows::rental::{recorded, signed, unsigned};
 
 /// For so many hosts a place to stand in line is kept before unused ones are dropped.
 const MOST_LINES: usize = 4096;

@@ -10,7 +10,7 @@ use sqlx::types::Json;
 
 use super::has_epoch;
 use crate::error::bounded;
-use crate::row::{recorded, signed, unsigned};
+use crate::rows::rental::{recorded, signed, unsigned};
 
 type Row = (i64, String, i64, i64, Json<Event>);
 

@@ -2,16 +2,18 @@
 //!
 //! Write-ahead log with full synchronisation: what was committed survives `kill -9` and a power cut.
 //! Writers stand in line in this process, and begin with `BEGIN IMMEDIATE`, so that they wait for those
-//! of other processes (the command line) instead of failing half-way. [`write`](mod@write) makes and
-//! changes rentals, [`journal`] publishes, [`catch_up`] writes what an agent of an older version left out, reading is here.
+//! of other processes (the command line) instead of failing half-way. [`claim`] makes rentals,
+//! [`commit`] changes them, [`journal`] publishes, [`catch_up`] writes what an agent of an older version left out, reading is here.
 
-mod beside;
+mod api_keys;
+mod audit;
 mod catch_up;
+mod claim;
+mod commit;
+mod disk_reserve;
 mod journal;
-mod keys;
 pub(crate) mod lists;
-mod reserve;
-mod write;
+mod port_ranges;
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +26,6 @@ use gpurent_core::store::{
     Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
 };
 use jiff::Timestamp;
-use reserve::{Reserve, is_full};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteExecutor, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -36,7 +37,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::claim::{NOT_IN_VAIN, counted};
 use crate::error::bounded;
 use crate::refused::{unless_permanent_file, unless_permanent_io};
-use crate::row::{recorded, signed, unsigned};
+use crate::rows::rental::{recorded, signed, unsigned};
+use crate::sqlite::disk_reserve::{Reserve, is_full};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -187,7 +189,7 @@ impl SqliteStore {
 
     async fn adopt_once(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
         let mut writing = self.write().await?;
-        write::adopt(&mut writing.transaction, found, epoch).await?;
+        claim::adopt(&mut writing.transaction, found, epoch).await?;
         writing.commit().await
     }
 
@@ -204,7 +206,7 @@ impl SqliteStore {
 
     async fn commit_once(&self, change: &Change) -> Result<(), StoreError> {
         let mut writing = self.write().await?;
-        write::commit(&mut writing.transaction, change).await?;
+        commit::commit(&mut writing.transaction, change).await?;
         writing.commit().await
     }
 
@@ -351,7 +353,7 @@ impl Store for SqliteStore {
 
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
         let mut writing = self.write().await?;
-        let claimed = write::claim(&mut writing.transaction, new, placement).await?;
+        let claimed = claim::claim(&mut writing.transaction, new, placement).await?;
         writing.commit().await?;
         Ok(claimed)
     }

@@ -3,7 +3,7 @@
 use gpurent_core::error::Invalid;
 use gpurent_core::store::{KeyDigest, KeyRecord, StoreError};
 
-use crate::row::time;
+use crate::rows::rental::time;
 
 /// id, renter, role, digest, created_at, allowed_ips
 pub(crate) type KeyColumns = (String, String, String, Vec<u8>, i64, String);

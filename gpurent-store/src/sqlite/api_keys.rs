@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use gpurent_core::id::ApiKeyId;
 use gpurent_core::store::{KeyDigest, KeyRecord, KeyStore, MAX_PAGE, StoreError};
 
-use super::SqliteStore;
 use crate::error::bounded;
-use crate::key::{KeyColumns, networks, record};
+use crate::rows::api_key::{KeyColumns, networks, record};
+use crate::sqlite::SqliteStore;
 
 #[async_trait]
 impl KeyStore for SqliteStore {

@@ -1,107 +1,23 @@
-//! Making and changing rentals, each inside one transaction that nobody else writes beside.
+//! Changing rentals, inside one transaction that nobody else writes beside.
 
-use gpurent_core::allocation::Placement;
-use gpurent_core::allocation::renter_limits::lately;
-use gpurent_core::id::{Epoch, HostId};
-use gpurent_core::model::{Fingerprint, Recorded, Rental, Sealed};
-use gpurent_core::store::{Change, ClaimError, Claimed, Foundling, NewRental, StoreError};
+use gpurent_core::id::HostId;
+use gpurent_core::model::{Recorded, Rental, Sealed};
+use gpurent_core::store::{Change, StoreError};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
-use super::{has_epoch, held, renter_has};
-use crate::claim::{Asked, Decision, Look, decide};
 use crate::error::{bounded, is_unique_violation};
-use crate::listing::tags;
-use crate::row::{RentalColumns, forgets_logs_of, signed};
-
-pub(super) async fn claim(
-    connection: &mut SqliteConnection,
-    new: &NewRental,
-    placement: &Placement,
-) -> Result<Claimed, ClaimError> {
-    let look = look(connection, new).await?;
-    let placed = match decide(look, new, placement)? {
-        Decision::Existing(rental) => return Ok(Claimed::Existing(*rental)),
-        Decision::Write(placed) => placed,
-    };
-    let (rental, event) = new.settle(placed);
-    let id = rental.id().to_string();
-    insert(connection, &rental, new.fingerprint).await?;
-    seal(connection, &id, &new.sealed).await?;
-    record(connection, rental.host(), &id, &event).await?;
-    if let Some(key) = &new.key {
-        let query = sqlx::query(
-            "INSERT INTO gpurent_idempotency (host_id, renter, key, fingerprint, rental_id) VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(rental.host().as_str())
-        .bind(rental.spec().renter.as_str())
-        .bind(key.as_str())
-        .bind(new.fingerprint.0.as_slice())
-        .bind(&id);
-        bounded(query.execute(connection)).await?;
-    }
-    Ok(Claimed::New(rental))
-}
-
-/// Writes a rental that was found; the transaction is given up where anything of it is somebody else's.
-pub(super) async fn adopt(
-    connection: &mut SqliteConnection,
-    found: &Foundling,
-    epoch: Epoch,
-) -> Result<(), StoreError> {
-    let rental = &found.rental;
-    if !has_epoch(&mut *connection, rental.host(), epoch).await? {
-        return Err(StoreError::Fenced);
-    }
-    insert(connection, rental, found.fingerprint).await?;
-    let id = rental.id().to_string();
-    for event in &found.events {
-        record(connection, rental.host(), &id, event).await?;
-    }
-    meter(connection, &id, rental).await
-}
-
-async fn insert(
-    connection: &mut SqliteConnection,
-    rental: &Rental,
-    fingerprint: Fingerprint,
-) -> Result<(), StoreError> {
-    let columns = RentalColumns::of(rental);
-    let id = rental.id().to_string();
-    let query = sqlx::query(
-        "INSERT INTO gpurent_rental
-             (id, host_id, renter, name, phase, revision, created_at, expires_at, fingerprint, body)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&id)
-    .bind(rental.host().as_str())
-    .bind(columns.renter)
-    .bind(rental.name().as_str())
-    .bind(columns.phase)
-    .bind(columns.revision)
-    .bind(columns.created_at)
-    .bind(columns.expires_at)
-    .bind(fingerprint.0.as_slice())
-    .bind(Json(rental));
-    bounded(query.execute(&mut *connection)).await.map_err(conflict)?;
-    for (name, value) in tags(rental) {
-        let query = sqlx::query(
-            "INSERT INTO gpurent_tag (host_id, renter, name, value, created_at, rental_id) VALUES (?, ?, ?, ?, ?, ?)",
-        );
-        let query = query.bind(rental.host().as_str()).bind(columns.renter).bind(name).bind(value);
-        bounded(query.bind(columns.created_at).bind(&id).execute(&mut *connection)).await?;
-    }
-    hold(connection, rental.host(), &id, &columns).await
-}
+use crate::rows::rental::{RentalColumns, forgets_logs_of, signed};
+use crate::sqlite::has_epoch;
 
 /// Takes what breaks a uniqueness for another's.
-fn conflict(error: StoreError) -> StoreError {
+pub(super) fn conflict(error: StoreError) -> StoreError {
     if is_unique_violation(&error) { StoreError::Conflict } else { error }
 }
 
 /// Writes a rental's usage.
-async fn meter(connection: &mut SqliteConnection, id: &str, rental: &Rental) -> Result<(), StoreError> {
+pub(super) async fn meter(connection: &mut SqliteConnection, id: &str, rental: &Rental) -> Result<(), StoreError> {
     for (n, segment) in (1i64..).zip(rental.segments()) {
         let query = sqlx::query(
             "INSERT INTO gpurent_usage_segment (rental_id, n, started_at, ended_at) VALUES (?, ?, ?, ?)
@@ -114,28 +30,6 @@ async fn meter(connection: &mut SqliteConnection, id: &str, rental: &Rental) -> 
         bounded(query.execute(&mut *connection)).await?;
     }
     Ok(())
-}
-
-async fn look(connection: &mut SqliteConnection, new: &NewRental) -> Result<Look, StoreError> {
-    let name = sqlx::query_as(
-        "SELECT body, fingerprint FROM gpurent_rental WHERE host_id = ? AND renter = ? AND name = ? AND phase <> 'ended'",
-    );
-    let name = name.bind(new.host.as_str()).bind(new.spec.renter.as_str()).bind(new.name.as_str());
-    let same_name: Option<(Json<Rental>, Vec<u8>)> = bounded(name.fetch_optional(&mut *connection)).await?;
-    let mut same_key: Option<(Json<Rental>, Vec<u8>)> = None;
-    if let Some(key) = &new.key {
-        let query = sqlx::query_as(
-            "SELECT rental.body, once.fingerprint
-             FROM gpurent_idempotency AS once JOIN gpurent_rental AS rental ON rental.id = once.rental_id
-             WHERE once.host_id = ? AND once.renter = ? AND once.key = ?",
-        );
-        let query = query.bind(new.host.as_str()).bind(new.spec.renter.as_str()).bind(key.as_str());
-        same_key = bounded(query.fetch_optional(&mut *connection)).await?;
-    }
-    let asked = |(Json(rental), fingerprint)| -> Asked { (rental, fingerprint) };
-    let held = held(&mut *connection, &new.host).await?;
-    let has = renter_has(connection, &new.host, &new.spec.renter, lately(new.at.wall)).await?;
-    Ok(Look { held, has, same_name: same_name.map(asked), same_key: same_key.map(asked) })
 }
 
 pub(super) async fn commit(connection: &mut SqliteConnection, change: &Change) -> Result<(), StoreError> {
@@ -203,7 +97,7 @@ pub(super) async fn commit(connection: &mut SqliteConnection, change: &Change) -
     Ok(())
 }
 
-async fn hold(
+pub(super) async fn hold(
     connection: &mut SqliteConnection,
     host: &HostId,
     id: &str,
@@ -221,7 +115,7 @@ async fn hold(
     Ok(())
 }
 
-async fn seal(connection: &mut SqliteConnection, id: &str, sealed: &Sealed) -> Result<(), StoreError> {
+pub(super) async fn seal(connection: &mut SqliteConnection, id: &str, sealed: &Sealed) -> Result<(), StoreError> {
     let query = sqlx::query(
         "INSERT INTO gpurent_credential (rental_id, key_id, sealed) VALUES (?, ?, ?)
          ON CONFLICT (rental_id) DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed",
@@ -230,7 +124,7 @@ async fn seal(connection: &mut SqliteConnection, id: &str, sealed: &Sealed) -> R
     Ok(())
 }
 
-async fn record(
+pub(super) async fn record(
     connection: &mut SqliteConnection,
     host: &HostId,
     id: &str,

@@ -1,24 +1,10 @@
 //! Port ranges and audit entries between their columns and the domain.
 
 use gpurent_core::error::Invalid;
-use gpurent_core::model::PortRange;
-use gpurent_core::store::{AuditEntry, NumberedEntry, OwnRange, StoreError};
+use gpurent_core::store::{AuditEntry, NumberedEntry, StoreError};
 
-use crate::row::{time, unsigned};
-
-fn corrupt(error: Invalid) -> StoreError {
-    StoreError::Corrupt(error.into())
-}
-
-/// first_port, last_port
-pub(crate) fn range((first, last): (i64, i64)) -> Result<PortRange, StoreError> {
-    format!("{first}-{last}").parse().map_err(corrupt)
-}
-
-/// renter, first_port, last_port
-pub(crate) fn own_range((renter, first, last): (String, i64, i64)) -> Result<OwnRange, StoreError> {
-    Ok(OwnRange { renter: renter.try_into().map_err(corrupt)?, range: range((first, last))? })
-}
+use crate::rows::port_range::corrupt;
+use crate::rows::rental::{time, unsigned};
 
 /// number, at, renter, role, key_id, address, action, status
 pub(crate) type AuditColumns = (i64, i64, String, String, Option<String>, Option<String>, String, i64);
