@@ -162,8 +162,8 @@ async fn ours() -> (SocketAddr, Rentals, RentalId) {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let many = sockets() + 1000;
     let limits = Limits::default().rate(0).connections(many, many).listeners(many, many);
-    let surfaces = HttpApi::new(rentals.clone(), ApiKeys::default()).with_limits(limits);
-    let server = valid(Server::bind_api(valid("127.0.0.1:0".parse()), surfaces).await);
+    let api = HttpApi::new(rentals.clone(), ApiKeys::default()).with_limits(limits);
+    let server = valid(Server::bind_api(valid("127.0.0.1:0".parse()), api).await);
     let address = server.address();
     tokio::spawn(server.run(std::future::pending()));
     (address, rentals, id)

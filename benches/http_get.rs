@@ -43,23 +43,23 @@ async fn serve(store: Arc<dyn Store>) -> (String, String) {
     let rented = valid(rentals.rent(RentalRequest::new(spec, CredentialRequest::Generate)).await);
     let id = rented.rental().id();
     let keys = ApiKeys::new(vec![valid(ApiKey::platform(KEY, valid("bench".parse())))]);
-    let surfaces = HttpApi::new(rentals, keys);
+    let api = HttpApi::new(rentals, keys);
     let listener = valid(tokio::net::TcpListener::bind("127.0.0.1:0").await);
     let base = format!("http://{}", valid(listener.local_addr()));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let router = surfaces.router();
+    let router = api.router();
     let url = format!("{base}/v1/rentals/{id}");
     let first = tokio::spawn(async move { valid(axum::serve(listener, router).await) });
     let body = valid(valid(client().get(&url).bearer_auth(KEY).send().await).text().await);
     first.abort();
     // The same router again, with the constant answer beside it.
     let body: &'static str = Box::leak(body.into_boxed_str());
-    let constant = surfaces.protect(
+    let constant = api.protect(
         Router::new().route("/constant/{id}", get(async move || ([(CONTENT_TYPE, "application/json")], body))),
     );
     let listener = valid(tokio::net::TcpListener::bind("127.0.0.1:0").await);
     let base = format!("http://{}", valid(listener.local_addr()));
-    let router = Router::new().nest("/here", surfaces.router()).nest("/peer", constant);
+    let router = Router::new().nest("/here", api.router()).nest("/peer", constant);
     tokio::spawn(async move { valid(axum::serve(listener, router).await) });
     (format!("{base}/here/v1/rentals/{id}"), format!("{base}/peer/constant/{id}"))
 }

@@ -1,5 +1,4 @@
-//! The machine's load beside GPUs: for operators' dashboards. Nothing here is needed to
-//! rent out, and no rental depends on it.
+//! The load of a machine and of its GPUs, for operators' dashboards. No rental depends on it.
 
 use async_trait::async_trait;
 use serde::Serialize;

@@ -1,8 +1,8 @@
-//! A recurring chore of the loop: due at a time, at most once in flight, slower after failures.
+//! A recurring duty of the loop: due at a time, at most once in flight, slower after failures.
 
 use std::time::Duration;
 
-/// One chore. Times are microseconds of the boot clock.
+/// A duty. Times are microseconds of the boot clock.
 #[derive(Debug)]
 pub(super) struct Duty {
     due: i64,
@@ -13,12 +13,12 @@ pub(super) struct Duty {
 }
 
 impl Duty {
-    /// A chore that is due at once.
+    /// A duty that is due at once.
     pub(super) fn due_now() -> Self {
         Self { due: i64::MIN, in_flight: false, again: false, failures: 0 }
     }
 
-    /// A chore that is due once it is asked for.
+    /// A duty that is due once it is asked for.
     pub(super) fn idle() -> Self {
         Self { due: i64::MAX, ..Self::due_now() }
     }

@@ -39,7 +39,7 @@ fn is_name(name: &str) -> bool {
 
 const DRIVER_CAPABILITIES: &str = "NVIDIA_DRIVER_CAPABILITIES";
 
-/// The capabilities that the NVIDIA container toolkit knows
+/// Whether these are capabilities that the NVIDIA container toolkit knows
 /// (<https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/docker-specialized.html#driver-capabilities>).
 fn are_capabilities(value: &str) -> bool {
     let known = ["all", "compute", "compat32", "display", "graphics", "ngx", "utility", "video"];

@@ -1,4 +1,4 @@
-//! Decides what runs when: which rental's step, which chore, how long to sleep.
+//! Decides what runs when: which rental's step, which duty, how long to sleep.
 //!
 //! One future, no tasks of its own. Effects run side by side inside it, at most one for each rental, and
 //! a panic in one is contained. Only pulls, checks and warnings are cut off when a rental has to end; the
@@ -269,9 +269,9 @@ impl Driver {
 
     /// How long nothing happens by itself.
     fn pause(&self, now: i64) -> Duration {
-        let chores = [&self.read, &self.publish, &self.confirm, &self.keep, &self.sweep];
+        let duties = [&self.read, &self.publish, &self.confirm, &self.keep, &self.sweep];
         let observe = Some(&self.observe).filter(|_| self.may_observe());
-        let mut wake = chores.into_iter().chain(observe).filter_map(Duty::due).min().unwrap_or(i64::MAX);
+        let mut wake = duties.into_iter().chain(observe).filter_map(Duty::due).min().unwrap_or(i64::MAX);
         let moment = self.shared.clock.now();
         let acts = self.may_act();
         let looks = [self.disks.due(), self.services.due()];
