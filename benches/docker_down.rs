@@ -12,7 +12,7 @@ use futures_util::stream::StreamExt;
 use gpurent_benches::host::{BenchHost, valid};
 use gpurent_benches::raw::Raw;
 use gpurent_benches::{quantile, rounds, tell};
-use gpurent_core::host::Extension;
+use gpurent_core::host::TermExtension;
 use gpurent_core::id::RentalId;
 use gpurent_core::model::{Rental, Term};
 use jiff::{SignedDuration, Timestamp};
@@ -43,7 +43,7 @@ async fn ours(host: &BenchHost) -> Vec<Duration> {
     let due = latest + SignedDuration::from_secs(3);
     for rental in &rentals {
         let from = rental.segments()[0].started_at;
-        let extension = Extension::To(valid(Term::fixed(due.duration_since(from))));
+        let extension = TermExtension::To(valid(Term::fixed(due.duration_since(from))));
         valid(host.rentals.extend(rental.id(), extension).await);
     }
     let ended = join_all(ids.iter().map(|id| host.ended(*id))).await;

@@ -15,11 +15,11 @@ use gpurent_benches::host::valid;
 use gpurent_benches::{rounds, tell};
 use gpurent_core::allocation::PortPools;
 use gpurent_core::clock::{SleepFuture, SystemClock};
-use gpurent_core::host::{Extension, HostBuilder, Rentals};
+use gpurent_core::host::{HostBuilder, Rentals, TermExtension};
 use gpurent_core::id::{HostId, Position, RentalId};
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::model::{CredentialRequest, GpuRequest, RentalRequest, RentalSpec, SealKey, Term};
-use gpurent_http::{ApiKeys, HttpApi, Limits, Server};
+use gpurent_http::{ApiKeys, HttpApi, HttpLimits, Server};
 use jiff::SignedDuration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -161,7 +161,7 @@ async fn ours() -> (SocketAddr, Rentals, RentalId) {
     let id = rented.rental().id();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let many = sockets() + 1000;
-    let limits = Limits::default().rate(0).connections(many, many).listeners(many, many);
+    let limits = HttpLimits::default().rate(0).connections(many, many).listeners(many, many);
     let api = HttpApi::new(rentals.clone(), ApiKeys::default()).with_limits(limits);
     let server = valid(Server::bind_api(valid("127.0.0.1:0".parse()), api).await);
     let address = server.address();
@@ -215,7 +215,7 @@ async fn measure() {
                 if which == 0 {
                     for _ in 0..EVENTS {
                         term += 1;
-                        let to = Extension::To(valid(Term::fixed(SignedDuration::from_secs(term))));
+                        let to = TermExtension::To(valid(Term::fixed(SignedDuration::from_secs(term))));
                         valid(rentals.extend(id, to).await);
                         tokio::task::yield_now().await;
                     }

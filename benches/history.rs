@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gpurent_benches::host::valid;
 use gpurent_benches::{environment, quantile, rounds};
-use gpurent_core::allocation::{AlwaysRoom, BestFit, DiskLimit, Placement, PortPools, RenterLimits, TrustBooks};
+use gpurent_core::allocation::{BestFit, DiskLimit, NoDiskProbe, NoPortProbe, Placement, PortPools, RenterLimits};
 use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::id::{HostId, Position, RentalId};
 use gpurent_core::memory::SimulatedGpus;
@@ -32,7 +32,7 @@ fn placement() -> Placement {
         gpus: SimulatedGpus::new(&host(), 255, valid("RTX 5090".parse())).gpus().to_vec().into(),
         allocator: Arc::new(BestFit),
         pools: valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
-        port_probe: Arc::new(TrustBooks),
+        port_probe: Arc::new(NoPortProbe),
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
@@ -40,7 +40,7 @@ fn placement() -> Placement {
         workspaces: false,
         udp: true,
         without_gpu: 0,
-        disks: Arc::new(AlwaysRoom),
+        disks: Arc::new(NoDiskProbe),
         disk_limit: DiskLimit::None,
         one_workspace_too_many: None,
         awaits_image: false,
@@ -102,7 +102,7 @@ async fn ask<S: Store + AuditLog>(store: &S) -> Vec<(&'static str, Duration)> {
     let old = async || drop(valid(store.ended_before(&host, now, None, PAGE).await));
     figures.push(("oldest ended", median(old).await));
     figures.push(("live", median(async || drop(valid(store.live(&host).await))).await));
-    let start = async || assert!(store.take_over(&host, &engine, None).await.is_ok());
+    let start = async || assert!(store.acquire_host(&host, &engine, None).await.is_ok());
     figures.push(("start", median(start).await));
     let placement = placement();
     figures.push(("claim", median(async || drop(valid(store.claim(&new_rental(), &placement).await))).await));
@@ -199,7 +199,7 @@ async fn postgres() {
     }
     let url = format!("{}/{name}", server.rsplit_once('/').map_or("", |(server, _)| server));
     let store = valid(PostgresStore::connect(&url).await);
-    valid(store.take_over(&host(), &valid("engine".parse()), None).await);
+    valid(store.acquire_host(&host(), &valid("engine".parse()), None).await);
     for _ in 0..LIVE {
         valid(store.claim(&new_rental(), &placement()).await);
     }
@@ -221,7 +221,7 @@ async fn sqlite() {
     let directory = valid(tempfile::tempdir_in("/var/tmp"));
     let file = directory.path().join("history.db");
     let store = valid(SqliteStore::open(&file).await);
-    valid(store.take_over(&host(), &valid("engine".parse()), None).await);
+    valid(store.acquire_host(&host(), &valid("engine".parse()), None).await);
     for _ in 0..LIVE {
         valid(store.claim(&new_rental(), &placement()).await);
     }

@@ -9,7 +9,9 @@ use gpurent_core::clock::SleepFuture;
 use gpurent_core::host::{HostBuilder, Rentals, Update};
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::model::{CredentialRequest, Event, GpuRequest, Limits, Rental, RentalRequest, RentalSpec, SealKey};
+use gpurent_core::model::{
+    ContainerLimits, CredentialRequest, GpuRequest, Rental, RentalEvent, RentalRequest, RentalSpec, SealKey,
+};
 use gpurent_core::runtime::ContainerRuntime;
 use gpurent_docker::{AccessDir, AccessKit, DockerRuntime};
 use gpurent_store::PostgresStore;
@@ -70,7 +72,7 @@ impl BenchHost {
     pub fn request(&self, duration: &str) -> RentalRequest {
         let gpu = GpuRequest::one(valid("RTX 5090".parse()));
         let mut spec = RentalSpec::new(valid("bench".parse()), gpu, valid(IMAGE.parse()), valid(duration.parse()));
-        let limits = Limits::default().with_memory_bytes(64 * 1024 * 1024);
+        let limits = ContainerLimits::default().with_memory_bytes(64 * 1024 * 1024);
         spec.limits = valid(limits);
         RentalRequest::new(spec, CredentialRequest::Generate)
     }
@@ -90,9 +92,9 @@ impl BenchHost {
             let Update::Event(entry) = valid(updates.next().await) else { continue };
             match &entry.recorded.event {
                 _ if entry.rental != id => {}
-                Event::Started { .. } => running = begun.elapsed(),
-                Event::Verified { .. } => return Up { running, ready: begun.elapsed(), id },
-                Event::EndBegan { reason } => panic!("the rental ends: {reason:?}"),
+                RentalEvent::Started { .. } => running = begun.elapsed(),
+                RentalEvent::Verified { .. } => return Up { running, ready: begun.elapsed(), id },
+                RentalEvent::EndBegan { reason } => panic!("the rental ends: {reason:?}"),
                 _ => {}
             }
         }

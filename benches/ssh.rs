@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, join_all};
 use gpurent_benches::host::{BenchHost, valid};
 use gpurent_benches::{Subject, compare, rounds};
-use gpurent_core::model::{CredentialRequest, Limits};
+use gpurent_core::model::{ContainerLimits, CredentialRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -147,7 +147,7 @@ async fn main() {
     let (_service, theirs) = service(folder.path(), key_file.clone()).await;
     let host = BenchHost::start("ssh", 1, true, "29000-29099").await;
     let mut request = host.request("1h");
-    request.spec.limits = valid(Limits::default().with_memory_bytes(1 << 30));
+    request.spec.limits = valid(ContainerLimits::default().with_memory_bytes(1 << 30));
     let up = host.up_with(request).await;
     let keys = valid(valid(std::fs::read_to_string(key_file.with_extension("pub"))).parse());
     valid(host.rentals.change_access(up.id, CredentialRequest::PublicKeys(keys)).await);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use gpurent_benches::host::valid;
 use gpurent_benches::{environment, quantile, rounds};
-use gpurent_core::allocation::{AlwaysRoom, BestFit, DiskLimit, Placement, PortPools, TrustBooks};
+use gpurent_core::allocation::{BestFit, DiskLimit, NoDiskProbe, NoPortProbe, Placement, PortPools};
 use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
@@ -45,7 +45,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         gpus: SimulatedGpus::new(host, gpus, valid("RTX 5090".parse())).gpus().to_vec().into(),
         allocator: Arc::new(BestFit),
         pools: valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
-        port_probe: Arc::new(TrustBooks),
+        port_probe: Arc::new(NoPortProbe),
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
@@ -53,7 +53,7 @@ fn placement(host: &HostId, gpus: u8) -> Placement {
         workspaces: false,
         udp: true,
         without_gpu: 0,
-        disks: Arc::new(AlwaysRoom),
+        disks: Arc::new(NoDiskProbe),
         disk_limit: DiskLimit::None,
         one_workspace_too_many: None,
         awaits_image: false,

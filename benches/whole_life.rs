@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_executor::{LocalPool, block_on};
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::allocation::{AlwaysRoom, DiskLimit, Placement, PortPools, TrustBooks};
+use gpurent_core::allocation::{DiskLimit, NoDiskProbe, NoPortProbe, Placement, PortPools};
 use gpurent_core::clock::Clock;
 use gpurent_core::host::HostBuilder;
 use gpurent_core::id::HostId;
 use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::model::{
-    CredentialRequest, EndReason, Event, GeneratedHostKeys, Gpu, GpuRequest, HostKeySource, Phase, RentalRequest,
+    CredentialRequest, EndReason, GeneratedHostKeys, Gpu, GpuRequest, HostKeySource, Phase, RentalEvent, RentalRequest,
     RentalSpec, SealKey, Sealer, Secrets,
 };
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
@@ -74,7 +74,7 @@ fn by_hand(key: &SealKey) {
     let clock = ManualClock::new();
     let (runtime, store) = (MemoryRuntime::new(clock.clone()), MemoryStore::default());
     block_on(async {
-        let epoch = store.take_over(&host(), &runtime.engine().await.unwrap(), None).await.unwrap().epoch;
+        let epoch = store.acquire_host(&host(), &runtime.engine().await.unwrap(), None).await.unwrap().epoch;
         let credential = CredentialRequest::Generate.resolve();
         let secrets = Secrets { credential, host_keys: GeneratedHostKeys.next(), registry: None };
         let id = gpurent_core::id::RentalId::generate();
@@ -94,7 +94,7 @@ fn by_hand(key: &SealKey) {
             gpus: gpus().into(),
             allocator: Arc::new(gpurent_core::allocation::BestFit),
             pools: pools(),
-            port_probe: Arc::new(TrustBooks),
+            port_probe: Arc::new(NoPortProbe),
             capacity: None,
             prices: None,
             quarantine: Arc::default(),
@@ -102,7 +102,7 @@ fn by_hand(key: &SealKey) {
             workspaces: false,
             udp: true,
             without_gpu: 0,
-            disks: Arc::new(AlwaysRoom),
+            disks: Arc::new(NoDiskProbe),
             disk_limit: DiskLimit::None,
             one_workspace_too_many: None,
             awaits_image: false,
@@ -120,7 +120,7 @@ fn by_hand(key: &SealKey) {
         let created = runtime.create(&launch, &secrets).await.unwrap();
         rental = write(
             rental,
-            Event::Created {
+            RentalEvent::Created {
                 container: created.container,
                 gpus_attached: true,
                 at: None,
@@ -131,15 +131,15 @@ fn by_hand(key: &SealKey) {
         )
         .await;
         let started_at = runtime.start(&launch).await.unwrap();
-        rental = write(rental, Event::Started { started_at, started: None }).await;
+        rental = write(rental, RentalEvent::Started { started_at, started: None }).await;
         runtime.verify(&launch, Duration::from_secs(1)).await.unwrap();
-        rental = write(rental, Event::Verified { paid_from: clock.now() }).await;
+        rental = write(rental, RentalEvent::Verified { paid_from: clock.now() }).await;
         clock.advance(SignedDuration::from_hours(1));
-        rental = write(rental, Event::EndBegan { reason: EndReason::Expired }).await;
+        rental = write(rental, RentalEvent::EndBegan { reason: EndReason::Expired }).await;
         let exit = runtime.stop(launch.id, Duration::ZERO).await.unwrap();
-        rental = write(rental, Event::Stopped { exit, ended: None }).await;
+        rental = write(rental, RentalEvent::Stopped { exit, ended: None }).await;
         runtime.remove(launch.id).await.unwrap();
-        rental = write(rental, Event::Ended).await;
+        rental = write(rental, RentalEvent::Ended).await;
         assert_eq!(rental.state().phase(), Phase::Ended);
     });
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::Rentals;
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::model::Rental;
@@ -22,17 +22,17 @@ use crate::finding::{Finding, Part};
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// The pause between two looks for what is old enough.
-const PAUSE: Duration = Duration::from_secs(6 * 3600);
+const ARCHIVE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// The pause between two looks whether this agent acts for its host.
-const NO_LEASE: Duration = Duration::from_secs(2);
+const LEASE_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// The most rentals that are in memory at once.
 const PAGE: usize = 100;
 /// A database that has older rentals than this has been growing for long enough to say so.
 const LONG_AGO: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 /// An age such as 90d, of a day at least.
-pub fn age(text: &str) -> Result<SignedDuration, Invalid> {
-    let refused = || Invalid::new("age", "must be at least a day, such as 90d");
+pub fn age(text: &str) -> Result<SignedDuration, ValidationError> {
+    let refused = || ValidationError::new("age", "must be at least a day, such as 90d");
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
     let age = match days {
         Some(days) => SignedDuration::from_hours(i64::from(days) * 24),
@@ -64,7 +64,7 @@ pub async fn keep_only(rentals: Rentals, keep: SignedDuration, directory: PathBu
     loop {
         // Whoever acts for the host does it.
         if !rentals.holds_lease() {
-            tokio::time::sleep(NO_LEASE).await;
+            tokio::time::sleep(LEASE_RETRY_DELAY).await;
             continue;
         }
         match move_old(&rentals, keep, &directory).await {
@@ -78,12 +78,12 @@ pub async fn keep_only(rentals: Rentals, keep: SignedDuration, directory: PathBu
                 "ended rentals stay in the database: they cannot be moved to the archive"
             ),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(ARCHIVE_INTERVAL).await;
     }
 }
 
 /// Says so where a database keeps everything for ever.
-pub async fn tell_of_growth(store: Arc<dyn Store>, host: HostId) {
+pub async fn warn_of_growth(store: Arc<dyn Store>, host: HostId) {
     match growth(&*store, &host).await {
         Ok(found) => {
             if let Some(finding) = found {

@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::exit::{Failed, with_causes};
 
 /// How long an answer may take; streams have no end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an image that the host pulls first is waited for.
-const PULL_PATIENCE: Duration = Duration::from_secs(2 * 3600);
+const PULL_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
 
 /// Which host is spoken to.
 #[derive(Args, Clone)]
@@ -76,7 +76,7 @@ impl Client {
 
     /// Reads something.
     pub async fn get(&self, path: &str) -> Result<Value, Failed> {
-        json(self.request(Method::GET, path).timeout(PATIENCE).send().await).await
+        json(self.request(Method::GET, path).timeout(ANSWER_TIMEOUT).send().await).await
     }
 
     /// Reads something that comes as it happens.
@@ -86,20 +86,20 @@ impl Client {
 
     /// Reads something that comes as lines of JSON.
     pub async fn lines(&self, path: &str) -> Result<String, Failed> {
-        let request = self.request(Method::GET, path).header(ACCEPT, "application/x-ndjson").timeout(PATIENCE);
+        let request = self.request(Method::GET, path).header(ACCEPT, "application/x-ndjson").timeout(ANSWER_TIMEOUT);
         check(request.send().await).await?.text().await.map_err(|error| Failed::Unavailable(error.to_string()))
     }
 
     /// Changes something.
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failed> {
-        json(self.request(method, path).timeout(PATIENCE).json(body).send().await).await
+        json(self.request(method, path).timeout(ANSWER_TIMEOUT).json(body).send().await).await
     }
 
     /// Makes a rental, at most once under one key: safe to repeat where an answer was lost.
     pub async fn create(&self, key: &str, body: &Value) -> Result<Value, Failed> {
         let (mut tries, begun) = (0, Instant::now());
         loop {
-            let request = self.request(Method::POST, "/v1/rentals").timeout(PATIENCE);
+            let request = self.request(Method::POST, "/v1/rentals").timeout(ANSWER_TIMEOUT);
             match json(request.header("Idempotency-Key", key).json(body).send().await).await {
                 Err(Failed::Unavailable(why)) if tries < 3 => {
                     tracing::warn!(why, "no answer; asking again");
@@ -107,7 +107,7 @@ impl Client {
                     tokio::time::sleep(Duration::from_secs(tries)).await;
                 }
                 // Nothing is claimed meanwhile.
-                Err(Failed::Pulling(why)) if begun.elapsed() < PULL_PATIENCE => {
+                Err(Failed::Pulling(why)) if begun.elapsed() < PULL_TIMEOUT => {
                     tracing::info!(why, "waiting for the image");
                     tokio::time::sleep(Duration::from_secs(5)).await;
                 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::Args;
 use gpurent_core::allocation::renter_limits::LATELY;
 use gpurent_core::allocation::{DiskLimit, DiskRoom, Division};
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::id::HostId;
 use gpurent_core::model::{Currency, DiskUse, GpuModel, GpuUuid, HourlyRate, MicroUnits, PortRange};
 use gpurent_docker::{EngineAddress, Registries, TlsFiles};
@@ -150,7 +150,7 @@ pub struct Serve {
 
 impl Serve {
     /// The host's id.
-    pub fn host(&self) -> Result<HostId, Invalid> {
+    pub fn host(&self) -> Result<HostId, ValidationError> {
         self.host_id.clone().map_or_else(machine_name, Ok)
     }
 
@@ -226,7 +226,7 @@ impl Engine {
 }
 
 /// The machine's name as a host id.
-pub fn machine_name() -> Result<HostId, Invalid> {
+pub fn machine_name() -> Result<HostId, ValidationError> {
     HostId::try_from(rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
@@ -242,9 +242,9 @@ pub enum GpuSource {
 }
 
 impl FromStr for GpuSource {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         let mut parts = text.splitn(3, ':');
         match (parts.next(), parts.next(), parts.next()) {
             (Some("nvml"), None, _) => Ok(Self::Nvml),
@@ -253,10 +253,11 @@ impl FromStr for GpuSource {
             }
             (Some("simulated"), Some(count), Some(model)) => {
                 let count = count.parse().ok().filter(|count| (1..=64).contains(count));
-                let count = count.ok_or_else(|| Invalid::new("gpus", "simulated:N:MODEL takes 1 to 64 GPUs"))?;
+                let count =
+                    count.ok_or_else(|| ValidationError::new("gpus", "simulated:N:MODEL takes 1 to 64 GPUs"))?;
                 Ok(Self::Simulated(count, model.parse()?))
             }
-            _ => Err(Invalid::new("gpus", "must be nvml, nvml:UUID,... or simulated:N:MODEL")),
+            _ => Err(ValidationError::new("gpus", "must be nvml, nvml:UUID,... or simulated:N:MODEL")),
         }
     }
 }
@@ -266,15 +267,16 @@ impl FromStr for GpuSource {
 pub struct WithoutGpu(pub u32);
 
 impl FromStr for WithoutGpu {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         match text {
             "true" => Ok(Self(4)),
             "false" => Ok(Self(0)),
-            number => {
-                number.parse().map(Self).map_err(|_| Invalid::new("rent-without-gpu", "must be a number of containers"))
-            }
+            number => number
+                .parse()
+                .map(Self)
+                .map_err(|_| ValidationError::new("rent-without-gpu", "must be a number of containers")),
         }
     }
 }
@@ -289,25 +291,25 @@ pub struct Rate {
 }
 
 impl FromStr for Rate {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let refused = || Invalid::new("rate", "must be MODEL=PRICE, such as 'RTX 5090=1.49'");
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
+        let refused = || ValidationError::new("rate", "must be MODEL=PRICE, such as 'RTX 5090=1.49'");
         let (model, rate) = text.rsplit_once('=').ok_or_else(refused)?;
         Ok(Self { model: model.trim().parse()?, rate: price(rate)? })
     }
 }
 
 /// A time to start in. What came to nothing is counted for [three hours](gpurent_core::allocation::renter_limits::LATELY).
-fn start_timeout(text: &str) -> Result<SignedDuration, Invalid> {
-    let refused = || Invalid::new("start-timeout", "must be 1s to 3h");
+fn start_timeout(text: &str) -> Result<SignedDuration, ValidationError> {
+    let refused = || ValidationError::new("start-timeout", "must be 1s to 3h");
     let time: SignedDuration = text.parse().map_err(|_| refused())?;
     if (SignedDuration::from_secs(1)..=LATELY).contains(&time) { Ok(time) } else { Err(refused()) }
 }
 
 /// A price an hour, read without a float.
-fn price(text: &str) -> Result<HourlyRate, Invalid> {
-    let refused = || Invalid::new("rate", "must be a price of at most six decimals, such as 1.49");
+fn price(text: &str) -> Result<HourlyRate, ValidationError> {
+    let refused = || ValidationError::new("rate", "must be a price of at most six decimals, such as 1.49");
     let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     if part.len() > 6 || !part.bytes().all(|b| b.is_ascii_digit()) {
         return Err(refused());

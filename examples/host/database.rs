@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::memory::MemoryStore;
 use gpurent_core::store::{AuditLog, KeyStore, RangeStore, Store, StoreError};
 use gpurent_store::{PostgresStore, SqliteStore};
@@ -13,7 +13,7 @@ use gpurent_store::{PostgresStore, SqliteStore};
 use crate::exit::with_causes;
 
 /// Between two tries to reach a database that does not answer at the start.
-const PAUSE: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// The tables of one database.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ pub async fn open(name: &str, data_dir: &Path) -> Result<Database, StoreError> {
 }
 
 /// The store of a database that is only looked at; `None` where there is nothing yet to be read, or nothing that this program's version could.
-pub async fn look_at(name: &str, data_dir: &Path) -> Result<Option<Arc<dyn Store>>, StoreError> {
+pub async fn open_as_is(name: &str, data_dir: &Path) -> Result<Option<Arc<dyn Store>>, StoreError> {
     if name.starts_with("postgres://") || name.starts_with("postgresql://") {
         let store = PostgresStore::connect_as_is(name).await?;
         return Ok(store.map(|store| Arc::new(store) as _));
@@ -94,7 +94,7 @@ async fn open_as(name: &str, data_dir: &Path, acts: bool) -> Result<Database, St
 /// The error of a name that means nothing.
 fn unknown() -> StoreError {
     let what = "must be sqlite:PATH, postgres://user:password@host/name, or memory";
-    StoreError::Misconfigured(Invalid::new("database", what).into())
+    StoreError::Misconfigured(ValidationError::new("database", what).into())
 }
 
 /// The file that a name means, if it means one.
@@ -119,6 +119,6 @@ pub async fn wait_for(name: &str, data_dir: &Path, tenants: bool) -> Result<Data
             }
             result => return result,
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::{FAILPOINTS, FailpointHook};
 
 /// The hook that the environment asks for, if it does.
-pub fn from_environment() -> Result<Option<FailpointHook>, Invalid> {
+pub fn from_environment() -> Result<Option<FailpointHook>, ValidationError> {
     let Ok(wanted) = std::env::var("GPURENT_FAILPOINT") else { return Ok(None) };
     if !FAILPOINTS.contains(&wanted.as_str()) {
-        return Err(Invalid::new("GPURENT_FAILPOINT", format!("must be one of {}", FAILPOINTS.join(", "))));
+        return Err(ValidationError::new("GPURENT_FAILPOINT", format!("must be one of {}", FAILPOINTS.join(", "))));
     }
     tracing::warn!(failpoint = %wanted, "this process will kill itself");
     Ok(Some(Arc::new(move |passed: &str| {

@@ -10,13 +10,13 @@ mod archive;
 mod client;
 mod command;
 mod config;
+mod dashboard_registration;
 mod database;
 mod exit;
 mod failpoint;
 mod finding;
 mod former_settings;
 mod kernel;
-mod manager;
 mod own_files;
 mod protocols;
 mod seal_key;
@@ -131,7 +131,7 @@ enum Command {
     /// Make, list and revoke API keys.
     Keys {
         #[command(flatten)]
-        place: command::keys::Where,
+        place: command::keys::KeyLocation,
         #[command(subcommand)]
         command: command::keys::Keys,
     },
@@ -163,7 +163,7 @@ async fn main() -> ExitCode {
             if serves {
                 tracing::error!("{failed}");
             } else {
-                eprintln!("gpurent-host: {}", command::harmless(&failed.to_string()));
+                eprintln!("gpurent-host: {}", command::escape_control(&failed.to_string()));
             }
             failed.code()
         }

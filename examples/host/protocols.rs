@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use gpurent_core::allocation::RenterLimits;
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::Rentals;
 use gpurent_core::id::RenterId;
 use gpurent_core::model::{
-    ContainerPort, GpuSelector, ImageRef, Limits as ContainerLimits, MountPath, PortRange, RateCard, Size, Term,
+    ContainerLimits, ContainerPort, GpuSelector, ImageRef, MountPath, PortRange, RateCard, Size, Term,
 };
 use gpurent_core::runtime::Images;
 use gpurent_core::store::api_keys::IpNet;
@@ -19,7 +19,7 @@ use gpurent_docker::{LocalMachine, WorkspaceRoot};
 use gpurent_http::protocols::cloud::{Cloud, Template};
 use gpurent_http::protocols::dashboard::Dashboard;
 use gpurent_http::protocols::instances::Instances;
-use gpurent_http::{ApiKeys, HttpApi, Limits, Tls};
+use gpurent_http::{ApiKeys, HttpApi, HttpLimits, Tls};
 
 use crate::command::keys::network;
 use crate::database::Database;
@@ -140,8 +140,8 @@ impl Access {
         self.renter_limits.iter().map(move |limits| (limits.renter.clone(), limits.in_place_of(usual)))
     }
 
-    fn limits(&self) -> Limits {
-        Limits::default()
+    fn limits(&self) -> HttpLimits {
+        HttpLimits::default()
             .rate(self.rate_limit)
             .changes(self.renter_changes)
             .connections(self.max_connections, (self.max_connections / 4).max(1))
@@ -170,11 +170,12 @@ impl LimitsOf {
 }
 
 impl FromStr for LimitsOf {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let refused =
-            || Invalid::new("renter limits", "must be RENTER=WHAT:NUMBER,..., such as alice=rentals:200,gpus:8");
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
+        let refused = || {
+            ValidationError::new("renter limits", "must be RENTER=WHAT:NUMBER,..., such as alice=rentals:200,gpus:8")
+        };
         let (renter, changes) = text.rsplit_once('=').ok_or_else(refused)?;
         let change = |text: &str| {
             let (what, number) = text.split_once(':').ok_or_else(refused)?;
@@ -218,7 +219,7 @@ fn owner(text: &str) -> Result<(u32, u32), String> {
 
 fn read_only(text: &str) -> Result<(PathBuf, MountPath), String> {
     let (folder, mount) = text.rsplit_once(':').ok_or("must be FOLDER:WHERE")?;
-    Ok((folder.into(), mount.parse().map_err(|error: gpurent_core::error::Invalid| error.to_string())?))
+    Ok((folder.into(), mount.parse().map_err(|error: gpurent_core::error::ValidationError| error.to_string())?))
 }
 
 impl Workspaces {
@@ -305,7 +306,7 @@ pub struct Protocols {
 }
 
 /// Bytes, from `4g`, `512m`, or a number of MiB.
-fn memory(text: &str) -> Result<u64, Invalid> {
+fn memory(text: &str) -> Result<u64, ValidationError> {
     Size::parse_in(text, 1 << 20).map(Size::bytes)
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::model::SealKey;
 
 /// Why there is no sealing key.
@@ -15,7 +15,7 @@ use gpurent_core::model::SealKey;
 pub enum SealKeyError {
     /// The text is no key.
     #[error(transparent)]
-    Invalid(#[from] Invalid),
+    Invalid(#[from] ValidationError),
     /// The key's file cannot be read or made.
     #[error("the sealing key {path} cannot be used")]
     Io {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use gpurent_core::allocation::{Capacity, Division, PortPools};
 use gpurent_core::clock::{SleepFuture, SystemClock};
-use gpurent_core::host::{HostBuilder, Pace, watch};
+use gpurent_core::host::{HostBuilder, ReconcileConfig, watch};
 use gpurent_core::id::HostId;
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::model::{Gpu, HostPort, RateCard, Timing};
+use gpurent_core::model::{Gpu, HostPort, RateCard, RentalTiming};
 use gpurent_core::runtime::{ContainerRuntime, GpuProbe, Isolation, ProbeError};
 use gpurent_core::store::DeadlineBook as _;
 use gpurent_docker::{
@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{GpuSource, Serve};
-use crate::manager::Manager;
+use crate::dashboard_registration::DashboardRegistration;
 use crate::protocols::{Parts, Protocol};
 use crate::{archive, database, failpoint, kernel, own_files, seal_key};
 
@@ -125,7 +125,11 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let mut builder = HostBuilder::new(host, database.store.clone(), runtime.clone(), Arc::new(sealer), gpus, pools)
         .inside(runtime.clone())
         .public_host(settings.public_host.clone())
-        .timing(Timing { access: settings.access_timeout, provisioning: settings.start_timeout, ..Timing::default() })
+        .timing(RentalTiming {
+            access: settings.access_timeout,
+            provisioning: settings.start_timeout,
+            ..RentalTiming::default()
+        })
         .capacity(capacity)
         .renter_limits(settings.access.renter_limits())
         .deadlines(Arc::new(deadlines))
@@ -144,8 +148,8 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         builder = builder.port_probe(Arc::new(LocalPorts));
     } else {
         // Our lock says nothing about agents on other machines: they are given the time to find out.
-        let pace = Pace::default();
-        builder = builder.pace(Pace { handover: pace.lease, ..pace });
+        let pace = ReconcileConfig::default();
+        builder = builder.reconcile_config(ReconcileConfig { handover: pace.lease, ..pace });
     }
     if is_local {
         builder = builder.offer_workspaces();
@@ -197,7 +201,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
             let directory = settings.archive_dir.clone().unwrap_or_else(|| settings.data_dir.join("archive"));
             tokio::spawn(archive::keep_only(rentals.clone(), keep, directory))
         }
-        None => tokio::spawn(archive::tell_of_growth(store, rentals.host().clone())),
+        None => tokio::spawn(archive::warn_of_growth(store, rentals.host().clone())),
     };
     let mut reconciling = tokio::spawn(reconciler.run(sleep, until_end(ended.clone())));
     let own = dashboard.map(|server| tokio::spawn(server.run(until_end(ended.clone()))));
@@ -206,7 +210,9 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         tracing::warn!("{finding}");
     }
     let manager = match &settings.protocols.manager {
-        Some(host) => Some(Manager::new(host, settings.protocols.manager_port, settings.protocols.agent_ip())?),
+        Some(host) => {
+            Some(DashboardRegistration::new(host, settings.protocols.manager_port, settings.protocols.agent_ip())?)
+        }
         None => None,
     };
     let registering = manager.clone().map(|manager| tokio::spawn(async move { manager.keep_registered().await }));
@@ -241,7 +247,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
 }
 
 /// How often packets are sent to see whether tenants are kept apart.
-const PROBE_EVERY: Duration = Duration::from_secs(600);
+const PROBE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Tells by packets whether tenants are kept apart; the answer shows in `/health` and the log.
 async fn probe_now_and_then(runtime: Arc<DockerRuntime>) {
@@ -249,7 +255,7 @@ async fn probe_now_and_then(runtime: Arc<DockerRuntime>) {
         if let Err(error) = runtime.probe_isolation().await {
             tracing::warn!(error = &error as &dyn Error, "whether tenants are kept apart could not be probed");
         }
-        tokio::time::sleep(PROBE_EVERY).await;
+        tokio::time::sleep(PROBE_INTERVAL).await;
     }
 }
 

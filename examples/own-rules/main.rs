@@ -13,7 +13,7 @@ use gpurent_core::host::HostBuilder;
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::model::{Gpu, GpuRequest, SealKey};
 use gpurent_core::store::Role;
-use gpurent_http::{Authenticator, Caller, Denied, Server};
+use gpurent_http::{AuthError, Authenticator, Caller, Server};
 
 /// Keeps GPU 0 for the house, and gives out the others from the last to the first.
 struct KeepTheFirst;
@@ -33,14 +33,14 @@ struct Sessions;
 
 #[async_trait]
 impl Authenticator for Sessions {
-    async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied> {
+    async fn authenticate(&self, request: &Parts) -> Result<Caller, AuthError> {
         let session = request.headers.get("x-session").and_then(|value| value.to_str().ok()).unwrap_or_default();
         match session {
             "ada" | "grace" => {
-                let renter = session.parse().map_err(|_| Denied::Unauthenticated)?;
+                let renter = session.parse().map_err(|_| AuthError::Unauthenticated)?;
                 Ok(Caller::new(renter, Role::Renter))
             }
-            _ => Err(Denied::Unauthenticated),
+            _ => Err(AuthError::Unauthenticated),
         }
     }
 }

@@ -18,8 +18,8 @@ use gpurent_core::clock::SleepFuture;
 use gpurent_core::host::{HostBuilder, Rentals, Subscription, Update};
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::model::{
-    CredentialRequest, Currency, EndReason, Event, FailureKind, GpuRequest, HourlyRate, ImageRef, MicroUnits, RateCard,
-    Rental, RentalRequest, RentalSpec, SealKey, Term,
+    CredentialRequest, Currency, EndReason, FailureKind, GpuRequest, HourlyRate, ImageRef, MicroUnits, RateCard,
+    Rental, RentalEvent, RentalRequest, RentalSpec, SealKey, Term,
 };
 use gpurent_core::store::Store;
 use gpurent_docker::LocalPorts;
@@ -134,7 +134,7 @@ const PULLS: u32 = 3;
 
 /// Returns when the rental's image was not pulled so often.
 async fn pulls_in_vain(rentals: &Rentals, id: RentalId) {
-    while rentals.setback(id).is_none_or(|setback| setback.failures < PULLS) {
+    while rentals.waiting(id).is_none_or(|waiting| waiting.failures < PULLS) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -172,7 +172,7 @@ async fn follow(
                 continue;
             }
             () = pulls_in_vain(rentals, id), if !given_up => {
-                let why = rentals.setback(id).map(|setback| setback.message).unwrap_or_default();
+                let why = rentals.waiting(id).map(|waiting| waiting.message).unwrap_or_default();
                 telling.note(&format!("given up: {why}"));
                 given_up = true;
                 rentals.cancel(id).await?;
@@ -198,11 +198,11 @@ async fn next(
         Update::Event(entry) if entry.rental == id => {
             let rental = rentals.get(id).await?.ok_or("the rental is gone")?;
             let access = match entry.recorded.event {
-                Event::Verified { .. } => rentals.access(&rental).await?,
+                RentalEvent::Verified { .. } => rentals.access(&rental).await?,
                 _ => None,
             };
             telling.event(&entry.recorded.event, &rental, access.as_ref());
-            if matches!(entry.recorded.event, Event::Ended) {
+            if matches!(entry.recorded.event, RentalEvent::Ended) {
                 return Ok(Some(rental));
             }
         }

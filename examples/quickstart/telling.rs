@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use gpurent_core::host::Access;
-use gpurent_core::model::{Credential, EndReason, Event, Rental};
+use gpurent_core::model::{Credential, EndReason, Rental, RentalEvent};
 use gpurent_core::runtime::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -67,29 +67,29 @@ impl Telling {
     }
 
     /// Something happened to the rental.
-    pub fn event(&mut self, event: &Event, rental: &Rental, access: Option<&Access>) {
+    pub fn event(&mut self, event: &RentalEvent, rental: &Rental, access: Option<&Access>) {
         let text = match event {
-            Event::Claimed(claim) => {
+            RentalEvent::Claimed(claim) => {
                 let gpus: Vec<_> = claim.gpus.iter().map(|gpu| format!("{} ({})", gpu.model, gpu.uuid)).collect();
                 let ports: Vec<_> = claim.ports.iter().map(ToString::to_string).collect();
                 format!("{} with ports {} for {}", gpus.join(", "), ports.join(", "), claim.spec.image)
             }
-            Event::Created { container, gpus_attached: true, .. } => format!("container {container}"),
-            Event::Created { container, .. } => {
+            RentalEvent::Created { container, gpus_attached: true, .. } => format!("container {container}"),
+            RentalEvent::Created { container, .. } => {
                 format!("container {container}; the engine has no GPU driver, so simulated GPUs are left off")
             }
-            Event::Started { started_at, .. } => format!("at {started_at}, by the engine's clock"),
-            Event::Verified { .. } => ready(rental, access),
-            Event::Warned => "the end is near".to_owned(),
-            Event::Notified => "the program was told to finish".to_owned(),
-            Event::EndBegan { reason } => ending(reason),
-            Event::Stopped { exit: Some(exit), .. } => format!("at {}, by the engine's clock", exit.finished_at),
-            Event::Stopped { exit: None, .. } => "there was nothing to stop".to_owned(),
-            Event::Ended => "container gone, GPU and ports free".to_owned(),
+            RentalEvent::Started { started_at, .. } => format!("at {started_at}, by the engine's clock"),
+            RentalEvent::Verified { .. } => ready(rental, access),
+            RentalEvent::Warned => "the end is near".to_owned(),
+            RentalEvent::Notified => "the program was told to finish".to_owned(),
+            RentalEvent::EndBegan { reason } => ending(reason),
+            RentalEvent::Stopped { exit: Some(exit), .. } => format!("at {}, by the engine's clock", exit.finished_at),
+            RentalEvent::Stopped { exit: None, .. } => "there was nothing to stop".to_owned(),
+            RentalEvent::Ended => "container gone, GPU and ports free".to_owned(),
             other => format!("{other:?}"),
         };
         let data = match event {
-            Event::Verified { .. } => json!({"access": access.map(|access| json!({
+            RentalEvent::Verified { .. } => json!({"access": access.map(|access| json!({
                 "host": access.host, "port": access.port, "user": access.user, "password": password(access)
             })), "expires_at": rental.expires_at()}),
             other => json!(other),

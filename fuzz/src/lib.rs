@@ -18,7 +18,7 @@ use gpurent_core::host::HostBuilder;
 use gpurent_core::id::{HostId, IdempotencyKey, InstanceName, RenterId};
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::model::{
-    Environment, Event, Gpu, GpuModel, GpuSelector, GpuUuid, HostPort, ImageRef, Labels, LoginUser, PortRange,
+    Environment, RentalEvent, Gpu, GpuModel, GpuSelector, GpuUuid, HostPort, ImageRef, Labels, LoginUser, PortRange,
     PublicKey, PublishedPorts, RentalSpec, SealKey, Term,
 };
 use gpurent_http::{ApiKeys, HttpApi};
@@ -118,9 +118,9 @@ pub fn documents(data: &[u8]) {
         let again = serde_json::to_vec(&spec).expect("it has a JSON form");
         assert_eq!(serde_json::from_slice::<RentalSpec>(&again).expect("it was read before"), spec);
     }
-    if let Ok(event) = serde_json::from_slice::<Event>(data) {
+    if let Ok(event) = serde_json::from_slice::<RentalEvent>(data) {
         let again = serde_json::to_vec(&event).expect("it has a JSON form");
-        assert_eq!(serde_json::from_slice::<Event>(&again).expect("it was read before"), event);
+        assert_eq!(serde_json::from_slice::<RentalEvent>(&again).expect("it was read before"), event);
     }
     if let Ok(labels) = serde_json::from_slice::<BTreeMap<String, String>>(data) {
         drop(Labels::try_from(labels));

@@ -5,12 +5,12 @@
 /// The reason never repeats the value: it may be a secret, or hostile to a terminal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
-pub struct Invalid {
+pub struct ValidationError {
     field: String,
     reason: String,
 }
 
-impl Invalid {
+impl ValidationError {
     /// Refuses `field` because of `reason`.
     #[must_use]
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
@@ -37,4 +37,4 @@ impl Invalid {
 }
 
 /// A boxed cause.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// Declares a text identifier with a maximum length and a test of its characters.
 macro_rules! text_id {
@@ -29,21 +29,21 @@ macro_rules! text_id {
         }
 
         impl TryFrom<String> for $name {
-            type Error = Invalid;
+            type Error = ValidationError;
 
-            fn try_from(text: String) -> Result<Self, Invalid> {
+            fn try_from(text: String) -> Result<Self, ValidationError> {
                 let allowed: fn(char) -> bool = $allowed;
                 if text.is_empty() || text.len() > $max || !text.chars().all(allowed) {
-                    return Err(Invalid::new($field, concat!("must be 1 to ", $max, " characters of ", $hint)));
+                    return Err(ValidationError::new($field, concat!("must be 1 to ", $max, " characters of ", $hint)));
                 }
                 Ok(Self(text))
             }
         }
 
         impl FromStr for $name {
-            type Err = Invalid;
+            type Err = ValidationError;
 
-            fn from_str(text: &str) -> Result<Self, Invalid> {
+            fn from_str(text: &str) -> Result<Self, ValidationError> {
                 Self::try_from(text.to_owned())
             }
         }
@@ -131,10 +131,10 @@ impl From<Uuid> for RentalId {
 }
 
 impl FromStr for RentalId {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Uuid::try_parse(text).map(Self).map_err(|_| Invalid::new("rental_id", "must be a UUID"))
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
+        Uuid::try_parse(text).map(Self).map_err(|_| ValidationError::new("rental_id", "must be a UUID"))
     }
 }
 

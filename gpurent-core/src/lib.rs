@@ -67,12 +67,12 @@ pub mod testing;
 
 pub use allocation::{Allocator, BestFit, Placement, Quarantine};
 pub use clock::{Clock, Sleep, SystemClock};
-pub use error::Invalid;
+pub use error::ValidationError;
 pub use host::{Follower, HostBuilder, ReconcileError, Reconciler, RentError, Rentals, Subscription, Update};
 pub use id::{HostId, RentalId, RenterId};
 pub use model::{
-    Credential, CredentialRequest, EndReason, Event, Gpu, GpuModel, GpuRequest, ImageRef, Phase, Rental, RentalRequest,
-    RentalSpec, SealKey, State, Term,
+    Credential, CredentialRequest, EndReason, Gpu, GpuModel, GpuRequest, ImageRef, Phase, Rental, RentalEvent,
+    RentalRequest, RentalSpec, RentalState, SealKey, Term,
 };
 pub use runtime::{ContainerRuntime, GpuProbe, RuntimeError};
 pub use store::{DeadlineBook, Store, StoreError};

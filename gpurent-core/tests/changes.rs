@@ -5,16 +5,16 @@
 
 mod world;
 
-use gpurent_core::allocation::NoPlace;
+use gpurent_core::allocation::PlacementError;
 use gpurent_core::clock::Clock;
 use gpurent_core::host::{
-    ChangeAccessError, EngineHealth, ExtendError, Extension, ForceEndError, Planned, RentError, force_end, plan,
+    ChangeAccessError, EngineHealth, ExtendError, ForceEndError, Planned, RentError, TermExtension, force_end, plan,
 };
 use gpurent_core::id::{Attempt, HostId, Position};
-use gpurent_core::memory::{Fault, RuntimeStep};
+use gpurent_core::memory::{InjectedFault, RuntimeStep};
 use gpurent_core::model::{
-    Adoption, Credential, CredentialRequest, EndReason, Event, FailureKind, Outcome, Phase, PublicKey, PublicKeys,
-    Rental, State, Term, Timing,
+    Adoption, Credential, CredentialRequest, EndReason, FailureKind, Outcome, Phase, PublicKey, PublicKeys, Rental,
+    RentalEvent, RentalState, RentalTiming, Term,
 };
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_core::store::{Change, Store, StoreError};
@@ -26,10 +26,10 @@ fn an_extension_moves_the_end_and_is_billed() {
     let mut world = World::new();
     let id = world.rent();
     let before = world.get(id).expires_at().unwrap();
-    let extended = world.extend(id, Extension::By(term("30m"))).unwrap();
+    let extended = world.extend(id, TermExtension::By(term("30m"))).unwrap();
     assert_eq!(extended.expires_at().unwrap(), before + mins(30));
     assert_eq!(
-        world.extend(id, Extension::To(term("90m"))).unwrap().revision(),
+        world.extend(id, TermExtension::To(term("90m"))).unwrap().revision(),
         extended.revision(),
         "it is so already"
     );
@@ -45,15 +45,15 @@ fn an_extension_moves_the_end_and_is_billed() {
 fn what_cannot_be_extended_says_why() {
     let mut world = World::new();
     let id = world.rent();
-    assert!(matches!(world.extend(id, Extension::To(term("59m"))), Err(ExtendError::Invalid(_))));
-    assert!(matches!(world.extend(id, Extension::By(term("366d"))), Err(ExtendError::Invalid(_))));
+    assert!(matches!(world.extend(id, TermExtension::To(term("59m"))), Err(ExtendError::Invalid(_))));
+    assert!(matches!(world.extend(id, TermExtension::By(term("366d"))), Err(ExtendError::Invalid(_))));
     world.pool.run_until(world.rentals.cancel(id)).unwrap();
-    assert!(matches!(world.extend(id, Extension::By(term("1h"))), Err(ExtendError::Over)));
+    assert!(matches!(world.extend(id, TermExtension::By(term("1h"))), Err(ExtendError::Over)));
     world.pool.run_until_stalled();
     let mut request = world.request();
     request.spec.term = Term::OpenEnded;
     let open = world.rent_so(request);
-    assert!(matches!(world.extend(open, Extension::By(term("1h"))), Err(ExtendError::OpenEnded)));
+    assert!(matches!(world.extend(open, TermExtension::By(term("1h"))), Err(ExtendError::OpenEnded)));
     // Paid time that is over stays over, also where the engine cannot be stopped yet.
     world.pool.run_until(world.rentals.cancel(open)).unwrap();
     world.pool.run_until_stalled();
@@ -63,7 +63,7 @@ fn what_cannot_be_extended_says_why() {
     world.clock.advance(mins(61));
     world.pool.run_until_stalled();
     world.store.set_hanging(false);
-    assert!(matches!(world.extend(late, Extension::By(term("1h"))), Err(ExtendError::Over)));
+    assert!(matches!(world.extend(late, TermExtension::By(term("1h"))), Err(ExtendError::Over)));
 }
 
 #[test]
@@ -73,12 +73,12 @@ fn the_renter_is_warned_told_of_an_extension_and_warned_again() {
     world.advance(mins(55));
     let warning = world.announced(id);
     assert!(warning.len() == 1 && warning[0].contains("in 5 minutes"), "{warning:?}");
-    world.extend(id, Extension::By(term("30m"))).unwrap();
+    world.extend(id, TermExtension::By(term("30m"))).unwrap();
     let withdrawn = world.announced(id);
     assert!(withdrawn.len() == 2 && withdrawn[1].contains("was extended"), "{withdrawn:?}");
     world.advance(mins(30));
     assert_eq!(world.announced(id).len(), 3);
-    let told = world.told(id);
+    let told = world.events_of(id);
     assert_eq!(told[4..], ["warned", "extended", "warning_withdrawn", "warned"]);
 }
 
@@ -86,11 +86,11 @@ fn the_renter_is_warned_told_of_an_extension_and_warned_again() {
 fn a_warning_that_does_not_arrive_holds_nothing_up() {
     let mut world = World::new();
     let id = world.rent();
-    world.runtime.fail_next(RuntimeStep::Announce, Fault::Hang);
+    world.runtime.fail_next(RuntimeStep::Announce, InjectedFault::Hang);
     world.advance(mins(55));
-    assert!(!world.told(id).contains(&"warned"));
+    assert!(!world.events_of(id).contains(&"warned"));
     world.advance(SignedDuration::from_secs(5));
-    assert!(world.told(id).contains(&"warned"), "the platform hears of it all the same");
+    assert!(world.events_of(id).contains(&"warned"), "the platform hears of it all the same");
     world.advance(mins(5));
     assert_eq!(world.get(id).state().phase(), Phase::Ended);
 }
@@ -104,15 +104,15 @@ fn a_changed_credential_reaches_the_container() {
     let second = world.change_access(id, "second-password");
     assert!(world.lets_in(id, &second) && !world.lets_in(id, &first));
     assert!(!world.get(id).access_outdated());
-    assert_eq!(world.told(id)[4..], ["access_changed", "access_applied"]);
+    assert_eq!(world.events_of(id)[4..], ["access_changed", "access_applied"]);
 }
 
 #[test]
 fn a_credential_is_changed_until_the_container_has_taken_it() {
     for fault in [
-        Fault::Before(RuntimeError::Refused("no room".into())),
-        Fault::After(RuntimeError::Unavailable("lost".into())),
-        Fault::Panic,
+        InjectedFault::Before(RuntimeError::Refused("no room".into())),
+        InjectedFault::After(RuntimeError::Unavailable("lost".into())),
+        InjectedFault::Panic,
     ] {
         let mut world = World::new();
         let id = world.rent();
@@ -129,7 +129,7 @@ fn a_credential_is_changed_until_the_container_has_taken_it() {
 fn a_container_that_does_not_take_a_credential_is_ended_in_time() {
     let mut world = World::new();
     let id = world.rent();
-    world.runtime.fail_next(RuntimeStep::ReplaceAccess, Fault::Hang);
+    world.runtime.fail_next(RuntimeStep::ReplaceAccess, InjectedFault::Hang);
     world.change_access(id, "second-password");
     world.advance(mins(60));
     assert_eq!(world.get(id).state().end_reason(), Some(&EndReason::Expired));
@@ -139,7 +139,7 @@ fn a_container_that_does_not_take_a_credential_is_ended_in_time() {
 fn a_credential_changed_on_the_way_up_is_what_the_container_gets() {
     for step in [RuntimeStep::Prepare, RuntimeStep::Create, RuntimeStep::Start, RuntimeStep::Verify] {
         let mut world = World::new();
-        world.runtime.fail_next(step, Fault::After(RuntimeError::Unavailable("lost".into())));
+        world.runtime.fail_next(step, InjectedFault::After(RuntimeError::Unavailable("lost".into())));
         let id = world.rent();
         assert_ne!(world.get(id).state().phase(), Phase::Ready, "{step:?}");
         let second = world.change_access(id, "second-password");
@@ -155,7 +155,7 @@ fn an_image_is_pinned_before_its_container_is_made() {
     let mut request = world.request();
     request.spec.pin_image = true;
     let id = world.rent_so(request);
-    assert_eq!(world.told(id)[..3], ["claimed", "pinned", "created"]);
+    assert_eq!(world.events_of(id)[..3], ["claimed", "pinned", "created"]);
     assert!(world.get(id).pinned().is_some());
 }
 
@@ -190,7 +190,7 @@ fn a_plan_says_what_would_be_done_and_does_nothing() {
         let observation = world.pool.run_until(world.runtime.observe(&host)).unwrap();
         let live = world.pool.run_until(world.store.live(&host)).unwrap();
         let known: Vec<_> = live.iter().map(Rental::id).collect();
-        plan(&live, &known, &observation, &world.clock.now(), &Timing::default())
+        plan(&live, &known, &observation, &world.clock.now(), &RentalTiming::default())
     };
     let launch = world.get(id).launch();
     assert_eq!(look(&mut world), [Planned::Runs { rental: id, launch }]);
@@ -199,7 +199,7 @@ fn a_plan_says_what_would_be_done_and_does_nothing() {
     assert!(matches!(&planned[..], [Planned::Step { action, .. }] if action.starts_with("end:")), "{planned:?}");
     world.runtime.lose(launch);
     world.pool.run_until_stalled();
-    let other = plan(&[], &[], &Default::default(), &world.clock.now(), &Timing::default());
+    let other = plan(&[], &[], &Default::default(), &world.clock.now(), &RentalTiming::default());
     assert!(other.is_empty());
 }
 
@@ -225,16 +225,16 @@ fn a_rental_of_a_lost_engine_is_ended_by_force() {
     assert!(held.gpus.is_empty() && held.ports.is_empty());
     let again = world.pool.run_until(force_end(&*store, None, id, now, now)).unwrap().unwrap();
     assert_eq!(again.segments(), ended.segments(), "once");
-    assert_eq!(world.told(id).last(), Some(&Event::Ended.name()));
+    assert_eq!(world.events_of(id).last(), Some(&RentalEvent::Ended.name()));
 }
 
 #[test]
 fn a_container_that_never_takes_a_credential_does_not_run_unpaid_for_ever() {
     let mut world = World::new();
     for _ in 0..100 {
-        world.runtime.fail_next(RuntimeStep::ReplaceAccess, Fault::Before(RuntimeError::Refused("no".into())));
+        world.runtime.fail_next(RuntimeStep::ReplaceAccess, InjectedFault::Before(RuntimeError::Refused("no".into())));
     }
-    world.runtime.fail_next(RuntimeStep::Verify, Fault::Before(RuntimeError::Unavailable("busy".into())));
+    world.runtime.fail_next(RuntimeStep::Verify, InjectedFault::Before(RuntimeError::Unavailable("busy".into())));
     let id = world.rent();
     assert_eq!(world.get(id).state().phase(), Phase::Running);
     world.change_access(id, "second-password");
@@ -254,7 +254,7 @@ fn whoever_writes_often_keeps_nothing_from_being_recorded() {
         let mut change = Change::intent(rental);
         let kind = gpurent_core::model::CredentialKind::Password;
         let at = jiff::Timestamp::UNIX_EPOCH;
-        change.apply(Event::AccessChanged { credential: kind }, at).is_ok().then_some(change)
+        change.apply(RentalEvent::AccessChanged { credential: kind }, at).is_ok().then_some(change)
     });
     let id = world.rent();
     for _ in 0..60 {
@@ -274,7 +274,7 @@ fn an_extension_that_comes_before_the_record_of_the_end_is_kept() {
         // Another process has it extended when its time is over, and nobody has written so.
         let over = rental.time_left(&clock.now()).is_some_and(|left| !left.is_positive());
         let mut change = Change::intent(rental);
-        let extended = Event::Extended { term: term("2h") };
+        let extended = RentalEvent::Extended { term: term("2h") };
         (over && change.apply(extended, clock.now().wall).is_ok_and(|outcome| outcome == Outcome::Changed))
             .then_some(change)
     });
@@ -282,8 +282,8 @@ fn an_extension_that_comes_before_the_record_of_the_end_is_kept() {
     world.advance(mins(55));
     world.advance(mins(5));
     world.advance(SignedDuration::from_secs(30));
-    assert_eq!(world.get(id).state().phase(), Phase::Ready, "{:?}", world.told(id));
-    assert!(world.told(id).contains(&"extended"));
+    assert_eq!(world.get(id).state().phase(), Phase::Ready, "{:?}", world.events_of(id));
+    assert!(world.events_of(id).contains(&"extended"));
     world.advance(mins(60));
     let ended = world.get(id);
     assert_eq!(ended.state().end_reason(), Some(&EndReason::Expired));
@@ -294,17 +294,19 @@ fn an_extension_that_comes_before_the_record_of_the_end_is_kept() {
 fn what_came_up_after_all_is_ended_by_no_failure_of_its_launch() {
     let mut world = World::new();
     let clock = world.clock.clone();
-    world.runtime.fail_next(RuntimeStep::Verify, Fault::Before(RuntimeError::AccessTimeout(mins(1).unsigned_abs())));
+    world
+        .runtime
+        .fail_next(RuntimeStep::Verify, InjectedFault::Before(RuntimeError::AccessTimeout(mins(1).unsigned_abs())));
     world.store.interfere(move |rental| {
         // The record of an earlier verification arrives late.
-        let is_up = matches!(rental.state(), State::Running);
+        let is_up = matches!(rental.state(), RentalState::Running);
         let mut change = Change::intent(rental);
-        let verified = Event::Verified { paid_from: clock.now() };
+        let verified = RentalEvent::Verified { paid_from: clock.now() };
         (is_up && change.apply(verified, clock.now().wall).is_ok()).then_some(change)
     });
     let id = world.rent();
     world.advance(mins(1));
-    assert_eq!(world.get(id).state().phase(), Phase::Ready, "{:?}", world.told(id));
+    assert_eq!(world.get(id).state().phase(), Phase::Ready, "{:?}", world.events_of(id));
     world.advance(mins(60));
     assert_eq!(world.get(id).state().end_reason(), Some(&EndReason::Expired));
 }
@@ -314,7 +316,7 @@ fn what_happened_to_one_container_is_not_recorded_of_another() {
     let mut world = World::new();
     world.store.interfere(|rental| {
         // Another process finds a later launch while the first one is verified.
-        let is_verified = matches!(rental.state(), State::Running) && rental.attempt() == Attempt::new(1);
+        let is_verified = matches!(rental.state(), RentalState::Running) && rental.attempt() == Attempt::new(1);
         let found = Adoption {
             attempt: rental.attempt().next(),
             container: "another".to_owned().try_into().unwrap(),
@@ -324,12 +326,12 @@ fn what_happened_to_one_container_is_not_recorded_of_another() {
             claim: None,
         };
         let mut change = Change::intent(rental);
-        let adopted = change.apply(Event::Adopted(Box::new(found)), jiff::Timestamp::UNIX_EPOCH);
+        let adopted = change.apply(RentalEvent::Adopted(Box::new(found)), jiff::Timestamp::UNIX_EPOCH);
         (is_verified && adopted.is_ok()).then_some(change)
     });
     let id = world.rent();
     world.advance(mins(5));
-    let told = world.told(id);
+    let told = world.events_of(id);
     assert!(told.contains(&"adopted") && !told.contains(&"verified"), "{told:?}");
     assert_eq!(world.get(id).used_before(), SignedDuration::ZERO, "nobody pays for what nobody has seen");
 }
@@ -339,7 +341,7 @@ fn a_credential_that_is_not_taken_holds_up_neither_warning_nor_notice_nor_end() 
     let mut world = World::new();
     let id = world.rent();
     for _ in 0..1000 {
-        world.runtime.fail_next(RuntimeStep::ReplaceAccess, Fault::Before(RuntimeError::Refused("no".into())));
+        world.runtime.fail_next(RuntimeStep::ReplaceAccess, InjectedFault::Before(RuntimeError::Refused("no".into())));
     }
     world.change_access(id, "second-password");
     let expires = world.get(id).expires_at().unwrap();
@@ -349,7 +351,7 @@ fn a_credential_that_is_not_taken_holds_up_neither_warning_nor_notice_nor_end() 
     let ended = world.get(id);
     assert_eq!(ended.state().end_reason(), Some(&EndReason::Expired));
     assert_eq!(ended.exit().unwrap().finished_at, expires, "to the second");
-    let told = world.told(id);
+    let told = world.events_of(id);
     assert!(told.contains(&"warned") && told.contains(&"notified"), "{told:?}");
 }
 
@@ -358,7 +360,7 @@ fn an_extension_in_the_last_moment_is_refused() {
     let mut world = World::new();
     let id = world.rent();
     world.advance(mins(60) - SignedDuration::from_millis(500));
-    assert!(matches!(world.extend(id, Extension::By(term("1h"))), Err(ExtendError::Over)));
+    assert!(matches!(world.extend(id, TermExtension::By(term("1h"))), Err(ExtendError::Over)));
     world.advance(mins(1));
     let late = world.rentals.change_access(id, CredentialRequest::Generate);
     assert!(world.pool.run_until(late).is_err());
@@ -410,7 +412,7 @@ fn keys_are_added_and_removed_and_the_last_one_stays() {
 
 #[test]
 fn a_renter_has_so_many_workspaces_which_outlive_rentals() {
-    use gpurent_core::allocation::{NoPlace, TooMany};
+    use gpurent_core::allocation::{PlacementError, TooMany};
     use gpurent_core::host::RentError;
     use gpurent_core::model::{MountPath, Workspace, WorkspaceFolder};
     let mut world = World::with(|host| host.offer_workspaces());
@@ -431,7 +433,7 @@ fn a_renter_has_so_many_workspaces_which_outlive_rentals() {
         rent(&format!("w{n}"), "me").unwrap();
     }
     let fifth = rent("w5", "me");
-    assert!(matches!(fifth, Err(RentError::NoPlace(NoPlace::TooMany(TooMany::Workspaces(4))))), "{fifth:?}");
+    assert!(matches!(fifth, Err(RentError::NotPlaced(PlacementError::TooMany(TooMany::Workspaces(4))))), "{fifth:?}");
     rent("w3", "me").unwrap();
     rent("w5", "me-too").unwrap();
 }
@@ -442,11 +444,11 @@ fn a_rental_that_waits_says_for_what_and_so_does_its_end() {
     let image = world.request().spec.image;
     let busy = || RuntimeError::RegistryUnavailable { image: image.clone(), source: "it is asked too often".into() };
     for _ in 0..1000 {
-        world.runtime.fail_next(RuntimeStep::Prepare, Fault::Before(busy()));
+        world.runtime.fail_next(RuntimeStep::Prepare, InjectedFault::Before(busy()));
     }
     let id = world.rent();
     world.advance(mins(1));
-    let waits = world.rentals.setback(id).expect("it does not get on");
+    let waits = world.rentals.waiting(id).expect("it does not get on");
     assert!(waits.message.contains("asked too often") && waits.failures > 1, "{waits:?}");
     assert_eq!(waits.since, world.get(id).created_at());
     for _ in 0..60 {
@@ -456,24 +458,28 @@ fn a_rental_that_waits_says_for_what_and_so_does_its_end() {
     let Some(EndReason::Failed(failure)) = ended.state().end_reason() else { panic!("{:?}", ended.state()) };
     assert_eq!(failure.kind, FailureKind::DeadlineExceeded);
     assert!(failure.detail.contains("asked too often"), "{}", failure.detail);
-    assert_eq!(world.rentals.setback(id), None, "what is over waits for nothing");
+    assert_eq!(world.rentals.waiting(id), None, "what is over waits for nothing");
 }
 
 #[test]
 fn what_an_engine_says_is_not_told_to_renters() {
     let mut world = World::new();
-    world.runtime.fail_next(RuntimeStep::Create, Fault::Before(RuntimeError::Unavailable("dial 10.0.0.7".into())));
+    world
+        .runtime
+        .fail_next(RuntimeStep::Create, InjectedFault::Before(RuntimeError::Unavailable("dial 10.0.0.7".into())));
     let id = world.rent();
-    let waits = world.rentals.setback(id).expect("it is tried again");
+    let waits = world.rentals.waiting(id).expect("it is tried again");
     assert_eq!(waits.message, "the container engine does not answer");
     world.advance(mins(1));
-    assert_eq!(world.rentals.setback(id), None);
+    assert_eq!(world.rentals.waiting(id), None);
 }
 
 #[test]
 fn a_gpu_on_which_a_launch_failed_is_given_out_last() {
     let mut world = World::with_gpus(2);
-    world.runtime.fail_next(RuntimeStep::Start, Fault::Before(RuntimeError::Refused("the card fell off".into())));
+    world
+        .runtime
+        .fail_next(RuntimeStep::Start, InjectedFault::Before(RuntimeError::Refused("the card fell off".into())));
     let failed = world.rent();
     assert_eq!(world.get(failed).state().phase(), Phase::Ended);
     let suspect = world.get(failed).gpus()[0].uuid.clone();
@@ -501,7 +507,7 @@ fn nothing_is_claimed_while_the_engine_is_known_to_be_away() {
     assert_eq!(world.rentals.engine_health(), EngineHealth::Silent);
     let request = world.request();
     let refused = world.pool.run_until(world.rentals.rent(request.clone()));
-    assert!(matches!(refused, Err(RentError::NoPlace(NoPlace::EngineAway))), "{refused:?}");
+    assert!(matches!(refused, Err(RentError::NotPlaced(PlacementError::EngineUnavailable))), "{refused:?}");
     let again = world.pool.run_until(world.rentals.rent(named)).unwrap();
     assert_eq!(again.rental().id(), there, "what there is is told");
     world.runtime.set_available(true);
@@ -513,7 +519,7 @@ fn nothing_is_claimed_while_the_engine_is_known_to_be_away() {
 #[test]
 fn an_engine_that_hangs_is_told_of_after_ten_seconds() {
     let mut world = World::new();
-    world.runtime.fail_next(RuntimeStep::Observe, Fault::Hang);
+    world.runtime.fail_next(RuntimeStep::Observe, InjectedFault::Hang);
     for _ in 0..30 {
         world.advance(jiff::SignedDuration::from_secs(1));
         if world.rentals.engine_health() == EngineHealth::Silent {

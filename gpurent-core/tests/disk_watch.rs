@@ -6,7 +6,7 @@ mod world;
 
 use gpurent_core::allocation::DiskLimit;
 use gpurent_core::id::RentalId;
-use gpurent_core::model::{DiskUse, EndReason, Fault, Phase};
+use gpurent_core::model::{Blame, DiskUse, EndReason, Phase};
 use jiff::SignedDuration;
 use world::World;
 
@@ -33,17 +33,17 @@ impl World {
 fn who_fills_the_disk_is_warned_and_then_ended() {
     let (mut world, id) = host();
     assert_eq!(world.writes(id, 850), Phase::Ready);
-    assert!(!world.told(id).contains(&"disk_warned"));
+    assert!(!world.events_of(id).contains(&"disk_warned"));
     assert_eq!(world.writes(id, 950), Phase::Ready);
     let announced = world.announced(id);
     assert!(announced[0].contains("0.9 GiB of 0.9 GiB") && announced[0].contains("Make room"), "{announced:?}");
     assert_eq!(world.writes(id, 1010), Phase::Ready, "one look may be wrong");
-    assert_eq!(world.told(id).iter().filter(|event| **event == "disk_warned").count(), 1, "once an hour");
+    assert_eq!(world.events_of(id).iter().filter(|event| **event == "disk_warned").count(), 1, "once an hour");
     assert_eq!(world.writes(id, 1011), Phase::Ended);
     let rental = world.get(id);
     let reason = rental.state().end_reason().unwrap();
     assert!(matches!(reason, EndReason::DiskFull { used, .. } if used.bytes == 1011 * MIB), "{reason:?}");
-    assert_eq!(reason.fault(), Fault::Renter);
+    assert_eq!(reason.fault(), Blame::Renter);
     assert_eq!(rental.bill(jiff::Timestamp::MAX).used_micros, 60 * 1_000_000, "up to its end");
 }
 
@@ -58,18 +58,18 @@ fn nobody_is_ended_for_what_was_there_nor_while_making_room() {
     assert_eq!(world.writes(id, 1500), Phase::Ready);
     assert_eq!(world.writes(id, 1520), Phase::Ready, "it works a little");
     assert_eq!(world.writes(id, 1200), Phase::Ready, "and makes room");
-    assert_eq!(world.told(id).iter().filter(|event| **event == "disk_warned").count(), 1);
+    assert_eq!(world.events_of(id).iter().filter(|event| **event == "disk_warned").count(), 1);
     assert_eq!(world.writes(id, 1600), Phase::Ready, "one look may be wrong");
     assert_eq!(world.writes(id, 1600), Phase::Ended, "writes on");
 }
 
 #[test]
 fn an_engine_that_does_not_tell_ends_nobody() {
-    use gpurent_core::memory::{Fault, RuntimeStep};
+    use gpurent_core::memory::{InjectedFault, RuntimeStep};
     use gpurent_core::runtime::RuntimeError;
     let (mut world, id) = host();
     assert_eq!(world.writes(id, 1100), Phase::Ready);
-    world.runtime.fail_next(RuntimeStep::DiskUse, Fault::Before(RuntimeError::Unavailable("busy".into())));
+    world.runtime.fail_next(RuntimeStep::DiskUse, InjectedFault::Before(RuntimeError::Unavailable("busy".into())));
     assert_eq!(world.writes(id, 1100), Phase::Ready);
     assert_eq!(world.writes(id, 1100), Phase::Ended, "as at the look before");
 }

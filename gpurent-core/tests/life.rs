@@ -11,7 +11,7 @@ use futures_util::task::LocalSpawnExt;
 use gpurent_core::allocation::PortPools;
 use gpurent_core::host::{HostBuilder, ReconcileError, RentError, Rentals, Subscription, Update};
 use gpurent_core::id::{HostId, RentalId, Seq};
-use gpurent_core::memory::{Fault, ManualClock, MemoryRuntime, MemoryStore, RuntimeStep, SimulatedGpus};
+use gpurent_core::memory::{InjectedFault, ManualClock, MemoryRuntime, MemoryStore, RuntimeStep, SimulatedGpus};
 use gpurent_core::model::{
     Credential, CredentialRequest, EndReason, FailureKind, GpuRequest, HourlyRate, MicroUnits, Password, Phase,
     RateCard, Rental, RentalRequest, RentalSpec, SealKey,
@@ -238,7 +238,7 @@ fn a_cancel_ends_and_bills_to_the_second() {
 #[test]
 fn a_cancel_during_a_stalled_pull_frees_the_gpu_at_once() {
     let mut world = World::new();
-    world.outside.runtime.fail_next(RuntimeStep::Prepare, Fault::Hang);
+    world.outside.runtime.fail_next(RuntimeStep::Prepare, InjectedFault::Hang);
     let id = world.rent();
     assert_eq!(world.phase(id), Phase::Provisioning);
     world.cancel(id);
@@ -248,7 +248,7 @@ fn a_cancel_during_a_stalled_pull_frees_the_gpu_at_once() {
 #[test]
 fn a_pull_that_never_ends_is_given_up_when_the_time_is_over() {
     let mut world = World::new();
-    world.outside.runtime.fail_next(RuntimeStep::Prepare, Fault::Hang);
+    world.outside.runtime.fail_next(RuntimeStep::Prepare, InjectedFault::Hang);
     let id = world.rent();
     world.advance(SignedDuration::from_mins(119));
     assert_eq!(world.phase(id), Phase::Provisioning);
@@ -261,7 +261,7 @@ fn a_pull_that_never_ends_is_given_up_when_the_time_is_over() {
 #[test]
 fn a_check_that_never_ends_does_not_keep_a_gpu() {
     let mut world = World::new();
-    world.outside.runtime.fail_next(RuntimeStep::Verify, Fault::Hang);
+    world.outside.runtime.fail_next(RuntimeStep::Verify, InjectedFault::Hang);
     let id = world.rent();
     world.tick(104);
     assert_eq!(world.phase(id), Phase::Running);
@@ -290,7 +290,7 @@ fn what_cannot_become_ready_fails_with_its_reason_and_costs_nothing() {
     ];
     for (step, error, kind) in faults {
         let mut world = World::new();
-        world.outside.runtime.fail_next(step, Fault::Before(error()));
+        world.outside.runtime.fail_next(step, InjectedFault::Before(error()));
         let id = world.rent();
         let EndReason::Failed(failure) = world.reason(id) else { panic!("not failed") };
         assert_eq!(failure.kind, kind);
@@ -306,7 +306,7 @@ fn what_cannot_become_ready_fails_with_its_reason_and_costs_nothing() {
 fn take_ports(world: &World, n: usize) {
     for _ in 0..n {
         let taken = RuntimeError::PortTaken { port: 22001.try_into().unwrap(), source: "in use".into() };
-        world.outside.runtime.fail_next(RuntimeStep::Start, Fault::Before(taken));
+        world.outside.runtime.fail_next(RuntimeStep::Start, InjectedFault::Before(taken));
     }
 }
 
@@ -445,7 +445,7 @@ fn another_engine_at_the_same_address_proves_nothing() {
 #[test]
 fn a_panic_in_one_effect_is_contained() {
     let mut world = World::new();
-    world.outside.runtime.fail_next(RuntimeStep::Create, Fault::Panic);
+    world.outside.runtime.fail_next(RuntimeStep::Create, InjectedFault::Panic);
     let (one, two) = (world.rent(), world.try_rent("two").unwrap());
     world.advance(secs(1));
     assert_eq!((world.phase(one), world.phase(two)), (Phase::Ready, Phase::Ready));
@@ -455,7 +455,7 @@ fn a_panic_in_one_effect_is_contained() {
 fn an_effect_whose_answer_was_lost_is_found_done() {
     for step in [RuntimeStep::Create, RuntimeStep::Start, RuntimeStep::Stop, RuntimeStep::Remove] {
         let mut world = World::new();
-        let lost = || Fault::After(RuntimeError::Unavailable("connection reset".into()));
+        let lost = || InjectedFault::After(RuntimeError::Unavailable("connection reset".into()));
         world.outside.runtime.fail_next(step, lost());
         let id = world.rent();
         world.advance(secs(1));

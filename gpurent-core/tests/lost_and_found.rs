@@ -10,16 +10,18 @@ use std::sync::Arc;
 use futures_executor::LocalPool;
 use futures_util::FutureExt;
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::allocation::{AlwaysRoom, BestFit, DiskLimit, Held, NoPlace, Placement, PortPools, TrustBooks};
-use gpurent_core::host::{Extension, HostBuilder, ReconcileError, RentError, Rentals};
+use gpurent_core::allocation::{
+    BestFit, DiskLimit, Holds, NoDiskProbe, NoPortProbe, Placement, PlacementError, PortPools,
+};
+use gpurent_core::host::{HostBuilder, ReconcileError, RentError, Rentals, TermExtension};
 use gpurent_core::id::{Attempt, EngineId, HostId, LaunchId, RentalId};
 use gpurent_core::memory::{
-    Fault, ManualClock, MemoryDeadlines, MemoryRuntime, MemoryStore, RuntimeStep, SimulatedGpus,
+    InjectedFault, ManualClock, MemoryDeadlines, MemoryRuntime, MemoryStore, RuntimeStep, SimulatedGpus,
 };
 use gpurent_core::model::{
-    CredentialRequest, Event, Files, GpuRequest, Password, Phase, Rental, RentalRequest, RentalSpec, SealKey,
+    CredentialRequest, Files, GpuRequest, Password, Phase, Rental, RentalEvent, RentalRequest, RentalSpec, SealKey,
 };
-use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Presence, RuntimeError};
+use gpurent_core::runtime::{ContainerRuntime, ContainerStatus, LaunchSpec, RuntimeError};
 use gpurent_core::store::{Change, Store};
 use gpurent_core::testing::simulation::Simulation;
 use jiff::SignedDuration;
@@ -82,7 +84,7 @@ impl Machine {
 
     fn runs(&self, rental: &Rental) -> bool {
         let seen = self.runtime.observe(&self.host).now_or_never().unwrap().unwrap();
-        seen.of(rental.launch()).is_some_and(|seen| seen.presence == Presence::Running)
+        seen.of(rental.launch()).is_some_and(|seen| seen.status == ContainerStatus::Running)
     }
 }
 
@@ -113,7 +115,7 @@ fn a_rental_that_the_store_has_lost_goes_on_as_it_was() {
     let mut agent = machine.agent(&Arc::default());
     let rental = agent.rent("mine", "1h").unwrap();
     machine.pass(&mut agent, 60);
-    let by = Extension::By("30m".parse().unwrap());
+    let by = TermExtension::By("30m".parse().unwrap());
     let extended = agent.pool.run_until(agent.rentals.extend(rental.id(), by)).unwrap().unwrap();
     machine.pass(&mut agent, 5);
     drop(agent);
@@ -124,7 +126,7 @@ fn a_rental_that_the_store_has_lost_goes_on_as_it_was() {
     assert_eq!((adopted.expires_at(), adopted.segments()), (extended.expires_at(), extended.segments()));
     assert_eq!((adopted.ports(), adopted.container()), (extended.ports(), extended.container()));
     let full = agent.rent("another", "1h");
-    assert!(matches!(full, Err(RentError::NoPlace(NoPlace::NoGpuFree(_)))), "{full:?}");
+    assert!(matches!(full, Err(RentError::NotPlaced(PlacementError::NoGpuFree(_)))), "{full:?}");
     machine.pass(&mut agent, 90 * 60);
     let ended = agent.get(rental.id()).unwrap();
     assert_eq!(ended.state().phase(), Phase::Ended);
@@ -197,7 +199,7 @@ fn without_its_store_an_agent_that_starts_ends_what_is_over_and_touches_nothing_
     store.set_available(false);
     let mut agent = machine.agent(&store);
     let refused = agent.rent("another", "1h");
-    assert!(matches!(refused, Err(RentError::TakingStock)), "{refused:?}");
+    assert!(matches!(refused, Err(RentError::Starting)), "{refused:?}");
     machine.pass(&mut agent, 9 * 60);
     assert!(machine.runs(&rental), "not early");
     machine.pass(&mut agent, 62);
@@ -218,11 +220,11 @@ fn an_agent_that_stood_still_does_nothing_before_it_has_asked() {
     let rental = agent.rent("mine", "10m").unwrap();
     // It stands still past the end that it knows of, and somebody else takes the host over and extends it.
     let engine: EngineId = machine.runtime.engine().now_or_never().unwrap().unwrap();
-    store.take_over(&machine.host, &engine, None).now_or_never().unwrap().unwrap();
+    store.acquire_host(&machine.host, &engine, None).now_or_never().unwrap().unwrap();
     let found = store.get(rental.id()).now_or_never().unwrap().unwrap().unwrap();
     let mut change = Change::intent(found);
     let at = change.rental().created_at();
-    change.apply(Event::Extended { term: "2h".parse().unwrap() }, at).unwrap();
+    change.apply(RentalEvent::Extended { term: "2h".parse().unwrap() }, at).unwrap();
     store.commit(&change).now_or_never().unwrap().unwrap();
     machine.clock.advance(SignedDuration::from_mins(11));
     agent.pool.run_until_stalled();
@@ -235,9 +237,9 @@ fn a_launch_that_was_given_up_is_not_started_again() {
     let machine = Machine::new();
     let mut agent = machine.agent(&Arc::default());
     let taken = RuntimeError::PortTaken { port: "22000".parse().unwrap(), source: "somebody else".into() };
-    machine.runtime.fail_next(RuntimeStep::Start, Fault::Before(taken));
+    machine.runtime.fail_next(RuntimeStep::Start, InjectedFault::Before(taken));
     // The record of the new launch is written, and then the step dies.
-    machine.runtime.fail_next(RuntimeStep::Remove, Fault::Panic);
+    machine.runtime.fail_next(RuntimeStep::Remove, InjectedFault::Panic);
     let rental = agent.rent("mine", "1h").unwrap();
     machine.pass(&mut agent, 10);
     let rental = agent.get(rental.id()).unwrap();
@@ -251,9 +253,9 @@ fn no_launch_starts_beside_an_earlier_one_that_still_runs() {
     let mut agent = machine.agent(&Arc::default());
     // It runs, and the engine says that it does not; and it cannot be removed for a while.
     let taken = RuntimeError::PortTaken { port: "22000".parse().unwrap(), source: "somebody else".into() };
-    machine.runtime.fail_next(RuntimeStep::Start, Fault::After(taken));
+    machine.runtime.fail_next(RuntimeStep::Start, InjectedFault::After(taken));
     for _ in 0..3 {
-        machine.runtime.fail_next(RuntimeStep::Remove, Fault::Before(RuntimeError::Unavailable("busy".into())));
+        machine.runtime.fail_next(RuntimeStep::Remove, InjectedFault::Before(RuntimeError::Unavailable("busy".into())));
     }
     let rental = agent.rent("mine", "1h").unwrap();
     for _ in 0..60 {
@@ -274,7 +276,7 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         gpus: gpus.clone().into(),
         allocator: Arc::new(BestFit),
         pools: PortPools::new("22000-22000".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
-        port_probe: Arc::new(TrustBooks),
+        port_probe: Arc::new(NoPortProbe),
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
@@ -282,7 +284,7 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         workspaces: false,
         udp: true,
         without_gpu: 0,
-        disks: Arc::new(AlwaysRoom),
+        disks: Arc::new(NoDiskProbe),
         disk_limit: DiskLimit::None,
         one_workspace_too_many: None,
         awaits_image: false,
@@ -291,19 +293,19 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
     let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
     let spec = RentalSpec::new("me".parse().unwrap(), gpu, "ubuntu:22.04".parse().unwrap(), "1h".parse().unwrap());
     let place = || {
-        placement.place(LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) }, &spec, &Held::default())
+        placement.place(LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) }, &spec, &Holds::default())
     };
     let launch = LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) };
-    let has_gpu = Held { gpus: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(), ..Held::default() };
+    let has_gpu = Holds { gpus: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(), ..Holds::default() };
     placement.quarantine.observed([(launch, has_gpu)].into(), 0);
-    assert!(matches!(place(), Err(NoPlace::NoGpuFree(_))));
-    let has_port = Held { ports: ["22000".parse().unwrap()].into(), ..Held::default() };
+    assert!(matches!(place(), Err(PlacementError::NoGpuFree(_))));
+    let has_port = Holds { ports: ["22000".parse().unwrap()].into(), ..Holds::default() };
     placement.quarantine.observed([(launch, has_port)].into(), 0);
-    assert!(matches!(place(), Err(NoPlace::NoPort(_))));
+    assert!(matches!(place(), Err(PlacementError::NoPort(_))));
     placement.quarantine.gone(launch);
     assert!(place().is_ok());
     placement.quarantine.port("22000".parse().unwrap(), 10);
-    assert!(matches!(place(), Err(NoPlace::NoPort(_))), "somebody else was found to have it");
+    assert!(matches!(place(), Err(PlacementError::NoPort(_))), "somebody else was found to have it");
     placement.quarantine.observed([].into(), 11);
     assert!(place().is_ok(), "but not for ever");
 }

@@ -6,7 +6,7 @@ mod world;
 
 use futures_util::FutureExt;
 use gpurent_core::host::RentError;
-use gpurent_core::memory::{Fault, RuntimeStep};
+use gpurent_core::memory::{InjectedFault, RuntimeStep};
 use gpurent_core::model::Phase;
 use gpurent_core::runtime::RuntimeError;
 use jiff::SignedDuration;
@@ -39,7 +39,7 @@ fn an_image_that_is_here_makes_nobody_wait() {
 #[test]
 fn no_gpu_waits_for_a_registry() {
     let mut world = host();
-    world.runtime.fail_next(RuntimeStep::Prepare, Fault::Hang);
+    world.runtime.fail_next(RuntimeStep::Prepare, InjectedFault::Hang);
     for _ in 0..3 {
         let pulling = ask(&mut world, SignedDuration::from_secs(2));
         assert!(matches!(pulling, Err(RentError::Pulling(_))), "{pulling:?}");
@@ -52,7 +52,8 @@ fn no_gpu_waits_for_a_registry() {
 fn an_image_that_cannot_be_had_is_told_and_asked_for_again_later() {
     let mut world = host();
     let image = world.request().spec.image;
-    let fails = || Fault::Before(RuntimeError::ImageUnavailable { image: image.clone(), source: "no such".into() });
+    let fails =
+        || InjectedFault::Before(RuntimeError::ImageUnavailable { image: image.clone(), source: "no such".into() });
     world.runtime.fail_next(RuntimeStep::Prepare, fails());
     for _ in 0..2 {
         let refused = ask(&mut world, SignedDuration::ZERO);
@@ -66,7 +67,7 @@ fn an_image_that_cannot_be_had_is_told_and_asked_for_again_later() {
 fn one_renter_has_only_so_many_pulls() {
     let mut world = host();
     for _ in 0..4 {
-        world.runtime.fail_next(RuntimeStep::Prepare, Fault::Hang);
+        world.runtime.fail_next(RuntimeStep::Prepare, InjectedFault::Hang);
     }
     let mut ask_for = |image: &str, renter: &str| {
         let mut request = world.request();

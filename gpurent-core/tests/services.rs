@@ -5,7 +5,7 @@
 mod world;
 
 use gpurent_core::id::RentalId;
-use gpurent_core::memory::{Fault, RuntimeStep};
+use gpurent_core::memory::{InjectedFault, RuntimeStep};
 use gpurent_core::model::port::WEB;
 use gpurent_core::model::{Protocol, PublishedPort, PublishedPorts};
 use gpurent_core::runtime::RuntimeError;
@@ -20,7 +20,7 @@ fn publishing(world: &mut World) -> RentalId {
 }
 
 fn times_told(world: &mut World, id: RentalId) -> usize {
-    world.told(id).iter().filter(|event| **event == "services_up").count()
+    world.events_of(id).iter().filter(|event| **event == "services_up").count()
 }
 
 #[test]
@@ -67,9 +67,9 @@ fn an_engine_that_does_not_tell_is_asked_again() {
     let mut world = World::new();
     world.runtime.serve(true);
     let away = || RuntimeError::Unavailable("away".into());
-    world.runtime.fail_next(RuntimeStep::Services, Fault::Before(away()));
-    world.runtime.fail_next(RuntimeStep::Services, Fault::Hang);
-    world.runtime.fail_next(RuntimeStep::Services, Fault::Panic);
+    world.runtime.fail_next(RuntimeStep::Services, InjectedFault::Before(away()));
+    world.runtime.fail_next(RuntimeStep::Services, InjectedFault::Hang);
+    world.runtime.fail_next(RuntimeStep::Services, InjectedFault::Panic);
     let id = publishing(&mut world);
     for _ in 0..40 {
         world.advance(SignedDuration::from_secs(1));

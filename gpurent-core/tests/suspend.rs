@@ -4,11 +4,11 @@
 
 mod world;
 
-use gpurent_core::allocation::{NoPlace, RenterLimits, TooMany};
+use gpurent_core::allocation::{PlacementError, RenterLimits, TooMany};
 use gpurent_core::clock::Clock;
-use gpurent_core::host::{Extension, ResumeError, SuspendError};
+use gpurent_core::host::{ResumeError, SuspendError, TermExtension};
 use gpurent_core::id::RentalId;
-use gpurent_core::memory::{Fault, RuntimeStep};
+use gpurent_core::memory::{InjectedFault, RuntimeStep};
 use gpurent_core::model::{
     Credential, EndReason, FailureKind, Files, HostKeys, Phase, Rental, Secrets, SuspendCause, Term,
 };
@@ -56,7 +56,7 @@ fn paid_time_stands_still_while_it_is_suspended() {
     assert_eq!(ended.state().end_reason(), Some(&EndReason::Expired));
     assert_eq!(ended.segments().len(), 2);
     assert_eq!(ended.bill(world.clock.now().wall).used_micros, 60 * 60 * 1_000_000);
-    let told = world.told(id);
+    let told = world.events_of(id);
     let pause = ["suspend_began", "stopped", "suspended", "resumed", "created"];
     assert!(told.windows(5).any(|part| part == pause), "{told:?}");
 }
@@ -68,7 +68,7 @@ fn its_gpu_is_another_s_meanwhile_and_may_be_gone() {
     world.suspend(id).unwrap();
     let other = world.rent();
     assert_eq!(world.phase(other), Phase::Ready);
-    assert!(matches!(world.resume(id), Err(ResumeError::NoPlace(NoPlace::NoGpuFree(_)))));
+    assert!(matches!(world.resume(id), Err(ResumeError::NotPlaced(PlacementError::NoGpuFree(_)))));
     assert_eq!(world.phase(id), Phase::Suspended);
     world.pool.run_until(world.rentals.cancel(other)).unwrap();
     world.pool.run_until_stalled();
@@ -79,7 +79,7 @@ fn its_gpu_is_another_s_meanwhile_and_may_be_gone() {
 #[test]
 fn what_never_was_ready_ends_instead() {
     let mut world = World::new();
-    world.runtime.fail_next(RuntimeStep::Prepare, Fault::Hang);
+    world.runtime.fail_next(RuntimeStep::Prepare, InjectedFault::Hang);
     let id = world.rent();
     assert_eq!(world.phase(id), Phase::Provisioning);
     world.suspend(id).unwrap();
@@ -133,7 +133,7 @@ fn asking_twice_changes_nothing() {
 fn while_it_is_going_down_it_cannot_be_resumed() {
     let mut world = World::new();
     let id = world.rent();
-    world.runtime.fail_next(RuntimeStep::Retain, Fault::Before(RuntimeError::Unavailable("away".into())));
+    world.runtime.fail_next(RuntimeStep::Retain, InjectedFault::Before(RuntimeError::Unavailable("away".into())));
     world.suspend(id).unwrap();
     assert_eq!(world.phase(id), Phase::Suspending);
     assert!(matches!(world.resume(id), Err(ResumeError::StillSuspending)));
@@ -155,7 +155,7 @@ fn while_it_is_going_down_only_its_present_container_has_what_it_needs() {
     assert!(!world.get(id).may_need(first), "whoever removes it may come late");
     assert!(world.get(id).may_need(first.next()), "it is kept");
     world.resume(id).unwrap();
-    world.runtime.fail_next(RuntimeStep::Retain, Fault::Before(RuntimeError::Unavailable("away".into())));
+    world.runtime.fail_next(RuntimeStep::Retain, InjectedFault::Before(RuntimeError::Unavailable("away".into())));
     world.suspend(id).unwrap();
     assert_eq!(world.phase(id), Phase::Suspending);
     assert!(!world.get(id).may_need(first), "whoever removes it may come late");
@@ -167,7 +167,7 @@ fn its_credential_and_its_term_may_be_changed_meanwhile() {
     let mut world = World::new();
     let id = world.rent();
     world.suspend(id).unwrap();
-    world.extend(id, Extension::By(term("1h"))).unwrap();
+    world.extend(id, TermExtension::By(term("1h"))).unwrap();
     let new = world.change_access(id, "another-password");
     world.resume(id).unwrap();
     assert!(world.lets_in(id, &new));
@@ -182,7 +182,7 @@ fn a_launch_that_fails_suspends_what_was_ready_before() {
     world.advance(mins(10));
     world.suspend(id).unwrap();
     let gone = RuntimeError::ImageUnavailable { image: world.get(id).spec().image.clone(), source: "gone".into() };
-    world.runtime.fail_next(RuntimeStep::Prepare, Fault::Before(gone));
+    world.runtime.fail_next(RuntimeStep::Prepare, InjectedFault::Before(gone));
     world.resume(id).unwrap();
     let rental = world.get(id);
     assert_eq!(rental.state().phase(), Phase::Suspended);
@@ -252,7 +252,7 @@ fn a_container_that_comes_late_is_put_away() {
     let launch = LaunchSpec::of(&world.get(id));
     world.suspend(id).unwrap();
     let away = RuntimeError::Refused("not now".into());
-    world.runtime.fail_next(RuntimeStep::Create, Fault::Before(away));
+    world.runtime.fail_next(RuntimeStep::Create, InjectedFault::Before(away));
     world.resume(id).unwrap();
     assert_eq!(world.phase(id), Phase::Suspended);
     let credential = Credential::Password(password("first-password"));
@@ -315,7 +315,7 @@ fn with_a_port_taken_on_the_way_back_nothing_is_lost() {
     let port = world.get(id).ssh_port().unwrap();
     world.suspend(id).unwrap();
     let taken = RuntimeError::PortTaken { port, source: "somebody's".into() };
-    world.runtime.fail_next(RuntimeStep::Start, Fault::Before(taken));
+    world.runtime.fail_next(RuntimeStep::Start, InjectedFault::Before(taken));
     world.resume(id).unwrap();
     let resumed = world.get(id);
     assert_eq!((resumed.state().phase(), resumed.files()), (Phase::Ready, Files::Copied));
@@ -335,7 +335,10 @@ fn who_flaps_uses_the_rental_in_between() {
     }
     world.suspend(id).unwrap();
     let refused = world.resume(id);
-    assert!(matches!(refused, Err(ResumeError::NoPlace(NoPlace::TooMany(TooMany::Resumes(6))))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ResumeError::NotPlaced(PlacementError::TooMany(TooMany::Resumes(6))))),
+        "{refused:?}"
+    );
     // A platform may, for many are behind it.
     world.rentals = world.rentals.for_a_platform();
     world.resume(id).unwrap();
@@ -353,7 +356,7 @@ fn a_resumption_that_fails_before_anything_runs_is_not_counted() {
     world.suspend(id).unwrap();
     for _ in 0..8 {
         let no_driver = RuntimeError::GpuRuntimeMissing("none".into());
-        world.runtime.fail_next(RuntimeStep::Create, Fault::Before(no_driver));
+        world.runtime.fail_next(RuntimeStep::Create, InjectedFault::Before(no_driver));
         world.resume(id).unwrap();
         assert_eq!(world.phase(id), Phase::Suspended);
     }
@@ -371,7 +374,7 @@ fn what_is_kept_outlives_a_resumption_that_fails_whatever_the_store_knows() {
     let kept = world.get(id);
     assert!(kept.has_been_ready() && kept.retained().is_some());
     for _ in 0..3 {
-        world.runtime.fail_next(RuntimeStep::Create, Fault::Before(RuntimeError::Refused("no".into())));
+        world.runtime.fail_next(RuntimeStep::Create, InjectedFault::Before(RuntimeError::Refused("no".into())));
         world.resume(id).unwrap();
         assert_eq!(world.phase(id), Phase::Suspended);
     }

@@ -296,7 +296,7 @@ async fn the_renter_reads_the_warning_in_a_file_and_on_the_terminal() {
         ssh.env("SSHPASS", "mySecurePassword123").args(["-e", "ssh", "-tt", "-o", "PubkeyAuthentication=no"]);
         let terminal = tenant.connect(&mut ssh).arg("sleep 4").stdout(Stdio::piped()).stdin(Stdio::piped()).spawn();
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-        tenant.runtime.announce(tenant.launch.id, "It ends soon; \"save\" $HOME").await.unwrap();
+        tenant.runtime.message_user(tenant.launch.id, "It ends soon; \"save\" $HOME").await.unwrap();
         let shown = terminal.unwrap().wait_with_output().await.unwrap();
         assert!(text(&shown).contains("*** It ends soon; \"save\" $HOME"), "{image}: {shown:?}");
         let file =

@@ -180,7 +180,7 @@ async fn an_interactive_shell_dies_at_once_when_its_time_is_over() {
 #[tokio::test]
 async fn a_notice_ends_the_program_and_not_the_container() {
     let tenant = Tenant::up(launch("gpurent-test/shellless:1"), &password()).await;
-    tenant.runtime.notify(tenant.launch.id).await.unwrap();
+    tenant.runtime.signal_stop(tenant.launch.id).await.unwrap();
     let begun = Instant::now();
     while docker(&["top", &tenant.container, "-eo", "args"]).await.lines().any(|line| line == "/sleep 1000000") {
         assert!(begun.elapsed() < Duration::from_secs(5), "the program still runs");

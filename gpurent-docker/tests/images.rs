@@ -246,7 +246,7 @@ async fn a_program_is_process_1_where_it_has_to_be() {
         let tenant = Tenant::ready(launch(&image)).await;
         assert_eq!(tenant.says("id -u").await, "0", "{image}");
         assert!(tenant.log().await.contains("process 1"), "{image}: {}", tenant.log().await);
-        tenant.runtime.announce(tenant.launch.id, "hello").await.unwrap();
+        tenant.runtime.message_user(tenant.launch.id, "hello").await.unwrap();
         assert!(tenant.says("cat /.gpurent/notice").await.contains("hello"), "{image}");
         tenant.gone().await;
     }

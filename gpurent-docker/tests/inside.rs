@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use gpurent_core::model::{Workspace, WorkspaceFolder};
 use gpurent_core::runtime::{
-    Bytes, ContainerRuntime, Images, Inside, Program, RemoveImageError, RuntimeError, TerminalSize,
+    Bytes, ContainerExec, ContainerRuntime, Images, Program, RemoveImageError, RuntimeError, TerminalSize,
 };
 use gpurent_docker::WorkspaceRoot;
 use support::{Tenant, docker, launch, password, runtime, secrets, text};

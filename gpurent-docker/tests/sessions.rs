@@ -350,7 +350,7 @@ async fn keys_are_added_and_removed_while_it_runs() {
 
 #[tokio::test]
 async fn the_program_log_is_the_programs_and_logins_have_their_own() {
-    use gpurent_core::runtime::Inside;
+    use gpurent_core::runtime::ContainerExec;
     for bind in [true, false] {
         let image = Image::busybox("logs").says(r#"CMD ["/bin/sh", "-c", "echo mine; exec sleep 1000"]"#).made().await;
         let tenant = Tenant::up_with(launch(&image), &password(), bind).await;
@@ -393,7 +393,7 @@ async fn everything_hears_of_the_end_and_sessions_stay_until_then() {
                 .spawn()
                 .unwrap();
             tokio::time::sleep(Duration::from_millis(1500)).await;
-            tenant.runtime.notify(tenant.launch.id).await.unwrap();
+            tenant.runtime.signal_stop(tenant.launch.id).await.unwrap();
             tokio::time::sleep(Duration::from_millis(700)).await;
             let log = tenant.log().await;
             assert!(log.contains("program told") && log.contains("job told"), "{log}");

@@ -11,12 +11,12 @@ use crate::middleware::auth::origin::presented;
 use crate::problem::Problem;
 
 /// The largest body that is read.
-pub(crate) const LIMIT: usize = 256 * 1024;
+pub(crate) const MAX_BODY: usize = 256 * 1024;
 
 /// Why a body could not be read. Each protocol renders it in its own form.
 #[derive(Debug)]
 pub(crate) enum Malformed {
-    /// The body is larger than [`LIMIT`].
+    /// The body is larger than [`MAX_BODY`].
     TooLarge,
     /// The body broke off.
     Incomplete,

@@ -25,9 +25,9 @@ use crate::problem::Problem;
 use crate::state::Own;
 
 /// How long an answer of the database and the disks is good for.
-const FRESH: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(1);
 /// How long each of them may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The latest answers of the database and the disks.
 #[derive(Clone, Default)]
@@ -58,17 +58,17 @@ impl Health {
     async fn look(&self, rentals: &Rentals) -> Look {
         // Held while they are asked: who comes meanwhile waits.
         let mut asked = self.0.lock().await;
-        if let Some(look) = asked.last.filter(|look| look.at.elapsed() < FRESH) {
+        if let Some(look) = asked.last.filter(|look| look.at.elapsed() < CACHE_TTL) {
             return look;
         }
         let filter = Filter::default();
-        let database = tokio::time::timeout(PATIENCE, rentals.list(&filter, None, 1));
+        let database = tokio::time::timeout(CHECK_TIMEOUT, rentals.list(&filter, None, 1));
         // A file system that hangs holds one thread, and never the executor.
         let disk = asked.disk.get_or_insert_with(|| {
             let rentals = rentals.clone();
             tokio::task::spawn_blocking(move || rentals.has_disk_room())
         });
-        let (database, disk) = tokio::join!(database, tokio::time::timeout(PATIENCE, disk));
+        let (database, disk) = tokio::join!(database, tokio::time::timeout(CHECK_TIMEOUT, disk));
         if disk.is_ok() {
             asked.disk = None;
         }

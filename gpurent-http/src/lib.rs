@@ -34,8 +34,8 @@ mod subscribers;
 pub mod v1;
 
 pub use caller::Caller;
-pub use limits::Limits;
-pub use middleware::auth::{ApiKey, ApiKeys, Authenticator, Denied};
+pub use limits::HttpLimits;
+pub use middleware::auth::{ApiKey, ApiKeys, AuthError, Authenticator};
 pub use protocol::Protocol;
 pub use router::HttpApi;
 pub use server::{ServeError, Server, Tls, TlsError};

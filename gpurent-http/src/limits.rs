@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The limits of a server. All of them have defaults that suit a host on the internet.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Limits {
+pub struct HttpLimits {
     /// Requests at once; the next one is told to come back (503).
     pub requests: usize,
     /// The longest that a request may take, its body included (503). `/rent` waits up to 25 s for a container.
@@ -31,7 +31,7 @@ pub struct Limits {
     pub listeners_of_a_renter: usize,
 }
 
-impl Default for Limits {
+impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             requests: 1024,
@@ -48,7 +48,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl HttpLimits {
     /// Requests a second of one key; 0 for no limit.
     #[must_use]
     pub fn rate(self, a_second: u32) -> Self {

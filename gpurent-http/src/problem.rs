@@ -4,10 +4,10 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
-use gpurent_core::allocation::{NoPlace, NoPort, TooMany};
-use gpurent_core::error::Invalid;
+use gpurent_core::allocation::{PlacementError, PortError, TooMany};
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::{
-    AccessError, ChangeAccessError, ExtendError, InsideError, LogsError, RentError, ResumeError, SuspendError,
+    AccessError, ChangeAccessError, ExecError, ExtendError, LogsError, RentError, ResumeError, SuspendError,
 };
 use gpurent_core::id::{Position, RentalId};
 use gpurent_core::runtime::RuntimeError;
@@ -72,12 +72,13 @@ impl Problem {
 
     pub(crate) fn method_not_allowed() -> Self {
         let title = "No such method here";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "/problems/method", title, "the route has other methods")
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "/problems/method-not-allowed", title, "the route has other methods")
     }
 
-    pub(crate) fn changed() -> Self {
+    pub(crate) fn precondition_failed() -> Self {
         let detail = "the rental was changed since; look at it again";
-        Self::new(StatusCode::PRECONDITION_FAILED, "/problems/changed", "Changed meanwhile", detail).about("If-Match")
+        Self::new(StatusCode::PRECONDITION_FAILED, "/problems/precondition-failed", "Changed meanwhile", detail)
+            .about("If-Match")
     }
 
     pub(crate) fn unknown_cursor(last: Position) -> Self {
@@ -85,9 +86,9 @@ impl Problem {
         Self::new(StatusCode::GONE, "/problems/unknown-cursor", "Unknown position", detail).about("after")
     }
 
-    pub(crate) fn busy() -> Self {
+    pub(crate) fn overloaded() -> Self {
         let detail = "the host did not get to it in time; ask whether it was done, or try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/busy", "Too much at once", detail).later(1)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/overloaded", "Too much at once", detail).later(1)
     }
 
     /// The problem in one sentence.
@@ -95,14 +96,14 @@ impl Problem {
         self.detail.clone()
     }
 
-    pub(crate) fn socket_wanted() -> Self {
+    pub(crate) fn upgrade_required() -> Self {
         let detail = "this is a WebSocket: send Upgrade: websocket";
-        Self::new(StatusCode::UPGRADE_REQUIRED, "/problems/socket", "A WebSocket is wanted", detail)
+        Self::new(StatusCode::UPGRADE_REQUIRED, "/problems/upgrade-required", "A WebSocket is wanted", detail)
     }
 
-    pub(crate) fn too_often(seconds: u64) -> Self {
+    pub(crate) fn rate_limited(seconds: u64) -> Self {
         let detail = "this key calls too often; wait as long as Retry-After says";
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "/problems/too-often", "Too many requests", detail).later(seconds)
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "/problems/rate-limited", "Too many requests", detail).later(seconds)
     }
 
     pub(crate) fn internal() -> Self {
@@ -125,8 +126,8 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<Invalid> for Problem {
-    fn from(invalid: Invalid) -> Self {
+impl From<ValidationError> for Problem {
+    fn from(invalid: ValidationError) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "/problems/invalid", "Invalid request", invalid.to_string())
             .about(invalid.field())
     }
@@ -164,7 +165,7 @@ impl From<ExtendError> for Problem {
     fn from(error: ExtendError) -> Self {
         let detail = error.to_string();
         match error {
-            ExtendError::Over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", detail),
+            ExtendError::Over => Self::new(StatusCode::CONFLICT, "/problems/rental-over", "Too late", detail),
             ExtendError::Invalid(invalid) => invalid.into(),
             ExtendError::Store(error) => error.into(),
             ExtendError::Unkept(error) => {
@@ -183,7 +184,7 @@ impl From<ChangeAccessError> for Problem {
     fn from(error: ChangeAccessError) -> Self {
         let detail = error.to_string();
         match error {
-            ChangeAccessError::Over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", detail),
+            ChangeAccessError::Over => Self::new(StatusCode::CONFLICT, "/problems/rental-over", "Too late", detail),
             ChangeAccessError::Invalid(invalid) => invalid.into(),
             ChangeAccessError::ByPassword => {
                 Self::new(StatusCode::CONFLICT, "/problems/login-by-password", "No keys to change", detail)
@@ -197,15 +198,15 @@ impl From<ChangeAccessError> for Problem {
     }
 }
 
-impl From<InsideError> for Problem {
-    fn from(error: InsideError) -> Self {
+impl From<ExecError> for Problem {
+    fn from(error: ExecError) -> Self {
         let detail = error.to_string();
         match error {
-            InsideError::NotRunning | InsideError::Runtime(RuntimeError::Missing) => {
+            ExecError::NotRunning | ExecError::Runtime(RuntimeError::Missing) => {
                 Self::new(StatusCode::CONFLICT, "/problems/not-ready", "Not ready", detail)
             }
-            InsideError::NoWayIn => {
-                Self::new(StatusCode::NOT_IMPLEMENTED, "/problems/no-way-in", "Not offered", detail)
+            ExecError::NotSupported => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, "/problems/not-supported", "Not offered", detail)
             }
             other => {
                 tracing::warn!(error = &other as &dyn std::error::Error, "a container cannot be entered");
@@ -229,39 +230,41 @@ impl From<LogsError> for Problem {
     }
 }
 
-impl From<NoPlace> for Problem {
-    fn from(no_place: NoPlace) -> Self {
+impl From<PlacementError> for Problem {
+    fn from(no_place: PlacementError) -> Self {
         let detail = no_place.to_string();
         let conflict = |kind, title| Self::new(StatusCode::CONFLICT, kind, title, detail.clone());
         let invalid = |kind, title, field: &str| {
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail.clone()).about(field)
         };
         match no_place {
-            NoPlace::UnknownGpu { .. } => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
-            NoPlace::NoGpuFree(_) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
-            NoPlace::NoPlaceWithoutGpu => conflict("/problems/no-place-free", "No place free"),
-            NoPlace::GpuNeeded => invalid("/problems/gpu-needed", "A GPU has to be asked for", "gpu"),
-            NoPlace::TooMuch(invalid) => invalid.into(),
-            NoPlace::TooMany(TooMany::InVain(_)) => {
+            PlacementError::UnknownGpu { .. } => invalid("/problems/unknown-gpu", "No such GPU here", "gpu"),
+            PlacementError::NoGpuFree(_) => conflict("/problems/no-gpu-free", "No GPU free").about("gpu"),
+            PlacementError::NoPlaceWithoutGpu => conflict("/problems/no-capacity", "No place free"),
+            PlacementError::GpuRequired => invalid("/problems/gpu-required", "A GPU has to be asked for", "gpu"),
+            PlacementError::TooMuch(invalid) => invalid.into(),
+            PlacementError::TooMany(TooMany::InVain(_)) => {
                 let title = "Too many came to nothing";
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "/problems/renter-limit", title, detail).later(600)
             }
-            NoPlace::TooMany(_) => conflict("/problems/renter-limit", "As much as one renter may have"),
-            NoPlace::DiskFull => {
+            PlacementError::TooMany(_) => conflict("/problems/renter-limit", "As much as one renter may have"),
+            PlacementError::DiskFull => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/disk-full", "Disk almost full", detail).later(60)
             }
-            NoPlace::EngineAway => {
+            PlacementError::EngineUnavailable => {
                 let title = "The container engine does not answer";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/engine-away", title, detail).later(10)
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/engine-unavailable", title, detail).later(10)
             }
-            NoPlace::NoWorkspaces => invalid("/problems/no-workspaces", "No workspaces here", "workspace"),
-            NoPlace::NoUdp => invalid("/problems/no-udp", "No UDP ports here", "ports"),
-            NoPlace::NoRateWithoutGpu => invalid("/problems/no-rate", "No price without a GPU", "gpu"),
-            NoPlace::NoRate(_) => invalid("/problems/no-rate", "No price for this GPU", "gpu"),
-            NoPlace::NoPort(NoPort::NotAllowed(_)) => {
+            PlacementError::WorkspacesNotSupported => {
+                invalid("/problems/workspaces-not-supported", "No workspaces here", "workspace")
+            }
+            PlacementError::UdpNotSupported => invalid("/problems/udp-not-supported", "No UDP ports here", "ports"),
+            PlacementError::NoRateWithoutGpu => invalid("/problems/no-price", "No price without a GPU", "gpu"),
+            PlacementError::NoRate(_) => invalid("/problems/no-price", "No price for this GPU", "gpu"),
+            PlacementError::NoPort(PortError::NotAllowed(_)) => {
                 invalid("/problems/port-not-allowed", "Port not allowed", "ports")
             }
-            NoPlace::NoPort(_) => conflict("/problems/port-taken", "Port taken").about("ports"),
+            PlacementError::NoPort(_) => conflict("/problems/port-taken", "Port taken").about("ports"),
             other => {
                 tracing::error!(error = &other as &dyn std::error::Error, "no place");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(5)
@@ -274,8 +277,8 @@ impl From<SuspendError> for Problem {
     fn from(error: SuspendError) -> Self {
         match error {
             SuspendError::Store(error) => error.into(),
-            SuspendError::TooMany(limit) => Self::from(NoPlace::from(limit)),
-            over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", over.to_string()),
+            SuspendError::TooMany(limit) => Self::from(PlacementError::from(limit)),
+            over => Self::new(StatusCode::CONFLICT, "/problems/rental-over", "Too late", over.to_string()),
         }
     }
 }
@@ -284,11 +287,11 @@ impl From<ResumeError> for Problem {
     fn from(error: ResumeError) -> Self {
         let detail = error.to_string();
         match error {
-            ResumeError::Over => Self::new(StatusCode::CONFLICT, "/problems/over", "Too late", detail),
+            ResumeError::Over => Self::new(StatusCode::CONFLICT, "/problems/rental-over", "Too late", detail),
             ResumeError::StillSuspending => {
                 Self::new(StatusCode::CONFLICT, "/problems/still-suspending", "Not suspended yet", detail).later(2)
             }
-            ResumeError::NoPlace(no_place) => no_place.into(),
+            ResumeError::NotPlaced(no_place) => no_place.into(),
             ResumeError::Store(error) => error.into(),
             ResumeError::TakingStock => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(2)
@@ -309,7 +312,7 @@ impl From<RentError> for Problem {
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail.clone()).about(field)
         };
         match error {
-            RentError::NoPlace(no_place) => no_place.into(),
+            RentError::NotPlaced(no_place) => no_place.into(),
             RentError::NameTaken(_) => conflict("/problems/name-taken", "Name taken").about("name"),
             RentError::KeyReused => {
                 invalid("/problems/idempotency-key-reused", "Key used for another request", "Idempotency-Key")
@@ -319,12 +322,12 @@ impl From<RentError> for Problem {
             }
             RentError::Unpullable(_) => invalid("/problems/image-unavailable", "Image cannot be pulled", "image"),
             RentError::Store(error) => error.into(),
-            RentError::TakingStock => {
+            RentError::Starting => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not now", detail).later(2)
             }
             RentError::Unconfirmed { id, .. } => {
                 let unconfirmed = StatusCode::SERVICE_UNAVAILABLE;
-                let problem = Self::new(unconfirmed, "/problems/unconfirmed", "Outcome unknown", detail).later(5);
+                let problem = Self::new(unconfirmed, "/problems/outcome-unknown", "Outcome unknown", detail).later(5);
                 Self { rental_id: Some(id), ..problem }
             }
             other => {

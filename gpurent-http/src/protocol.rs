@@ -45,7 +45,7 @@ impl Protocol {
             routes,
             sockets: Router::new(),
             offered: Router::new(),
-            busy: || Problem::busy().into_response(),
+            busy: || Problem::overloaded().into_response(),
             reveals: |_| false,
             labels: &[],
             words_for_keys: false,

@@ -20,13 +20,13 @@ use tower::timeout::TimeoutLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::extract::LIMIT;
+use crate::extract::MAX_BODY;
 use crate::health::Health;
-use crate::limits::Limits;
+use crate::limits::HttpLimits;
 use crate::middleware::audit::Audit;
 use crate::middleware::auth::first_message::authenticate_socket;
-use crate::middleware::auth::{Authenticator, Gate, Words, admit_strangers, authenticate};
-use crate::middleware::rate_limit::{Changes, Rates};
+use crate::middleware::auth::{AuthLayer, Authenticator, Words, admit_anonymous, authenticate};
+use crate::middleware::rate_limit::{Changes, RateLimits};
 use crate::middleware::{audit, rate_limit};
 use crate::problem::Problem;
 use crate::protocol::Protocol;
@@ -60,8 +60,8 @@ struct Mounted {
 #[derive(Clone)]
 pub struct HttpApi {
     state: AppState,
-    gate: Gate,
-    limits: Limits,
+    gate: AuthLayer,
+    limits: HttpLimits,
     cors: Option<CorsLayer>,
     health: Health,
     changes: Option<Changes>,
@@ -73,15 +73,15 @@ pub struct HttpApi {
 
 impl HttpApi {
     /// The API of a host, for those whom `authenticator` knows: the protocols `v1`, `rent` and `instances`. Without
-    /// [limits on rates](Limits::rate): an application may have its own. [`ApiKeys`](crate::ApiKeys) without any
+    /// [limits on rates](HttpLimits::rate): an application may have its own. [`ApiKeys`](crate::ApiKeys) without any
     /// key, and keys that are good from certain networks only, want to know where a connection comes from: serve
     /// them by `into_make_service_with_connect_info::<SocketAddr>()`.
     #[must_use]
     pub fn new(rentals: Rentals, authenticator: impl Authenticator) -> Self {
-        let limits = Limits::default().rate(0).changes(0);
+        let limits = HttpLimits::default().rate(0).changes(0);
         let api = Self {
             state: AppState { rentals, subscribers: Subscribers::new(&limits), audit: None },
-            gate: Gate::new(Arc::new(authenticator)),
+            gate: AuthLayer::new(Arc::new(authenticator)),
             limits,
             cors: None,
             health: Health::default(),
@@ -133,9 +133,9 @@ impl HttpApi {
 
     /// Other limits than the default ones.
     #[must_use]
-    pub fn with_limits(mut self, limits: Limits) -> Self {
+    pub fn with_limits(mut self, limits: HttpLimits) -> Self {
         self.state.subscribers = self.state.subscribers.limited(&limits);
-        self.gate.rates = limits.rate.map(Rates::new);
+        self.gate.rates = limits.rate.map(RateLimits::new);
         self.changes = limits.changes.map(Changes::new);
         self.limits = limits;
         self
@@ -222,7 +222,7 @@ impl HttpApi {
         self.gate.authenticator.is_guarded().await
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &HttpLimits {
         &self.limits
     }
 
@@ -246,14 +246,14 @@ impl HttpApi {
         // Places of their own: whoever takes all others must not make the host look dead.
         let requests = Arc::new(Semaphore::new(FOR_STRANGERS));
         let health = Router::from(health::routes()).with_state(self.state.own(self.health.clone()));
-        routes.merge(health).layer(self.bounds(requests, || Problem::busy().into_response()))
+        routes.merge(health).layer(self.bounds(requests, || Problem::overloaded().into_response()))
     }
 
     /// Routes that a protocol offers to everybody who may call from where they are.
     fn offer(&self, protocol: &mut Protocol) -> Router {
         std::mem::take(&mut protocol.offered)
-            .layer(middleware::from_fn_with_state(self.gate.clone(), admit_strangers))
-            .layer(self.bounds(Arc::new(Semaphore::new(FOR_STRANGERS)), || Problem::busy().into_response()))
+            .layer(middleware::from_fn_with_state(self.gate.clone(), admit_anonymous))
+            .layer(self.bounds(Arc::new(Semaphore::new(FOR_STRANGERS)), || Problem::overloaded().into_response()))
     }
 
     fn guard(&self, protocol: Protocol) -> Router {
@@ -299,7 +299,7 @@ impl HttpApi {
             .layer(LoadShedLayer::new())
             .layer(GlobalConcurrencyLimitLayer::with_semaphore(requests))
             .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
-            .layer(DefaultBodyLimit::max(LIMIT))
+            .layer(DefaultBodyLimit::max(MAX_BODY))
     }
 }
 

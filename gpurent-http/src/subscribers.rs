@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::caller::Caller;
-use crate::limits::Limits;
+use crate::limits::HttpLimits;
 use crate::problem::Problem;
 
 /// The buffer that is set aside for each WebSocket whose client has little to say: a thirtieth of the usual 128 KiB.
@@ -52,19 +52,19 @@ type Counts<Who> = Arc<Mutex<HashMap<Who, usize>>>;
 type Renters = Counts<RenterId>;
 
 /// A listener's place, until it is dropped.
-pub(crate) struct Place {
+pub(crate) struct SubscriberPermit {
     _one_of_all: OwnedSemaphorePermit,
     _one_of_a_renter: Option<Counted<RenterId>>,
 }
 
 /// A terminal of a rental, or a reader who follows its output, until they leave.
-pub(crate) struct AtARental(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RentalId>);
+pub(crate) struct RentalPermit(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RentalId>);
 
 /// A renter's request, until it is answered.
-pub(crate) struct UnderWay(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RenterId>);
+pub(crate) struct RequestPermit(#[allow(dead_code, reason = "counts until it is dropped")] Counted<RenterId>);
 
 /// A file that is sent to an address, until it is sent.
-pub(crate) struct Sending(#[allow(dead_code, reason = "counts until it is dropped")] Counted<IpAddr>);
+pub(crate) struct DownloadPermit(#[allow(dead_code, reason = "counts until it is dropped")] Counted<IpAddr>);
 
 /// One of what somebody has.
 struct Counted<Who: Eq + Hash> {
@@ -98,7 +98,7 @@ impl<Who: Eq + Hash> Drop for Counted<Who> {
 }
 
 impl Subscribers {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &HttpLimits) -> Self {
         Self {
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
@@ -117,44 +117,50 @@ impl Subscribers {
     }
 
     /// The same, with other limits; for before anybody listens.
-    pub(crate) fn limited(self, limits: &Limits) -> Self {
+    pub(crate) fn limited(self, limits: &HttpLimits) -> Self {
         let Self { stopping, tracker, answered, .. } = self;
         Self { stopping, tracker, answered, ..Self::new(limits) }
     }
 
     /// A place for one more request. A renter has some of them, not all.
-    pub(crate) fn begin(&self, caller: &Caller) -> Result<Option<UnderWay>, Problem> {
+    pub(crate) fn begin(&self, caller: &Caller) -> Result<Option<RequestPermit>, Problem> {
         let Some(renter) = caller.scope() else { return Ok(None) };
         match Counted::one_of(&self.under_way, &renter, self.most_requests_of_a_renter) {
-            Some(one) => Ok(Some(UnderWay(one))),
-            None => Err(Problem::too_often(1)),
+            Some(one) => Ok(Some(RequestPermit(one))),
+            None => Err(Problem::rate_limited(1)),
         }
     }
 
     /// A place for one more. A renter has a few; they never take those of the platform.
-    pub(crate) fn enter(&self, caller: &Caller) -> Result<Place, Problem> {
-        let one_of_all = Arc::clone(&self.free).try_acquire_owned().map_err(|_full| Problem::busy())?;
-        let Some(renter) = caller.scope() else { return Ok(Place { _one_of_all: one_of_all, _one_of_a_renter: None }) };
+    pub(crate) fn enter(&self, caller: &Caller) -> Result<SubscriberPermit, Problem> {
+        let one_of_all = Arc::clone(&self.free).try_acquire_owned().map_err(|_full| Problem::overloaded())?;
+        let Some(renter) = caller.scope() else {
+            return Ok(SubscriberPermit { _one_of_all: one_of_all, _one_of_a_renter: None });
+        };
         if self.free.available_permits() < self.most / KEPT_FOR_PLATFORMS {
-            return Err(Problem::busy());
+            return Err(Problem::overloaded());
         }
-        let one = Counted::one_of(&self.renters, &renter, self.most_of_a_renter).ok_or_else(Problem::busy)?;
-        Ok(Place { _one_of_all: one_of_all, _one_of_a_renter: Some(one) })
+        let one = Counted::one_of(&self.renters, &renter, self.most_of_a_renter).ok_or_else(Problem::overloaded)?;
+        Ok(SubscriberPermit { _one_of_all: one_of_all, _one_of_a_renter: Some(one) })
     }
 
     /// A place for one more file that is sent to an address, unless `most` are.
-    pub(crate) fn send_to(&self, address: IpAddr, most: usize) -> Option<Sending> {
-        Counted::one_of(&self.sending, &address, most).map(Sending)
+    pub(crate) fn send_to(&self, address: IpAddr, most: usize) -> Option<DownloadPermit> {
+        Counted::one_of(&self.sending, &address, most).map(DownloadPermit)
     }
 
     /// A place for one more terminal of a rental.
-    pub(crate) fn open_terminal(&self, rental: RentalId) -> Result<AtARental, Problem> {
-        Counted::one_of(&self.terminals, &rental, TERMINALS_OF_A_RENTAL).map(AtARental).ok_or_else(Problem::busy)
+    pub(crate) fn open_terminal(&self, rental: RentalId) -> Result<RentalPermit, Problem> {
+        Counted::one_of(&self.terminals, &rental, TERMINALS_OF_A_RENTAL)
+            .map(RentalPermit)
+            .ok_or_else(Problem::overloaded)
     }
 
     /// A place for one more who follows a rental's output: for each the engine keeps what they have not read.
-    pub(crate) fn follow(&self, rental: RentalId) -> Result<AtARental, Problem> {
-        Counted::one_of(&self.followers, &rental, FOLLOWERS_OF_A_RENTAL).map(AtARental).ok_or_else(Problem::busy)
+    pub(crate) fn follow(&self, rental: RentalId) -> Result<RentalPermit, Problem> {
+        Counted::one_of(&self.followers, &rental, FOLLOWERS_OF_A_RENTAL)
+            .map(RentalPermit)
+            .ok_or_else(Problem::overloaded)
     }
 }
 
@@ -164,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_rental_has_so_many_terminals_and_followers() {
-        let subscribers = Subscribers::new(&Limits::default());
+        let subscribers = Subscribers::new(&HttpLimits::default());
         let (one, other) = (RentalId::generate(), RentalId::generate());
         let mut at_it: Vec<_> = (0..FOLLOWERS_OF_A_RENTAL).map(|_| subscribers.follow(one).ok()).collect();
         assert!(at_it.iter().all(Option::is_some) && subscribers.follow(one).is_err());

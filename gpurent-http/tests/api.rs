@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use gpurent_core::memory::MemoryStore;
-use gpurent_http::{ApiKey, ApiKeys, Limits};
+use gpurent_http::{ApiKey, ApiKeys, HttpLimits};
 use host::{Host, host, host_as, host_with};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -77,7 +77,7 @@ async fn a_change_is_made_only_of_what_was_seen() {
     assert_eq!(first.status(), 200);
     let stale = extend(etag.to_str().unwrap()).await;
     assert_eq!(stale.status(), 412);
-    assert_eq!(stale.json::<Value>().await.unwrap()["type"], "/problems/changed");
+    assert_eq!(stale.json::<Value>().await.unwrap()["type"], "/problems/precondition-failed");
     assert_eq!(extend("*").await.status(), 200);
     assert_eq!(extend("weak").await.status(), 422);
     for verb in ["suspend", "resume"] {
@@ -108,7 +108,7 @@ async fn a_shell_answers_on_a_websocket() {
     assert_eq!(exit, json!({"exit_code": 0}));
     assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
     let (status, problem) = host.get(&format!("/v1/rentals/{id}/terminal")).await;
-    assert_eq!((status.as_u16(), &problem["type"]), (426, &json!("/problems/socket")));
+    assert_eq!((status.as_u16(), &problem["type"]), (426, &json!("/problems/upgrade-required")));
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn the_api_describes_itself_without_anything_from_elsewhere() {
 
 #[tokio::test]
 async fn who_calls_too_often_waits_and_others_do_not_notice() {
-    let limits = Limits::default().rate(5);
+    let limits = HttpLimits::default().rate(5);
     let host = host_as(Arc::new(MemoryStore::default()), keys(), |surfaces| surfaces.with_limits(limits)).await;
     let call = async |key: &str| host.client.get(host.url("/v1/gpus")).bearer_auth(key).send().await.unwrap();
     let first = call(ONE).await;
@@ -231,7 +231,7 @@ async fn who_calls_too_often_waits_and_others_do_not_notice() {
 
 #[tokio::test]
 async fn a_renter_changes_only_so_much_a_minute_by_all_of_their_keys() {
-    let limits = Limits::default().rate(0).changes(5);
+    let limits = HttpLimits::default().rate(0).changes(5);
     let host = host_as(Arc::new(MemoryStore::default()), keys(), |surfaces| surfaces.with_limits(limits)).await;
     let refused = async |key: &str| {
         let made = host.client.post(host.url("/v1/rentals")).bearer_auth(key).json(&json!({})).send().await.unwrap();
@@ -251,7 +251,7 @@ async fn a_renter_changes_only_so_much_a_minute_by_all_of_their_keys() {
 
 #[tokio::test]
 async fn a_key_in_a_first_message_is_a_guess_too() {
-    let limits = Limits::default().rate(5);
+    let limits = HttpLimits::default().rate(5);
     let host = host_as(Arc::new(MemoryStore::default()), keys(), |surfaces| surfaces.with_limits(limits)).await;
     let mut opened = Vec::new();
     let mut turned_away = 0;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gpurent_core::memory::{MemoryMachine, MemoryStore};
 use gpurent_http::protocols::dashboard::Dashboard;
-use gpurent_http::{ApiKey, ApiKeys, Limits};
+use gpurent_http::{ApiKey, ApiKeys, HttpLimits};
 use host::{Host, host_as, host_with};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn keys() -> ApiKeys {
     ApiKeys::new(vec![ApiKey::renter("renter-one-renter-one", "one".parse().unwrap()).unwrap()])
 }
 
-async fn offering(folder: &Path, keys: ApiKeys, limits: Limits) -> Host {
+async fn offering(folder: &Path, keys: ApiKeys, limits: HttpLimits) -> Host {
     let (machine, store) = (Arc::new(MemoryMachine::default()), Arc::new(MemoryStore::default()));
     let dashboard = Dashboard::new(store.clone(), "9000-9099".parse().unwrap(), machine.clone(), machine);
     let dashboard = dashboard.with_downloads(folder);
@@ -38,7 +38,7 @@ async fn a_file_is_sent_to_everybody_to_be_kept_and_not_shown() {
     std::fs::create_dir(folder.path().join("more")).unwrap();
     std::fs::write(folder.path().join("more/viewer 11.msi"), "an installer").unwrap();
     std::fs::write(folder.path().join("page.html"), "<script>").unwrap();
-    let host = offering(folder.path(), keys(), Limits::default()).await;
+    let host = offering(folder.path(), keys(), HttpLimits::default()).await;
     for (name, content) in [("more/viewer%2011.msi", "an installer"), ("page.html", "<script>")] {
         let file = get(&host, &format!("/downloads/{name}")).await;
         assert_eq!(file.status(), StatusCode::OK, "{name}");
@@ -63,7 +63,7 @@ async fn no_path_leads_out_of_the_folder() {
     let offered = folder.path().join("offered");
     std::fs::create_dir_all(offered.join("more")).unwrap();
     std::fs::write(folder.path().join("secret"), "not offered").unwrap();
-    let host = offering(&offered, keys(), Limits::default()).await;
+    let host = offering(&offered, keys(), HttpLimits::default()).await;
     let long = "x".repeat(300);
     for missing in ["none", "more", "more/", "..%2fsecret", "more/..%2f..%2fsecret", "%2fetc%2fpasswd", "%00", &long] {
         let answer = get(&host, &format!("/downloads/{missing}")).await;
@@ -94,7 +94,7 @@ async fn browsers_come_from_anywhere_in_the_networks_that_may_call_and_not_too_o
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("viewer.msi"), "an installer").unwrap();
     let from = |network: &str| ApiKeys::default().allow_from(vec![network.parse().unwrap()]).without_keys();
-    let host = offering(folder.path(), from("127.0.0.0/8"), Limits::default().rate(5)).await;
+    let host = offering(folder.path(), from("127.0.0.0/8"), HttpLimits::default().rate(5)).await;
     let url = host.url("/downloads/viewer.msi");
     // A link on the platform's page, by a name of this host.
     let link = || host.client.get(&url).header("sec-fetch-site", "cross-site").header("host", "gpu1.example.org");
@@ -108,7 +108,7 @@ async fn browsers_come_from_anywhere_in_the_networks_that_may_call_and_not_too_o
     let refused = refused.unwrap();
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(refused.headers().contains_key("retry-after"));
-    let elsewhere = offering(folder.path(), from("192.0.2.0/24"), Limits::default()).await;
+    let elsewhere = offering(folder.path(), from("192.0.2.0/24"), HttpLimits::default()).await;
     assert_eq!(get(&elsewhere, "/downloads/viewer.msi").await.status(), StatusCode::FORBIDDEN);
 }
 
@@ -117,7 +117,7 @@ async fn so_many_files_are_sent_to_one_address_at_once_and_a_place_that_was_left
     let folder = tempfile::tempdir().unwrap();
     // More than sockets keep for who does not read.
     std::fs::File::create(folder.path().join("large")).unwrap().set_len(1 << 28).unwrap();
-    let host = offering(folder.path(), keys(), Limits::default()).await;
+    let host = offering(folder.path(), keys(), HttpLimits::default()).await;
     let mut open = Vec::new();
     for _ in 0..16 {
         open.push(get(&host, "/downloads/large").await);

@@ -12,7 +12,7 @@ use axum::{Extension, Router};
 use gpurent_core::memory::MemoryStore;
 use gpurent_core::store::AuditLog;
 use gpurent_http::protocols::instances::Instances;
-use gpurent_http::{ApiKey, ApiKeys, AppState, Caller, HttpApi, Limits, Protocol};
+use gpurent_http::{ApiKey, ApiKeys, AppState, Caller, HttpApi, HttpLimits, Protocol};
 use serde_json::json;
 
 mod host;
@@ -47,7 +47,7 @@ async fn host() -> (host::Host, Arc<MemoryStore>) {
     let store = Arc::new(MemoryStore::default());
     let log = store.clone();
     let host = host::host_as(store.clone(), ApiKeys::new(vec![key, platform]), |api| {
-        api.with_limits(Limits::default().requests(8)).with_audit(log).with("mine", mine)
+        api.with_limits(HttpLimits::default().requests(8)).with_audit(log).with("mine", mine)
     });
     (host.await, store)
 }

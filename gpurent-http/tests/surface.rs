@@ -229,7 +229,7 @@ async fn an_engine_that_is_away_is_told_of_and_takes_nobody_in() {
     let refused = host.client.post(host.url("/v1/rentals")).json(&minimal()).send().await.unwrap();
     assert_eq!(refused.status(), 503);
     assert_eq!(refused.headers()["retry-after"], "10");
-    assert_eq!(refused.json::<Value>().await.unwrap()["type"], "/problems/engine-away");
+    assert_eq!(refused.json::<Value>().await.unwrap()["type"], "/problems/engine-unavailable");
     assert!(host.nothing_was_done().await, "no GPU is held for it");
     host.runtime.set_available(true);
     while host.get("/health").await.0 != 200 {
@@ -539,7 +539,7 @@ async fn a_rental_is_extended_by_and_to_a_duration() {
     }
     host.client.delete(host.url(&format!("/v1/rentals/{id}"))).send().await.unwrap();
     let (status, problem) = host.post(&path, &json!({"by": "1h"})).await;
-    assert_eq!((status.as_u16(), &problem["type"]), (409, &json!("/problems/over")));
+    assert_eq!((status.as_u16(), &problem["type"]), (409, &json!("/problems/rental-over")));
 }
 
 #[tokio::test]

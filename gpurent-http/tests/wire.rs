@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const KEY: &str = "platform-platform-platform";
 
 /// Sends bytes, and reads what comes until the server hangs up.
@@ -24,7 +24,7 @@ async fn said(host: &Host, bytes: &[u8]) -> String {
     // The server may hang up before it has read everything.
     drop(stream.write_all(bytes).await);
     let mut heard = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
+    let read = tokio::time::timeout(READ_TIMEOUT, stream.read_to_end(&mut heard)).await;
     assert!(read.is_ok(), "stays open after {:?}: {}", String::from_utf8_lossy(bytes), String::from_utf8_lossy(&heard));
     String::from_utf8_lossy(&heard).into_owned()
 }
@@ -300,7 +300,7 @@ async fn frames_that_are_none_end_their_connection_alone() {
             // The server may hang up before it has read everything.
             drop(stream.write_all(&frame).await);
             let mut rest = Vec::new();
-            let closed = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+            let closed = tokio::time::timeout(READ_TIMEOUT, stream.read_to_end(&mut rest)).await;
             assert!(closed.is_ok(), "{path}: stays open after {what}");
         }
     }

@@ -1,7 +1,7 @@
 //! The decision on a claim, once it is known what is held and what was asked for before. The same for
 //! every database.
 
-use gpurent_core::allocation::{Held, NoPlace, Placed, Placement, RenterHas};
+use gpurent_core::allocation::{Holds, Placed, Placement, PlacementError, RenterHas};
 use gpurent_core::model::lifecycle::BY_THE_HOST;
 use gpurent_core::model::{FailureKind, Rental};
 use gpurent_core::store::{ClaimError, NewRental};
@@ -11,8 +11,8 @@ use sqlx::types::Json;
 pub(crate) type Asked = (Rental, Vec<u8>);
 
 /// The facts that a claim looks at.
-pub(crate) struct Look {
-    pub(crate) held: Held,
+pub(crate) struct ClaimSnapshot {
+    pub(crate) held: Holds,
     /// The sums of what the renter has.
     pub(crate) has: RenterHas,
     /// The live rental of the same name.
@@ -29,7 +29,7 @@ pub(crate) enum Decision {
     Write(Placed),
 }
 
-pub(crate) fn decide(look: Look, new: &NewRental, placement: &Placement) -> Result<Decision, ClaimError> {
+pub(crate) fn decide(look: ClaimSnapshot, new: &NewRental, placement: &Placement) -> Result<Decision, ClaimError> {
     let is_same = |fingerprint: &[u8]| fingerprint == new.fingerprint.0.as_slice();
     if let Some((made, fingerprint)) = look.same_key {
         return if is_same(&fingerprint) { Ok(Decision::Existing(Box::new(made))) } else { Err(ClaimError::KeyReused) };
@@ -42,7 +42,7 @@ pub(crate) fn decide(look: Look, new: &NewRental, placement: &Placement) -> Resu
             Err(ClaimError::NameTaken(new.name.clone()))
         };
     }
-    placement.renter_limits.allow(&look.has, &new.spec).map_err(NoPlace::from)?;
+    placement.renter_limits.allow(&look.has, &new.spec).map_err(PlacementError::from)?;
     Ok(Decision::Write(placement.place(new.launch(), &new.spec, &look.held)?))
 }
 

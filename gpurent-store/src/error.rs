@@ -6,10 +6,10 @@ use gpurent_core::store::StoreError;
 
 /// How long one method may take, its wait for a connection included. A database that hangs must not
 /// hang a host.
-const LIMIT: Duration = Duration::from_secs(10);
+const METHOD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long may take what is done once and takes as long as the tables are large.
-const PATIENCE: Duration = Duration::from_mins(10);
+const MIGRATION_TIMEOUT: Duration = Duration::from_mins(10);
 
 #[derive(Debug, thiserror::Error)]
 #[error("no answer within {} s", .0.as_secs())]
@@ -17,12 +17,12 @@ struct TimedOut(Duration);
 
 /// Runs a query, but not for ever.
 pub(crate) async fn bounded<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    within(LIMIT, query).await
+    within(METHOD_TIMEOUT, query).await
 }
 
 /// Runs what is done once, likewise.
 pub(crate) async fn patient<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    within(PATIENCE, query).await
+    within(MIGRATION_TIMEOUT, query).await
 }
 
 async fn within<T>(limit: Duration, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {

@@ -15,7 +15,7 @@ fn host() -> HostId {
 }
 
 async fn take_over(store: &impl Store, host: &HostId) {
-    store.take_over(host, &EngineId::try_from("engine".to_owned()).unwrap(), None).await.unwrap();
+    store.acquire_host(host, &EngineId::try_from("engine".to_owned()).unwrap(), None).await.unwrap();
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn an_applications_own_pool_may_lead_to_a_pooler() {
     let store = PostgresStore::from_pool(pool).await.unwrap();
     let host = "own-pool".parse().unwrap();
     for epoch in 1..10 {
-        let tenure = store.take_over(&host, &"engine".parse().unwrap(), None).await.unwrap();
-        assert_eq!(tenure.epoch.get(), epoch);
+        let ownership = store.acquire_host(&host, &"engine".parse().unwrap(), None).await.unwrap();
+        assert_eq!(ownership.epoch.get(), epoch);
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use gpurent_core::allocation::{AlwaysRoom, BestFit, DiskLimit, NoPlace, Placement, PortPools, TrustBooks};
+use gpurent_core::allocation::{BestFit, DiskLimit, NoDiskProbe, NoPortProbe, Placement, PlacementError, PortPools};
 use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
@@ -70,7 +70,7 @@ async fn many_processes_fight_over_two_gpus_and_two_win() {
     let results = join_all(claims).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2);
     for error in results.into_iter().filter_map(Result::err) {
-        assert!(matches!(error, ClaimError::NoPlace(NoPlace::NoGpuFree(_))), "{error:?}");
+        assert!(matches!(error, ClaimError::NotPlaced(PlacementError::NoGpuFree(_))), "{error:?}");
     }
 }
 
@@ -100,7 +100,7 @@ fn placement(host: &HostId) -> Placement {
         gpus: gpus.into(),
         allocator: Arc::new(BestFit),
         pools: PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
-        port_probe: Arc::new(TrustBooks),
+        port_probe: Arc::new(NoPortProbe),
         capacity: None,
         prices: None,
         quarantine: Arc::default(),
@@ -108,7 +108,7 @@ fn placement(host: &HostId) -> Placement {
         workspaces: false,
         udp: true,
         without_gpu: 0,
-        disks: Arc::new(AlwaysRoom),
+        disks: Arc::new(NoDiskProbe),
         disk_limit: DiskLimit::None,
         one_workspace_too_many: None,
         awaits_image: false,

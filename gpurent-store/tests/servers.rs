@@ -183,7 +183,7 @@ async fn confirmed(store: &PostgresStore, epoch: gpurent_core::id::Epoch) {
 }
 
 /// What an error says, with its causes.
-fn told(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut told = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -195,7 +195,7 @@ fn told(error: &dyn std::error::Error) -> String {
 
 async fn misconfigured(url: &str) -> String {
     match PostgresStore::connect(url).await {
-        Err(StoreError::Misconfigured(cause)) => told(&*cause),
+        Err(StoreError::Misconfigured(cause)) => with_causes(&*cause),
         Err(other) => panic!("{url}: {other:?}"),
         Ok(_) => panic!("{url}: works"),
     }
@@ -205,16 +205,16 @@ async fn misconfigured(url: &str) -> String {
 async fn a_restart_under_load_is_got_over() {
     let server = Server::new("");
     let store = Arc::new(PostgresStore::connect(&server.url("owner:secret", "postgres")).await.unwrap());
-    let tenure = store.take_over(&host(), &"e1".parse().unwrap(), None).await.unwrap();
+    let ownership = store.acquire_host(&host(), &"e1".parse().unwrap(), None).await.unwrap();
     let load = (0..8).map(|_| {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
             let until = Instant::now() + Duration::from_secs(6);
             let (mut answers, mut told_why) = (0_u32, Vec::new());
             while Instant::now() < until {
-                match store.confirm(&host(), tenure.epoch).await {
+                match store.confirm(&host(), ownership.epoch).await {
                     Ok(()) => answers += 1,
-                    Err(error) => told_why.push(told(&error)),
+                    Err(error) => told_why.push(with_causes(&error)),
                 }
             }
             (answers, told_why)
@@ -229,7 +229,7 @@ async fn a_restart_under_load_is_got_over() {
         let (answers, _) = one.await.unwrap();
         assert!(answers > 100, "{answers}");
     }
-    confirmed(&store, tenure.epoch).await;
+    confirmed(&store, ownership.epoch).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +241,7 @@ async fn a_server_that_is_away_is_told_by_its_cause() {
     let errors = futures_util::future::join_all((0..20).map(|_| store.last_acted(&host))).await;
     let last = store.last_acted(&host).await.unwrap_err();
     assert!(errors.iter().all(Result::is_err));
-    assert!(told(&last).contains("refused"), "{}", told(&last));
+    assert!(with_causes(&last).contains("refused"), "{}", with_causes(&last));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,22 +249,22 @@ async fn another_server_takes_over() {
     let former = Server::new("");
     let address = Address::of(&former).await;
     let store = PostgresStore::connect(&address.url()).await.unwrap();
-    let tenure = store.take_over(&host(), &"e1".parse().unwrap(), None).await.unwrap();
+    let ownership = store.acquire_host(&host(), &"e1".parse().unwrap(), None).await.unwrap();
     let standby = Server::standby(&former);
     former.stop();
     address.lead_to(&standby);
     // A standby reads, and takes no writes.
     let refused = loop {
-        match store.resign(&host(), tenure.epoch).await.unwrap_err() {
-            error if told(&error).contains("read-only") => break error,
+        match store.resign(&host(), ownership.epoch).await.unwrap_err() {
+            error if with_causes(&error).contains("read-only") => break error,
             error => assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}"),
         }
     };
     assert!(matches!(refused, StoreError::Unavailable(_)));
     standby.control(&["promote"]);
-    confirmed(&store, tenure.epoch).await;
-    let next = store.take_over(&host(), &"e1".parse().unwrap(), None).await.unwrap();
-    assert_eq!(next.epoch.get(), tenure.epoch.get() + 1, "nothing was lost");
+    confirmed(&store, ownership.epoch).await;
+    let next = store.acquire_host(&host(), &"e1".parse().unwrap(), None).await.unwrap();
+    assert_eq!(next.epoch.get(), ownership.epoch.get() + 1, "nothing was lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,18 +272,18 @@ async fn connections_to_a_standby_are_left_when_the_address_leads_elsewhere() {
     let primary = Server::new("");
     let address = Address::of(&primary).await;
     let store = PostgresStore::connect(&address.url()).await.unwrap();
-    let tenure = store.take_over(&host(), &"e1".parse().unwrap(), None).await.unwrap();
+    let ownership = store.acquire_host(&host(), &"e1".parse().unwrap(), None).await.unwrap();
     let standby = Server::standby(&primary);
     address.lead_to(&standby);
     primary.control(&["restart"]);
     // While the address leads to the standby, connections are made to it.
     let until = Instant::now() + Duration::from_secs(20);
-    while !store.resign(&host(), tenure.epoch).await.is_err_and(|error| told(&error).contains("read-only")) {
+    while !store.resign(&host(), ownership.epoch).await.is_err_and(|error| with_causes(&error).contains("read-only")) {
         assert!(Instant::now() < until, "the standby was not reached");
     }
     address.lead_to(&primary);
-    confirmed(&store, tenure.epoch).await;
-    store.resign(&host(), tenure.epoch).await.unwrap();
+    confirmed(&store, ownership.epoch).await;
+    store.resign(&host(), ownership.epoch).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,7 +315,7 @@ async fn a_role_without_the_right_to_create_uses_what_was_made_for_it() {
     assert!(misconfigured(&server.url("poor:x", "postgres")).await.contains("all rights in the schema gpurent"));
     server.ask(tables).await;
     let store = PostgresStore::connect(&server.url("poor:x", "postgres")).await.unwrap();
-    store.take_over(&host(), &"e1".parse().unwrap(), None).await.unwrap();
+    store.acquire_host(&host(), &"e1".parse().unwrap(), None).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

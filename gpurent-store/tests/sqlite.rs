@@ -48,7 +48,7 @@ async fn whoever_only_looks_makes_and_changes_nothing() {
     drop(SqliteStore::open(&file).await.unwrap());
     let store = SqliteStore::open_as_is(&file).await.unwrap().unwrap();
     assert!(store.live(&"host".parse().unwrap()).await.unwrap().is_empty());
-    let taken = store.take_over(&"host".parse().unwrap(), &"engine".parse().unwrap(), None).await;
+    let taken = store.acquire_host(&"host".parse().unwrap(), &"engine".parse().unwrap(), None).await;
     assert!(taken.is_err(), "it is read and not written");
     let pool = SqlitePool::connect(file.to_str().unwrap()).await.unwrap();
     for (change, is_newer) in [

@@ -120,7 +120,7 @@ async fn database(settings: &Serve) -> Option<Finding> {
     }
     // Told of already where there is none.
     let host = settings.host().ok()?;
-    let found = match database::look_at(&settings.database, &settings.data_dir).await {
+    let found = match database::open_as_is(&settings.database, &settings.data_dir).await {
         Ok(Some(store)) if settings.keep_ended.is_none() => archive::growth(&*store, &host).await,
         // None is made yet, or an older version's: the agent's start sees to it.
         Ok(_) => Ok(None),

@@ -10,7 +10,7 @@ use gpurent_docker::{AccessKit, DockerRuntime};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::keys::{Where, stored};
+use super::keys::{KeyLocation, stored};
 use super::show;
 use crate::config::Engine;
 use crate::exit::{Failed, with_causes};
@@ -29,13 +29,13 @@ pub struct ForceEnd {
     #[arg(long)]
     last_seen: Option<Timestamp>,
     #[command(flatten)]
-    place: Where,
+    place: KeyLocation,
     #[command(flatten)]
     engine: Engine,
 }
 
 /// How long an engine may take to answer that is said to be gone.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The engine at the host's address, if it is the one that the rental is on. One that does not answer is gone.
 async fn engine_of(arguments: &ForceEnd) -> Option<DockerRuntime> {
@@ -47,7 +47,7 @@ async fn engine_of(arguments: &ForceEnd) -> Option<DockerRuntime> {
             return None;
         }
     };
-    let connected = tokio::time::timeout(PATIENCE, DockerRuntime::connect(arguments.engine.address(), kit)).await;
+    let connected = tokio::time::timeout(ENGINE_TIMEOUT, DockerRuntime::connect(arguments.engine.address(), kit)).await;
     match connected {
         // Only looked at: its firewall is the agent's to set.
         Ok(Ok(engine)) => Some(engine.without_firewall()),

@@ -15,7 +15,7 @@ use crate::exit::{Failed, with_causes};
 
 /// Where the host keeps what it knows.
 #[derive(Args)]
-pub struct Where {
+pub struct KeyLocation {
     /// Database of the host: sqlite:PATH or postgres://...; the file in the data directory by default.
     #[arg(long, env = "GPURENT_DATABASE", hide_env_values = true, default_value = "")]
     database: String,
@@ -24,7 +24,7 @@ pub struct Where {
     data_dir: PathBuf,
 }
 
-impl Where {
+impl KeyLocation {
     pub async fn open(&self) -> Result<Database, Failed> {
         database::open(&self.database, &self.data_dir).await.map_err(stored)
     }
@@ -67,7 +67,7 @@ pub enum Keys {
 }
 
 /// Does it.
-pub async fn keys(place: &Where, as_json: bool, command: Keys) -> Result<(), Failed> {
+pub async fn keys(place: &KeyLocation, as_json: bool, command: Keys) -> Result<(), Failed> {
     let keys = place.open().await?.keys;
     match command {
         Keys::Create { renter, platform, operator, allowed_ip } => {

@@ -12,4 +12,4 @@ pub mod rentals;
 mod show;
 pub mod ssh;
 
-pub use show::harmless;
+pub use show::escape_control;

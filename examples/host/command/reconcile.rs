@@ -4,12 +4,12 @@ use clap::Args;
 use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::host::{Planned, plan};
 use gpurent_core::id::HostId;
-use gpurent_core::model::Timing;
+use gpurent_core::model::RentalTiming;
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_docker::{AccessKit, DockerRuntime};
 use serde_json::json;
 
-use super::keys::{Where, stored};
+use super::keys::{KeyLocation, stored};
 use super::show;
 use crate::config::Engine;
 use crate::exit::{Failed, with_causes};
@@ -26,7 +26,7 @@ pub struct Reconcile {
     #[command(flatten)]
     engine: Engine,
     #[command(flatten)]
-    place: Where,
+    place: KeyLocation,
 }
 
 /// Shows the plan.
@@ -47,7 +47,7 @@ pub async fn reconcile(arguments: Reconcile, as_json: bool) -> Result<(), Failed
             known.push(seen.launch.rental);
         }
     }
-    let plan = plan(&live, &known, &observation, &SystemClock::new().now(), &Timing::default());
+    let plan = plan(&live, &known, &observation, &SystemClock::new().now(), &RentalTiming::default());
     if as_json {
         show::json(&json!({"host_id": host, "plan": plan}));
         return Ok(());

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::id::RentalId;
 use gpurent_core::model::{PublishedPort, Size};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -89,11 +89,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn size(text: &str) -> Result<u64, Invalid> {
+fn size(text: &str) -> Result<u64, ValidationError> {
     text.parse().map(Size::bytes)
 }
 
-fn mib(text: &str) -> Result<u64, Invalid> {
+fn mib(text: &str) -> Result<u64, ValidationError> {
     Size::parse_in(text, 1 << 20).map(Size::bytes)
 }
 
@@ -171,13 +171,13 @@ pub async fn rent(connection: &Connection, arguments: Rent) -> Result<(), Failed
 pub async fn ready(connection: &Connection, client: &Client, id: &str, events: Events) -> Result<Value, Failed> {
     let rental = until_ready(client, id, events, connection.json).await?;
     if rental["state"] != "ready" {
-        rentals::tell(connection, &rental);
+        rentals::print(connection, &rental);
         let why = if rental["end"].is_null() { &rental["suspension"] } else { &rental["end"] };
         return Err(Failed::Rental(show::word(&why["message"])));
     }
     let access = client.get(&format!("/v1/rentals/{id}/access")).await?;
     if !connection.json {
-        rentals::tell(connection, &rental);
+        rentals::print(connection, &rental);
         show::line(&format!("ssh       {}", show::word(&access["ssh_command"])));
         if access["password"].is_string() {
             show::line(&format!("password  {}", show::word(&access["password"])));
@@ -212,7 +212,7 @@ async fn until_ready(client: &Client, id: &str, mut events: Events, quiet: bool)
                 bar.set_length(total);
                 bar.set_position(data["current_bytes"].as_u64().unwrap_or(0));
                 bar.set_style(pulling());
-                bar.set_message(show::harmless(&show::word(&data["status"])));
+                bar.set_message(show::escape_control(&show::word(&data["status"])));
             }
             (Some("progress") | None, _) => {}
             (Some(kind), _) => {

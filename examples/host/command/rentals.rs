@@ -133,12 +133,12 @@ fn cost(rental: &Value) -> String {
 pub async fn show(connection: &Connection, name: &str) -> Result<(), Failed> {
     let client = Client::new(connection)?;
     let rental = client.get(&format!("/v1/rentals/{}", client.find(name).await?)).await?;
-    tell(connection, &rental);
+    print(connection, &rental);
     Ok(())
 }
 
 /// Shows a rental that an answer brought.
-pub fn tell(connection: &Connection, rental: &Value) {
+pub fn print(connection: &Connection, rental: &Value) {
     if connection.json {
         show::json(rental);
         return;
@@ -212,12 +212,12 @@ pub async fn logs(connection: &Connection, name: &str, tail: u16, output: Output
         while let Some(chunk) = output.chunk().await.map_err(|error| Failed::Unavailable(with_causes(&error)))? {
             text.push_str(&String::from_utf8_lossy(&chunk));
             while let Some(end) = text.find('\n') {
-                show::line(&super::harmless(text[..end].trim_end_matches('\r')));
+                show::line(&super::escape_control(text[..end].trim_end_matches('\r')));
                 text.drain(..=end);
             }
         }
         if !text.is_empty() {
-            show::line(&super::harmless(&text));
+            show::line(&super::escape_control(&text));
         }
         return Ok(());
     }

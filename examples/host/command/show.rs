@@ -12,7 +12,7 @@ pub fn json(value: &Value) {
 
 /// Prints a line. What others wrote (names, output of programs) may hold what a terminal would obey.
 pub fn line(text: &str) {
-    println!("{}", harmless(text));
+    println!("{}", escape_control(text));
 }
 
 /// Prints a table without borders, so that it can be cut and sorted.
@@ -20,7 +20,7 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
     for row in rows {
-        table.add_row(row.iter().map(|cell| harmless(cell)));
+        table.add_row(row.iter().map(|cell| escape_control(cell)));
     }
     for line in table.lines() {
         println!("{}", line.trim_end());
@@ -28,7 +28,7 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) {
 }
 
 /// Text without control characters.
-pub fn harmless(text: &str) -> String {
+pub fn escape_control(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 

@@ -31,7 +31,7 @@ pub async fn ssh(connection: &Connection, name: &str, command: &[String]) -> Res
         return Err(Failed::Here(format!("{user}@{host} is no address")));
     }
     if let Some(password) = access["password"].as_str() {
-        eprintln!("password: {}", show::harmless(password));
+        eprintln!("password: {}", show::escape_control(password));
     }
     let known_hosts = known_hosts(&show::word(&access["known_hosts"]))
         .map_err(|error| Failed::Here(format!("the rental's host keys cannot be kept for ssh: {error}")))?;

@@ -91,7 +91,7 @@ impl DiskLimit {
 
 /// How much beyond what was found in it one may write in a workspace that is full, in hundredths of the limit: to make room
 /// one has to be able to work.
-const SLACK: u64 = 5;
+const FULL_WORKSPACE_ALLOWANCE: u64 = 5;
 
 /// A rental's first look counts no further than so many times its limit.
 const UNCOUNTED: u64 = 4;
@@ -222,7 +222,7 @@ impl Allowed {
 /// Judges the use of one disk, of which a rental had so much when it was looked at for the first and for the last time.
 fn judge(used: DiskUse, before: Option<(DiskUse, DiskUse)>, limit: DiskUse) -> Verdict {
     let stays_over = before.is_some_and(|(first, last)| {
-        let allowed = first.plus(limit.percent(SLACK)).map(limit, u64::max);
+        let allowed = first.plus(limit.percent(FULL_WORKSPACE_ALLOWANCE)).map(limit, u64::max);
         let over = |used: u64, last: u64, allowed: u64| {
             // To be far over is not to make room, however much is given back.
             let stays = used >= last || used.min(last) / 2 > allowed;

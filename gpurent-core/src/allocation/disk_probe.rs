@@ -13,9 +13,9 @@ pub trait DiskProbe: Send + Sync {
 
 /// Asks nobody: for fakes, and for engines on another machine.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct AlwaysRoom;
+pub struct NoDiskProbe;
 
-impl DiskProbe for AlwaysRoom {
+impl DiskProbe for NoDiskProbe {
     fn has_room(&self) -> bool {
         true
     }

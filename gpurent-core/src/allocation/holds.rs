@@ -6,7 +6,7 @@ use crate::model::{GpuUuid, HostPort, Rental};
 
 /// The GPUs and ports that the host's live rentals hold.
 #[derive(Clone, Debug, Default)]
-pub struct Held {
+pub struct Holds {
     /// GPUs.
     pub gpus: BTreeSet<GpuUuid>,
     /// Host ports.
@@ -15,7 +15,7 @@ pub struct Held {
     pub without_gpu: u32,
 }
 
-impl Held {
+impl Holds {
     /// The GPUs and ports that one rental holds.
     #[must_use]
     pub fn of(rental: &Rental) -> Self {

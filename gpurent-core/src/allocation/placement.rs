@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::allocation::{
-    Allocator, Capacity, DiskLimit, DiskProbe, Division, Held, NoPort, PortPools, PortProbe, Quarantine, RenterLimits,
-    TooMany,
+    Allocator, Capacity, DiskLimit, DiskProbe, Division, Holds, PortError, PortPools, PortProbe, Quarantine,
+    RenterLimits, TooMany,
 };
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::id::{Attempt, LaunchId};
 use crate::model::{
     Gpu, GpuModel, GpuRequest, GpuSelector, GpuUuid, PortBinding, Quote, RateCard, Rental, RentalSpec, Retained,
@@ -37,7 +37,7 @@ fn listed(there: &BTreeMap<GpuModel, u32>) -> String {
 /// Why a rental has no place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum NoPlace {
+pub enum PlacementError {
     /// The host has no such GPU at all, or not so many: asking again is of no use.
     #[error("this host has no {} GPU{}: it has {}", .asked.selector, if .asked.count.get() > 1 { "s, or not so many" } else { "" }, listed(.there))]
     UnknownGpu {
@@ -54,13 +54,13 @@ pub enum NoPlace {
     NoRate(GpuModel),
     /// A workspace is asked for, and the operator has set none up.
     #[error("this host has no place for workspaces")]
-    NoWorkspaces,
+    WorkspacesNotSupported,
     /// A port for UDP is asked for, and the container engine publishes none.
     #[error("this host publishes no UDP ports")]
-    NoUdp,
+    UdpNotSupported,
     /// No GPU is asked for, and the operator rents GPUs only.
     #[error("this host rents nothing without a GPU")]
-    GpuNeeded,
+    GpuRequired,
     /// Every place for a container without a GPU is rented; a later attempt may succeed.
     #[error("every place of this host for a container without a GPU is rented")]
     NoPlaceWithoutGpu,
@@ -72,19 +72,19 @@ pub enum NoPlace {
     TooMany(#[from] TooMany),
     /// More of the machine is asked for than it has.
     #[error(transparent)]
-    TooMuch(Invalid),
+    TooMuch(ValidationError),
     /// Images are pulled before anything is claimed here, and nobody knows whether this one is here.
     #[error("the image is not known to be here")]
     ImageNotHere,
     /// The container engine does not answer: what is claimed now would wait for it, perhaps for long.
     #[error("this host's container engine does not answer")]
-    EngineAway,
+    EngineUnavailable,
     /// The host's disks are almost full; what is left is for those who are here already.
     #[error("this host's disks are almost full")]
     DiskFull,
     /// The ports are the problem.
     #[error(transparent)]
-    NoPort(#[from] NoPort),
+    NoPort(#[from] PortError),
 }
 
 /// The rental's place before it was suspended, and whether its last launch failed.
@@ -135,16 +135,16 @@ impl Placement {
     /// Finds GPUs and ports for `spec` among what is not held.
     ///
     /// # Errors
-    /// [`NoPlace`], naming what is missing.
-    pub fn place(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Placed, NoPlace> {
+    /// [`PlacementError`], naming what is missing.
+    pub fn place(&self, launch: LaunchId, spec: &RentalSpec, held: &Holds) -> Result<Placed, PlacementError> {
         self.place_near(launch, spec, held, None)
     }
 
     /// Finds GPUs and ports for a rental that is resumed: those of its stopped container, where it may have them again.
     ///
     /// # Errors
-    /// [`NoPlace`], naming what is missing.
-    pub fn place_again(&self, rental: &Rental, held: &Held) -> Result<Placed, NoPlace> {
+    /// [`PlacementError`], naming what is missing.
+    pub fn place_again(&self, rental: &Rental, held: &Holds) -> Result<Placed, PlacementError> {
         // Where its last launch failed it may be better off on another one.
         let failed = matches!(rental.state().suspend_cause(), Some(SuspendCause::Failed(_)));
         let before = rental.retained().map(|retained| Before { retained, failed });
@@ -155,19 +155,19 @@ impl Placement {
         &self,
         launch: LaunchId,
         spec: &RentalSpec,
-        held: &Held,
+        held: &Holds,
         before: Option<Before<'_>>,
-    ) -> Result<Placed, NoPlace> {
+    ) -> Result<Placed, PlacementError> {
         // What was granted once is granted again: limits may be others by then.
         if let Some(capacity) = self.capacity.filter(|_| launch.attempt == Attempt::new(1)) {
             let gpus = spec.gpu.as_ref().map_or(0, |wanted| usize::from(wanted.count.get()));
-            capacity.check(&spec.limits, self.division().part(gpus)).map_err(NoPlace::TooMuch)?;
+            capacity.check(&spec.limits, self.division().part(gpus)).map_err(PlacementError::TooMuch)?;
         }
         if spec.workspace.is_some() && !self.workspaces {
-            return Err(NoPlace::NoWorkspaces);
+            return Err(PlacementError::WorkspacesNotSupported);
         }
         if !self.udp && spec.ports.as_slice().iter().any(|port| port.transport == Transport::Udp) {
-            return Err(NoPlace::NoUdp);
+            return Err(PlacementError::UdpNotSupported);
         }
         if let Some(wanted) = &spec.gpu {
             let known = self.gpus.iter().filter(|gpu| wanted.selector.matches(gpu)).count();
@@ -176,14 +176,14 @@ impl Placement {
                 for gpu in self.gpus.iter() {
                     *there.entry(gpu.model.clone()).or_insert(0) += 1;
                 }
-                return Err(NoPlace::UnknownGpu { asked: wanted.clone(), there });
+                return Err(PlacementError::UnknownGpu { asked: wanted.clone(), there });
             }
         }
         if self.engine_away {
-            return Err(NoPlace::EngineAway);
+            return Err(PlacementError::EngineUnavailable);
         }
         if !self.disks.has_room() {
-            return Err(NoPlace::DiskFull);
+            return Err(PlacementError::DiskFull);
         }
         let held = &self.quarantine.add_to(held, launch.rental);
         let (chosen, quote) = match &spec.gpu {
@@ -192,8 +192,8 @@ impl Placement {
                 let quote = self.quote(&chosen)?;
                 (chosen, quote)
             }
-            None if self.without_gpu == 0 => return Err(NoPlace::GpuNeeded),
-            None if held.without_gpu >= self.without_gpu => return Err(NoPlace::NoPlaceWithoutGpu),
+            None if self.without_gpu == 0 => return Err(PlacementError::GpuRequired),
+            None if held.without_gpu >= self.without_gpu => return Err(PlacementError::NoPlaceWithoutGpu),
             None => (Vec::new(), self.quote_without_gpu()?),
         };
         let again = before.and_then(|before| {
@@ -207,7 +207,7 @@ impl Placement {
             let most =
                 || self.disk_limit.allowed(self.division().part(chosen.len())).map_or(0, |most| most.container_bytes());
             if !is_same && !self.disks.has_room_for(before.bytes.unwrap_or_else(most)) {
-                return Err(NoPlace::DiskFull);
+                return Err(PlacementError::DiskFull);
             }
         }
         if let Some(limit) = self.one_workspace_too_many {
@@ -215,7 +215,7 @@ impl Placement {
         }
         // The last question, so that nothing is pulled for whom there is no place.
         if self.awaits_image {
-            return Err(NoPlace::ImageNotHere);
+            return Err(PlacementError::ImageNotHere);
         }
         Ok(Placed { quote, ports, gpus: chosen.into_iter().cloned().collect() })
     }
@@ -226,7 +226,12 @@ impl Placement {
         Division { gpus: u32::try_from(self.gpus.len()).unwrap_or(u32::MAX), without_gpu: self.without_gpu }
     }
 
-    fn choose(&self, wanted: &GpuRequest, held: &Held, before: Option<Before<'_>>) -> Result<Vec<&Gpu>, NoPlace> {
+    fn choose(
+        &self,
+        wanted: &GpuRequest,
+        held: &Holds,
+        before: Option<Before<'_>>,
+    ) -> Result<Vec<&Gpu>, PlacementError> {
         let free: Vec<&Gpu> = self.gpus.iter().filter(|gpu| !held.gpus.contains(&gpu.uuid)).collect();
         if let Some(before) = before {
             let shuns = |gpu: &Gpu| before.failed && self.quarantine.is_suspect(gpu);
@@ -243,22 +248,22 @@ impl Placement {
         let chosen = chosen.unwrap_or_default();
         let distinct: BTreeSet<_> = chosen.iter().map(|gpu| &gpu.uuid).collect();
         if distinct.len() != usize::from(wanted.count.get()) {
-            return Err(NoPlace::NoGpuFree(wanted.selector.clone()));
+            return Err(PlacementError::NoGpuFree(wanted.selector.clone()));
         }
         Ok(chosen)
     }
 
-    fn quote_without_gpu(&self) -> Result<Option<Quote>, NoPlace> {
-        let quote = |prices: &Arc<RateCard>| prices.quote_without_gpu().ok_or(NoPlace::NoRateWithoutGpu);
+    fn quote_without_gpu(&self) -> Result<Option<Quote>, PlacementError> {
+        let quote = |prices: &Arc<RateCard>| prices.quote_without_gpu().ok_or(PlacementError::NoRateWithoutGpu);
         self.prices.as_ref().map(quote).transpose()
     }
 
     /// The price of all chosen GPUs together; cards that answer to one name may have several prices.
-    fn quote(&self, chosen: &[&Gpu]) -> Result<Option<Quote>, NoPlace> {
+    fn quote(&self, chosen: &[&Gpu]) -> Result<Option<Quote>, PlacementError> {
         let Some(prices) = &self.prices else { return Ok(None) };
         let mut sum: Option<Quote> = None;
         for gpu in chosen {
-            let one = prices.quote_of(gpu).ok_or_else(|| NoPlace::NoRate(gpu.model.clone()))?;
+            let one = prices.quote_of(gpu).ok_or_else(|| PlacementError::NoRate(gpu.model.clone()))?;
             sum = Some(match sum {
                 Some(sum) => Quote { rate: sum.rate.plus(one.rate), ..one },
                 None => one,
@@ -270,8 +275,8 @@ impl Placement {
     /// Finds ports alone: for a launch that is tried again because one was taken.
     ///
     /// # Errors
-    /// [`NoPort`], naming what is missing.
-    pub fn ports(&self, launch: LaunchId, spec: &RentalSpec, held: &Held) -> Result<Vec<PortBinding>, NoPort> {
+    /// [`PortError`], naming what is missing.
+    pub fn ports(&self, launch: LaunchId, spec: &RentalSpec, held: &Holds) -> Result<Vec<PortBinding>, PortError> {
         let held = self.quarantine.add_to(held, launch.rental);
         self.pools.assign(&spec.ports, spec.sticky_ports.as_ref(), launch, &held.ports, self.port_probe.as_ref())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::id::{Attempt, LaunchId};
 use crate::model::{HostPort, PortBinding, PortRange, PublishedPort, PublishedPorts, Transport};
 
@@ -20,9 +20,9 @@ pub trait PortProbe: Send + Sync {
 
 /// Trusts the books alone: for fakes, and for engines on another machine.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TrustBooks;
+pub struct NoPortProbe;
 
-impl PortProbe for TrustBooks {
+impl PortProbe for NoPortProbe {
     fn is_free(&self, _port: HostPort, _transport: Transport) -> bool {
         true
     }
@@ -31,7 +31,7 @@ impl PortProbe for TrustBooks {
 /// Why a rental got no ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum NoPort {
+pub enum PortError {
     /// The operator does not let renters choose this port.
     #[error("host port {0} may not be asked for on this host")]
     NotAllowed(HostPort),
@@ -71,9 +71,9 @@ impl PortPools {
     ///
     /// # Errors
     /// Refuses pools that overlap.
-    pub fn new(ssh: PortRange, web: PortRange) -> Result<Self, Invalid> {
+    pub fn new(ssh: PortRange, web: PortRange) -> Result<Self, ValidationError> {
         if ssh.overlaps(&web) {
-            return Err(Invalid::new("port pools", format!("must not overlap ({ssh} and {web} do)")));
+            return Err(ValidationError::new("port pools", format!("must not overlap ({ssh} and {web} do)")));
         }
         Ok(Self { ssh, web, requestable: None, sticky: None, reserved: BTreeSet::new() })
     }
@@ -90,9 +90,9 @@ impl PortPools {
     ///
     /// # Errors
     /// Refuses a range that overlaps a pool.
-    pub fn set_aside(mut self, range: PortRange) -> Result<Self, Invalid> {
+    pub fn set_aside(mut self, range: PortRange) -> Result<Self, ValidationError> {
         if let Some(pool) = [&self.ssh, &self.web].into_iter().find(|pool| pool.overlaps(&range)) {
-            return Err(Invalid::new("port pools", format!("must not overlap ({range} and {pool} do)")));
+            return Err(ValidationError::new("port pools", format!("must not overlap ({range} and {pool} do)")));
         }
         self.sticky = Some(range);
         Ok(self)
@@ -114,7 +114,7 @@ impl PortPools {
     /// Chooses a host port for every published one, none of them in `held`.
     ///
     /// # Errors
-    /// [`NoPort`]: nothing is chosen then.
+    /// [`PortError`]: nothing is chosen then.
     pub fn assign(
         &self,
         wanted: &PublishedPorts,
@@ -122,7 +122,7 @@ impl PortPools {
         launch: LaunchId,
         held: &BTreeSet<HostPort>,
         probe: &dyn PortProbe,
-    ) -> Result<Vec<PortBinding>, NoPort> {
+    ) -> Result<Vec<PortBinding>, PortError> {
         // Another launch looks elsewhere first: what was taken there may be taken still.
         let salt = launch.rental.as_uuid().as_u64_pair().1.wrapping_add(u64::from(launch.attempt.get()) * 7919);
         let asked: BTreeSet<_> = wanted.as_slice().iter().filter_map(|port| port.host).collect();
@@ -139,10 +139,10 @@ impl PortPools {
                     let of_ssh = is_new && lies_in(Some(&self.ssh));
                     let allowed = if sticky { lies_in(own) } else { requestable && !of_ssh };
                     if !allowed || self.reserved.contains(&host) || (is_new && is_of_the_machine(host)) {
-                        return Err(NoPort::NotAllowed(host));
+                        return Err(PortError::NotAllowed(host));
                     }
                     if held.contains(&host) || !probe.is_free(host, port.transport) {
-                        return Err(NoPort::Taken(host));
+                        return Err(PortError::Taken(host));
                     }
                     host
                 }
@@ -154,7 +154,7 @@ impl PortPools {
                                 && !is_of_the_machine(*host)
                                 && probe.is_free(*host, port.transport)
                         })
-                        .ok_or_else(|| NoPort::Exhausted(pool.clone()))?
+                        .ok_or_else(|| PortError::Exhausted(pool.clone()))?
                 }
             };
             chosen.insert(host);
@@ -206,11 +206,11 @@ mod tests {
             .reserve(HostPort::try_from(8000).unwrap())
     }
 
-    fn published(ports: &[(u16, Option<u16>)]) -> Result<PublishedPorts, Invalid> {
+    fn published(ports: &[(u16, Option<u16>)]) -> Result<PublishedPorts, ValidationError> {
         ports
             .iter()
             .map(|(c, h)| Ok(PublishedPort::tcp(ContainerPort::try_from(*c)?, h.map(HostPort::try_from).transpose()?)))
-            .collect::<Result<Vec<_>, Invalid>>()?
+            .collect::<Result<Vec<_>, ValidationError>>()?
             .try_into()
     }
 
@@ -231,16 +231,16 @@ mod tests {
         let id = launch(7);
         let port = |n| HostPort::try_from(n).unwrap();
         let wanted = published(&[(8080, Some(8080))]).unwrap();
-        let got = pools().assign(&wanted, None, id, &BTreeSet::new(), &TrustBooks).unwrap();
+        let got = pools().assign(&wanted, None, id, &BTreeSet::new(), &NoPortProbe).unwrap();
         assert!(got.iter().any(|b| b.host == port(8080) && b.container == WEB));
         assert_eq!(
-            pools().assign(&wanted, None, id, &BTreeSet::from([port(8080)]), &TrustBooks),
-            Err(NoPort::Taken(port(8080)))
+            pools().assign(&wanted, None, id, &BTreeSet::from([port(8080)]), &NoPortProbe),
+            Err(PortError::Taken(port(8080)))
         );
         for (host, why) in [(22, "low"), (8000, "ours"), (2375, "an engine's"), (22004, "of SSH")] {
             let wanted = published(&[(8080, Some(host))]).unwrap();
-            let refused = pools().assign(&wanted, None, id, &BTreeSet::new(), &TrustBooks);
-            assert_eq!(refused, Err(NoPort::NotAllowed(port(host))), "{why}");
+            let refused = pools().assign(&wanted, None, id, &BTreeSet::new(), &NoPortProbe);
+            assert_eq!(refused, Err(PortError::NotAllowed(port(host))), "{why}");
         }
     }
 
@@ -250,11 +250,11 @@ mod tests {
             let id = launch(uuid);
             let mut held = BTreeSet::new();
             for _ in 0..10 {
-                let got = pools().assign(&PublishedPorts::default(), None, id, &held, &TrustBooks).unwrap();
+                let got = pools().assign(&PublishedPorts::default(), None, id, &held, &NoPortProbe).unwrap();
                 prop_assert!(got.iter().all(|binding| held.insert(binding.host)));
             }
-            let empty = pools().assign(&PublishedPorts::default(), None, id, &held, &TrustBooks);
-            prop_assert!(matches!(empty, Err(NoPort::Exhausted(_))));
+            let empty = pools().assign(&PublishedPorts::default(), None, id, &held, &NoPortProbe);
+            prop_assert!(matches!(empty, Err(PortError::Exhausted(_))));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::allocation::Held;
+use crate::allocation::Holds;
 use crate::id::{LaunchId, RentalId};
 use crate::model::{Gpu, GpuUuid, HostPort};
 
@@ -17,8 +17,8 @@ pub struct Quarantine {
 
 #[derive(Debug, Default)]
 struct Kept {
-    containers: BTreeMap<LaunchId, Held>,
-    rentals: BTreeMap<RentalId, Held>,
+    containers: BTreeMap<LaunchId, Holds>,
+    rentals: BTreeMap<RentalId, Holds>,
     /// Until when, on the boot clock.
     ports: BTreeMap<HostPort, i64>,
     /// GPUs on which a launch failed, and until when that is remembered, on the boot clock.
@@ -31,7 +31,7 @@ impl Quarantine {
     }
 
     /// Replaces the resources that containers hold beside the store with those of the latest observation.
-    pub fn observed(&self, containers: BTreeMap<LaunchId, Held>, boot_micros: i64) {
+    pub fn observed(&self, containers: BTreeMap<LaunchId, Holds>, boot_micros: i64) {
         let mut kept = self.kept();
         kept.containers = containers;
         kept.ports.retain(|_, until| *until > boot_micros);
@@ -39,12 +39,12 @@ impl Quarantine {
     }
 
     /// A container was known to the books, and is not any more: what it holds is kept until the next observation.
-    pub fn lost(&self, launch: LaunchId, holds: Held) {
+    pub fn lost(&self, launch: LaunchId, holds: Holds) {
         self.kept().containers.insert(launch, holds);
     }
 
     /// A live rental as the reconciler knows it, and what it has.
-    pub(crate) fn has(&self, rental: RentalId, holds: Held) {
+    pub(crate) fn has(&self, rental: RentalId, holds: Holds) {
         self.kept().rentals.insert(rental, holds);
     }
 
@@ -99,7 +99,7 @@ impl Quarantine {
     }
 
     /// Adds all of it to what is held, for the placement of one rental.
-    pub(crate) fn add_to(&self, held: &Held, placed: RentalId) -> Held {
+    pub(crate) fn add_to(&self, held: &Holds, placed: RentalId) -> Holds {
         let kept = self.kept();
         let mut all = held.clone();
         let others = kept.rentals.iter().filter(|(rental, _)| **rental != placed).map(|(_, held)| held);

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::allocation::{
-    Allocator, AlwaysRoom, BestFit, Capacity, DiskLimit, DiskProbe, Placement, PortPools, PortProbe, Quarantine,
-    RenterLimits, TrustBooks,
+    Allocator, BestFit, Capacity, DiskLimit, DiskProbe, NoDiskProbe, NoPortProbe, Placement, PortPools, PortProbe,
+    Quarantine, RenterLimits,
 };
 use crate::clock::{Clock, SystemClock};
-use crate::host::context::Shared;
+use crate::host::context::HostContext;
 use crate::host::deadlines::Deadlines;
 use crate::host::events::Feed;
 use crate::host::failpoint::Failpoints;
-use crate::host::notify::{Mutex, Nudge};
+use crate::host::notify::{Mutex, Notify};
 use crate::host::pulls::Pulls;
-use crate::host::readiness::Standing;
-use crate::host::{EngineHealth, FailpointHook, Pace, Reconciler, Rentals};
+use crate::host::readiness::ReadinessCell;
+use crate::host::{EngineHealth, FailpointHook, ReconcileConfig, Reconciler, Rentals};
 use crate::id::{HostId, RentalId, RenterId};
 use crate::memory::MemoryDeadlines;
-use crate::model::{GeneratedHostKeys, Gpu, HostKeySource, RateCard, Sealer, Timing};
-use crate::runtime::{ContainerRuntime, Inside};
+use crate::model::{GeneratedHostKeys, Gpu, HostKeySource, RateCard, RentalTiming, Sealer};
+use crate::runtime::{ContainerExec, ContainerRuntime};
 use crate::store::{DeadlineBook, Store};
 
 /// Puts a host together: the parts that have no default go into [`HostBuilder::new`].
@@ -32,12 +32,12 @@ pub struct HostBuilder {
     clock: Arc<dyn Clock>,
     placement: Placement,
     limits_of: BTreeMap<RenterId, RenterLimits>,
-    timing: Timing,
-    pace: Pace,
+    timing: RentalTiming,
+    config: ReconcileConfig,
     failpoints: Failpoints,
     deadlines: Arc<dyn DeadlineBook>,
     pull_first: bool,
-    inside: Option<Arc<dyn Inside>>,
+    inside: Option<Arc<dyn ContainerExec>>,
     host_keys: Arc<dyn HostKeySource>,
     new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }
@@ -57,7 +57,7 @@ impl HostBuilder {
             gpus: gpus.into(),
             allocator: Arc::new(BestFit),
             pools,
-            port_probe: Arc::new(TrustBooks),
+            port_probe: Arc::new(NoPortProbe),
             capacity: None,
             prices: None,
             quarantine: Arc::new(Quarantine::default()),
@@ -65,7 +65,7 @@ impl HostBuilder {
             workspaces: false,
             udp: runtime.publishes_udp(),
             without_gpu: 0,
-            disks: Arc::new(AlwaysRoom),
+            disks: Arc::new(NoDiskProbe),
             disk_limit: DiskLimit::default(),
             one_workspace_too_many: None,
             awaits_image: false,
@@ -80,8 +80,8 @@ impl HostBuilder {
             clock: Arc::new(SystemClock::new()),
             placement,
             limits_of: BTreeMap::new(),
-            timing: Timing::default(),
-            pace: Pace::default(),
+            timing: RentalTiming::default(),
+            config: ReconcileConfig::default(),
             failpoints: Failpoints::default(),
             deadlines: Arc::new(MemoryDeadlines::default()),
             pull_first: false,
@@ -192,15 +192,15 @@ impl HostBuilder {
 
     /// Other times than the default ones for warnings and deadlines.
     #[must_use]
-    pub fn timing(mut self, timing: Timing) -> Self {
+    pub fn timing(mut self, timing: RentalTiming) -> Self {
         self.timing = timing;
         self
     }
 
-    /// Another pace of looking than the default one.
+    /// Other intervals and limits of the reconciler than the default ones.
     #[must_use]
-    pub fn pace(mut self, pace: Pace) -> Self {
-        self.pace = pace;
+    pub fn reconcile_config(mut self, config: ReconcileConfig) -> Self {
+        self.config = config;
         self
     }
 
@@ -216,7 +216,7 @@ impl HostBuilder {
 
     /// A way into running containers, for terminals, output as it comes, and usage; none by default.
     #[must_use]
-    pub fn inside(mut self, inside: Arc<dyn Inside>) -> Self {
+    pub fn inside(mut self, inside: Arc<dyn ContainerExec>) -> Self {
         self.inside = Some(inside);
         self
     }
@@ -239,7 +239,7 @@ impl HostBuilder {
     /// The handle for requests, and the future that makes them come true.
     #[must_use]
     pub fn build(self) -> (Rentals, Reconciler) {
-        let shared = Arc::new(Shared {
+        let context = Arc::new(HostContext {
             host: self.host,
             public_host: self.public_host,
             store: self.store,
@@ -249,21 +249,21 @@ impl HostBuilder {
             placement: self.placement,
             limits_of: self.limits_of,
             timing: self.timing,
-            pace: self.pace,
+            config: self.config,
             feed: Arc::new(Feed::default()),
             failpoints: self.failpoints,
-            intents: Nudge::new(),
-            standing: Standing::new(),
+            intents: Notify::new(),
+            readiness: ReadinessCell::new(),
             lease: Mutex::default(),
             engine_health: Mutex::new(EngineHealth::Answers),
             asked_engine_at: Mutex::default(),
-            setbacks: Mutex::default(),
+            waiting_rentals: Mutex::default(),
             deadlines: Deadlines::new(self.deadlines),
             pulls: self.pull_first.then(Pulls::new),
             inside: self.inside,
             host_keys: self.host_keys,
             new_id: self.new_id,
         });
-        (Rentals::new(Arc::clone(&shared)), Reconciler::new(shared))
+        (Rentals::new(Arc::clone(&context)), Reconciler::new(context))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How often the reconciler looks, besides acting at once on what it is told.
 #[derive(Clone, Debug)]
-pub struct Pace {
+pub struct ReconcileConfig {
     /// How often the engine's containers are looked at while rentals run.
     pub observe: Duration,
     /// How often the store is read for intents that other processes wrote.
@@ -31,7 +31,7 @@ pub struct Pace {
     pub concurrent_steps: usize,
 }
 
-impl Default for Pace {
+impl Default for ReconcileConfig {
     fn default() -> Self {
         Self {
             observe: Duration::from_secs(2),

@@ -9,13 +9,13 @@ use crate::host::deadlines::Deadlines;
 use crate::host::events::Feed;
 use crate::host::failpoint::Failpoints;
 use crate::host::lease::Lease;
-use crate::host::notify::{Mutex, Nudge};
+use crate::host::notify::{Mutex, Notify};
 use crate::host::pulls::Pulls;
-use crate::host::readiness::Standing;
-use crate::host::{EngineHealth, Pace, Setback};
+use crate::host::readiness::ReadinessCell;
+use crate::host::{EngineHealth, ReconcileConfig, Waiting};
 use crate::id::{HostId, RentalId, RenterId};
-use crate::model::{HostKeySource, SealError, Sealer, Secrets, Timing};
-use crate::runtime::{ContainerRuntime, Inside};
+use crate::model::{HostKeySource, RentalTiming, SealError, Sealer, Secrets};
+use crate::runtime::{ContainerExec, ContainerRuntime};
 use crate::store::{Store, StoreError};
 
 /// Why a renter's access could not be told.
@@ -31,7 +31,7 @@ pub enum AccessError {
 }
 
 /// A host: its backends, its policy, and how its parts wake each other.
-pub(crate) struct Shared {
+pub(crate) struct HostContext {
     pub(crate) host: HostId,
     pub(crate) public_host: String,
     pub(crate) store: Arc<dyn Store>,
@@ -41,13 +41,13 @@ pub(crate) struct Shared {
     pub(crate) placement: Placement,
     /// Limits of certain renters, in place of the usual ones.
     pub(crate) limits_of: BTreeMap<RenterId, RenterLimits>,
-    pub(crate) timing: Timing,
-    pub(crate) pace: Pace,
+    pub(crate) timing: RentalTiming,
+    pub(crate) config: ReconcileConfig,
     pub(crate) feed: Arc<Feed>,
     pub(crate) failpoints: Failpoints,
     /// Rung after every intent.
-    pub(crate) intents: Nudge,
-    pub(crate) standing: Standing,
+    pub(crate) intents: Notify,
+    pub(crate) readiness: ReadinessCell,
     /// The lease of the reconciler that runs.
     pub(crate) lease: Mutex<Option<Lease>>,
     /// As of the last observation.
@@ -55,20 +55,20 @@ pub(crate) struct Shared {
     /// Since when an observation waits for the engine, on the boot clock.
     pub(crate) asked_engine_at: Mutex<Option<i64>>,
     /// The rentals whose steps failed lately and are tried again.
-    pub(crate) setbacks: Mutex<BTreeMap<RentalId, Setback>>,
+    pub(crate) waiting_rentals: Mutex<BTreeMap<RentalId, Waiting>>,
     pub(crate) deadlines: Deadlines,
     /// The pulls that come before claims, where the operator wants that.
     pub(crate) pulls: Option<Pulls>,
-    pub(crate) inside: Option<Arc<dyn Inside>>,
+    pub(crate) inside: Option<Arc<dyn ContainerExec>>,
     pub(crate) host_keys: Arc<dyn HostKeySource>,
     /// Names new rentals; only simulations want to know them beforehand.
     pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }
 
 /// How long an engine may take to answer before it is told of as silent: 10 seconds.
-const ENGINE_PATIENCE_MICROS: i64 = 10 * 1_000_000;
+const ENGINE_TIMEOUT_MICROS: i64 = 10 * 1_000_000;
 
-impl Shared {
+impl HostContext {
     pub(crate) fn set_lease(&self, lease: Option<Lease>) {
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
     }
@@ -81,7 +81,7 @@ impl Shared {
     pub(crate) fn engine_health(&self) -> EngineHealth {
         let asked = *self.asked_engine_at.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = asked.map_or(0, |asked| self.clock.now().boot.micros.saturating_sub(asked));
-        if waits > ENGINE_PATIENCE_MICROS {
+        if waits > ENGINE_TIMEOUT_MICROS {
             return EngineHealth::Silent;
         }
         *self.engine_health.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,30 +96,31 @@ impl Shared {
         *self.engine_health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
-    fn setbacks(&self) -> impl std::ops::DerefMut<Target = BTreeMap<RentalId, Setback>> {
-        self.setbacks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting_rentals(&self) -> impl std::ops::DerefMut<Target = BTreeMap<RentalId, Waiting>> {
+        self.waiting_rentals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A rental's step failed, and is to be tried again.
-    pub(crate) fn set_back(&self, rental: RentalId, message: String) {
+    pub(crate) fn back_off(&self, rental: RentalId, message: String) {
         let now = self.clock.now().wall;
-        let mut setbacks = self.setbacks();
-        let setback = setbacks.entry(rental).or_insert(Setback { since: now, failures: 0, message: String::new() });
-        setback.failures = setback.failures.saturating_add(1);
-        setback.message = message;
+        let mut waiting_rentals = self.waiting_rentals();
+        let waiting =
+            waiting_rentals.entry(rental).or_insert(Waiting { since: now, failures: 0, message: String::new() });
+        waiting.failures = waiting.failures.saturating_add(1);
+        waiting.message = message;
     }
 
     /// A rental moved on, or there is none any more.
     pub(crate) fn gets_on(&self, rental: RentalId) {
-        self.setbacks().remove(&rental);
+        self.waiting_rentals().remove(&rental);
     }
 
-    pub(crate) fn setback(&self, rental: RentalId) -> Option<Setback> {
-        self.setbacks().get(&rental).cloned()
+    pub(crate) fn waiting(&self, rental: RentalId) -> Option<Waiting> {
+        self.waiting_rentals().get(&rental).cloned()
     }
 
-    pub(crate) fn nudge(&self) {
-        self.intents.ring();
+    pub(crate) fn wake_reconciler(&self) {
+        self.intents.notify();
     }
 
     /// Opens a rental's secrets; `None` where the store has none any more.

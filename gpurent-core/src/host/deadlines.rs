@@ -12,7 +12,7 @@ use crate::model::{Rental, Term};
 use crate::store::{Deadline, DeadlineBook, DeadlineError};
 
 /// How old the written time of the last sight may grow before it is written again.
-const CHECKPOINT: SignedDuration = SignedDuration::from_secs(30);
+const CHECKPOINT_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
 /// The book, and what is in it.
 pub(crate) struct Deadlines {
@@ -171,7 +171,9 @@ impl Deadlines {
             }
             for (launch, moment) in seen {
                 let Some(entry) = entries.get_mut(launch) else { continue };
-                if moment.boot.boot != entry.last_seen.boot.boot || moment.since(&entry.last_seen) >= CHECKPOINT {
+                if moment.boot.boot != entry.last_seen.boot.boot
+                    || moment.since(&entry.last_seen) >= CHECKPOINT_INTERVAL
+                {
                     entry.last_seen = moment.clone();
                     changed = true;
                 }

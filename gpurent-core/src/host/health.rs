@@ -1,10 +1,10 @@
-//! Conditions that hold rentals up: of the engine, and of steps that fail.
+//! Conditions that hold rentals up: steps that fail, and an engine that does not answer.
 
 use jiff::Timestamp;
 
-/// A condition that holds a rental up: its next step failed, and is tried again.
+/// A rental that waits: its next step failed, and is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setback {
+pub struct Waiting {
     /// Since when it does not get on.
     pub since: Timestamp,
     /// How often the step failed since then.

@@ -8,48 +8,48 @@ use loom::thread;
 use crate::host::Update;
 use crate::host::events::Feed;
 use crate::host::lease::Lease;
-use crate::host::notify::Nudge;
-use crate::host::readiness::{Stage, Standing};
+use crate::host::notify::Notify;
+use crate::host::readiness::{Readiness, ReadinessCell};
 use crate::id::RentalId;
 use crate::memory::ManualClock;
 use crate::runtime::Progress;
 
-/// Waits for a nudge as the reconciler does.
-async fn heard(nudge: &Nudge) {
+/// Waits for a notification as the reconciler does.
+async fn heard(notify: &Notify) {
     loop {
-        let bell = nudge.listen();
-        if nudge.taken() {
+        let listener = notify.listen();
+        if notify.taken() {
             break;
         }
-        bell.await;
+        listener.await;
     }
 }
 
 #[test]
-fn a_nudge_is_never_slept_through() {
+fn a_notification_is_never_slept_through() {
     loom::model(|| {
-        let nudge = Arc::new(Nudge::new());
-        let rings = Arc::clone(&nudge);
-        let other = thread::spawn(move || rings.ring());
-        block_on(heard(&nudge));
+        let notify = Arc::new(Notify::new());
+        let rings = Arc::clone(&notify);
+        let other = thread::spawn(move || rings.notify());
+        block_on(heard(&notify));
         other.join().unwrap();
     });
 }
 
 #[test]
-fn two_nudges_are_at_least_one() {
+fn two_notifications_are_at_least_one() {
     // Three threads have too many interleavings for a test; two changes of threads find most mistakes.
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {
-        let nudge = Arc::new(Nudge::new());
+        let notify = Arc::new(Notify::new());
         let rings: Vec<_> = (0..2)
             .map(|_| {
-                let nudge = Arc::clone(&nudge);
-                thread::spawn(move || nudge.ring())
+                let notify = Arc::clone(&notify);
+                thread::spawn(move || notify.notify())
             })
             .collect();
-        block_on(heard(&nudge));
+        block_on(heard(&notify));
         rings.into_iter().for_each(|ring| ring.join().unwrap());
     });
 }
@@ -80,11 +80,11 @@ fn a_subscriber_hears_everything_in_order() {
 #[test]
 fn who_waits_for_the_stock_to_be_taken_is_told() {
     loom::model(|| {
-        let standing = Arc::new(Standing::new());
-        standing.set(Stage::TakingStock);
-        let acts = Arc::clone(&standing);
-        let other = thread::spawn(move || acts.set(Stage::Acting));
-        assert_eq!(block_on(standing.settled()), Stage::Acting);
+        let readiness = Arc::new(ReadinessCell::new());
+        readiness.set(Readiness::Starting);
+        let acts = Arc::clone(&readiness);
+        let other = thread::spawn(move || acts.set(Readiness::Ready));
+        assert_eq!(block_on(readiness.settled()), Readiness::Ready);
         other.join().unwrap();
     });
 }
@@ -97,7 +97,7 @@ fn the_watch_begins_when_the_lease_is_given_up() {
         lease.set_used(true);
         let ends = lease.clone();
         let other = thread::spawn(move || ends.set_used(false));
-        // Nobody's clock goes on here: only the bell can end it.
+        // Nobody's clock goes on here: only a notification can end it.
         let never = |_| -> crate::clock::SleepFuture { Box::pin(std::future::pending()) };
         block_on(lease.unused(&never));
         other.join().unwrap();

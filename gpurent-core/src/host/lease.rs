@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_listener::Event as Bell;
+use event_listener::Event;
 use futures_util::{FutureExt, select_biased};
 
 use crate::clock::{Clock, Sleep};
@@ -33,12 +33,12 @@ struct Held {
     /// Whether the holder acts on it; it may have to read everything again first.
     used: AtomicBool,
     /// Rung when it is no longer used.
-    bell: Bell,
+    changed: Event,
 }
 
 impl Lease {
     pub(crate) fn none(clock: Arc<dyn Clock>) -> Self {
-        let held = Held { until: AtomicI64::new(i64::MIN), used: AtomicBool::new(false), bell: Bell::new() };
+        let held = Held { until: AtomicI64::new(i64::MIN), used: AtomicBool::new(false), changed: Event::new() };
         Self { clock, held: Arc::new(held) }
     }
 
@@ -55,13 +55,13 @@ impl Lease {
     /// Nothing is known any more.
     pub(crate) fn end(&self) {
         self.held.until.store(i64::MIN, Ordering::SeqCst);
-        self.held.bell.notify(usize::MAX);
+        self.held.changed.notify(usize::MAX);
     }
 
     /// The holder acts on it from now on, or no longer.
     pub(crate) fn set_used(&self, used: bool) {
         if self.held.used.swap(used, Ordering::SeqCst) && !used {
-            self.held.bell.notify(usize::MAX);
+            self.held.changed.notify(usize::MAX);
         }
     }
 
@@ -74,12 +74,12 @@ impl Lease {
     pub(crate) async fn unused(&self, sleep: &dyn Sleep) {
         loop {
             // Listened to before the look, so that no change falls in between.
-            let bell = listen(&self.held.bell);
+            let listener = listen(&self.held.changed);
             let Some(left) = self.left().filter(|_| self.held.used.load(Ordering::SeqCst)) else { return };
-            let mut bell = bell.fuse();
+            let mut listener = listener.fuse();
             let mut timer = sleep.sleep(left).fuse();
             select_biased! {
-                () = bell => {}
+                () = listener => {}
                 () = timer => {}
             }
         }

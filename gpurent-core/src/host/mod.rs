@@ -20,13 +20,13 @@ mod reconcile;
 mod rentals;
 
 pub use builder::HostBuilder;
-pub use config::Pace;
+pub use config::ReconcileConfig;
 pub use context::AccessError;
 pub use events::{FEED_CAPACITY, Followed, Follower, Lagged, Subscription, Update};
 pub use failpoint::{FAILPOINTS, FailpointHook};
-pub use health::{EngineHealth, Setback};
+pub use health::{EngineHealth, Waiting};
 pub use reconcile::{Planned, ReconcileError, Reconciler, plan, watch};
 pub use rentals::{
-    Access, ChangeAccessError, ExtendError, Extension, ForceEndError, InsideError, Logs, LogsError, RentError, Rentals,
-    ResumeError, SuspendError, force_end,
+    Access, ChangeAccessError, ExecError, ExtendError, ForceEndError, Logs, LogsError, RentError, Rentals, ResumeError,
+    SuspendError, TermExtension, force_end,
 };

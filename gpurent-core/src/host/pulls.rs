@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use event_listener::Event as Bell;
+use event_listener::Event;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Moment;
@@ -21,10 +21,10 @@ use crate::runtime::LaunchSpec;
 /// How many images are known of at once; of one renter's, how many are being pulled.
 const MOST: usize = 512;
 const MOST_OF_ONE_RENTER: usize = 4;
-/// How many are looked for at once. Each of those is known after [`PATIENCE`] to be here or not.
-const LOOKS_AT_ONCE: usize = 64;
+/// How many are looked for at once. Each of those is known after [`LOCAL_IMAGE_TIMEOUT`] to be here or not.
+const MAX_CONCURRENT_LOOKUPS: usize = 64;
 /// How long somebody waits for an image that may be here already.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const LOCAL_IMAGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it is remembered that an image is here, and that it could not be pulled.
 const HERE: i64 = 60_000_000;
 const FAILED: i64 = 30_000_000;
@@ -95,7 +95,7 @@ pub(crate) enum Outcome {
 /// The images that were asked for, and what is known of them.
 pub(crate) struct Pulls {
     entries: Mutex<BTreeMap<PullId, Entry>>,
-    bell: Bell,
+    changed: Event,
 }
 
 /// An image that the reconciler is to pull.
@@ -107,29 +107,29 @@ pub(crate) struct ToPull {
 
 impl Pulls {
     pub(crate) fn new() -> Self {
-        Self { entries: Mutex::new(BTreeMap::new()), bell: Bell::new() }
+        Self { entries: Mutex::new(BTreeMap::new()), changed: Event::new() }
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut BTreeMap<PullId, Entry>) -> T) -> T {
         look(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks for an image. `nudge` tells the reconciler that there is something to pull; it lets nobody wait for longer than
-    /// [`PATIENCE`].
+    /// Asks for an image. `wake` tells the reconciler that there is something to pull; it lets nobody wait for longer than
+    /// [`LOCAL_IMAGE_TIMEOUT`].
     pub(crate) async fn ask(
         &self,
         spec: &RentalSpec,
         login: Option<&RegistryLogin>,
         now: &Moment,
-        nudge: impl Fn(),
+        wake: impl Fn(),
     ) -> Pull {
         let id = PullId::of(spec, login);
         if !self.want(id, spec, login, now.boot.micros) {
             return Pull::UnderWay;
         }
-        nudge();
+        wake();
         loop {
-            let bell = listen(&self.bell);
+            let listener = listen(&self.changed);
             let known = self.with(|entries| match entries.get(&id).map(|entry| &entry.state) {
                 Some(State::Wanted { .. } | State::Sought) => None,
                 Some(State::Known { result: Ok(()), .. }) => Some(Pull::Here),
@@ -138,7 +138,7 @@ impl Pulls {
             });
             match known {
                 Some(known) => return known,
-                None => bell.await,
+                None => listener.await,
             }
         }
     }
@@ -180,7 +180,7 @@ impl Pulls {
                 }
                 _ => None,
             });
-            wanted.take(LOOKS_AT_ONCE.saturating_sub(busy)).collect()
+            wanted.take(MAX_CONCURRENT_LOOKUPS.saturating_sub(busy)).collect()
         })
     }
 
@@ -191,19 +191,19 @@ impl Pulls {
                 entry.state = State::Pulled;
             }
         });
-        self.bell.notify(usize::MAX);
+        self.changed.notify(usize::MAX);
     }
 
     /// Drops what nobody has begun: no process acts for the host now. Those who wait ask again.
     pub(crate) fn put_off(&self) {
         self.with(|entries| entries.retain(|_, entry| !matches!(entry.state, State::Wanted { .. })));
-        self.bell.notify(usize::MAX);
+        self.changed.notify(usize::MAX);
     }
 
     /// The reconciler is gone, and what it pulled with it.
     pub(crate) fn forget(&self) {
         self.with(BTreeMap::clear);
-        self.bell.notify(usize::MAX);
+        self.changed.notify(usize::MAX);
     }
 
     /// Records an outcome; where that is not known, the image is asked for again.
@@ -215,6 +215,6 @@ impl Pulls {
             Outcome::Here => drop(entries.get_mut(&id).map(|entry| entry.state = known(Ok(()), HERE))),
             Outcome::Failed(why) => drop(entries.get_mut(&id).map(|entry| entry.state = known(Err(why), FAILED))),
         });
-        self.bell.notify(usize::MAX);
+        self.changed.notify(usize::MAX);
     }
 }

@@ -2,57 +2,57 @@
 
 use std::sync::PoisonError;
 
-use event_listener::Event as Bell;
+use event_listener::Event;
 
 use crate::host::notify::Mutex;
 
 /// How far the host's reconciler is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum Readiness {
     /// There is none.
-    Absent,
-    /// The reconciler takes over the host, and looks at what is there.
-    TakingStock,
+    NoReconciler,
+    /// The reconciler acquires the host, and looks at what is there.
+    Starting,
     /// As before, and something does not answer.
-    Stuck,
+    Stalled,
     /// The reconciler acts.
-    Acting,
+    Ready,
 }
 
-/// The stage, and a bell for those who wait for the next.
-pub(crate) struct Standing {
-    stage: Mutex<Stage>,
-    bell: Bell,
+/// The host's readiness, which others can wait for.
+pub(crate) struct ReadinessCell {
+    readiness: Mutex<Readiness>,
+    changed: Event,
 }
 
-impl Standing {
+impl ReadinessCell {
     pub(crate) fn new() -> Self {
-        Self { stage: Mutex::new(Stage::Absent), bell: Bell::new() }
+        Self { readiness: Mutex::new(Readiness::NoReconciler), changed: Event::new() }
     }
 
-    pub(crate) fn get(&self) -> Stage {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn get(&self) -> Readiness {
+        *self.readiness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set(&self, stage: Stage) {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
-        self.bell.notify(usize::MAX);
+    pub(crate) fn set(&self, readiness: Readiness) {
+        *self.readiness.lock().unwrap_or_else(PoisonError::into_inner) = readiness;
+        self.changed.notify(usize::MAX);
     }
 
     /// Something does not answer: those who wait are told, unless the host acts already.
-    pub(crate) fn stuck(&self) {
-        if self.get() == Stage::TakingStock {
-            self.set(Stage::Stuck);
+    pub(crate) fn stalled(&self) {
+        if self.get() == Readiness::Starting {
+            self.set(Readiness::Stalled);
         }
     }
 
     /// Waits while stock is being taken.
-    pub(crate) async fn settled(&self) -> Stage {
+    pub(crate) async fn settled(&self) -> Readiness {
         loop {
             // Listened to before the look, so that no change falls in between.
-            let bell = self.bell.listen();
+            let listener = self.changed.listen();
             match self.get() {
-                Stage::TakingStock => bell.await,
+                Readiness::Starting => listener.await,
                 settled => return settled,
             }
         }

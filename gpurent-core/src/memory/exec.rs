@@ -9,7 +9,9 @@ use futures_util::{FutureExt, StreamExt, future, stream};
 
 use crate::id::LaunchId;
 use crate::memory::MemoryRuntime;
-use crate::runtime::{Bytes, Input, Inside, Presence, Program, RuntimeError, Session, TerminalSize, Usage};
+use crate::runtime::{
+    Bytes, ContainerExec, ContainerStatus, Input, Program, RuntimeError, Session, TerminalSize, Usage,
+};
 
 /// Input that was typed and not echoed yet, and whether more may come.
 #[derive(Default)]
@@ -62,7 +64,7 @@ impl Drop for Typing {
 }
 
 #[async_trait]
-impl Inside for MemoryRuntime {
+impl ContainerExec for MemoryRuntime {
     /// The lines printed so far.
     async fn follow(&self, launch: LaunchId, lines: usize) -> Result<Bytes, RuntimeError> {
         let engine = self.engine();
@@ -74,7 +76,7 @@ impl Inside for MemoryRuntime {
     /// A program that ends at once and says its command, or, as a shell, says what is typed until nothing can be
     /// typed any more.
     async fn run(&self, launch: LaunchId, program: &Program) -> Result<Session, RuntimeError> {
-        let running = |presence| matches!(presence, Presence::Running);
+        let running = |presence| matches!(presence, ContainerStatus::Running);
         if !self.engine().containers.get(&launch).is_some_and(|container| running(container.presence())) {
             return Err(RuntimeError::Missing);
         }

@@ -16,8 +16,8 @@ pub use deadlines::MemoryDeadlines;
 pub use gpus::SimulatedGpus;
 pub use machine::MemoryMachine;
 #[cfg(feature = "testing")]
-pub(crate) use runtime::Glance;
-pub use runtime::{Fault, MemoryRuntime, RuntimeStep};
+pub(crate) use runtime::ContainerSnapshot;
+pub use runtime::{InjectedFault, MemoryRuntime, RuntimeStep};
 pub use store::MemoryStore;
 #[cfg(feature = "testing")]
 pub(crate) use store::StoreSnapshot;

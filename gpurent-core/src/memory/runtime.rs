@@ -16,8 +16,8 @@ use crate::model::{
     ResolvedImage, Retained, Secrets, Service, WorkspaceFolder,
 };
 use crate::runtime::{
-    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, Progress,
-    PullProgress, RuntimeError, Seen,
+    ContainerRuntime, ContainerStatus, Created, InspectedContainer, Isolation, LaunchSpec, Observation,
+    ObservedContainer, Prepared, Progress, PullProgress, RuntimeError,
 };
 
 /// A step of a [`MemoryRuntime`] that can be made to fail.
@@ -33,7 +33,7 @@ pub enum RuntimeStep {
     Verify,
     /// [`ContainerRuntime::replace_access`]
     ReplaceAccess,
-    /// [`ContainerRuntime::announce`]
+    /// [`ContainerRuntime::message_user`]
     Announce,
     /// [`ContainerRuntime::stop`]
     Stop,
@@ -41,7 +41,7 @@ pub enum RuntimeStep {
     Retain,
     /// [`ContainerRuntime::remove`]
     Remove,
-    /// [`ContainerRuntime::examine`]
+    /// [`ContainerRuntime::inspect`]
     Examine,
     /// [`ContainerRuntime::observe`]
     Observe,
@@ -52,7 +52,7 @@ pub enum RuntimeStep {
 }
 
 /// A fault that is injected.
-pub enum Fault {
+pub enum InjectedFault {
     /// The step fails before it has done anything.
     Before(RuntimeError),
     /// The step does its work, and then seems to fail.
@@ -75,7 +75,7 @@ pub(super) struct Engine {
     away: bool,
     replaced: bool,
     pub(super) containers: BTreeMap<LaunchId, Container>,
-    faults: BTreeMap<RuntimeStep, VecDeque<Fault>>,
+    faults: BTreeMap<RuntimeStep, VecDeque<InjectedFault>>,
     made: u64,
     /// The disk space that a new container finds in use.
     found: DiskUse,
@@ -101,12 +101,12 @@ pub(super) struct Container {
     fills: Option<(u64, i64)>,
 }
 
-/// See [`MemoryRuntime::glance`].
+/// See [`MemoryRuntime::snapshot`].
 #[cfg(feature = "testing")]
-pub(crate) struct Glance {
+pub(crate) struct ContainerSnapshot {
     pub(crate) launch: LaunchId,
     pub(crate) workspace: Option<WorkspaceFolder>,
-    pub(crate) presence: Presence,
+    pub(crate) status: ContainerStatus,
     pub(crate) gpus: Vec<GpuUuid>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) retained: bool,
@@ -114,11 +114,11 @@ pub(crate) struct Glance {
 }
 
 impl Container {
-    pub(super) fn presence(&self) -> Presence {
+    pub(super) fn presence(&self) -> ContainerStatus {
         match (&self.exit, self.started_at) {
-            (Some(exit), _) => Presence::Exited(exit.clone()),
-            (None, Some(_)) => Presence::Running,
-            (None, None) => Presence::Created,
+            (Some(exit), _) => ContainerStatus::Exited(exit.clone()),
+            (None, Some(_)) => ContainerStatus::Running,
+            (None, None) => ContainerStatus::Created,
         }
     }
 
@@ -152,7 +152,7 @@ impl Engine {
         let up_to_it = |other: &LaunchId| other.rental == launch.rental && other.attempt <= launch.attempt;
         let mut latest = None;
         for (launch, container) in self.containers.iter_mut().filter(|(other, _)| up_to_it(other)) {
-            if container.presence() == Presence::Running {
+            if container.presence() == ContainerStatus::Running {
                 container.end(Exit { finished_at: now, code: 137, out_of_memory: false }, boot);
             }
             container.retained = true;
@@ -186,7 +186,7 @@ impl MemoryRuntime {
     }
 
     /// Makes the next call of `step` go wrong; several faults are used one after the other.
-    pub fn fail_next(&self, step: RuntimeStep, fault: Fault) {
+    pub fn fail_next(&self, step: RuntimeStep, fault: InjectedFault) {
         self.engine().faults.entry(step).or_default().push_back(fault);
     }
 
@@ -263,25 +263,25 @@ impl MemoryRuntime {
     #[must_use]
     pub fn running_on(&self, gpu: &GpuUuid) -> Vec<LaunchId> {
         let runs_there = |container: &Container| {
-            container.presence() == Presence::Running && container.spec.gpus.iter().any(|held| held.uuid == *gpu)
+            container.presence() == ContainerStatus::Running && container.spec.gpus.iter().any(|held| held.uuid == *gpu)
         };
         self.engine().containers.iter().filter(|(_, c)| runs_there(c)).map(|(launch, _)| *launch).collect()
     }
 
     /// All containers, as they are at this moment, whether or not the engine answers.
     #[cfg(feature = "testing")]
-    pub(crate) fn glance(&self) -> Vec<Glance> {
+    pub(crate) fn snapshot(&self) -> Vec<ContainerSnapshot> {
         let engine = self.engine();
-        let glance = |(launch, container): (&LaunchId, &Container)| Glance {
+        let snapshot = |(launch, container): (&LaunchId, &Container)| ContainerSnapshot {
             launch: *launch,
             workspace: container.spec.workspace.as_ref().map(|workspace| workspace.folder.clone()),
-            presence: container.presence(),
+            status: container.presence(),
             gpus: container.spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
             started_at: container.started_at,
             retained: container.retained,
             files_of: container.files_of.clone(),
         };
-        engine.containers.iter().map(glance).collect()
+        engine.containers.iter().map(snapshot).collect()
     }
 
     /// The folders that outlive containers, each with a number that it keeps as long as it is the same.
@@ -311,10 +311,10 @@ impl MemoryRuntime {
         };
         let now = self.clock.now().wall;
         match fault {
-            Some(Fault::Before(error)) => Err(error),
-            Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::Panic) => panic!("scripted panic in {step:?}"),
-            Some(Fault::After(error)) => work(&mut self.engine(), now).and(Err(error)),
+            Some(InjectedFault::Before(error)) => Err(error),
+            Some(InjectedFault::Hang) => std::future::pending().await,
+            Some(InjectedFault::Panic) => panic!("scripted panic in {step:?}"),
+            Some(InjectedFault::After(error)) => work(&mut self.engine(), now).and(Err(error)),
             None => work(&mut self.engine(), now),
         }
     }
@@ -447,9 +447,9 @@ impl ContainerRuntime for MemoryRuntime {
         let id = launch.id;
         self.step(RuntimeStep::Verify, move |engine, _| {
             match engine.containers.get(&id).ok_or(RuntimeError::Missing)?.presence() {
-                Presence::Running => Ok(()),
-                Presence::Exited(exit) => Err(RuntimeError::Exited(exit)),
-                Presence::Created | Presence::Unknown => Err(RuntimeError::Missing),
+                ContainerStatus::Running => Ok(()),
+                ContainerStatus::Exited(exit) => Err(RuntimeError::Exited(exit)),
+                ContainerStatus::Created | ContainerStatus::Unknown => Err(RuntimeError::Missing),
             }
         })
         .await
@@ -464,7 +464,7 @@ impl ContainerRuntime for MemoryRuntime {
         .await
     }
 
-    async fn announce(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError> {
+    async fn message_user(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError> {
         let message = message.to_owned();
         self.step(RuntimeStep::Announce, move |engine, _| {
             engine.containers.get_mut(&launch).ok_or(RuntimeError::Missing)?.announced.push(message);
@@ -473,7 +473,7 @@ impl ContainerRuntime for MemoryRuntime {
         .await
     }
 
-    async fn notify(&self, launch: LaunchId) -> Result<(), RuntimeError> {
+    async fn signal_stop(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         let engine = self.engine();
         engine.containers.get(&launch).map(|_| ()).ok_or(RuntimeError::Missing)
     }
@@ -506,10 +506,10 @@ impl ContainerRuntime for MemoryRuntime {
         .await
     }
 
-    async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError> {
+    async fn inspect(&self, launch: LaunchId) -> Result<Option<InspectedContainer>, RuntimeError> {
         self.step(RuntimeStep::Examine, |engine, _| {
             Ok(engine.containers.get(&launch).and_then(|container| {
-                Some(Examined {
+                Some(InspectedContainer {
                     container: container.id.clone(),
                     claim: container.spec.claim.clone()?,
                     gpus_attached: true,
@@ -526,10 +526,10 @@ impl ContainerRuntime for MemoryRuntime {
             let ours = engine.containers.iter().filter(|(_, container)| container.spec.host == *host);
             Ok(Observation {
                 containers: ours
-                    .map(|(launch, container)| Seen {
+                    .map(|(launch, container)| ObservedContainer {
                         launch: *launch,
                         container: container.id.clone(),
-                        presence: container.presence(),
+                        status: container.presence(),
                         gpus: container.spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
                         ports: container.spec.ports.iter().map(|binding| binding.host).collect(),
                         retained: container.retained,
@@ -552,7 +552,7 @@ impl ContainerRuntime for MemoryRuntime {
     async fn services(&self, launch: LaunchId, ports: &[PortBinding]) -> Result<Vec<Service>, RuntimeError> {
         let ports = ports.to_vec();
         self.step(RuntimeStep::Services, move |engine, _| {
-            let runs = |container: &Container| container.presence() == Presence::Running;
+            let runs = |container: &Container| container.presence() == ContainerStatus::Running;
             let answers = engine.serves && engine.containers.get(&launch).is_some_and(runs);
             let service =
                 |at: PortBinding| Service { container: at.container, host: at.host, protocol: Protocol::Http };

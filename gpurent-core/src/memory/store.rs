@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::allocation::renter_limits::lately;
-use crate::allocation::{Held, NoPlace, Placement, RenterHas};
+use crate::allocation::{Holds, Placement, PlacementError, RenterHas};
 use crate::id::{ContainerId, EngineId, Epoch, HostId, IdempotencyKey, MachineId, Position, RentalId, RenterId, Seq};
-use crate::model::{Event, Fingerprint, JournalEntry, PortRange, Recorded, Rental, Sealed, State};
+use crate::model::{Fingerprint, JournalEntry, PortRange, RecordedEvent, Rental, RentalEvent, RentalState, Sealed};
 use crate::store::{
-    Change, ClaimError, Claimed, Filter, Foundling, KeyRecord, LogTail, MAX_PAGE, NewRental, NumberedEntry, Store,
-    StoreError, Tenure,
+    Change, ClaimError, ClaimOutcome, Filter, HostOwnership, KeyRecord, LogTail, MAX_PAGE, NewRental, NumberedEntry,
+    RecoveredRental, Store, StoreError,
 };
 
 /// The shortest part of a container's id that is taken for it, as Docker shows it.
@@ -41,7 +41,7 @@ pub(super) struct Tables {
     rentals: BTreeMap<RentalId, RentalRow>,
     /// In the order of their claims.
     claimed: Vec<RentalId>,
-    unpublished: Vec<(HostId, RentalId, Recorded)>,
+    unpublished: Vec<(HostId, RentalId, RecordedEvent)>,
     keys: BTreeMap<(HostId, RenterId, IdempotencyKey), (Fingerprint, RentalId)>,
     pub(super) api_keys: Vec<KeyRecord>,
     pub(super) ranges: BTreeMap<(HostId, RenterId), PortRange>,
@@ -64,7 +64,7 @@ struct RentalRow {
     rental: Rental,
     fingerprint: Fingerprint,
     sealed: Option<Sealed>,
-    events: Vec<Recorded>,
+    events: Vec<RecordedEvent>,
     log_tail: Option<LogTail>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct StoreSnapshot {
     hosts: BTreeMap<HostId, HostRow>,
     rentals: BTreeMap<RentalId, RentalRow>,
     claimed: Vec<RentalId>,
-    unpublished: Vec<(HostId, RentalId, Recorded)>,
+    unpublished: Vec<(HostId, RentalId, RecordedEvent)>,
     keys: BTreeMap<(HostId, RenterId, IdempotencyKey), (Fingerprint, RentalId)>,
 }
 
@@ -170,7 +170,7 @@ impl MemoryStore {
 /// The time of a rental's end.
 fn ended_at(rental: &Rental) -> Option<Timestamp> {
     match rental.state() {
-        State::Ended { at, .. } => Some(*at),
+        RentalState::Ended { at, .. } => Some(*at),
         _ => None,
     }
 }
@@ -205,9 +205,9 @@ impl Tables {
         if let Some(epoch) = change.fence() {
             self.check(rental.host(), epoch)?;
         }
-        let wanted = Held::of(rental);
+        let wanted = Holds::of(rental);
         let taken = self.live(rental.host()).filter(|row| row.rental.id() != rental.id()).any(|row| {
-            let held = Held::of(&row.rental);
+            let held = Holds::of(&row.rental);
             !held.ports.is_disjoint(&wanted.ports) || !held.gpus.is_disjoint(&wanted.gpus)
         });
         let Some(row) = self.rentals.get_mut(&rental.id()) else { return Err(StoreError::Conflict) };
@@ -223,7 +223,7 @@ impl Tables {
         if !rental.is_live() {
             row.sealed = None;
             for recorded in &mut row.events {
-                if let Event::Claimed(claim) = &mut recorded.event {
+                if let RentalEvent::Claimed(claim) = &mut recorded.event {
                     claim.spec.environment = Default::default();
                 }
             }
@@ -231,7 +231,7 @@ impl Tables {
         if let Some(tail) = change.log_tail() {
             row.log_tail = Some(tail.clone());
         }
-        let ended = change.events().iter().find(|recorded| matches!(recorded.event, Event::Ended));
+        let ended = change.events().iter().find(|recorded| matches!(recorded.event, RentalEvent::Ended));
         if let Some(by) = change.log_tail().map(|tail| tail.at).or(ended.map(|recorded| recorded.at)) {
             let host = rental.host().clone();
             for row in self.rentals.values_mut().filter(|row| *row.rental.host() == host) {
@@ -265,8 +265,8 @@ impl Tables {
         RenterHas::of(all.filter(|rental| rental.host() == host && rental.spec().renter == *renter), since)
     }
 
-    pub(super) fn held(&self, host: &HostId) -> Held {
-        let mut held = Held::default();
+    pub(super) fn held(&self, host: &HostId) -> Holds {
+        let mut held = Holds::default();
         for row in self.live(host) {
             held.add(&row.rental);
         }
@@ -276,15 +276,15 @@ impl Tables {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn take_over(
+    async fn acquire_host(
         &self,
         host: &HostId,
         engine: &EngineId,
         machine: Option<&MachineId>,
-    ) -> Result<Tenure, StoreError> {
+    ) -> Result<HostOwnership, StoreError> {
         let mut tables = self.open().await?;
         // One that is suspended has nothing on any engine.
-        let busy = tables.live(host).any(|row| !matches!(row.rental.state(), State::Suspended { .. }));
+        let busy = tables.live(host).any(|row| !matches!(row.rental.state(), RentalState::Suspended { .. }));
         let row = tables.hosts.entry(host.clone()).or_insert_with(|| HostRow {
             engine: engine.clone(),
             machine: None,
@@ -299,19 +299,19 @@ impl Store for MemoryStore {
         row.engine = engine.clone();
         row.machine = machine.cloned().or(row.machine.take().filter(|_| busy));
         row.epoch = row.epoch.next();
-        Ok(Tenure { epoch: row.epoch, last_position: row.last_position })
+        Ok(HostOwnership { epoch: row.epoch, last_position: row.last_position })
     }
 
     async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
         self.open().await?.check(host, epoch)
     }
 
-    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
+    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<ClaimOutcome, ClaimError> {
         let mut tables = self.open().await?;
         let key = new.key.clone().map(|key| (new.host.clone(), new.spec.renter.clone(), key));
         if let Some((fingerprint, id)) = key.as_ref().and_then(|key| tables.keys.get(key)) {
             return match tables.rentals.get(id) {
-                Some(row) if *fingerprint == new.fingerprint => Ok(Claimed::Existing(row.rental.clone())),
+                Some(row) if *fingerprint == new.fingerprint => Ok(ClaimOutcome::Existing(row.rental.clone())),
                 _ => Err(ClaimError::KeyReused),
             };
         }
@@ -320,7 +320,7 @@ impl Store for MemoryStore {
         if let Some(row) = tables.live(&new.host).find(is_same_name) {
             let is_same = key.is_none() && row.fingerprint == new.fingerprint;
             return if is_same && row.rental.state().end_reason().is_none() {
-                Ok(Claimed::Existing(row.rental.clone()))
+                Ok(ClaimOutcome::Existing(row.rental.clone()))
             } else {
                 Err(ClaimError::NameTaken(new.name.clone()))
             };
@@ -330,7 +330,7 @@ impl Store for MemoryStore {
             return Err(StoreError::Conflict.into());
         }
         let has = tables.renter_has(&new.host, &new.spec.renter, lately(new.at.wall));
-        placement.renter_limits.allow(&has, &new.spec).map_err(NoPlace::from)?;
+        placement.renter_limits.allow(&has, &new.spec).map_err(PlacementError::from)?;
         let placed = placement.place(new.launch(), &new.spec, &tables.held(&new.host))?;
         let (rental, event) = new.settle(placed);
         let row = RentalRow {
@@ -347,10 +347,10 @@ impl Store for MemoryStore {
         tables.rentals.insert(new.id, row);
         tables.claimed.push(new.id);
         tables.unpublished.push((new.host.clone(), new.id, event));
-        Ok(tables.answer(Claimed::New(rental))?)
+        Ok(tables.answer(ClaimOutcome::New(rental))?)
     }
 
-    async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+    async fn adopt(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError> {
         let mut tables = self.open().await?;
         let rental = &found.rental;
         tables.check(rental.host(), epoch)?;
@@ -404,8 +404,8 @@ impl Store for MemoryStore {
         let has_it = |row: &&RentalRow| {
             row.rental.host() == host
                 && row.events.iter().any(|recorded| match &recorded.event {
-                    Event::Created { container, .. } => is_it(container),
-                    Event::Adopted(found) => is_it(&found.container),
+                    RentalEvent::Created { container, .. } => is_it(container),
+                    RentalEvent::Adopted(found) => is_it(&found.container),
                     _ => false,
                 })
         };
@@ -419,7 +419,7 @@ impl Store for MemoryStore {
 
     async fn active(&self, host: &HostId) -> Result<Vec<Rental>, StoreError> {
         let live = self.live(host).await?;
-        Ok(live.into_iter().filter(|rental| !matches!(rental.state(), State::Suspended { .. })).collect())
+        Ok(live.into_iter().filter(|rental| !matches!(rental.state(), RentalState::Suspended { .. })).collect())
     }
 
     async fn list(
@@ -482,7 +482,7 @@ impl Store for MemoryStore {
         Ok(forgotten)
     }
 
-    async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
+    async fn held(&self, host: &HostId) -> Result<Holds, StoreError> {
         Ok(self.open().await?.held(host))
     }
 
@@ -500,7 +500,7 @@ impl Store for MemoryStore {
         Ok(self.open().await?.rentals.get(&id).and_then(|row| row.sealed.clone()))
     }
 
-    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError> {
+    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         let tables = self.open().await?;
         let events = tables.rentals.get(&id).map(|row| row.events.as_slice()).unwrap_or_default();
         Ok(events.iter().filter(|event| event.seq > after).take(limit.min(MAX_PAGE)).cloned().collect())
@@ -511,7 +511,7 @@ impl Store for MemoryStore {
         tables.check(host, epoch)?;
         let (ours, others) = std::mem::take(&mut tables.unpublished).into_iter().partition(|(of, _, _)| of == host);
         tables.unpublished = others;
-        let mut ours: Vec<(HostId, RentalId, Recorded)> = ours;
+        let mut ours: Vec<(HostId, RentalId, RecordedEvent)> = ours;
         let later = ours.split_off(limit.min(ours.len()));
         tables.unpublished.extend(later);
         let Some(row) = tables.hosts.get_mut(host) else { return Err(StoreError::Fenced) };

@@ -85,7 +85,7 @@ pub struct Resumption {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Event {
+pub enum RentalEvent {
     /// GPUs and ports were claimed for it.
     Claimed(Box<Claim>),
     /// The image was pinned to what its tag meant at that moment.
@@ -195,7 +195,7 @@ pub enum Event {
     Ended,
 }
 
-impl Event {
+impl RentalEvent {
     /// The event's name as it is stored and sent.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -227,13 +227,13 @@ impl Event {
 
 /// An event with its number and time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recorded {
+pub struct RecordedEvent {
     /// The event's number within the rental.
     pub seq: Seq,
     /// When it was recorded, on the host's wall clock.
     pub at: Timestamp,
     /// The event.
-    pub event: Event,
+    pub event: RentalEvent,
 }
 
 /// An event in its host's journal, where readers follow it.
@@ -244,5 +244,5 @@ pub struct JournalEntry {
     /// The rental that the event happened to.
     pub rental: RentalId,
     /// The event.
-    pub recorded: Recorded,
+    pub recorded: RecordedEvent,
 }

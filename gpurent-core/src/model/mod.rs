@@ -1,6 +1,6 @@
 //! The values that a rental is made of, without traits of backends and without anything asynchronous.
 //!
-//! A [`RentalSpec`] is what somebody asks for; a [`Rental`] is what became of it, changed by [`Event`]s alone. The other
+//! A [`RentalSpec`] is what somebody asks for; a [`Rental`] is what became of it, changed by [`RentalEvent`]s alone. The other
 //! modules are the words of both: GPUs, ports, money, credentials.
 
 pub mod billing;
@@ -24,17 +24,17 @@ pub use credential::{
     Password, PublicKey, PublicKeys, RegistryLogin, Secrets,
 };
 pub use disk_use::DiskUse;
-pub use event::{Adoption, Claim, Event, JournalEntry, Recorded, Resumption};
+pub use event::{Adoption, Claim, JournalEntry, RecordedEvent, RentalEvent, Resumption};
 pub use gpu::{Gpu, GpuModel, GpuRequest, GpuSelector, GpuUuid};
-pub use lifecycle::{EndKind, EndReason, Exit, Failure, FailureKind, Fault, Phase, State, SuspendCause};
+pub use lifecycle::{Blame, EndKind, EndReason, Exit, Failure, FailureKind, Phase, RentalState, SuspendCause};
 pub use money::{Currency, HourlyRate, MicroUnits, Quote, RateCard};
 pub use port::{ContainerPort, HostPort, PortBinding, PublishedPort, PublishedPorts, Transport};
 pub use port_range::PortRange;
-pub use rental::{Action, IllegalTransition, Next, Outcome, Rental, Timing};
+pub use rental::{Action, IllegalTransition, Next, Outcome, Rental, RentalTiming};
 pub use retained::{Files, Retained};
 pub use seal::{Fingerprint, SealError, SealKey, Sealed, Sealer};
 pub use service::{Protocol, Service};
 pub use spec::{
-    Environment, ImageDigest, ImageRef, Labels, Limits, MountPath, RentalRequest, RentalSpec, ResolvedImage, Size,
-    Term, Workspace, WorkspaceFolder,
+    ContainerLimits, Environment, ImageDigest, ImageRef, Labels, MountPath, RentalRequest, RentalSpec, ResolvedImage,
+    Size, Term, Workspace, WorkspaceFolder,
 };

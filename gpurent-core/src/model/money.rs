@@ -9,7 +9,7 @@ use std::ops::Add;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::model::{Gpu, GpuModel};
 
 /// An amount in millionths of the currency's unit: 1_990_000 is 1.99.
@@ -68,11 +68,11 @@ impl HourlyRate {
     ///
     /// # Errors
     /// Refuses a negative rate and one above a million units an hour.
-    pub fn new(per_hour: MicroUnits) -> Result<Self, Invalid> {
+    pub fn new(per_hour: MicroUnits) -> Result<Self, ValidationError> {
         if (0..=1_000_000_000_000).contains(&per_hour.get()) {
             Ok(Self(per_hour))
         } else {
-            Err(Invalid::new("rate", "must be 0 to 1000000 an hour"))
+            Err(ValidationError::new("rate", "must be 0 to 1000000 an hour"))
         }
     }
 
@@ -108,13 +108,13 @@ impl HourlyRate {
 pub struct Currency(String);
 
 impl TryFrom<String> for Currency {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(code: String) -> Result<Self, Invalid> {
+    fn try_from(code: String) -> Result<Self, ValidationError> {
         if code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()) {
             Ok(Self(code))
         } else {
-            Err(Invalid::new("currency", "must be three capital letters (ISO 4217)"))
+            Err(ValidationError::new("currency", "must be three capital letters (ISO 4217)"))
         }
     }
 }

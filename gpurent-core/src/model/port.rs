@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// Declares a port of one side, so that the two cannot be swapped.
 macro_rules! port {
@@ -32,18 +32,18 @@ macro_rules! port {
         }
 
         impl TryFrom<u16> for $name {
-            type Error = Invalid;
+            type Error = ValidationError;
 
-            fn try_from(number: u16) -> Result<Self, Invalid> {
-                NonZeroU16::new(number).map(Self).ok_or_else(|| Invalid::new("ports", "must be 1 to 65535"))
+            fn try_from(number: u16) -> Result<Self, ValidationError> {
+                NonZeroU16::new(number).map(Self).ok_or_else(|| ValidationError::new("ports", "must be 1 to 65535"))
             }
         }
 
         impl FromStr for $name {
-            type Err = Invalid;
+            type Err = ValidationError;
 
-            fn from_str(text: &str) -> Result<Self, Invalid> {
-                text.parse().map(Self).map_err(|_| Invalid::new("ports", "must be 1 to 65535"))
+            fn from_str(text: &str) -> Result<Self, ValidationError> {
+                text.parse().map(Self).map_err(|_| ValidationError::new("ports", "must be 1 to 65535"))
             }
         }
 
@@ -98,13 +98,13 @@ impl fmt::Display for Transport {
 }
 
 impl FromStr for Transport {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         match text {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
-            _ => Err(Invalid::new("ports", "must be tcp or udp")),
+            _ => Err(ValidationError::new("ports", "must be tcp or udp")),
         }
     }
 }
@@ -137,9 +137,9 @@ impl PublishedPort {
 }
 
 impl FromStr for PublishedPort {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         let (numbers, transport) = match text.split_once('/') {
             Some((numbers, transport)) => (numbers, transport.parse()?),
             None => (text, Transport::Tcp),
@@ -175,23 +175,23 @@ impl Default for PublishedPorts {
 }
 
 impl TryFrom<Vec<PublishedPort>> for PublishedPorts {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(mut ports: Vec<PublishedPort>) -> Result<Self, Invalid> {
+    fn try_from(mut ports: Vec<PublishedPort>) -> Result<Self, ValidationError> {
         if !ports.iter().any(PublishedPort::is_ssh) {
             ports.push(PublishedPort::tcp(SSH, None));
         }
         if ports.len() > MAX_PUBLISHED {
-            return Err(Invalid::new("ports", format!("must be at most {MAX_PUBLISHED}, SSH included")));
+            return Err(ValidationError::new("ports", format!("must be at most {MAX_PUBLISHED}, SSH included")));
         }
         ports.sort_by_key(|port| (port.container, port.transport));
         if ports.windows(2).any(|pair| (pair[0].container, pair[0].transport) == (pair[1].container, pair[1].transport))
         {
-            return Err(Invalid::new("ports", "must name each container port once"));
+            return Err(ValidationError::new("ports", "must name each container port once"));
         }
         let asked: Vec<_> = ports.iter().filter_map(|port| port.host).collect();
         if asked.iter().collect::<BTreeSet<_>>().len() != asked.len() {
-            return Err(Invalid::new("ports", "must name each host port once"));
+            return Err(ValidationError::new("ports", "must name each host port once"));
         }
         Ok(Self(ports))
     }

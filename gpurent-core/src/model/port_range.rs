@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::model::HostPort;
 
 /// A range of the host's ports, `first-last`.
@@ -16,9 +16,9 @@ use crate::model::HostPort;
 pub struct PortRange(RangeInclusive<u16>);
 
 impl TryFrom<String> for PortRange {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(text: String) -> Result<Self, Invalid> {
+    fn try_from(text: String) -> Result<Self, ValidationError> {
         text.parse()
     }
 }
@@ -75,15 +75,15 @@ impl PortRange {
 }
 
 impl FromStr for PortRange {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         let parsed = text.split_once('-').and_then(|(first, last)| {
             Some((first.trim().parse::<NonZeroU16>().ok()?, last.trim().parse::<NonZeroU16>().ok()?))
         });
         match parsed {
             Some((first, last)) if first <= last => Ok(Self(first.get()..=last.get())),
-            _ => Err(Invalid::new("port range", "must be FIRST-LAST within 1-65535")),
+            _ => Err(ValidationError::new("port range", "must be FIRST-LAST within 1-65535")),
         }
     }
 }

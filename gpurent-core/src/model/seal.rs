@@ -9,7 +9,7 @@ use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::id::RentalId;
 
 /// A sealed value as a store keeps it.
@@ -70,9 +70,9 @@ impl SealKey {
     ///
     /// # Errors
     /// Refuses anything else.
-    pub fn from_hex(hex: &str) -> Result<Self, Invalid> {
+    pub fn from_hex(hex: &str) -> Result<Self, ValidationError> {
         let hex = hex.trim();
-        let refused = || Invalid::new("seal key", "must be 64 hexadecimal digits");
+        let refused = || ValidationError::new("seal key", "must be 64 hexadecimal digits");
         if hex.len() != 64 || !hex.is_ascii() {
             return Err(refused());
         }

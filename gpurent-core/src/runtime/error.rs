@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Cause;
+use crate::error::BoxError;
 use crate::model::{Exit, FailureKind, HostPort, ImageRef};
 
 /// Why a runtime did not do what it was asked.
@@ -11,7 +11,7 @@ use crate::model::{Exit, FailureKind, HostPort, ImageRef};
 pub enum RuntimeError {
     /// The engine does not answer. Nothing is known; try again.
     #[error("the container engine does not answer")]
-    Unavailable(#[source] Cause),
+    Unavailable(#[source] BoxError),
     /// The image does not exist or may not be pulled; the renter has to name another.
     #[error("the image {image} cannot be pulled")]
     ImageUnavailable {
@@ -19,7 +19,7 @@ pub enum RuntimeError {
         image: ImageRef,
         /// The registry's answer.
         #[source]
-        source: Cause,
+        source: BoxError,
     },
     /// The image cannot be pulled now, and the renter is not at fault: its registry is busy or away, or the
     /// host's disk is full. Trying again may help.
@@ -29,7 +29,7 @@ pub enum RuntimeError {
         image: ImageRef,
         /// Why, in words that tell a renter nothing of the host's network.
         #[source]
-        source: Cause,
+        source: BoxError,
     },
     /// The image needs a newer NVIDIA driver than the host has: another host may do.
     #[error("the host's NVIDIA driver is too old for the image, which needs {condition}")]
@@ -47,7 +47,7 @@ pub enum RuntimeError {
     },
     /// The engine cannot attach GPUs; the operator has to install the NVIDIA container toolkit.
     #[error("the engine has no NVIDIA runtime: install the NVIDIA container toolkit and restart the engine")]
-    GpuRuntimeMissing(#[source] Cause),
+    GpuRuntimeMissing(#[source] BoxError),
     /// Another program listens on a port.
     #[error("host port {port} is taken by another program")]
     PortTaken {
@@ -55,11 +55,11 @@ pub enum RuntimeError {
         port: HostPort,
         /// The engine's answer.
         #[source]
-        source: Cause,
+        source: BoxError,
     },
     /// The engine refused an option of the container.
     #[error("the engine refused the container")]
-    Refused(#[source] Cause),
+    Refused(#[source] BoxError),
     /// There is no such container.
     #[error("the container is not there")]
     Missing,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::id::LaunchId;
 use crate::runtime::RuntimeError;
 
@@ -24,11 +24,11 @@ impl TerminalSize {
     ///
     /// # Errors
     /// Refuses none, and more than 1000 of either.
-    pub fn new(columns: u16, rows: u16) -> Result<Self, Invalid> {
+    pub fn new(columns: u16, rows: u16) -> Result<Self, ValidationError> {
         if (1..=1000).contains(&columns) && (1..=1000).contains(&rows) {
             Ok(Self { columns, rows })
         } else {
-            Err(Invalid::new("size", "must be 1 to 1000 columns and rows"))
+            Err(ValidationError::new("size", "must be 1 to 1000 columns and rows"))
         }
     }
 
@@ -71,11 +71,14 @@ impl Program {
     ///
     /// # Errors
     /// Refuses an empty command, more than 256 arguments, and more than 32 KiB.
-    pub fn new(command: Vec<String>, terminal: Option<TerminalSize>) -> Result<Self, Invalid> {
+    pub fn new(command: Vec<String>, terminal: Option<TerminalSize>) -> Result<Self, ValidationError> {
         let bytes: usize = command.iter().map(String::len).sum();
         let wrong = command.is_empty() || command.len() > 256 || bytes > 32 * 1024;
         if wrong || command[0].is_empty() || command.iter().any(|part| part.contains('\0')) {
-            return Err(Invalid::new("command", "must be a program and at most 255 arguments, 32 KiB together"));
+            return Err(ValidationError::new(
+                "command",
+                "must be a program and at most 255 arguments, 32 KiB together",
+            ));
         }
         Ok(Self { command, terminal })
     }
@@ -123,7 +126,7 @@ pub struct Usage {
 
 /// Reaches into running containers.
 #[async_trait]
-pub trait Inside: Send + Sync + 'static {
+pub trait ContainerExec: Send + Sync + 'static {
     /// A container's output: the last `lines`, then whatever comes, until it ends. Nothing is kept for a reader who
     /// is slow: the engine waits for them.
     async fn follow(&self, launch: LaunchId, lines: usize) -> Result<Bytes, RuntimeError>;

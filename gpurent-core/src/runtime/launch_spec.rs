@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::id::{HostId, LaunchId};
 use crate::model::port::SSH;
 use crate::model::{
-    Claim, Environment, Gpu, HostPort, ImageRef, Labels, Limits, LoginUser, PortBinding, Rental, Workspace,
+    Claim, ContainerLimits, Environment, Gpu, HostPort, ImageRef, Labels, LoginUser, PortBinding, Rental, Workspace,
 };
 
 /// Everything a container is made of, except secrets.
@@ -25,7 +25,7 @@ pub struct LaunchSpec {
     /// The renter's variables.
     pub environment: Environment,
     /// The renter's limits.
-    pub limits: Limits,
+    pub limits: ContainerLimits,
     /// Whom the renter logs in as.
     pub login: LoginUser,
     /// The renter's labels.
@@ -83,7 +83,7 @@ impl LaunchSpec {
             gpus: Vec::new(),
             ports: Vec::new(),
             environment: Environment::default(),
-            limits: Limits::default(),
+            limits: ContainerLimits::default(),
             login: LoginUser::default(),
             labels: Labels::default(),
             init: None,

@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use error::RuntimeError;
-pub use exec::{Bytes, Input, Inside, Program, Session, TerminalSize, Usage};
+pub use exec::{Bytes, ContainerExec, Input, Program, Session, TerminalSize, Usage};
 pub use gpu_probe::{GpuProbe, ProbeError};
 pub use images::{Image, ImageDetails, ImageStep, Images, RemoveImageError};
 use jiff::Timestamp;
 pub use launch_spec::LaunchSpec;
 pub use machine::{GpuLoad, MachineLoad, MachineProbe};
-pub use observation::{Examined, Observation, Presence, Seen};
+pub use observation::{ContainerStatus, InspectedContainer, Observation, ObservedContainer};
 use serde::{Deserialize, Serialize};
 
 use crate::allocation::Written;
@@ -144,10 +144,10 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     async fn replace_access(&self, launch: &LaunchSpec, secrets: &Secrets) -> Result<(), RuntimeError>;
 
     /// Leaves a message for the renter inside the container: in a file, and on its terminals.
-    async fn announce(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError>;
+    async fn message_user(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError>;
 
     /// Tells the renter's program to finish, without ending the container.
-    async fn notify(&self, launch: LaunchId) -> Result<(), RuntimeError>;
+    async fn signal_stop(&self, launch: LaunchId) -> Result<(), RuntimeError>;
 
     /// Stops the container: SIGTERM, SIGKILL after `grace`. `None` where there is none or it never
     /// started; else the engine's own record of the end, however long ago that was.
@@ -167,7 +167,7 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     async fn remove(&self, launch: LaunchId) -> Result<(), RuntimeError>;
 
     /// Reads what a container says of itself; `None` where there is none, or it says nothing that can be understood.
-    async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError>;
+    async fn inspect(&self, launch: LaunchId) -> Result<Option<InspectedContainer>, RuntimeError>;
 
     /// All containers of a host.
     ///

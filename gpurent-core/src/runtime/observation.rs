@@ -7,7 +7,7 @@ use crate::model::{Claim, Exit, GpuUuid, HostPort, Retained};
 
 /// The state of one container, as the engine tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Presence {
+pub enum ContainerStatus {
     /// Made, never started.
     Created,
     /// Running.
@@ -20,13 +20,13 @@ pub enum Presence {
 
 /// One of our containers, as the engine showed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct ObservedContainer {
     /// The container's launch, by its labels.
     pub launch: LaunchId,
     /// The engine's id of it.
     pub container: ContainerId,
     /// How it is.
-    pub presence: Presence,
+    pub status: ContainerStatus,
     /// The GPUs that it was given, by its labels.
     pub gpus: Vec<GpuUuid>,
     /// The host's ports that it was given, by its labels.
@@ -37,7 +37,7 @@ pub struct Seen {
 
 /// The record that a container carries, for a rental that the store has lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Examined {
+pub struct InspectedContainer {
     /// The engine's id of it.
     pub container: ContainerId,
     /// The claim that it was made for.
@@ -55,13 +55,13 @@ pub struct Examined {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
     /// The containers that carry the host's label.
-    pub containers: Vec<Seen>,
+    pub containers: Vec<ObservedContainer>,
 }
 
 impl Observation {
     /// The container of one launch, as it was seen.
     #[must_use]
-    pub fn of(&self, launch: LaunchId) -> Option<&Seen> {
+    pub fn of(&self, launch: LaunchId) -> Option<&ObservedContainer> {
         self.containers.iter().find(|seen| seen.launch == launch)
     }
 }

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::id::{ApiKeyId, RenterId};
 use crate::store::StoreError;
 
@@ -42,14 +42,14 @@ impl Role {
 }
 
 impl FromStr for Role {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         match text {
             "platform" => Ok(Self::Platform),
             "operator" => Ok(Self::Operator),
             "renter" => Ok(Self::Renter),
-            _ => Err(Invalid::new("role", "must be platform, operator or renter")),
+            _ => Err(ValidationError::new("role", "must be platform, operator or renter")),
         }
     }
 }

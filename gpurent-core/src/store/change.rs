@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::id::{Epoch, Revision};
-use crate::model::{Event, IllegalTransition, Outcome, Recorded, Rental, Sealed};
+use crate::model::{IllegalTransition, Outcome, RecordedEvent, Rental, RentalEvent, Sealed};
 
 /// The last lines of a container's output, which outlive it for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct LogTail {
 pub struct Change {
     rental: Rental,
     expected: Revision,
-    events: Vec<Recorded>,
+    events: Vec<RecordedEvent>,
     fence: Option<Epoch>,
     sealed: Option<Sealed>,
     log_tail: Option<LogTail>,
@@ -46,13 +46,13 @@ impl Change {
     ///
     /// # Errors
     /// [`IllegalTransition`]: it cannot happen to the rental as it is.
-    pub fn apply(&mut self, event: Event, at: Timestamp) -> Result<Outcome, IllegalTransition> {
+    pub fn apply(&mut self, event: RentalEvent, at: Timestamp) -> Result<Outcome, IllegalTransition> {
         let outcome = self.rental.apply(event.clone(), at)?;
         if outcome == Outcome::Changed {
             if self.events.is_empty() {
                 self.rental.bump_revision(at);
             }
-            self.events.push(Recorded { seq: self.rental.last_seq(), at, event });
+            self.events.push(RecordedEvent { seq: self.rental.last_seq(), at, event });
         }
         Ok(outcome)
     }
@@ -101,7 +101,7 @@ impl Change {
 
     /// The events of the change; empty where nothing is to be written.
     #[must_use]
-    pub fn events(&self) -> &[Recorded] {
+    pub fn events(&self) -> &[RecordedEvent] {
         &self.events
     }
 

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::allocation::{NoPlace, Placed};
+use crate::allocation::{Placed, PlacementError};
 use crate::clock::Moment;
 use crate::id::{Attempt, HostId, IdempotencyKey, InstanceName, LaunchId, RentalId};
-use crate::model::{Claim, CredentialKind, Fingerprint, Recorded, Rental, RentalSpec, Sealed};
+use crate::model::{Claim, CredentialKind, Fingerprint, RecordedEvent, Rental, RentalSpec, Sealed};
 use crate::store::StoreError;
 
 /// A rental that is to be placed.
@@ -42,7 +42,7 @@ impl NewRental {
 
     /// The rental and its first event, once it has a place.
     #[must_use]
-    pub fn settle(&self, placed: Placed) -> (Rental, Recorded) {
+    pub fn settle(&self, placed: Placed) -> (Rental, RecordedEvent) {
         let claim = Claim {
             id: self.id,
             host: self.host.clone(),
@@ -56,13 +56,13 @@ impl NewRental {
             at: Some(self.at.clone()),
             used: jiff::SignedDuration::ZERO,
         };
-        Rental::claimed(claim, self.at.wall)
+        Rental::from_claim(claim, self.at.wall)
     }
 }
 
 /// The outcome of a claim.
 #[derive(Clone, Debug)]
-pub enum Claimed {
+pub enum ClaimOutcome {
     /// The rental was made.
     New(Rental),
     /// The same request was made before: under the same key, or, without one, under the same name by a
@@ -70,7 +70,7 @@ pub enum Claimed {
     Existing(Rental),
 }
 
-impl Claimed {
+impl ClaimOutcome {
     /// The rental, new or not.
     #[must_use]
     pub fn rental(&self) -> &Rental {
@@ -86,7 +86,7 @@ impl Claimed {
 pub enum ClaimError {
     /// There is no place for it.
     #[error(transparent)]
-    NoPlace(#[from] NoPlace),
+    NotPlaced(#[from] PlacementError),
     /// A live rental of the renter's has this name, and was asked for in another way or is just ending.
     #[error("the name {0} belongs to another rental that still runs")]
     NameTaken(InstanceName),

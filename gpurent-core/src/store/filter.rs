@@ -1,7 +1,7 @@
 //! Which rentals a list shows.
 
 use crate::id::{InstanceName, RenterId};
-use crate::model::{EndKind, Phase, Rental, State};
+use crate::model::{EndKind, Phase, Rental, RentalState};
 
 /// Which rentals to list.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ impl Filter {
     pub fn passes(&self, rental: &Rental) -> bool {
         let spec = rental.spec();
         let ended_so = || match rental.state() {
-            State::Ended { reason, .. } => self.ends.contains(&reason.kind()),
+            RentalState::Ended { reason, .. } => self.ends.contains(&reason.kind()),
             _ => false,
         };
         let every_state = self.phases.is_empty() && self.ends.is_empty();

@@ -24,18 +24,18 @@ pub use api_keys::{KeyDigest, KeyRecord, KeyStore, NewKey, Role};
 use async_trait::async_trait;
 pub use audit::{AuditEntry, AuditLog, NumberedEntry};
 pub use change::{Change, LogTail};
-pub use claim::{ClaimError, Claimed, NewRental};
+pub use claim::{ClaimError, ClaimOutcome, NewRental};
 pub use deadline_book::{Deadline, DeadlineBook, DeadlineError};
 pub use error::StoreError;
 pub use filter::Filter;
 use jiff::Timestamp;
-pub use ownership::Tenure;
+pub use ownership::HostOwnership;
 pub use port_ranges::{GivenBack, OwnRange, RangeStore};
-pub use recovered::Foundling;
+pub use recovered::RecoveredRental;
 
-use crate::allocation::{Held, Placement, RenterHas};
+use crate::allocation::{Holds, Placement, RenterHas};
 use crate::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
-use crate::model::{JournalEntry, Recorded, Rental, Sealed};
+use crate::model::{JournalEntry, RecordedEvent, Rental, Sealed};
 
 /// The most rows that one page holds.
 pub const MAX_PAGE: usize = 500;
@@ -52,12 +52,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::HostPinned`] if the host has live rentals on another engine: of another id, or of the same one on
     /// another machine, where both machines are known.
-    async fn take_over(
+    async fn acquire_host(
         &self,
         host: &HostId,
         engine: &EngineId,
         machine: Option<&MachineId>,
-    ) -> Result<Tenure, StoreError>;
+    ) -> Result<HostOwnership, StoreError>;
 
     /// Whether `epoch` is still the host's.
     ///
@@ -89,7 +89,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ClaimError`]; nothing was written then, except perhaps after `Unavailable`.
-    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError>;
+    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<ClaimOutcome, ClaimError>;
 
     /// Writes a rental that the store does not know, with all of its events and what it holds: one whose
     /// container was found after the store was restored from a backup. Its secrets are lost.
@@ -97,7 +97,7 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Conflict`] where the rental is known, or its name, a GPU or a port is another's;
     /// [`StoreError::Fenced`] if the epoch is another; nothing was written then.
-    async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError>;
+    async fn adopt(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError>;
 
     /// Writes a change: the rental, its events, its usage, the holds it has or no longer has, and what
     /// else comes with it. The sealed secrets are erased with the event that ends the rental, and so is the environment
@@ -146,7 +146,7 @@ pub trait Store: Send + Sync + 'static {
     async fn forget(&self, host: &HostId, rentals: &[RentalId]) -> Result<usize, StoreError>;
 
     /// The resources that the host's live rentals hold.
-    async fn held(&self, host: &HostId) -> Result<Held, StoreError>;
+    async fn held(&self, host: &HostId) -> Result<Holds, StoreError>;
 
     /// The sums of what a renter has on the host, counted without reading it; a rental made after `since` was made
     /// [lately](crate::allocation::renter_limits::lately).
@@ -159,7 +159,7 @@ pub trait Store: Send + Sync + 'static {
     async fn sealed(&self, id: RentalId) -> Result<Option<Sealed>, StoreError>;
 
     /// A rental's events after a number, at most `limit`.
-    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError>;
+    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<RecordedEvent>, StoreError>;
 
     /// Gives positions in the host's journal to events that have none yet, at most `limit`, and returns
     /// them. Only the holder of the host publishes, so positions have no gap but for what was

@@ -15,7 +15,9 @@ use crate::model::{
     Claim, Credential, CredentialKind, Files, GeneratedHostKeys, Gpu, GpuRequest, HostKeySource, HostPort, ImageRef,
     LoginUser, Password, PortBinding, RentalSpec, Secrets,
 };
-use crate::runtime::{ContainerRuntime, Examined, LaunchSpec, Presence, Progress, PullProgress, RuntimeError};
+use crate::runtime::{
+    ContainerRuntime, ContainerStatus, InspectedContainer, LaunchSpec, Progress, PullProgress, RuntimeError,
+};
 
 /// Makes one test of every clause: `runtime_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on
 /// any executor; `MAKE` is called for each test and gives a future of a
@@ -78,7 +80,7 @@ fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("the step works: {error:?}"))
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const CLAUSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl<R: ContainerRuntime> Fixture<R> {
     fn launch(&self) -> LaunchSpec {
@@ -109,8 +111,8 @@ impl<R: ContainerRuntime> Fixture<R> {
         launch
     }
 
-    async fn presence(&self, launch: &LaunchSpec) -> Option<Presence> {
-        valid(self.runtime.observe(&launch.host).await).of(launch.id).map(|seen| seen.presence.clone())
+    async fn presence(&self, launch: &LaunchSpec) -> Option<ContainerStatus> {
+        valid(self.runtime.observe(&launch.host).await).of(launch.id).map(|seen| seen.status.clone())
     }
 
     async fn clean_up(&self, launch: &LaunchSpec) {
@@ -135,10 +137,10 @@ pub async fn the_engine_says_who_it_is<R: ContainerRuntime>(fixture: Fixture<R>)
 /// Up, verified, down, gone.
 pub async fn a_container_lives_and_leaves_no_trace<R: ContainerRuntime>(fixture: Fixture<R>) {
     let launch = fixture.up_to_created().await;
-    assert_eq!(fixture.presence(&launch).await, Some(Presence::Created));
+    assert_eq!(fixture.presence(&launch).await, Some(ContainerStatus::Created));
     let started_at = valid(fixture.runtime.start(&launch).await);
-    valid(fixture.runtime.verify(&launch, PATIENCE).await);
-    assert_eq!(fixture.presence(&launch).await, Some(Presence::Running));
+    valid(fixture.runtime.verify(&launch, CLAUSE_TIMEOUT).await);
+    assert_eq!(fixture.presence(&launch).await, Some(ContainerStatus::Running));
     let exit = valid(fixture.runtime.stop(launch.id, Duration::ZERO).await);
     assert!(exit.is_some_and(|exit| exit.finished_at >= started_at));
     fixture.clean_up(&launch).await;
@@ -152,9 +154,9 @@ pub async fn every_step_may_be_repeated<R: ContainerRuntime>(fixture: Fixture<R>
     assert_eq!(first.container, second.container);
     let started = valid(fixture.runtime.start(&launch).await);
     assert_eq!(valid(fixture.runtime.start(&launch).await), started);
-    valid(fixture.runtime.verify(&launch, PATIENCE).await);
-    valid(fixture.runtime.notify(launch.id).await);
-    valid(fixture.runtime.notify(launch.id).await);
+    valid(fixture.runtime.verify(&launch, CLAUSE_TIMEOUT).await);
+    valid(fixture.runtime.signal_stop(launch.id).await);
+    valid(fixture.runtime.signal_stop(launch.id).await);
     let exit = valid(fixture.runtime.stop(launch.id, Duration::ZERO).await);
     assert_eq!(valid(fixture.runtime.stop(launch.id, Duration::ZERO).await), exit);
     valid(fixture.runtime.remove(launch.id).await);
@@ -198,8 +200,8 @@ pub async fn an_exit_is_recorded_by_the_engine<R: ContainerRuntime>(fixture: Fix
     let launch = fixture.up_to_created().await;
     valid(fixture.runtime.start(&launch).await);
     let exit = valid(fixture.runtime.stop(launch.id, Duration::ZERO).await);
-    assert_eq!(fixture.presence(&launch).await, exit.map(Presence::Exited));
-    let verified = fixture.runtime.verify(&launch, PATIENCE).await;
+    assert_eq!(fixture.presence(&launch).await, exit.map(ContainerStatus::Exited));
+    let verified = fixture.runtime.verify(&launch, CLAUSE_TIMEOUT).await;
     assert!(matches!(verified, Err(RuntimeError::Exited(_))), "{verified:?}");
     fixture.clean_up(&launch).await;
 }
@@ -239,19 +241,19 @@ pub async fn a_container_carries_its_claim<R: ContainerRuntime>(fixture: Fixture
     let created = valid(fixture.runtime.create(&launch, &secrets()).await);
     let examined = |started_at| {
         let (container, claim) = (created.container.clone(), Box::new(claim.clone()));
-        Some(Examined { container, claim, gpus_attached: created.gpus_attached, started_at, retained: None })
+        Some(InspectedContainer { container, claim, gpus_attached: created.gpus_attached, started_at, retained: None })
     };
-    assert_eq!(valid(fixture.runtime.examine(launch.id).await), examined(None));
+    assert_eq!(valid(fixture.runtime.inspect(launch.id).await), examined(None));
     let started_at = valid(fixture.runtime.start(&launch).await);
-    assert_eq!(valid(fixture.runtime.examine(launch.id).await), examined(Some(started_at)));
+    assert_eq!(valid(fixture.runtime.inspect(launch.id).await), examined(Some(started_at)));
     valid(fixture.runtime.stop(launch.id, Duration::ZERO).await);
-    assert_eq!(valid(fixture.runtime.examine(launch.id).await), examined(Some(started_at)));
+    assert_eq!(valid(fixture.runtime.inspect(launch.id).await), examined(Some(started_at)));
     let observed = valid(fixture.runtime.observe(&launch.host).await);
     let seen = observed.of(launch.id).unwrap_or_else(|| panic!("it is there"));
     assert_eq!(seen.gpus, launch.gpus.iter().map(|gpu| gpu.uuid.clone()).collect::<Vec<_>>());
     assert_eq!(seen.ports, launch.ports.iter().map(|binding| binding.host).collect::<Vec<_>>());
     fixture.clean_up(&launch).await;
-    assert_eq!(valid(fixture.runtime.examine(launch.id).await), None);
+    assert_eq!(valid(fixture.runtime.inspect(launch.id).await), None);
 }
 
 /// Removing an old launch never hits a newer one.
@@ -262,7 +264,7 @@ pub async fn attempts_are_told_apart<R: ContainerRuntime>(fixture: Fixture<R>) {
     valid(fixture.runtime.create(&second, &secrets()).await);
     valid(fixture.runtime.remove(first.id).await);
     assert_eq!(fixture.presence(&first).await, None);
-    assert_eq!(fixture.presence(&second).await, Some(Presence::Created));
+    assert_eq!(fixture.presence(&second).await, Some(ContainerStatus::Created));
     fixture.clean_up(&second).await;
 }
 
@@ -270,12 +272,12 @@ pub async fn attempts_are_told_apart<R: ContainerRuntime>(fixture: Fixture<R>) {
 pub async fn a_running_container_takes_another_credential<R: ContainerRuntime>(fixture: Fixture<R>) {
     let launch = fixture.up_to_created().await;
     valid(fixture.runtime.start(&launch).await);
-    valid(fixture.runtime.verify(&launch, PATIENCE).await);
+    valid(fixture.runtime.verify(&launch, CLAUSE_TIMEOUT).await);
     for _ in 0..2 {
         let other = secrets();
         valid(fixture.runtime.replace_access(&launch, &other).await);
     }
-    valid(fixture.runtime.verify(&launch, PATIENCE).await);
+    valid(fixture.runtime.verify(&launch, CLAUSE_TIMEOUT).await);
     fixture.clean_up(&launch).await;
     let gone = fixture.runtime.replace_access(&launch, &secrets()).await;
     assert!(matches!(gone, Err(RuntimeError::Missing)), "{gone:?}");
@@ -285,10 +287,10 @@ pub async fn a_running_container_takes_another_credential<R: ContainerRuntime>(f
 pub async fn the_renter_is_told_inside_the_container<R: ContainerRuntime>(fixture: Fixture<R>) {
     let launch = fixture.up_to_created().await;
     valid(fixture.runtime.start(&launch).await);
-    valid(fixture.runtime.announce(launch.id, "the end is near; it's \"near\"").await);
-    valid(fixture.runtime.announce(launch.id, "it is not").await);
+    valid(fixture.runtime.message_user(launch.id, "the end is near; it's \"near\"").await);
+    valid(fixture.runtime.message_user(launch.id, "it is not").await);
     fixture.clean_up(&launch).await;
-    let gone = fixture.runtime.announce(launch.id, "hello").await;
+    let gone = fixture.runtime.message_user(launch.id, "hello").await;
     assert!(matches!(gone, Err(RuntimeError::Missing)), "{gone:?}");
 }
 
@@ -302,7 +304,7 @@ pub async fn what_was_put_away_is_started_again_as_it_is<R: ContainerRuntime>(fi
     let first = fixture.up_to_created().await;
     let made = valid(fixture.runtime.create(&first, &secrets()).await);
     valid(fixture.runtime.start(&first).await);
-    valid(fixture.runtime.verify(&first, PATIENCE).await);
+    valid(fixture.runtime.verify(&first, CLAUSE_TIMEOUT).await);
     let exit = valid(fixture.runtime.stop(first.id, Duration::ZERO).await);
     let retained = valid(fixture.runtime.retain(first.id).await);
     assert_eq!(
@@ -321,12 +323,12 @@ pub async fn what_was_put_away_is_started_again_as_it_is<R: ContainerRuntime>(fi
         (&valid(fixture.runtime.create(&second, &secrets()).await).container, Files::Same)
     );
     assert_eq!(fixture.presence(&first).await, None);
-    assert_eq!(fixture.presence(&second).await, Some(Presence::Created));
+    assert_eq!(fixture.presence(&second).await, Some(ContainerStatus::Created));
     assert_eq!(valid(fixture.runtime.stop(second.id, Duration::ZERO).await), None, "it has not been started since");
     let started_at = valid(fixture.runtime.start(&second).await);
     assert_eq!(valid(fixture.runtime.start(&second).await), started_at);
     assert!(exit.is_some_and(|exit| exit.finished_at <= started_at), "the start is the second one");
-    valid(fixture.runtime.verify(&second, PATIENCE).await);
+    valid(fixture.runtime.verify(&second, CLAUSE_TIMEOUT).await);
     fixture.clean_up(&second).await;
     assert_eq!(fixture.presence(&first).await, None);
 }
@@ -344,10 +346,10 @@ pub async fn on_other_ports_the_files_are_copied<R: ContainerRuntime>(fixture: F
     let found = valid(fixture.runtime.create(&second, &secrets()).await);
     assert!(!found.is_new, "whoever is killed finds it made");
     valid(fixture.runtime.start(&second).await);
-    valid(fixture.runtime.verify(&second, PATIENCE).await);
+    valid(fixture.runtime.verify(&second, CLAUSE_TIMEOUT).await);
     assert_eq!(valid(fixture.runtime.observe(&first.host).await).containers.len(), 2);
     valid(fixture.runtime.remove(first.id).await);
-    assert_eq!(fixture.presence(&second).await, Some(Presence::Running));
+    assert_eq!(fixture.presence(&second).await, Some(ContainerStatus::Running));
     fixture.clean_up(&second).await;
     // All that a rental ever had goes with its last launch.
     valid(fixture.runtime.create(&LaunchSpec { carries_files: false, ..first.clone() }, &secrets()).await);
@@ -366,7 +368,7 @@ pub async fn nothing_that_is_late_reaches_what_was_put_away<R: ContainerRuntime>
     assert!(matches!(started, Err(RuntimeError::Missing)), "{started:?}");
     let created = fixture.runtime.create(&LaunchSpec { carries_files: true, ..launch.clone() }, &secrets()).await;
     assert!(matches!(created, Err(RuntimeError::Unavailable(_))), "{created:?}");
-    let examined = valid(fixture.runtime.examine(launch.id).await);
+    let examined = valid(fixture.runtime.inspect(launch.id).await);
     assert!(examined.is_none_or(|examined| examined.retained.is_some()), "it says that it was put away");
     fixture.clean_up(&launch).await;
 }

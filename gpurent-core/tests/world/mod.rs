@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
 use gpurent_core::allocation::PortPools;
-use gpurent_core::host::{ExtendError, Extension, HostBuilder, Rentals};
+use gpurent_core::host::{ExtendError, HostBuilder, Rentals, TermExtension};
 use gpurent_core::id::{HostId, RentalId, Seq};
 use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::model::{
@@ -108,7 +108,7 @@ impl World {
         self.pool.run_until_stalled();
     }
 
-    pub fn extend(&mut self, id: RentalId, extension: Extension) -> Result<Rental, ExtendError> {
+    pub fn extend(&mut self, id: RentalId, extension: TermExtension) -> Result<Rental, ExtendError> {
         let extended = self.pool.run_until(self.rentals.extend(id, extension)).map(Option::unwrap);
         self.pool.run_until_stalled();
         extended
@@ -132,7 +132,7 @@ impl World {
         self.runtime.announced(launch)
     }
 
-    pub fn told(&mut self, id: RentalId) -> Vec<&'static str> {
+    pub fn events_of(&mut self, id: RentalId) -> Vec<&'static str> {
         let events = self.pool.run_until(self.rentals.events(id, Seq::ZERO, 100)).unwrap();
         assert_eq!(Rental::folded(&events).as_ref().map(Rental::state), Some(self.get(id).state()));
         events.iter().map(|event| event.event.name()).collect()

@@ -16,7 +16,7 @@ use crate::spec::{Credential, Spec};
 use crate::wire::Verdict;
 
 /// How long a program may take that ought to end at once.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(8);
 /// How much of its output is told.
 const MOST_OUTPUT: usize = 400;
 
@@ -85,8 +85,8 @@ fn succeeds(mut child: std::process::Child) -> Result<(), String> {
         }
         match child.try_wait() {
             Ok(Some(status)) => break Ok(status),
-            Ok(None) if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(1)),
-            Ok(None) => break Err(format!("it did not end within {} s", PATIENCE.as_secs())),
+            Ok(None) if begun.elapsed() < PROGRAM_TIMEOUT => std::thread::sleep(Duration::from_millis(1)),
+            Ok(None) => break Err(format!("it did not end within {} s", PROGRAM_TIMEOUT.as_secs())),
             Err(error) => break Err(error.to_string()),
         }
     };

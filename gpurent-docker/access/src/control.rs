@@ -12,9 +12,9 @@ use crate::paths::{ACCESS, CONTROL, LINE};
 use crate::wire::{Frame, Hello, Reply, Request};
 
 /// How often the host's socket is tried, while it is not there.
-const TRY_EVERY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long an answer may take to be taken.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much of an answer is printed.
 const MOST_PRINTED: usize = 48 * 1024;
 /// Commands at once that the engine runs in the container.
@@ -47,7 +47,7 @@ impl Peer {
     fn answer(&mut self, reply: &Reply) -> io::Result<()> {
         // Nobody asks who does not listen.
         self.stream.set_nonblocking(false)?;
-        self.stream.set_write_timeout(Some(PATIENCE))?;
+        self.stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         reply.frame().write(&mut self.stream)?;
         self.stream.set_nonblocking(true)
     }
@@ -105,7 +105,7 @@ impl Control {
         match called {
             Ok(peer) => (self.host, self.next_try) = (Some(peer), None),
             // No agent listens now, or none ever will: one look a second costs nothing.
-            Err(_) => self.next_try = Some(Instant::now() + TRY_EVERY),
+            Err(_) => self.next_try = Some(Instant::now() + RETRY_DELAY),
         }
     }
 
@@ -132,7 +132,7 @@ impl Control {
             Asker::Host => {
                 let heard = self.host.as_mut()?.hear();
                 heard.unwrap_or_else(|_gone| {
-                    (self.host, self.next_try) = (None, Some(Instant::now() + TRY_EVERY));
+                    (self.host, self.next_try) = (None, Some(Instant::now() + RETRY_DELAY));
                     None
                 })
             }
@@ -149,7 +149,7 @@ impl Control {
         if peer.is_some_and(|peer| peer.answer(reply).is_err()) {
             match asker {
                 Asker::Client(id) => self.clients.retain(|(found, _)| *found != id),
-                _ => (self.host, self.next_try) = (None, Some(Instant::now() + TRY_EVERY)),
+                _ => (self.host, self.next_try) = (None, Some(Instant::now() + RETRY_DELAY)),
             }
         }
     }

@@ -28,7 +28,7 @@ const MOST_ANONYMOUS_OF_ONE: usize = 80;
 /// Connections in all.
 const MOST: usize = 1000;
 /// How long nobody is taken in after that was not possible.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Checks at once.
 const MOST_CHECKS: usize = 4;
 /// A line of `sshd` longer than this is cut.
@@ -121,7 +121,7 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Of one connection, or of too many files: in a moment there may be fewer.
                 Err(_) => {
-                    self.pause = Some(Instant::now() + PAUSE);
+                    self.pause = Some(Instant::now() + ACCEPT_RETRY_DELAY);
                     return;
                 }
             };

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How long the one that waits to be reached waits at most.
-const WAITS: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How long it waits before it tries.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// How long a connection may take. What is dropped never answers.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `await PORT`: listens there, until it is killed, or for a minute.
 ///
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) fn wait(port: &str) -> io::Result<()> {
     let port = port.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "await PORT"))?;
     let _listener = TcpListener::bind(("0.0.0.0", port))?;
-    std::thread::sleep(WAITS);
+    std::thread::sleep(MAX_WAIT);
     Ok(())
 }
 
@@ -34,8 +34,8 @@ pub(crate) fn reach(targets: &[OsString]) -> io::Result<ExitCode> {
     let targets: Result<Vec<_>, _> = targets.iter().map(parse).collect();
     let targets = targets.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     // As every tenant's, this container's port of the bridge is isolated a moment after its start.
-    std::thread::sleep(PAUSE);
-    let answers = |target: &SocketAddr| match TcpStream::connect_timeout(target, PATIENCE) {
+    std::thread::sleep(RETRY_DELAY);
+    let answers = |target: &SocketAddr| match TcpStream::connect_timeout(target, CONNECT_TIMEOUT) {
         Ok(_) => true,
         // It came as far as somebody who says no.
         Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,

@@ -28,7 +28,7 @@ use crate::wire::{Reply, Request};
 const MOST_LINES: usize = 300;
 const MOST_LINE: usize = 300;
 /// How often it is looked whether everything has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Terminals without SSH at once.
 const MOST_RELAYS: usize = 16;
 
@@ -106,7 +106,7 @@ impl Server {
         loop {
             let ready = self.wait().unwrap_or_else(|error| {
                 // Of the moment: nothing of it is worth the rental's end.
-                std::thread::sleep(LOOK_EVERY);
+                std::thread::sleep(POLL_INTERVAL);
                 self.note(&format!("nothing could be waited for: {error}"));
                 Vec::new()
             });
@@ -156,7 +156,7 @@ impl Server {
         sources.extend(self.listener.sources().into_iter().map(|(ready, fd)| (Source::Listener(ready), fd)));
         sources.extend(self.control.sources().into_iter().map(|(asker, fd)| (Source::Control(asker), fd)));
         let mut polled: Vec<_> = sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-        let look = self.ending.map(|_| Instant::now() + LOOK_EVERY);
+        let look = self.ending.map(|_| Instant::now() + POLL_INTERVAL);
         let deadline = [self.listener.deadline(), self.control.deadline(), look].into_iter().flatten().min();
         let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
         match poll(&mut polled, timeout.as_ref()) {

@@ -23,10 +23,10 @@ use crate::engine::helper_image;
 use crate::engine::state::remove_by_name;
 
 /// How often a volume that somebody else fills is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(40);
+const POLL_INTERVAL: Duration = Duration::from_millis(40);
 /// How long a filler may be there before whoever made it counts as dead, and launches wait for it. Filling takes less than a
 /// second; to remove a slow one does no harm, as it fills in the same again.
-const SETTLE: Duration = Duration::from_secs(5);
+const FILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than any kit has.
 const MOST_BYTES: usize = 128 * 1024 * 1024;
 /// A kit that no container uses is kept for so long: a container may be about to be made with it.
@@ -86,8 +86,10 @@ impl KitVolume {
                 Err(error) => return Err(unavailable(error)),
             };
             match &seen {
-                Some((known, since)) if *known == id && since.elapsed() > SETTLE => remove_by_name(docker, &id).await?,
-                Some((known, _)) if *known == id => tokio::time::sleep(LOOK_EVERY).await,
+                Some((known, since)) if *known == id && since.elapsed() > FILL_TIMEOUT => {
+                    remove_by_name(docker, &id).await?;
+                }
+                Some((known, _)) if *known == id => tokio::time::sleep(POLL_INTERVAL).await,
                 _ => seen = Some((id, Instant::now())),
             }
         }

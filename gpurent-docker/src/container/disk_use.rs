@@ -19,7 +19,7 @@ use gpurent_core::runtime::RuntimeError;
 use crate::engine::error::{is_missing, unavailable};
 
 /// How long an engine may take to sum up one container's layer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SIZE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Measures one container, no further than `most`.
 ///
@@ -51,7 +51,7 @@ pub(crate) async fn of(docker: &Docker, name: &str, is_local: bool, most: Writte
 
 async fn inspect(docker: &Docker, name: &str, size: bool) -> Result<ContainerInspectResponse, RuntimeError> {
     let options = InspectContainerOptionsBuilder::default().size(size).build();
-    let asked = tokio::time::timeout(PATIENCE, docker.inspect_container(name, Some(options))).await;
+    let asked = tokio::time::timeout(SIZE_TIMEOUT, docker.inspect_container(name, Some(options))).await;
     match asked.map_err(|late| RuntimeError::Unavailable(Box::new(late)))? {
         Ok(found) => Ok(found),
         Err(error) if is_missing(&error) => Err(RuntimeError::Missing),

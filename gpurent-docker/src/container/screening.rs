@@ -33,8 +33,8 @@ const ACCOUNT_FILES: [&str; 2] = ["/etc/passwd", "/etc/group"];
 const MOST_OF_A_FILE: i64 = 4 * 1024 * 1024;
 
 /// How long the look at one image may take, and how long the engine may copy its volumes.
-const PATIENCE: Duration = Duration::from_secs(30);
-const COPY: Duration = Duration::from_secs(90);
+const SCREENING_TIMEOUT: Duration = Duration::from_secs(30);
+const COPY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The number of images that are remembered; then all are forgotten, and looked at again.
 const MOST_REMEMBERED: usize = 1024;
@@ -83,7 +83,7 @@ impl Screening {
         }
         let config = docker.inspect_image(id).await.map_err(|error| classify(error, &[]))?.config.unwrap_or_default();
         let name = format!("gpurent-look-{}", RentalId::generate());
-        let look = tokio::time::timeout(PATIENCE, look(docker, &name, id, &config, workspace)).await;
+        let look = tokio::time::timeout(SCREENING_TIMEOUT, look(docker, &name, id, &config, workspace)).await;
         // It was never started: at worst an empty container is left.
         if let Err(error) = remove_by_name(docker, &name).await {
             tracing::warn!(name, error = &error as &dyn std::error::Error, "a container that never ran is left over");
@@ -113,7 +113,7 @@ impl Screening {
         workspace: Option<&MountPath>,
     ) -> Result<(), RuntimeError> {
         let volumes = config.volumes.iter().flatten().map(|path| clean(path)).collect();
-        let look = tokio::time::timeout(PATIENCE, look_at(docker, id, &volumes, workspace)).await;
+        let look = tokio::time::timeout(SCREENING_TIMEOUT, look_at(docker, id, &volumes, workspace)).await;
         look.unwrap_or_else(|late| Err(RuntimeError::Unavailable(Box::new(late))))
     }
 }
@@ -199,8 +199,8 @@ async fn copy(docker: &Docker, name: &str, id: &str, config: &ImageConfig) -> Re
         ..ContainerCreateBody::default()
     };
     let options = CreateContainerOptionsBuilder::default().name(name).build();
-    let unhurried = docker.clone().with_timeout(COPY * 2);
-    let made = tokio::time::timeout(COPY, unhurried.create_container(Some(options), body)).await;
+    let unhurried = docker.clone().with_timeout(COPY_TIMEOUT * 2);
+    let made = tokio::time::timeout(COPY_TIMEOUT, unhurried.create_container(Some(options), body)).await;
     let Ok(made) = made else {
         let reason = "the engine does not come back from copying the image's volumes: they hold too much";
         tracing::error!(image = id, name, "{reason}; remove this container once it is there");

@@ -17,7 +17,7 @@ use gpurent_core::runtime::RuntimeError;
 use crate::engine::error::{classify, unavailable};
 
 /// The renter's programs share the container with ours, and could stop them.
-const PATIENCE: Duration = Duration::from_secs(10);
+const EXEC_TIMEOUT: Duration = Duration::from_secs(10);
 const MOST_OUTPUT: usize = 64 * 1024;
 /// After so many execs that did not come back a container gets no more for a while: each may have cost a thread of the engine.
 const MOST_LOST: usize = 4;
@@ -84,7 +84,7 @@ impl Execs {
         self.begin(container)?;
         let (this, container) = (Arc::clone(self), container.to_owned());
         let run = tokio::spawn(async move {
-            let ran = tokio::time::timeout(PATIENCE, this.run_unbounded(&container, command)).await;
+            let ran = tokio::time::timeout(EXEC_TIMEOUT, this.run_unbounded(&container, command)).await;
             if ran.is_ok() {
                 this.came_back(&container);
             }

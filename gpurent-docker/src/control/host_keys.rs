@@ -18,9 +18,9 @@ use crate::control::credential_dir::{lies_in_memory, make_private};
 /// How many keys are kept.
 const STOCK: usize = 32;
 /// Between two keys, so that many rentals at once do not become many keys at once.
-const PAUSE: Duration = Duration::from_millis(500);
+const KEY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long is waited after one could not be made.
-const AFTER_FAILURE: Duration = Duration::from_secs(60);
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 /// The length that OpenSSH makes by itself (ssh-keygen(1)).
 const BITS: &str = "3072";
 
@@ -78,11 +78,11 @@ async fn fill(shared: Arc<Shared>, folder: PathBuf) {
             match make(&folder).await {
                 Ok(key) => {
                     shared.keys().push_back(key);
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(KEY_INTERVAL).await;
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "no RSA host key was made");
-                    tokio::time::sleep(AFTER_FAILURE).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }

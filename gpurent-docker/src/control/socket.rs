@@ -19,15 +19,15 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
 /// How long a container may take to say what its connection is for.
-const HELLO: Duration = Duration::from_secs(2);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long each call's place is kept from the next.
-const BETWEEN_CALLS: Duration = Duration::from_millis(100);
+const CALL_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Connections that have not said so yet.
 const MOST_UNKNOWN: usize = 8;
 /// How long a container may take to call: it tries once a second.
-const CALL: Duration = Duration::from_millis(2500);
+const CALL_TIMEOUT: Duration = Duration::from_millis(2500);
 /// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(8);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Why a container was not asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,15 +71,15 @@ impl Line {
             let Ok(permit) = Arc::clone(&unknown).acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
                 // Too many files are open: as soon as some are not.
-                tokio::time::sleep(HELLO).await;
+                tokio::time::sleep(HELLO_TIMEOUT).await;
                 continue;
             };
             let line = Arc::clone(&self);
             tokio::spawn(async move {
                 // Who says nothing that is understood is not listened to; and whoever calls all the time waits, so that a
                 // tenant's calls cost no more than so many a second.
-                drop(tokio::time::timeout(HELLO, line.hello(stream)).await);
-                tokio::time::sleep(BETWEEN_CALLS).await;
+                drop(tokio::time::timeout(HELLO_TIMEOUT, line.hello(stream)).await);
+                tokio::time::sleep(CALL_RETRY_DELAY).await;
                 drop(permit);
             });
         }
@@ -120,10 +120,10 @@ impl Line {
                     }
                 }
                 drop(control);
-                tokio::time::timeout(CALL, called).await.map_err(|_late| LineError::Silent)?;
+                tokio::time::timeout(CALL_TIMEOUT, called).await.map_err(|_late| LineError::Silent)?;
             }
         };
-        match tokio::time::timeout(ANSWER, asked).await {
+        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
             Ok(Ok(Reply::Failed(why))) => Err(LineError::Refused(why)),
             Ok(other) => other,
             Err(late) => Err(LineError::Broken(late.into())),
@@ -141,7 +141,7 @@ impl Line {
         // Also where the caller goes away meanwhile.
         let _waiting = Waiting { line: self, token };
         ask(self).await?;
-        let called = tokio::time::timeout(ANSWER, receive).await.map_err(|late| LineError::Broken(late.into()));
+        let called = tokio::time::timeout(ANSWER_TIMEOUT, receive).await.map_err(|late| LineError::Broken(late.into()));
         called?.map_err(|gone| LineError::Broken(std::io::Error::other(gone)))
     }
 }

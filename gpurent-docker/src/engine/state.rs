@@ -5,7 +5,7 @@ use bollard::models::ContainerState;
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use gpurent_core::id::ContainerId;
 use gpurent_core::model::Exit;
-use gpurent_core::runtime::{Presence, RuntimeError};
+use gpurent_core::runtime::{ContainerStatus, RuntimeError};
 use jiff::Timestamp;
 
 use crate::engine::error::{classify, refusal};
@@ -37,11 +37,11 @@ pub(crate) fn exit(state: &ContainerState) -> Option<Exit> {
     })
 }
 
-pub(crate) fn presence(state: &ContainerState) -> Presence {
+pub(crate) fn presence(state: &ContainerState) -> ContainerStatus {
     match exit(state) {
-        Some(exit) => Presence::Exited(exit),
-        None if is_running(state) => Presence::Running,
-        None => Presence::Created,
+        Some(exit) => ContainerStatus::Exited(exit),
+        None if is_running(state) => ContainerStatus::Running,
+        None => ContainerStatus::Created,
     }
 }
 

@@ -32,7 +32,7 @@ impl Default for PullPatience {
 }
 
 /// Progress is told at most this often.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The reference with registry, path, and tag or digest all said. Anything shorter could be taken for the
 /// beginning of an image's id, and so lead to an image that was never asked for by its name.
@@ -167,7 +167,7 @@ impl Source<'_> {
         let image = image.clone();
         self.registries.expect_allowed(&image, self.by_proxy).await.map_err(|not_asked| match not_asked {
             // Of no renter's doing.
-            NotAsked::NotNow => RuntimeError::PullStalled { image, idle: registries::PATIENCE },
+            NotAsked::NotNow => RuntimeError::PullStalled { image, idle: registries::RESOLVE_TIMEOUT },
             not_asked => RuntimeError::ImageUnavailable { image, source: Box::new(not_asked) },
         })
     }
@@ -209,7 +209,7 @@ impl Source<'_> {
             if pull.hear(&news) {
                 last_progress = Instant::now();
             }
-            if last_told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            if last_told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
                 last_told = Some(Instant::now());
                 progress.update(pull.sum(news.status.unwrap_or_default()));
             }

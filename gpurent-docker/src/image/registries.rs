@@ -12,7 +12,7 @@ use std::time::Duration;
 use gpurent_core::model::ImageRef;
 
 /// How long a registry's name may take to resolve.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Docker Hub, as it is named in lists.
 const DOCKER_HUB: &str = "docker.io";
@@ -74,7 +74,7 @@ impl Registries {
             return Ok(());
         }
         let lookup = tokio::net::lookup_host((host, port.parse().unwrap_or(443)));
-        match tokio::time::timeout(PATIENCE, lookup).await {
+        match tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await {
             Ok(Ok(mut found)) => {
                 if found.all(|address| is_public(address.ip())) {
                     Ok(())

@@ -23,8 +23,8 @@ const METADATA: [&str; 3] = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.
 /// Resolvers that clouds run on such addresses: GCE's and AWS's, Azure's. Names have to be resolved.
 const RESOLVERS: [&str; 3] = ["169.254.169.254", "169.254.169.253", "168.63.129.16"];
 /// Rules may be flushed by others: they are looked at again after this time.
-const TRUST: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(10);
+const RULES_CHECKED_EVERY: Duration = Duration::from_secs(30);
+const IPTABLES_TIMEOUT: Duration = Duration::from_secs(10);
 /// The operator's own networks, as a rule (RFC 1918, RFC 6598).
 const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
 /// How many connections to elsewhere a tenant may have at once, of whatever kind. The kernel's table has 262,144 by default.
@@ -147,7 +147,7 @@ impl Firewall {
             return;
         }
         let _turn = self.setting.lock().await;
-        if self.known().checked.is_some_and(|checked| checked.elapsed() < TRUST) {
+        if self.known().checked.is_some_and(|checked| checked.elapsed() < RULES_CHECKED_EVERY) {
             return;
         }
         let before = self.known().listed.clone();
@@ -298,7 +298,8 @@ pub(crate) async fn run(program: &'static str, arguments: &[&str], input: &str) 
         }
         child.wait_with_output().await
     };
-    let output = tokio::time::timeout(PATIENCE, talk).await.map_err(|_| Hole::Hangs(program))?.map_err(failed)?;
+    let output =
+        tokio::time::timeout(IPTABLES_TIMEOUT, talk).await.map_err(|_| Hole::Hangs(program))?.map_err(failed)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

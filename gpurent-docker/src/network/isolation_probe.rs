@@ -23,7 +23,7 @@ use crate::network;
 use crate::network::firewall::Firewall;
 
 /// How long a probe may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The port at which one container waits for the other.
 const PORT: u16 = 7;
 
@@ -48,7 +48,7 @@ pub(crate) async fn probe(docker: &Docker, kit: &AccessKit, firewall: &Firewall)
     sweep(docker).await?;
     let name = format!("{NAME}{}", RentalId::generate());
     let names = [format!("{name}-a"), format!("{name}-b")];
-    let probed = tokio::time::timeout(PATIENCE, between(docker, kit, &names, firewall)).await;
+    let probed = tokio::time::timeout(PROBE_TIMEOUT, between(docker, kit, &names, firewall)).await;
     let [one, other] = &names;
     // Both, whatever becomes of the first.
     let removed = [remove_by_name(docker, one).await, remove_by_name(docker, other).await];

@@ -23,7 +23,7 @@ pub(crate) const NAME: &str = "gpurent";
 pub(crate) const BRIDGE: &str = "gpurent0";
 
 /// How long a network that somebody else is just making may take to show.
-const SETTLE: Duration = Duration::from_secs(5);
+const NETWORK_APPEARS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Makes the network unless it is there.
 pub(crate) async fn ensure(docker: &Docker) -> Result<(), RuntimeError> {
@@ -60,7 +60,7 @@ async fn ensure_named(docker: &Docker, name: &str, bridge: &str) -> Result<(), R
     }
     // Refused because somebody else was faster? Then it shows soon.
     let begun = Instant::now();
-    while begun.elapsed() < SETTLE {
+    while begun.elapsed() < NETWORK_APPEARS_WITHIN {
         if docker.inspect_network(name, None).await.is_ok() {
             return Ok(());
         }

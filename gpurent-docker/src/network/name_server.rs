@@ -25,7 +25,7 @@ const RULES: &str = "*filter\n\
     COMMIT\n";
 
 /// How long passes before it is tried again for a container for which it failed.
-const AGAIN: Duration = Duration::from_secs(60);
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// The state of a container's rules.
 enum Rules {
@@ -48,7 +48,7 @@ impl NameServerLimits {
     pub(crate) fn set_soon(self: &Arc<Self>, docker: &Docker, launch: LaunchId, container: &str) {
         let is_due = match self.rules().get(&launch) {
             Some(Rules::Set) => false,
-            Some(Rules::Tried(at)) => at.elapsed() > AGAIN,
+            Some(Rules::Tried(at)) => at.elapsed() > RETRY_DELAY,
             None => true,
         };
         if !is_due {

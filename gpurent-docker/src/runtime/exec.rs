@@ -1,4 +1,4 @@
-//! [`Inside`] on Docker Engine: output as it comes, terminals, usage.
+//! [`ContainerExec`] on Docker Engine: output as it comes, terminals, usage.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use bollard::models::{ContainerStatsResponse, ExecConfig};
 use bollard::query_parameters::{LogsOptionsBuilder, StatsOptionsBuilder};
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use gpurent_core::id::{LaunchId, RentalId};
-use gpurent_core::runtime::{Bytes, Input, Inside, Program, RuntimeError, Session, TerminalSize, Usage};
+use gpurent_core::runtime::{Bytes, ContainerExec, Input, Program, RuntimeError, Session, TerminalSize, Usage};
 use jiff::Timestamp;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -28,12 +28,12 @@ const ENTER: &str = "/.gpurent/kit/enter";
 const HANG_UP: &str = "/.gpurent/kit/hang-up";
 
 /// How long an engine may take to answer, beside what a program takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const EXEC_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a program may read nothing before whoever types is told.
-const TYPING_PATIENCE: Duration = Duration::from_secs(30);
+const INPUT_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn in_time<T>(work: impl Future<Output = Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
-    tokio::time::timeout(PATIENCE, work).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))?
+    tokio::time::timeout(EXEC_TIMEOUT, work).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))?
 }
 
 /// Ends the program when nobody has its input or output any more. Docker itself would let it run on, behind a
@@ -81,7 +81,7 @@ impl Input for TypedInput {
             self.pipe.write_all(bytes).await?;
             self.pipe.flush().await
         };
-        let typed = tokio::time::timeout(TYPING_PATIENCE, typed).await;
+        let typed = tokio::time::timeout(INPUT_TIMEOUT, typed).await;
         let lost = |error: std::io::Error| RuntimeError::Unavailable(Box::new(error));
         typed.map_err(|late| RuntimeError::Unavailable(Box::new(late)))?.map_err(lost)
     }
@@ -101,7 +101,7 @@ fn bytes(chunk: Result<LogOutput, Error>) -> Result<Vec<u8>, RuntimeError> {
 }
 
 #[async_trait]
-impl Inside for DockerRuntime {
+impl ContainerExec for DockerRuntime {
     async fn follow(&self, launch: LaunchId, lines: usize) -> Result<Bytes, RuntimeError> {
         let name = self.name(launch).await?;
         // Asked first: the stream itself tells of a missing container only when it is read.
@@ -178,7 +178,7 @@ impl DockerRuntime {
         // On a task of its own, so that it is known whether it came back, also where nobody waits any more.
         let (execs, engine, name) = (Arc::clone(self.execs()), docker.clone(), container.clone());
         let attached = tokio::spawn(async move {
-            let attached = tokio::time::timeout(PATIENCE, attach(&engine, &name, config, terminal)).await;
+            let attached = tokio::time::timeout(EXEC_TIMEOUT, attach(&engine, &name, config, terminal)).await;
             if attached.is_ok() {
                 execs.came_back(&name);
             }

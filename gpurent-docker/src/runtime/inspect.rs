@@ -9,7 +9,7 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSt
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use gpurent_core::id::LaunchId;
 use gpurent_core::model::Files;
-use gpurent_core::runtime::{Created, LaunchSpec, Presence, RuntimeError, Seen};
+use gpurent_core::runtime::{ContainerStatus, Created, LaunchSpec, ObservedContainer, RuntimeError};
 
 use crate::container::names::{Named, Standing};
 use crate::container::{LABEL_HASH, LABEL_IMAGE, claim_of, launch_of};
@@ -18,7 +18,9 @@ use crate::engine::helper_image;
 use crate::engine::state::{container_id, exit, is_running, presence, remove_by_name};
 use crate::image;
 use crate::runtime::credentials::access_folder;
-use crate::runtime::{DockerRuntime, LOOK_EVERY, LOOK_PATIENCE, SETTLE, as_of_this_launch, gpus_attached};
+use crate::runtime::{
+    DockerRuntime, INSPECT_TIMEOUT, POLL_INTERVAL, REMOVAL_TIMEOUT, as_of_this_launch, gpus_attached,
+};
 
 impl DockerRuntime {
     /// The name of a launch's container, whether or not there is one.
@@ -121,7 +123,7 @@ impl DockerRuntime {
     }
 
     /// The sight of one listed container; `None` where it is gone by now.
-    pub(super) async fn see(&self, named: Named) -> Result<Option<Seen>, RuntimeError> {
+    pub(super) async fn see(&self, named: Named) -> Result<Option<ObservedContainer>, RuntimeError> {
         let Named { launch, standing, listed, .. } = named;
         let Some(id) = listed.id else { return Ok(None) };
         let running =
@@ -130,35 +132,35 @@ impl DockerRuntime {
             // Listened to again after a start of this process, and limited where its start was not ours.
             self.line(launch);
             self.limit_name_server(launch, &id);
-            Presence::Running
+            ContainerStatus::Running
         } else if standing == Standing::TakenUp {
-            Presence::Created
+            ContainerStatus::Created
         } else {
             // The list does not tell when it ended. An engine that hangs over one container knows the others.
-            match tokio::time::timeout(LOOK_PATIENCE, self.docker.inspect_container(&id, None)).await {
+            match tokio::time::timeout(INSPECT_TIMEOUT, self.docker.inspect_container(&id, None)).await {
                 Ok(Ok(found)) => presence(&found.state.unwrap_or_default()),
                 Ok(Err(error)) if is_missing(&error) => return Ok(None),
                 // It is asked no more than this one can answer for.
                 Ok(Err(error)) if refusal(&error).is_none() => return Err(unavailable(error)),
                 Ok(Err(_)) | Err(_) => {
                     tracing::warn!(%launch, "the engine does not say how this container is");
-                    Presence::Unknown
+                    ContainerStatus::Unknown
                 }
             }
         };
         let labels = listed.labels.unwrap_or_default();
         let (gpus, ports) = claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
-        Ok(Some(Seen {
+        Ok(Some(ObservedContainer {
             launch,
             container: container_id(id)?,
-            presence,
+            status: presence,
             gpus: gpus.into_iter().map(|gpu| gpu.uuid).collect(),
             ports: ports.iter().map(|binding| binding.host).collect(),
             retained: standing == Standing::Retained,
         }))
     }
 
-    /// Looks again and again until `done`, for at most [`SETTLE`].
+    /// Looks again and again until `done`, for at most [`REMOVAL_TIMEOUT`].
     pub(super) async fn settled(
         &self,
         launch: LaunchId,
@@ -170,15 +172,15 @@ impl DockerRuntime {
             if done(state.as_ref()) {
                 return Ok(state);
             }
-            if begun.elapsed() > SETTLE {
+            if begun.elapsed() > REMOVAL_TIMEOUT {
                 return Err(RuntimeError::Unavailable("the engine has not done in 30 s what it said it would".into()));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Finds the container that already has the launch's name; it is ours if it was made of the same.
-    pub(super) async fn adopt(
+    pub(super) async fn reuse_existing(
         &self,
         launch: &LaunchSpec,
         source: bollard::errors::Error,

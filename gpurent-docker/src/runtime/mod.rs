@@ -34,8 +34,8 @@ use gpurent_core::model::{
     Exit, Files, HostPort, ImageRef, PortBinding, RegistryLogin, Retained, Secrets, Service, WorkspaceFolder,
 };
 use gpurent_core::runtime::{
-    ContainerRuntime, Created, Examined, Isolation, LaunchSpec, Observation, Prepared, Presence, PullProgress,
-    RuntimeError, Seen,
+    ContainerRuntime, ContainerStatus, Created, InspectedContainer, Isolation, LaunchSpec, Observation,
+    ObservedContainer, Prepared, PullProgress, RuntimeError,
 };
 use jiff::Timestamp;
 use retention::Copy;
@@ -66,28 +66,28 @@ use crate::runtime::ssh_probe::Heard;
 use crate::{access_kit, image};
 
 /// How long an engine may take to hand over a container's last lines, and how much of them is read.
-const LOG_PATIENCE: Duration = Duration::from_secs(10);
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 const MOST_LOG_BYTES: usize = 1024 * 1024;
 
 /// How often a container that is waited for is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(40);
+const POLL_INTERVAL: Duration = Duration::from_millis(40);
 
 /// How often a container's SSH is knocked at, and after how many knocks the engine is asked about it.
-const KNOCK_EVERY: Duration = Duration::from_millis(10);
+const SSH_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 const LOOKS_AT_THE_ENGINE: u32 = 8;
 
 /// How many containers are looked at at once, and how long one look may take.
 const LOOKS_AT_ONCE: usize = 16;
 
-const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a removal or a kill may take to show.
-const SETTLE: Duration = Duration::from_secs(30);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a container may take to hear that it ends, before the engine ends it.
-const TELL_OF_THE_END: Duration = Duration::from_millis(500);
+const END_MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Rents GPUs out as containers of one Docker Engine.
 pub struct DockerRuntime {
@@ -339,7 +339,7 @@ impl ContainerRuntime for DockerRuntime {
                 )
             }
             Err(error) if matches!(refusal(&error), Some((409, _))) => {
-                let (created, sees) = self.adopt(launch, error).await?;
+                let (created, sees) = self.reuse_existing(launch, error).await?;
                 (Created { image: Some(resolved), ..created }, sees)
             }
             Err(error) => return Err(classify(error, &ports(launch))),
@@ -417,7 +417,7 @@ impl ContainerRuntime for DockerRuntime {
             if begun.elapsed() >= within {
                 break;
             }
-            tokio::time::sleep(KNOCK_EVERY).await;
+            tokio::time::sleep(SSH_RETRY_DELAY).await;
         }
         Err(match heard {
             Heard::Verdict(Verdict::Host(reason)) => RuntimeError::NoLogin { by_image: false, reason },
@@ -455,12 +455,12 @@ impl ContainerRuntime for DockerRuntime {
         self.ask(launch.id, &Request::Reload, &["let-in"]).await.map(|_| ())
     }
 
-    async fn announce(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError> {
+    async fn message_user(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError> {
         let request = Request::Message(message.to_owned());
         self.ask(launch, &request, &["announce", message]).await.map(|_| ())
     }
 
-    async fn notify(&self, launch: LaunchId) -> Result<(), RuntimeError> {
+    async fn signal_stop(&self, launch: LaunchId) -> Result<(), RuntimeError> {
         let found = self.inspect(&self.name(launch).await?).await?.ok_or(RuntimeError::Missing)?;
         if !former::has_kit(&found) {
             return self.ask(launch, &Request::Notify, &["notify"]).await.map(|_| ());
@@ -471,7 +471,7 @@ impl ContainerRuntime for DockerRuntime {
             Ok(()) => Ok(()),
             Err(error) => match self.state(launch).await?.as_ref().map(presence) {
                 None => Err(RuntimeError::Missing),
-                Some(Presence::Exited(exit)) => Err(RuntimeError::Exited(exit)),
+                Some(ContainerStatus::Exited(exit)) => Err(RuntimeError::Exited(exit)),
                 Some(_) => Err(classify(error, &[])),
             },
         }
@@ -488,7 +488,7 @@ impl ContainerRuntime for DockerRuntime {
         if let Some(line) = self.line(launch).filter(|_| !grace.is_zero()) {
             // Everything else in the container hears of it too, where the image's program is the first process and the
             // engine's signal goes to that alone. A container that does not hear is stopped all the same.
-            let told = tokio::time::timeout(TELL_OF_THE_END, line.ask(&Request::Terminate)).await;
+            let told = tokio::time::timeout(END_MESSAGE_TIMEOUT, line.ask(&Request::Terminate)).await;
             if !matches!(told, Ok(Ok(_))) {
                 tracing::debug!(%launch, "the container was not told that it ends");
             }
@@ -500,7 +500,7 @@ impl ContainerRuntime for DockerRuntime {
             let seconds = i32::try_from(grace.as_secs().max(1)).unwrap_or(i32::MAX);
             let options = StopContainerOptionsBuilder::default().t(seconds).build();
             // The engine answers when the container has ended.
-            self.docker.clone().with_timeout(grace + SETTLE).stop_container(&name, Some(options)).await
+            self.docker.clone().with_timeout(grace + REMOVAL_TIMEOUT).stop_container(&name, Some(options)).await
         };
         if let Err(error) = result {
             // It may have ended by itself in between; what counts is whether it runs.
@@ -534,7 +534,7 @@ impl ContainerRuntime for DockerRuntime {
         Ok(())
     }
 
-    async fn examine(&self, launch: LaunchId) -> Result<Option<Examined>, RuntimeError> {
+    async fn inspect(&self, launch: LaunchId) -> Result<Option<InspectedContainer>, RuntimeError> {
         let Some((standing, found)) = self.find(launch).await? else { return Ok(None) };
         let retained = match standing {
             Standing::Retained => Some((found.state.as_ref().and_then(exit), self.retention(launch, &found).await?)),
@@ -543,7 +543,7 @@ impl ContainerRuntime for DockerRuntime {
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         let is_its = launch_of(&labels).is_some_and(|made_for| made_for.rental == launch.rental);
         let Some(claim) = claim_of(&labels).filter(|_| is_its) else { return Ok(None) };
-        Ok(Some(Examined {
+        Ok(Some(InspectedContainer {
             container: container_id(found.id.unwrap_or_default())?,
             claim,
             gpus_attached: gpus_attached(&labels),
@@ -559,7 +559,8 @@ impl ContainerRuntime for DockerRuntime {
             self.firewall.ensure().await;
         }
         let seen = listed.into_iter().filter_map(Named::of).map(|named| self.see(named));
-        let containers: Vec<Option<Seen>> = stream::iter(seen).buffered(LOOKS_AT_ONCE).try_collect().await?;
+        let containers: Vec<Option<ObservedContainer>> =
+            stream::iter(seen).buffered(LOOKS_AT_ONCE).try_collect().await?;
         let containers = containers.into_iter().flatten().collect();
         Ok(Observation { containers })
     }
@@ -598,7 +599,7 @@ impl ContainerRuntime for DockerRuntime {
             }
             Ok(())
         };
-        tokio::time::timeout(LOG_PATIENCE, read).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))??;
+        tokio::time::timeout(LOG_TIMEOUT, read).await.map_err(|late| RuntimeError::Unavailable(Box::new(late)))??;
         let shown: Vec<_> = text.lines().map(output::plain).collect();
         Ok(shown[shown.len().saturating_sub(lines)..].to_vec())
     }

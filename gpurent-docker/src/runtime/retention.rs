@@ -32,9 +32,9 @@ use crate::engine::state::{container_id, is_running, remove_by_name};
 use crate::network;
 
 /// How long the engine may take to copy what a container wrote.
-const COPY: Duration = Duration::from_secs(3600);
+const COPY_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long it may take to tell how much that is.
-const MEASURE: Duration = Duration::from_secs(5);
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The containers of the launches before a new one, as it finds them.
 enum Before {
@@ -288,7 +288,8 @@ impl DockerRuntime {
     /// The bytes that a container wrote; `None` where the engine does not tell soon.
     async fn size_of(&self, container: &str) -> Option<u64> {
         let options = InspectContainerOptionsBuilder::default().size(true).build();
-        let asked = tokio::time::timeout(MEASURE, self.docker.inspect_container(container, Some(options))).await;
+        let asked =
+            tokio::time::timeout(MEASURE_TIMEOUT, self.docker.inspect_container(container, Some(options))).await;
         // Where it is not known, the rental counts with all that it may have, and people are told no number.
         asked.ok()?.ok()?.size_rw.and_then(|bytes| u64::try_from(bytes).ok())
     }
@@ -399,7 +400,7 @@ async fn copy(docker: &Docker, container: &str, of: LaunchId, name: &str) -> Res
         CommitContainerOptionsBuilder::default().container(container).repo(repository).tag(tag).pause(false).build();
     let labels = [(LABEL_FILES_OF.to_owned(), of.rental.to_string())];
     let config = ContainerConfig { labels: Some(labels.into()), ..ContainerConfig::default() };
-    let copied = docker.clone().with_timeout(COPY).commit_container(options, config).await;
+    let copied = docker.clone().with_timeout(COPY_TIMEOUT).commit_container(options, config).await;
     // An engine whose disk is full says so by this.
     copied.map_err(|error| classify(error, &[]))?;
     if names::of_rental(docker, of.rental).await?.is_empty() {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How long one answer may take.
-const PATIENCE: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many ports are asked at once.
 const AT_ONCE: usize = 8;
 
@@ -20,7 +20,7 @@ const REQUEST: &[u8] = b"HEAD / HTTP/1.0\r\n\r\n";
 
 /// A question for a server of TLS (RFC 5246, section 7.4.1.2): one cipher suite and no extensions. A server of any version
 /// answers with a greeting or an alert.
-const HELLO: &[u8] =
+const TLS_CLIENT_HELLO: &[u8] =
     b"\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x03gpurent asks what language it is\x00\x00\x02\x00\x2f\x01\x00";
 
 /// The services that answer at `host`, in order of their ports.
@@ -38,7 +38,7 @@ async fn ask(address: (&str, u16)) -> Option<Protocol> {
     match heard(address, REQUEST).await {
         Some(words) => Some(protocol(words)),
         // Many servers of TLS say nothing to what is none.
-        None => heard(address, HELLO).await.map(protocol).filter(|protocol| *protocol == Protocol::Https),
+        None => heard(address, TLS_CLIENT_HELLO).await.map(protocol).filter(|protocol| *protocol == Protocol::Https),
     }
 }
 
@@ -70,7 +70,7 @@ async fn heard(address: (&str, u16), question: &[u8]) -> Option<[u8; 5]> {
         Ok::<_, std::io::Error>(())
     };
     // What was heard until then counts, however it ended.
-    drop(tokio::time::timeout(PATIENCE, dialogue).await);
+    drop(tokio::time::timeout(ANSWER_TIMEOUT, dialogue).await);
     (count > 0).then_some(words)
 }
 
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_hello_is_as_long_as_it_says() {
-        assert_eq!(HELLO.len(), 5 + usize::from(HELLO[4]));
-        assert_eq!(HELLO.len(), 9 + usize::from(HELLO[8]));
+        assert_eq!(TLS_CLIENT_HELLO.len(), 5 + usize::from(TLS_CLIENT_HELLO[4]));
+        assert_eq!(TLS_CLIENT_HELLO.len(), 9 + usize::from(TLS_CLIENT_HELLO[8]));
     }
 }

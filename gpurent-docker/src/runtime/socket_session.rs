@@ -17,7 +17,7 @@ use crate::control::socket::{read_frame, write_frame};
 use crate::runtime::DockerRuntime;
 
 /// How long a program may read nothing before whoever types is told.
-const TYPING_PATIENCE: Duration = Duration::from_secs(30);
+const INPUT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How much goes into a frame.
 const MOST_TYPED: usize = 64 * 1024;
@@ -30,7 +30,7 @@ struct Typed(Writes);
 impl Typed {
     async fn send(&self, frame: Stream) -> Result<(), RuntimeError> {
         let send = async { write_frame(&mut *self.0.lock().await, &frame.frame()).await };
-        let sent = tokio::time::timeout(TYPING_PATIENCE, send).await.unwrap_or_else(|late| Err(late.into()));
+        let sent = tokio::time::timeout(INPUT_TIMEOUT, send).await.unwrap_or_else(|late| Err(late.into()));
         if let Err(error) = sent {
             // Half a frame may be written: nothing that follows would be understood.
             drop(self.0.lock().await.shutdown().await);

@@ -12,9 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How long a greeting may take.
-const GREETING: Duration = Duration::from_millis(1500);
+const BANNER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long a verdict may take, once somebody has taken the question: it runs the image's shell.
-const VERDICT: Duration = Duration::from_secs(12);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(12);
 /// The longest line that is read.
 const MOST_BYTES: u64 = 1024;
 
@@ -39,7 +39,7 @@ pub(crate) async fn ask(address: (&str, u16), tokens: &Tokens) -> Heard {
         stream.take(MOST_BYTES).read_to_string(&mut line).await?;
         Ok::<_, std::io::Error>(line)
     };
-    match tokio::time::timeout(VERDICT, asked).await {
+    match tokio::time::timeout(LOGIN_TIMEOUT, asked).await {
         Ok(Ok(line)) if line.is_empty() => Heard::Nothing,
         Ok(Ok(line)) => Verdict::from_line(&line, &tokens.answer).map_or(Heard::Stranger, Heard::Verdict),
         _ => Heard::Nothing,
@@ -54,5 +54,5 @@ pub(crate) async fn greets(address: (&str, u16)) -> bool {
         stream.read_exact(&mut greeting).await?;
         Ok::<_, std::io::Error>(greeting == *b"SSH-")
     };
-    matches!(tokio::time::timeout(GREETING, greeting).await, Ok(Ok(true)))
+    matches!(tokio::time::timeout(BANNER_TIMEOUT, greeting).await, Ok(Ok(true)))
 }

@@ -26,7 +26,7 @@ const WAITING: usize = 1024;
 const BATCH: usize = 100;
 /// How often it is tried, and the pause in between.
 const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Where entries go.
 #[derive(Clone)]
@@ -72,7 +72,7 @@ async fn write(log: Arc<dyn AuditLog>, mut waiting: mpsc::Receiver<AuditEntry>, 
                 batch.iter().for_each(log_instead);
                 break;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
         batch.clear();
     }

@@ -36,7 +36,7 @@ type Limiter = RateLimiter<Client, DefaultKeyedStateStore<Client>, DefaultClock,
 
 /// Counts calls.
 #[derive(Clone)]
-pub(crate) struct Rates {
+pub(crate) struct RateLimits {
     limiter: Arc<Limiter>,
     calls: Arc<AtomicU32>,
 }
@@ -44,7 +44,7 @@ pub(crate) struct Rates {
 /// Clients who have not called for a while are forgotten after so many calls.
 const FORGET_EVERY: u32 = 4096;
 
-impl Rates {
+impl RateLimits {
     pub(crate) fn new(a_second: NonZeroU32) -> Self {
         let burst = a_second.saturating_mul(NonZeroU32::MIN.saturating_add(1));
         let limiter = RateLimiter::keyed(Quota::per_second(a_second).allow_burst(burst));
@@ -58,12 +58,12 @@ impl Rates {
         }
         self.limiter.check_key(client).map_err(|early| {
             let wait = early.wait_time_from(DefaultClock::default().now());
-            Problem::too_often(wait.as_secs() + 1)
+            Problem::rate_limited(wait.as_secs() + 1)
         })
     }
 
     /// Counts a call of somebody who did not show who they are.
-    pub(crate) fn stranger(&self, request: &Parts) -> Result<(), Problem> {
+    pub(crate) fn anonymous(&self, request: &Parts) -> Result<(), Problem> {
         self.count(&Client::Stranger(address(request))).map(|_| ())
     }
 }
@@ -86,7 +86,7 @@ impl Changes {
         }
         self.0.check_key(&caller.renter).map_err(|early| {
             let wait = early.wait_time_from(DefaultClock::default().now());
-            Problem::too_often(wait.as_secs() + 1)
+            Problem::rate_limited(wait.as_secs() + 1)
         })
     }
 }
@@ -96,7 +96,7 @@ const MOST_RENTERS: usize = 4096;
 
 /// Counts a known caller's request, those under way and those of late, and tells them what is left.
 pub(crate) async fn limit(
-    State((rates, changes, subscribers)): State<(Option<Rates>, Option<Changes>, Subscribers)>,
+    State((rates, changes, subscribers)): State<(Option<RateLimits>, Option<Changes>, Subscribers)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -113,14 +113,14 @@ pub(crate) async fn limit(
     match rates.count(&client) {
         Ok(left) => {
             let mut response = next.run(request).await;
-            tell(&mut response, &left);
+            set_headers(&mut response, &left);
             response
         }
         Err(problem) => problem.into_response(),
     }
 }
 
-fn tell(response: &mut Response, left: &StateSnapshot) {
+fn set_headers(response: &mut Response, left: &StateSnapshot) {
     let quota = left.quota();
     let (burst, remaining) = (quota.burst_size().get(), left.remaining_burst_capacity());
     let until_full = quota.replenish_interval().saturating_mul(burst.saturating_sub(remaining));

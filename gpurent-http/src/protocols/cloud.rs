@@ -11,14 +11,13 @@ use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::allocation::NoPlace;
-use gpurent_core::error::Invalid;
+use gpurent_core::allocation::PlacementError;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::{RentError, Rentals, ResumeError, SuspendError};
 use gpurent_core::id::{RentalId, RenterId};
 use gpurent_core::model::{
     ContainerPort, Credential, CredentialRequest, GpuModel, GpuRequest, ImageRef, Labels, MicroUnits, MountPath, Phase,
-    PublishedPort, Quote, RateCard, Rental, RentalRequest, RentalSpec, State as RentalState, Term, Workspace,
-    WorkspaceFolder,
+    PublishedPort, Quote, RateCard, Rental, RentalRequest, RentalSpec, RentalState, Term, Workspace, WorkspaceFolder,
 };
 use gpurent_core::store::{Filter, MAX_PAGE, Role, StoreError};
 use serde::{Deserialize, Serialize};
@@ -30,7 +29,7 @@ use crate::extract::JsonBody;
 use crate::protocol::Protocol;
 use crate::protocols::described::{Described, Takes};
 use crate::protocols::services::jupyter_url;
-use crate::protocols::wait::{WAIT, until};
+use crate::protocols::wait::{WAIT_LIMIT, until};
 use crate::protocols::{services, state_names};
 use crate::state::{AppState, Own};
 
@@ -131,10 +130,10 @@ impl Cloud {
     ///
     /// # Errors
     /// Refuses two of one name, and more than a thousand.
-    pub fn new(templates: Vec<Template>) -> Result<Self, Invalid> {
+    pub fn new(templates: Vec<Template>) -> Result<Self, ValidationError> {
         let names: std::collections::BTreeSet<_> = templates.iter().map(|template| &template.id).collect();
         if names.len() != templates.len() || templates.len() > 1000 {
-            return Err(Invalid::new("templates", "must be at most 1000, each of its own id"));
+            return Err(ValidationError::new("templates", "must be at most 1000, each of its own id"));
         }
         Ok(Self { templates, prices: None, workspaces: false, term: Term::OpenEnded })
     }
@@ -209,8 +208,8 @@ impl IntoResponse for Refused {
     }
 }
 
-impl From<Invalid> for Refused {
-    fn from(invalid: Invalid) -> Self {
+impl From<ValidationError> for Refused {
+    fn from(invalid: ValidationError) -> Self {
         Self(StatusCode::UNPROCESSABLE_ENTITY, invalid.to_string())
     }
 }
@@ -222,13 +221,14 @@ impl From<StoreError> for Refused {
     }
 }
 
-impl From<NoPlace> for Refused {
-    fn from(no_place: NoPlace) -> Self {
+impl From<PlacementError> for Refused {
+    fn from(no_place: PlacementError) -> Self {
         let status = match &no_place {
-            NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu | NoPlace::NoPort(_) | NoPlace::TooMany(_) => {
-                StatusCode::CONFLICT
-            }
-            NoPlace::DiskFull | NoPlace::EngineAway => StatusCode::SERVICE_UNAVAILABLE,
+            PlacementError::NoGpuFree(_)
+            | PlacementError::NoPlaceWithoutGpu
+            | PlacementError::NoPort(_)
+            | PlacementError::TooMany(_) => StatusCode::CONFLICT,
+            PlacementError::DiskFull | PlacementError::EngineUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self(status, no_place.to_string())
@@ -238,7 +238,7 @@ impl From<NoPlace> for Refused {
 impl From<RentError> for Refused {
     fn from(error: RentError) -> Self {
         match error {
-            RentError::NoPlace(no_place) => no_place.into(),
+            RentError::NotPlaced(no_place) => no_place.into(),
             RentError::Store(error) => error.into(),
             RentError::Unpullable(why) => Self(StatusCode::UNPROCESSABLE_ENTITY, why),
             other => Self(StatusCode::SERVICE_UNAVAILABLE, other.to_string()),
@@ -258,7 +258,7 @@ impl From<SuspendError> for Refused {
 impl From<ResumeError> for Refused {
     fn from(error: ResumeError) -> Self {
         match error {
-            ResumeError::NoPlace(no_place) => no_place.into(),
+            ResumeError::NotPlaced(no_place) => no_place.into(),
             ResumeError::Store(error) => error.into(),
             other => Self(StatusCode::CONFLICT, other.to_string()),
         }
@@ -290,14 +290,14 @@ fn ssh_alone() -> Vec<String> {
 }
 
 impl Cloud {
-    fn request(&self, caller: Caller, body: &CreateBody) -> Result<RentalRequest, Invalid> {
+    fn request(&self, caller: Caller, body: &CreateBody) -> Result<RentalRequest, ValidationError> {
         let template = self.templates.iter().find(|template| template.id == body.template);
-        let template = template.ok_or_else(|| Invalid::new("template", "is none of those that are offered"))?;
+        let template = template.ok_or_else(|| ValidationError::new("template", "is none of those that are offered"))?;
         let gpu = GpuRequest::one(body.gpu.parse::<gpurent_core::model::GpuSelector>()?);
         let known = |way: &String| way == "ssh" || template.default_ports.contains_key(way);
         if let Some(unknown) = body.access.iter().find(|way| !known(way)) {
             let reason = format!("{} is not offered by this template", unknown.chars().take(32).collect::<String>());
-            return Err(Invalid::new("access", reason));
+            return Err(ValidationError::new("access", reason));
         }
         // Whoever rents for many says not for whom: each instance has a folder of its own then.
         let whose = match caller.role {
@@ -337,7 +337,7 @@ async fn create(
     Extension(caller): Extension<Caller>,
     JsonBody(body): JsonBody<CreateBody>,
 ) -> Result<Response, Refused> {
-    let deadline = Instant::now() + WAIT;
+    let deadline = Instant::now() + WAIT_LIMIT;
     let body = body.map_err(|malformed| Refused(StatusCode::UNPROCESSABLE_ENTITY, malformed.sentence()))?;
     let rentals = caller.within_their_limits(&rentals);
     let request = cloud.request(caller, &body)?;
@@ -347,7 +347,7 @@ async fn create(
     if let Some(reason) = rental.state().end_reason() {
         return Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, reason.describe()));
     }
-    told(StatusCode::CREATED, &rentals, &rental).await
+    respond(StatusCode::CREATED, &rentals, &rental).await
 }
 
 fn is_up_or_over(rental: &Rental) -> bool {
@@ -377,7 +377,7 @@ async fn show(
     Path(name): Path<String>,
 ) -> Result<Response, Refused> {
     let rental = find(&rentals, &caller, &name).await?;
-    told(StatusCode::OK, &rentals, &rental).await
+    respond(StatusCode::OK, &rentals, &rental).await
 }
 
 async fn destroy(
@@ -385,13 +385,13 @@ async fn destroy(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Response, Refused> {
-    let deadline = Instant::now() + WAIT;
+    let deadline = Instant::now() + WAIT_LIMIT;
     let id = find(&rentals, &caller, &name).await?.id();
     let updates = rentals.subscribe();
     let rental = rentals.cancel(id).await?.ok_or_else(not_found)?;
     let rental = until(&rentals, rental, updates, deadline, |rental| !rental.is_live()).await;
     let status = if rental.is_live() { StatusCode::ACCEPTED } else { StatusCode::OK };
-    told(status, &rentals, &rental).await
+    respond(status, &rentals, &rental).await
 }
 
 async fn stop(
@@ -399,7 +399,7 @@ async fn stop(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Response, Refused> {
-    let deadline = Instant::now() + WAIT;
+    let deadline = Instant::now() + WAIT_LIMIT;
     let rentals = caller.within_their_limits(&rentals);
     let rental = find(&rentals, &caller, &name).await?;
     let id = rental.id();
@@ -411,7 +411,7 @@ async fn stop(
     let is_down = |rental: &Rental| matches!(rental.state(), RentalState::Suspended { .. }) || !rental.is_live();
     let rental = until(&rentals, rental, updates, deadline, is_down).await;
     let status = if is_down(&rental) { StatusCode::OK } else { StatusCode::ACCEPTED };
-    told(status, &rentals, &rental).await
+    respond(status, &rentals, &rental).await
 }
 
 async fn start(
@@ -419,7 +419,7 @@ async fn start(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Response, Refused> {
-    let deadline = Instant::now() + WAIT;
+    let deadline = Instant::now() + WAIT_LIMIT;
     let rentals = caller.within_their_limits(&rentals);
     let id = find(&rentals, &caller, &name).await?.id();
     let updates = rentals.subscribe();
@@ -432,10 +432,10 @@ async fn start(
         return Err(Refused(StatusCode::CONFLICT, failure.detail.clone()));
     }
     let status = if matches!(rental.state(), RentalState::Ready) { StatusCode::OK } else { StatusCode::ACCEPTED };
-    told(status, &rentals, &rental).await
+    respond(status, &rentals, &rental).await
 }
 
-async fn told(status: StatusCode, rentals: &Rentals, rental: &Rental) -> Result<Response, Refused> {
+async fn respond(status: StatusCode, rentals: &Rentals, rental: &Rental) -> Result<Response, Refused> {
     let body = view(rentals, rental, true).await?;
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }

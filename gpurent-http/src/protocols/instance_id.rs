@@ -8,7 +8,7 @@ use gpurent_core::model::Rental;
 use gpurent_core::store::StoreError;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::protocols::wait::WAIT;
+use crate::protocols::wait::WAIT_LIMIT;
 
 /// The end of the wait in which a start is told as if it had come too late: its record may have.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -18,14 +18,14 @@ pub(super) const MARK: &str = "instances.gpu";
 
 /// The id that an instance is told by, always the same: its container's, or its own where the container was not started in
 /// time for the answer that promised an id. Either is understood.
-pub(super) fn told_as(rental: &Rental) -> String {
+pub(super) fn shown_id(rental: &Rental) -> String {
     let container = rental.container().filter(|_| was_prompt(rental.created_at(), rental.started_at()));
     container.map_or_else(|| rental.id().to_string(), ToString::to_string)
 }
 
 /// Whether a container that was started then is in the answer to a request that was taken then.
 fn was_prompt(created_at: Timestamp, started_at: Option<Timestamp>) -> bool {
-    let in_time = WAIT.saturating_sub(MARGIN);
+    let in_time = WAIT_LIMIT.saturating_sub(MARGIN);
     started_at.is_some_and(|at| at.duration_since(created_at) < SignedDuration::try_from(in_time).unwrap_or_default())
 }
 

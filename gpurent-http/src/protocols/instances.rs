@@ -10,9 +10,9 @@ use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::Rentals;
-use gpurent_core::model::{CredentialRequest, GpuRequest, Limits, Rental, RentalRequest, RentalSpec, Term};
+use gpurent_core::model::{ContainerLimits, CredentialRequest, GpuRequest, Rental, RentalRequest, RentalSpec, Term};
 use gpurent_core::store::StoreError;
 use serde::Deserialize;
 use serde_json::json;
@@ -23,10 +23,10 @@ use crate::extract::JsonBody;
 use crate::protocol::Protocol;
 use crate::protocols::described::{Described, Takes};
 use crate::protocols::fastapi::unprocessable;
-use crate::protocols::instance_id::{MARK, find, told_as};
+use crate::protocols::instance_id::{MARK, find, shown_id};
 use crate::protocols::lax::Integer;
 use crate::protocols::updates;
-use crate::protocols::wait::{WAIT, until};
+use crate::protocols::wait::{WAIT_LIMIT, until};
 use crate::state::{AppState, Own};
 
 /// How instances are rented.
@@ -89,8 +89,8 @@ impl IntoResponse for Refused {
     }
 }
 
-impl From<Invalid> for Refused {
-    fn from(invalid: Invalid) -> Self {
+impl From<ValidationError> for Refused {
+    fn from(invalid: ValidationError) -> Self {
         Self(invalid.to_string())
     }
 }
@@ -113,7 +113,7 @@ async fn start(
     Extension(caller): Extension<Caller>,
     JsonBody(body): JsonBody<StartBody>,
 ) -> Response {
-    let deadline = Instant::now() + WAIT;
+    let deadline = Instant::now() + WAIT_LIMIT;
     match body {
         Err(malformed) => unprocessable(malformed),
         Ok(body) => match started(&rentals, instances, caller, body, deadline).await {
@@ -131,14 +131,14 @@ async fn started(
     deadline: Instant,
 ) -> Result<Response, Refused> {
     let rentals = caller.within_their_limits(rentals);
-    let named = |field: &'static str| move |error: Invalid| error.named(field);
+    let named = |field: &'static str| move |error: ValidationError| error.named(field);
     let gpu = GpuRequest::one(body.gpu_uuid.parse().map_err(named("gpu_uuid"))?);
     let image = body.image_name.parse().map_err(named("image_name"))?;
     let mut spec = RentalSpec::new(caller.renter, gpu, image, instances.term);
     let bytes = u64::try_from(body.memory_limit_mb.0).unwrap_or(0).saturating_mul(1024 * 1024);
     let mark = BTreeMap::from([(MARK.to_owned(), body.gpu_uuid.trim().to_owned())]);
     spec.labels = mark.try_into().map_err(named("gpu_uuid"))?;
-    spec.limits = Limits::default().with_memory_bytes(bytes).map_err(named("memory_limit_mb"))?;
+    spec.limits = ContainerLimits::default().with_memory_bytes(bytes).map_err(named("memory_limit_mb"))?;
     let key = body.user_ssh_key.parse().map_err(named("user_ssh_key"))?;
     let request = RentalRequest::new(spec, CredentialRequest::PublicKeys(key));
     let updates = rentals.subscribe();
@@ -150,12 +150,12 @@ async fn started(
     // Whatever came before the claim, an answer without a container is given later than one with a container can be.
     let since = rentals.now().wall.duration_since(claimed.rental().created_at());
     let waited = Duration::try_from(since).unwrap_or_default();
-    let deadline = deadline.max(Instant::now() + WAIT.saturating_sub(waited));
+    let deadline = deadline.max(Instant::now() + WAIT_LIMIT.saturating_sub(waited));
     let rental = until(&rentals, claimed.rental().clone(), updates, deadline, is_settled).await;
     if let Some(reason) = rental.state().end_reason() {
         return Err(Refused(reason.describe()));
     }
-    let id = told_as(&rental);
+    let id = shown_id(&rental);
     let message =
         if rental.started_at().is_some() { "Instance started successfully" } else { "Instance is being started" };
     Ok(Json(json!({"message": message, "container_id": id})).into_response())
@@ -166,7 +166,7 @@ async fn terminate(
     Extension(caller): Extension<Caller>,
     JsonBody(body): JsonBody<TerminateBody>,
 ) -> Response {
-    let deadline = Instant::now() + WAIT;
+    let deadline = Instant::now() + WAIT_LIMIT;
     match body {
         Err(malformed) => unprocessable(malformed),
         Ok(body) => match terminated(&rentals, &caller, &body.container_id, deadline).await {

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::allocation::NoPlace;
-use gpurent_core::error::Invalid;
+use gpurent_core::allocation::PlacementError;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::{RentError, Rentals, Subscription};
 use gpurent_core::id::{ContainerId, InstanceName, RentalId, RenterId};
 use gpurent_core::model::port::WEB;
@@ -19,7 +19,7 @@ use gpurent_core::model::{
     CredentialRequest, GpuRequest, HostPort, Password, Phase, PublishedPort, Rental, RentalRequest, RentalSpec, Term,
     Transport,
 };
-use gpurent_core::store::{Claimed, Filter, StoreError};
+use gpurent_core::store::{ClaimOutcome, Filter, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -32,7 +32,7 @@ use crate::protocols::described::{Described, Takes};
 use crate::protocols::fastapi::unprocessable;
 use crate::protocols::lax::{Integer, Text};
 use crate::protocols::updates;
-use crate::protocols::wait::{WAIT, until};
+use crate::protocols::wait::{WAIT_LIMIT, until};
 use crate::state::{AppState, Own};
 
 /// The beginnings of the labels by which the protocol knows its rentals.
@@ -113,7 +113,7 @@ async fn rent(
         Ok(request) => request,
         Err(invalid) => return Json(Answer::refused(format!("Invalid {invalid}"))).into_response(),
     };
-    let deadline = Instant::now() + WAIT;
+    let deadline = Instant::now() + WAIT_LIMIT;
     // Before the insert, so that nothing is missed.
     let updates = rentals.subscribe();
     let answer = match tokio::time::timeout_at(deadline, rent_under_a_name(&rentals, request)).await {
@@ -130,8 +130,8 @@ fn busy() -> Response {
     Json(Answer::refused("The host is busy; try again".to_owned())).into_response()
 }
 
-fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Invalid> {
-    let named = |field: &'static str| move |error: Invalid| error.named(field);
+fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, ValidationError> {
+    let named = |field: &'static str| move |error: ValidationError| error.named(field);
     let gpu = GpuRequest::one(body.gpu_type.parse().map_err(named("gpu_type"))?);
     let image = body.os_image.parse().map_err(named("os_image"))?;
     let term = Term::hours(body.duration_hours.0).map_err(named("duration_hours"))?;
@@ -151,11 +151,11 @@ fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Inval
     let credential = match (body.auth_type.as_str(), body.password, body.ssh_key) {
         ("password", Some(password), _) => CredentialRequest::Password(Password::new(password)?),
         ("password", None, _) => {
-            return Err(Invalid::new("password", "is required for auth_type password"));
+            return Err(ValidationError::new("password", "is required for auth_type password"));
         }
         (_, _, Some(key)) => CredentialRequest::PublicKeys(key.parse()?),
         (_, _, None) => {
-            return Err(Invalid::new("ssh_key", "is required for every auth_type but password"));
+            return Err(ValidationError::new("ssh_key", "is required for every auth_type but password"));
         }
     };
     Ok(RentalRequest::new(spec, credential))
@@ -163,7 +163,7 @@ fn into_request(body: RentBody, renter: RenterId) -> Result<RentalRequest, Inval
 
 /// Rents under the instance's own name, where it is one of ours and free among the renter's; otherwise under one that follows
 /// from the request, so that the very same one is the same rental.
-async fn rent_under_a_name(rentals: &Rentals, mut request: RentalRequest) -> Result<Claimed, RentError> {
+async fn rent_under_a_name(rentals: &Rentals, mut request: RentalRequest) -> Result<ClaimOutcome, RentError> {
     let of_the_request = name_of(&request.spec);
     request.spec.name = request.spec.labels.get(INSTANCE).and_then(|name| name.parse().ok());
     let live = Phase::ALL.into_iter().filter(|phase| *phase != Phase::Ended).collect();
@@ -204,12 +204,12 @@ fn name_of(spec: &RentalSpec) -> Option<InstanceName> {
 }
 
 /// The mapped ports, and the web port that every rental of this protocol has.
-fn published(mappings: BTreeMap<String, Integer>) -> Result<Vec<PublishedPort>, Invalid> {
+fn published(mappings: BTreeMap<String, Integer>) -> Result<Vec<PublishedPort>, ValidationError> {
     let mut ports = Vec::with_capacity(mappings.len() + 1);
     for (container, host) in mappings {
         let host: HostPort = host.0.to_string().parse()?;
         let PublishedPort { container, transport, host: None } = container.trim().parse()? else {
-            return Err(Invalid::new("ports", "must have one port of the host"));
+            return Err(ValidationError::new("ports", "must have one port of the host"));
         };
         ports.push(PublishedPort { container, transport, host: Some(host) });
     }
@@ -221,7 +221,9 @@ fn published(mappings: BTreeMap<String, Integer>) -> Result<Vec<PublishedPort>, 
 
 fn explain(gpu_type: &str, error: &RentError) -> String {
     match error {
-        RentError::NoPlace(NoPlace::UnknownGpu { .. } | NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu) => {
+        RentError::NotPlaced(
+            PlacementError::UnknownGpu { .. } | PlacementError::NoGpuFree(_) | PlacementError::NoPlaceWithoutGpu,
+        ) => {
             format!("No {gpu_type} GPUs available on this host")
         }
         RentError::Store(StoreError::Unavailable(_)) | RentError::Unconfirmed { .. } => {

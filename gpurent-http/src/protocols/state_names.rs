@@ -14,18 +14,18 @@
 //!
 //! The last three are said only once the container is confirmed gone.
 
-use gpurent_core::model::{EndKind, EndReason, State};
+use gpurent_core::model::{EndKind, EndReason, RentalState};
 
 /// The word of `/v1`.
-pub(crate) fn v1(state: &State) -> &'static str {
+pub(crate) fn v1(state: &RentalState) -> &'static str {
     match state {
-        State::Provisioning => "provisioning",
-        State::Running => "running",
-        State::Ready => "ready",
-        State::Suspending { .. } => "suspending",
-        State::Suspended { .. } => "suspended",
-        State::Ending { .. } => "stopping",
-        State::Ended { reason, .. } => reason.kind().as_str(),
+        RentalState::Provisioning => "provisioning",
+        RentalState::Running => "running",
+        RentalState::Ready => "ready",
+        RentalState::Suspending { .. } => "suspending",
+        RentalState::Suspended { .. } => "suspended",
+        RentalState::Ending { .. } => "stopping",
+        RentalState::Ended { reason, .. } => reason.kind().as_str(),
     }
 }
 
@@ -38,23 +38,23 @@ pub(crate) fn rent_end(reason: &EndReason) -> &'static str {
 }
 
 /// The word of the `dashboard` protocol, which knows Docker's.
-pub(crate) fn dashboard(state: &State) -> &'static str {
+pub(crate) fn dashboard(state: &RentalState) -> &'static str {
     match state {
-        State::Provisioning => "created",
-        State::Running | State::Ready => "running",
-        State::Suspending { .. } => "stopping",
-        State::Suspended { .. } => "exited",
-        State::Ending { .. } => "removing",
-        State::Ended { .. } => "removed",
+        RentalState::Provisioning => "created",
+        RentalState::Running | RentalState::Ready => "running",
+        RentalState::Suspending { .. } => "stopping",
+        RentalState::Suspended { .. } => "exited",
+        RentalState::Ending { .. } => "removing",
+        RentalState::Ended { .. } => "removed",
     }
 }
 
 /// The word of the `cloud` protocol.
-pub(crate) fn cloud(state: &State) -> &'static str {
+pub(crate) fn cloud(state: &RentalState) -> &'static str {
     match state {
-        State::Provisioning | State::Running => "pending",
-        State::Ready | State::Suspending { .. } | State::Ending { .. } => "running",
-        State::Suspended { .. } => "stopped",
-        State::Ended { .. } => "terminated",
+        RentalState::Provisioning | RentalState::Running => "pending",
+        RentalState::Ready | RentalState::Suspending { .. } | RentalState::Ending { .. } => "running",
+        RentalState::Suspended { .. } => "stopped",
+        RentalState::Ended { .. } => "terminated",
     }
 }

@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::{Extension, Router};
 use gpurent_core::host::{Rentals, Update};
 use gpurent_core::id::{ContainerId, RentalId};
-use gpurent_core::model::{Credential, EndReason, Event, JournalEntry, Rental};
+use gpurent_core::model::{Credential, EndReason, JournalEntry, Rental, RentalEvent};
 use gpurent_core::runtime::Progress;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::caller::Caller;
-use crate::middleware::auth::Pass;
-use crate::middleware::auth::first_message::Entrance;
+use crate::middleware::auth::SocketSession;
+use crate::middleware::auth::first_message::SocketAuth;
 use crate::problem::Problem;
 use crate::protocol::Protocol;
 use crate::protocols::services::{sentence, vnc_url, web_url};
@@ -27,12 +27,12 @@ use crate::state::{AppState, Own};
 use crate::subscribers::{READ_BUFFER, Subscribers};
 
 /// A client that takes longer to read one message is cut off; it may come back and ask the API.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent client is asked whether it is still there.
-const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 const READ_TRIES: u32 = 5;
-const READ_PAUSE: Duration = Duration::from_secs(1);
+const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The route, which belongs to the `rent` and to the `instances` protocol.
 pub(crate) fn routes() -> OpenApiRouter<Own<()>> {
@@ -59,17 +59,17 @@ pub(crate) fn protocol(state: &AppState) -> Protocol {
 async fn upgrade(
     State(rentals): State<Rentals>,
     State(subscribers): State<Subscribers>,
-    Extension(entrance): Extension<Entrance>,
+    Extension(auth): Extension<SocketAuth>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(|_| Problem::socket_wanted())?;
+    let upgrade = upgrade.map_err(|_| Problem::upgrade_required())?;
     Ok(upgrade.max_message_size(64 * 1024).read_buffer_size(READ_BUFFER).on_upgrade(move |mut socket| async move {
-        let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
+        let Some((caller, access)) = auth.admit(&mut socket).await else { return };
         let Ok(place) = subscribers.enter(&caller) else {
             turn_away(socket).await;
             return;
         };
-        let session = serve(socket, rentals, caller, pass, subscribers.stopping);
+        let session = serve(socket, rentals, caller, access, subscribers.stopping);
         subscribers.tracker.track_future(session).await;
         drop(place);
     }))
@@ -80,11 +80,11 @@ pub(crate) async fn serve(
     mut socket: WebSocket,
     rentals: Rentals,
     caller: Caller,
-    pass: Pass,
+    access: SocketSession,
     shutdown: CancellationToken,
 ) {
     let mut updates = rentals.subscribe();
-    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
     let goodbye = loop {
         let message = tokio::select! {
             biased;
@@ -101,13 +101,13 @@ pub(crate) async fn serve(
                 Some(Ok(_)) => continue,
             },
             _ = ping.tick() => {
-                if !pass.is_valid().await {
+                if !access.is_valid().await {
                     break (close_code::POLICY, "no longer allowed".to_owned());
                 }
                 Message::Ping(Vec::new().into())
             }
         };
-        match tokio::time::timeout(PATIENCE, socket.send(message)).await {
+        match tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await {
             Ok(Ok(())) => {}
             // Gone, or not reading: nobody is left to tell why.
             Ok(Err(_)) | Err(_) => return,
@@ -116,14 +116,14 @@ pub(crate) async fn serve(
     let (code, reason) = goodbye;
     let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
     // A farewell that does not arrive changes nothing.
-    drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+    drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(close)).await);
 }
 
 /// Tells somebody that there is no place for them now.
 pub(crate) async fn turn_away(mut socket: WebSocket) {
     let close = CloseFrame { code: close_code::AGAIN, reason: "too many listen already".into() };
     // A farewell that does not arrive changes nothing.
-    drop(tokio::time::timeout(PATIENCE, socket.send(Message::Close(Some(close)))).await);
+    drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::Close(Some(close)))).await);
 }
 
 /// The message for an update; `None` where there is nothing to tell this client.
@@ -149,19 +149,19 @@ fn is_an_instance(rental: &Rental) -> bool {
 
 /// The messages of the `instances` protocol: sentences, under the rental's id, and at the end under the one that was
 /// promised when it was asked for.
-fn of_an_instance(rentals: &Rentals, event: &Event, rental: &Rental) -> Option<Value> {
+fn of_an_instance(rentals: &Rentals, event: &RentalEvent, rental: &Rental) -> Option<Value> {
     let id = rental.id();
-    let promised = instance_id::told_as(rental);
+    let promised = instance_id::shown_id(rental);
     let told = |of: &str, message: String| {
         Some(json!({"status": "live_update", "agent_id": rentals.host(), "instance_uuid": of, "message": message}))
     };
     let it = id.to_string();
     match event {
-        Event::Claimed(_) => told(&it, format!("Starting deployment for instance {id}...")),
-        Event::Created { .. } => told(&it, "Starting container...".to_owned()),
-        Event::Started { .. } => told(&it, format!("Instance {id} started with container ID {promised}")),
-        Event::ServicesUp { services } => told(&it, sentence(services, rentals.public_host())),
-        Event::Ended => match rental.state().end_reason()? {
+        RentalEvent::Claimed(_) => told(&it, format!("Starting deployment for instance {id}...")),
+        RentalEvent::Created { .. } => told(&it, "Starting container...".to_owned()),
+        RentalEvent::Started { .. } => told(&it, format!("Instance {id} started with container ID {promised}")),
+        RentalEvent::ServicesUp { services } => told(&it, sentence(services, rentals.public_host())),
+        RentalEvent::Ended => match rental.state().end_reason()? {
             EndReason::Failed(failure) => told(&it, format!("Deployment failed for instance {id}: {}", failure.detail)),
             EndReason::Cancelled => told(&promised, "Instance terminated successfully".to_owned()),
             other => told(&promised, other.describe()),
@@ -170,8 +170,8 @@ fn of_an_instance(rentals: &Rentals, event: &Event, rental: &Rental) -> Option<V
     }
 }
 
-fn is_told(event: &Event) -> bool {
-    use Event::{Claimed, Created, Ended, Resumed, ServicesUp, Started, Suspended, Verified, Warned};
+fn is_told(event: &RentalEvent) -> bool {
+    use RentalEvent::{Claimed, Created, Ended, Resumed, ServicesUp, Started, Suspended, Verified, Warned};
     matches!(
         event,
         Claimed(_)
@@ -194,7 +194,7 @@ async fn read(rentals: &Rentals, id: RentalId) -> Option<Rental> {
             Ok(rental) => return rental,
             Err(error) => {
                 tracing::warn!(rental = %id, error = &error as &dyn std::error::Error, "update waits for the store");
-                tokio::time::sleep(READ_PAUSE).await;
+                tokio::time::sleep(STORE_RETRY_DELAY).await;
             }
         }
     }
@@ -221,14 +221,14 @@ async fn render_event(rentals: &Rentals, entry: &JournalEntry, rental: &Rental) 
         told
     };
     match &entry.recorded.event {
-        Event::Claimed(_) => Some(status("creating", "Starting container creation...".to_owned(), None)),
-        Event::Started { .. } => {
+        RentalEvent::Claimed(_) => Some(status("creating", "Starting container creation...".to_owned(), None)),
+        RentalEvent::Started { .. } => {
             let container = rental.container().cloned();
             let named = container.as_ref().map(ToString::to_string).unwrap_or_default();
             Some(status("running", format!("Container started with container ID: {named}"), container))
         }
-        Event::Verified { .. } => Some(ready(rentals, rental).await),
-        Event::ServicesUp { services } => {
+        RentalEvent::Verified { .. } => Some(ready(rentals, rental).await),
+        RentalEvent::ServicesUp { services } => {
             let host = rentals.public_host();
             let mut told = live_update(rentals, id, &sentence(services, host));
             told["access_info"] = json!({
@@ -237,10 +237,10 @@ async fn render_event(rentals: &Rentals, entry: &JournalEntry, rental: &Rental) 
             });
             Some(told)
         }
-        Event::Warned => Some(live_update(rentals, id, "The rental expires soon")),
-        Event::Suspended { .. } => Some(live_update(rentals, id, "Instance stopped; it can be started again")),
-        Event::Resumed(_) => Some(status("creating", "Starting the instance again...".to_owned(), None)),
-        Event::Ended => {
+        RentalEvent::Warned => Some(live_update(rentals, id, "The rental expires soon")),
+        RentalEvent::Suspended { .. } => Some(live_update(rentals, id, "Instance stopped; it can be started again")),
+        RentalEvent::Resumed(_) => Some(status("creating", "Starting the instance again...".to_owned(), None)),
+        RentalEvent::Ended => {
             let reason = rental.state().end_reason()?;
             let message = match reason {
                 EndReason::Expired => "Rental expired, instance removed".to_owned(),

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use gpurent_core::host::{Rentals, Subscription, Update};
 use gpurent_core::id::RentalId;
-use gpurent_core::model::{Event, Rental};
+use gpurent_core::model::{Rental, RentalEvent};
 use tokio::time::Instant;
 
 /// How long an answer waits at most.
-pub(super) const WAIT: Duration = Duration::from_secs(25);
+pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(25);
 
 /// The rental once `is_so`, or as it is when the time is over. `updates` has to be older than whatever was asked for.
 pub(super) async fn until(
@@ -41,7 +41,9 @@ pub(super) async fn until(
 async fn next_of(id: RentalId, updates: &mut Subscription) {
     loop {
         match updates.next().await {
-            Ok(Update::Event(entry)) if entry.rental == id && !matches!(entry.recorded.event, Event::Claimed(_)) => {
+            Ok(Update::Event(entry))
+                if entry.rental == id && !matches!(entry.recorded.event, RentalEvent::Claimed(_)) =>
+            {
                 return;
             }
             Ok(_) => {}

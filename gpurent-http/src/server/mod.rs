@@ -25,17 +25,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::limits::Limits;
+use crate::limits::HttpLimits;
 use crate::middleware::auth::{Authenticator, DEFAULT_ADDRESS};
 use crate::router::HttpApi;
 use crate::server::connections::{Connection, Connections};
 
 /// How long a shutdown waits for requests under way.
-const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to agree on TLS.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error of the listener itself, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How much the kernel keeps for a client who reads slowly, and how many connections it keeps that wait for us.
 const UNREAD: u32 = 128 * 1024;
 const BACKLOG: u32 = 1024;
@@ -152,7 +152,7 @@ impl Server {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!(error = &error as &dyn std::error::Error, "a connection was not accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                         continue;
                     }
                 },
@@ -174,13 +174,13 @@ impl Server {
         drop(self.listener);
         stop.cancel();
         tasks.close();
-        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::warn!("requests were still under way when the server ended");
         }
         if let Some(watch) = watch {
             watch.abort();
         }
-        if self.is_alone && tokio::time::timeout(DRAIN, self.api.stop()).await.is_err() {
+        if self.is_alone && tokio::time::timeout(DRAIN_TIMEOUT, self.api.stop()).await.is_err() {
             tracing::warn!("not everything that was done could be written down when the server ended");
         }
         Ok(())
@@ -203,7 +203,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 struct Serving {
     router: Router,
     peer: SocketAddr,
-    limits: Limits,
+    limits: HttpLimits,
     stop: CancellationToken,
     connection: Connection,
 }
@@ -211,7 +211,7 @@ struct Serving {
 impl Serving {
     async fn agree_and_serve(self, tls: &Tls, stream: TcpStream) {
         let agreed = tokio::select! {
-            agreed = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)) => agreed,
+            agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)) => agreed,
             () = self.connection.closed.cancelled() => return,
         };
         // Who does not agree speaks something else, or scans the internet.

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 /// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why TLS cannot be spoken.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ impl Tls {
     pub(crate) async fn watch(self) {
         let mut seen = self.stamp().await;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(RELOAD_INTERVAL).await;
             let now = self.stamp().await;
             if now == seen {
                 continue;

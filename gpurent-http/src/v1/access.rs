@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::{ChangeAccessError, Rentals};
 use gpurent_core::model::{Credential, CredentialKind, HostPort, LoginUser, PublicKey, Rental};
 use gpurent_core::store::StoreError;
@@ -36,7 +36,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let rental = find(&rentals, &caller, &id).await?;
-    tell(&rentals, &rental).await
+    access_response(&rentals, &rental).await
 }
 
 /// Replaces the credential
@@ -59,7 +59,7 @@ pub(super) async fn change(
     let wanted = credential(body?)?;
     let at = precondition(&rentals, &headers)?;
     let rental = at.judge(at.rentals.change_access(id, wanted).await, store_error)?;
-    tell(&rentals, &rental).await
+    access_response(&rentals, &rental).await
 }
 
 /// A key to let in by.
@@ -99,7 +99,7 @@ pub(super) async fn add_key(
     let key: PublicKey = body?.ssh_key.parse()?;
     let at = precondition(&rentals, &headers)?;
     let rental = at.judge(at.rentals.add_key(id, key).await, store_error)?;
-    tell(&rentals, &rental).await
+    access_response(&rentals, &rental).await
 }
 
 /// Lets in no longer by a key
@@ -118,13 +118,13 @@ pub(super) async fn remove_key(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
-    let Query(which) = query.map_err(|_| Invalid::new("query", "takes fingerprint"))?;
+    let Query(which) = query.map_err(|_| ValidationError::new("query", "takes fingerprint"))?;
     if which.fingerprint.len() != 50 || !which.fingerprint.starts_with("SHA256:") {
-        return Err(Invalid::new("fingerprint", "must be a key's fingerprint such as 'SHA256:...'").into());
+        return Err(ValidationError::new("fingerprint", "must be a key's fingerprint such as 'SHA256:...'").into());
     }
     let at = precondition(&rentals, &headers)?;
     let rental = at.judge(at.rentals.remove_key(id, &which.fingerprint).await, store_error)?;
-    tell(&rentals, &rental).await
+    access_response(&rentals, &rental).await
 }
 
 fn store_error(error: &ChangeAccessError) -> Option<&StoreError> {
@@ -177,7 +177,7 @@ impl<'a> KeyView<'a> {
     }
 }
 
-async fn tell(rentals: &Rentals, rental: &Rental) -> Result<Response, Problem> {
+async fn access_response(rentals: &Rentals, rental: &Rental) -> Result<Response, Problem> {
     let access = rentals.access(rental).await?.ok_or_else(Problem::not_found)?;
     let (password, keys) = match &access.credential {
         Some(Credential::Password(password)) => (Some(password.expose()), None),

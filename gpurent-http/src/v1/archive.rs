@@ -6,10 +6,10 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::Rentals;
 use gpurent_core::id::{RentalId, Seq};
-use gpurent_core::model::{Rental, State as RentalState};
+use gpurent_core::model::{Rental, RentalState};
 use gpurent_core::store::{MAX_PAGE, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -27,9 +27,9 @@ use crate::v1::{Refusals, event, view};
 const LINES: &str = "application/x-ndjson";
 
 /// The age below which a rental is nothing for an archive: its last words are still being read.
-const YOUNGEST: SignedDuration = SignedDuration::from_hours(24);
+const MIN_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// The time by which a caller's clock may be ahead.
-const SLACK: SignedDuration = SignedDuration::from_mins(5);
+const MAX_CLOCK_LEAD: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -96,11 +96,11 @@ pub(super) async fn export(
     query: Result<Query<ArchiveQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     for_operators(&caller)?;
-    let Query(query) = query.map_err(|_| Invalid::new("query", "takes ended_before, limit and after"))?;
+    let Query(query) = query.map_err(|_| ValidationError::new("query", "takes ended_before, limit and after"))?;
     old_enough(query.ended_before)?;
     let limit = query.limit.unwrap_or(100);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Invalid::new("limit", "must be 1 to 500").into());
+        return Err(ValidationError::new("limit", "must be 1 to 500").into());
     }
     let after = query.after.as_deref().map(str::parse::<RentalId>).transpose();
     let after = after.map_err(|error| error.named("after"))?;
@@ -136,7 +136,7 @@ pub(super) async fn delete(
     for_operators(&caller)?;
     let ids = body?.rentals;
     if ids.len() > MAX_PAGE {
-        return Err(Invalid::new("rentals", "must be at most 500").into());
+        return Err(ValidationError::new("rentals", "must be at most 500").into());
     }
     let mut old = Vec::with_capacity(ids.len());
     for id in ids {
@@ -154,11 +154,15 @@ fn for_operators(caller: &Caller) -> Result<(), Problem> {
 }
 
 fn is_old_enough(at: Timestamp) -> bool {
-    Timestamp::now().duration_since(at) >= YOUNGEST - SLACK
+    Timestamp::now().duration_since(at) >= MIN_AGE - MAX_CLOCK_LEAD
 }
 
-fn old_enough(ended_before: Timestamp) -> Result<(), Invalid> {
-    if is_old_enough(ended_before) { Ok(()) } else { Err(Invalid::new("ended_before", "must be at least a day ago")) }
+fn old_enough(ended_before: Timestamp) -> Result<(), ValidationError> {
+    if is_old_enough(ended_before) {
+        Ok(())
+    } else {
+        Err(ValidationError::new("ended_before", "must be at least a day ago"))
+    }
 }
 
 /// A rental and all of its events, as a line of JSON with its end: no secrets, and nothing of its environment.

@@ -4,7 +4,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::store::Role;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -66,10 +66,10 @@ pub(super) async fn list(
     if !caller.runs_the_machine() {
         return Err(Problem::forbidden("this is for operators"));
     }
-    let Query(query) = query.map_err(|_| Invalid::new("query", "takes limit and before"))?;
+    let Query(query) = query.map_err(|_| ValidationError::new("query", "takes limit and before"))?;
     let limit = query.limit.unwrap_or(100);
     if !(1..=500).contains(&limit) {
-        return Err(Invalid::new("limit", "must be 1 to 500").into());
+        return Err(ValidationError::new("limit", "must be 1 to 500").into());
     }
     let Some(audit) = audit else { return Err(Problem::not_found()) };
     let found = audit.log.entries(query.before, limit).await?;

@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 use axum::http::header::{ETAG, HeaderName, IF_MATCH};
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::Rentals;
 use gpurent_core::id::Revision;
 use gpurent_core::model::Rental;
@@ -33,7 +33,7 @@ pub(super) fn precondition(rentals: &Rentals, headers: &HeaderMap) -> Result<Pre
     let number = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).map(str::parse);
     match number {
         Some(Ok(number)) => Ok(Precondition { rentals: rentals.only_at(Revision::new(number)), is_given: true }),
-        _ => Err(Invalid::new("If-Match", "must be an ETag of this rental").into()),
+        _ => Err(ValidationError::new("If-Match", "must be an ETag of this rental").into()),
     }
 }
 
@@ -47,7 +47,7 @@ impl Precondition {
         match changed {
             Ok(changed) => changed.ok_or_else(Problem::not_found),
             Err(error) if self.is_given && matches!(store_error(&error), Some(StoreError::Conflict)) => {
-                Err(Problem::changed())
+                Err(Problem::precondition_failed())
             }
             Err(error) => Err(error.into()),
         }

@@ -2,7 +2,7 @@
 //! environment.
 
 use gpurent_core::id::RentalId;
-use gpurent_core::model::{Event, JournalEntry, Recorded};
+use gpurent_core::model::{JournalEntry, RecordedEvent, RentalEvent};
 use gpurent_core::runtime::Progress;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub(super) fn entry(public_host: &str, entry: &JournalEntry) -> Value {
 }
 
 /// An event of one rental, without its place in the journal.
-pub(super) fn recorded(public_host: &str, recorded: &Recorded) -> Value {
+pub(super) fn recorded(public_host: &str, recorded: &RecordedEvent) -> Value {
     json!({
         "seq": recorded.seq,
         "at": recorded.at,
@@ -31,9 +31,9 @@ pub(super) fn recorded(public_host: &str, recorded: &Recorded) -> Value {
     })
 }
 
-fn data(public_host: &str, event: &Event) -> Value {
+fn data(public_host: &str, event: &RentalEvent) -> Value {
     match event {
-        Event::Claimed(claim) => json!({
+        RentalEvent::Claimed(claim) => json!({
             "name": claim.name,
             "renter": claim.spec.renter,
             "gpus": claim.gpus.iter().map(view::gpu).collect::<Vec<_>>(),
@@ -42,8 +42,8 @@ fn data(public_host: &str, event: &Event) -> Value {
             "duration_seconds": claim.spec.term.duration().map(|duration| duration.as_secs()),
             "due": claim.due,
         }),
-        Event::Pinned { digest } => json!({"image_digest": digest}),
-        Event::Created { container, gpus_attached, image, files, .. } => json!({
+        RentalEvent::Pinned { digest } => json!({"image_digest": digest}),
+        RentalEvent::Created { container, gpus_attached, image, files, .. } => json!({
             "container_id": container,
             "gpus_attached": gpus_attached,
             "image_digest": image.as_ref().and_then(|image| image.digest.as_ref()),
@@ -51,34 +51,34 @@ fn data(public_host: &str, event: &Event) -> Value {
             "image_fetched_at": image.as_ref().and_then(|image| image.fetched_at),
             "files": files,
         }),
-        Event::Started { started_at, .. } => json!({"started_at": started_at}),
-        Event::Relaunched { ports } => json!({"ports": ports}),
-        Event::Verified { paid_from } => json!({"paid_from": paid_from.wall}),
-        Event::Extended { term } => {
+        RentalEvent::Started { started_at, .. } => json!({"started_at": started_at}),
+        RentalEvent::Relaunched { ports } => json!({"ports": ports}),
+        RentalEvent::Verified { paid_from } => json!({"paid_from": paid_from.wall}),
+        RentalEvent::Extended { term } => {
             json!({"duration_seconds": term.duration().map(|duration| duration.as_secs())})
         }
-        Event::AccessChanged { credential } => json!({"auth": credential}),
-        Event::SuspendBegan { cause } => json!(view::cause(cause)),
-        Event::Suspended { since, retained } => json!({
+        RentalEvent::AccessChanged { credential } => json!({"auth": credential}),
+        RentalEvent::SuspendBegan { cause } => json!(view::cause(cause)),
+        RentalEvent::Suspended { since, retained } => json!({
             "since": since.wall,
             "files_kept": retained.is_some(),
             "files_bytes": retained.as_ref().and_then(|retained| retained.bytes),
         }),
-        Event::Resumed(given) => json!({
+        RentalEvent::Resumed(given) => json!({
             "gpus": given.gpus.iter().map(view::gpu).collect::<Vec<_>>(),
             "ports": given.ports,
             "due": given.due,
         }),
-        Event::EndBegan { reason } => json!(view::end(reason)),
-        Event::Adopted(found) => json!({
+        RentalEvent::EndBegan { reason } => json!(view::end(reason)),
+        RentalEvent::Adopted(found) => json!({
             "container_id": found.container,
             "gpus_attached": found.gpus_attached,
             "ports": found.ports,
             "started_at": found.started_at,
         }),
-        Event::DiskWarned { used, limit } => json!({"used": used, "limit": limit}),
-        Event::ServicesUp { services } => json!({"services": view::services(public_host, services)}),
-        Event::Stopped { exit, .. } => json!({"exit": exit}),
+        RentalEvent::DiskWarned { used, limit } => json!({"used": used, "limit": limit}),
+        RentalEvent::ServicesUp { services } => json!({"services": view::services(public_host, services)}),
+        RentalEvent::Stopped { exit, .. } => json!({"exit": exit}),
         _ => json!({}),
     }
 }

@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::future::poll_immediate;
 use futures_util::stream;
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::{Followed, Follower, Rentals};
 use gpurent_core::id::{Position, RentalId};
 use gpurent_core::store::StoreError;
@@ -31,21 +31,21 @@ use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
-use crate::middleware::auth::Pass;
-use crate::middleware::auth::first_message::Entrance;
+use crate::middleware::auth::SocketSession;
+use crate::middleware::auth::first_message::SocketAuth;
 use crate::problem::Problem;
 use crate::subscribers::{READ_BUFFER, Subscribers};
 use crate::v1::event_cache::EventCache;
 use crate::v1::{Refusals, event, find};
 
 /// A client that takes longer to read one message is cut off; it resumes where it was.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent client is asked whether it is still there.
-const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How many events wait for a client that reads slowly.
 const SENT_AHEAD: usize = 16;
 /// Between two tries to read the journal.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How many rentals a reader's rights to are remembered.
 const MOST_KNOWN: usize = 4096;
 
@@ -88,16 +88,16 @@ pub(super) async fn events(
     State(rentals): State<Rentals>,
     State(subscribers): State<Subscribers>,
     State(cache): State<Arc<EventCache>>,
-    Extension(entrance): Extension<Entrance>,
+    Extension(auth): Extension<SocketAuth>,
     headers: HeaderMap,
     query: Result<Query<EventsQuery>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|_| Invalid::new("query", "takes after, rental and limit"))?;
+    let Query(query) = query.map_err(|_| ValidationError::new("query", "takes after, rental and limit"))?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let after = resumed.or(query.after).map(Position::new);
-    let (caller, pass) = match entrance {
-        Entrance::Open(caller, pass) => (caller, pass),
+    let (caller, session) = match auth {
+        SocketAuth::Authenticated(caller, session) => (caller, session),
         // Only a WebSocket is let in before it has shown a key.
         late => {
             let upgrade = upgrade.map_err(|_| Problem::unauthorized())?;
@@ -117,21 +117,21 @@ pub(super) async fn events(
     if upgrade.is_err() && !wants_stream {
         let limit = query.limit.unwrap_or(100);
         if !(1..=500).contains(&limit) {
-            return Err(Invalid::new("limit", "must be 1 to 500").into());
+            return Err(ValidationError::new("limit", "must be 1 to 500").into());
         }
         return page(&rentals, caller, only, after.unwrap_or(Position::ZERO), limit).await;
     }
     let from = match after {
         Some(after) => after,
-        None => rentals.last_position().ok_or_else(Problem::busy)?,
+        None => rentals.last_position().ok_or_else(Problem::overloaded)?,
     };
     let place = subscribers.enter(&caller)?;
     let stopping = subscribers.stopping.clone();
-    let reader = Reader::new(rentals, caller, pass, only, from, cache);
+    let reader = Reader::new(rentals, caller, session, only, from, cache);
     Ok(match upgrade {
         Ok(upgrade) => {
             upgrade.max_message_size(64 * 1024).read_buffer_size(READ_BUFFER).on_upgrade(move |socket| async move {
-                subscribers.tracker.track_future(tell(socket, reader, stopping)).await;
+                subscribers.tracker.track_future(send_events(socket, reader, stopping)).await;
                 drop(place);
             })
         }
@@ -158,9 +158,9 @@ struct Late {
     only: Option<String>,
 }
 
-fn admit_late(upgrade: WebSocketUpgrade, entrance: Entrance, late: Late) -> Response {
+fn admit_late(upgrade: WebSocketUpgrade, auth: SocketAuth, late: Late) -> Response {
     upgrade.max_message_size(64 * 1024).read_buffer_size(READ_BUFFER).on_upgrade(move |mut socket| async move {
-        let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
+        let Some((caller, session)) = auth.admit(&mut socket).await else { return };
         let Late { rentals, subscribers, cache, after, only } = late;
         let begun = async {
             let only = match &only {
@@ -170,15 +170,15 @@ fn admit_late(upgrade: WebSocketUpgrade, entrance: Entrance, late: Late) -> Resp
             if let Some(after) = after {
                 expect_known(&rentals, after).await?;
             }
-            let from = after.or(rentals.last_position()).ok_or_else(Problem::busy)?;
+            let from = after.or(rentals.last_position()).ok_or_else(Problem::overloaded)?;
             let place = subscribers.enter(&caller)?;
             Ok::<_, Problem>((only, from, place))
         };
         match begun.await {
             Ok((only, from, place)) => {
                 let stopping = subscribers.stopping.clone();
-                let reader = Reader::new(rentals, caller, pass, only, from, cache);
-                subscribers.tracker.track_future(tell(socket, reader, stopping)).await;
+                let reader = Reader::new(rentals, caller, session, only, from, cache);
+                subscribers.tracker.track_future(send_events(socket, reader, stopping)).await;
                 drop(place);
             }
             Err(problem) => goodbye(&mut socket, close_code::POLICY, problem.sentence()).await,
@@ -189,7 +189,7 @@ fn admit_late(upgrade: WebSocketUpgrade, entrance: Entrance, late: Late) -> Resp
 async fn goodbye(socket: &mut WebSocket, code: u16, reason: String) {
     let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
     // A farewell that does not arrive changes nothing.
-    drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+    drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(close)).await);
 }
 
 /// A position that the journal does not have (after a restored backup, say) would be waited for in vain.
@@ -278,7 +278,7 @@ struct Reader {
     follower: Follower,
     /// Up to where the client was told.
     told: Position,
-    pass: Pass,
+    session: SocketSession,
     /// Taken from the follower, and not told yet.
     pending: Option<Followed>,
     visible: Visible,
@@ -289,14 +289,14 @@ impl Reader {
     fn new(
         rentals: Rentals,
         caller: Caller,
-        pass: Pass,
+        session: SocketSession,
         only: Option<RentalId>,
         from: Position,
         rendered: Arc<EventCache>,
     ) -> Self {
         let follower = rentals.follow(from);
         let visible = Visible { rentals, caller, only, known: BTreeMap::new() };
-        Self { follower, pending: None, told: from, pass, visible, rendered }
+        Self { follower, pending: None, told: from, session, visible, rendered }
     }
 
     /// The next message for this reader. A store that does not answer is waited for: what it holds is not
@@ -308,7 +308,7 @@ impl Reader {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "events wait for the store");
-                    tokio::time::sleep(STORE_PAUSE).await;
+                    tokio::time::sleep(STORE_RETRY_DELAY).await;
                 }
             }
         }
@@ -345,7 +345,7 @@ impl Reader {
 
 /// Tells one client of server-sent events everything until it leaves, is too slow, or the server ends.
 async fn pump(sender: mpsc::Sender<Sent>, mut reader: Reader, stopping: CancellationToken) {
-    let mut look = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+    let mut look = tokio::time::interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
     loop {
         let told = tokio::select! {
             biased;
@@ -353,7 +353,7 @@ async fn pump(sender: mpsc::Sender<Sent>, mut reader: Reader, stopping: Cancella
             () = sender.closed() => return,
             // Before what may never end.
             _ = look.tick() => {
-                if !reader.pass.is_valid().await {
+                if !reader.session.is_valid().await {
                     return;
                 }
                 continue;
@@ -361,31 +361,31 @@ async fn pump(sender: mpsc::Sender<Sent>, mut reader: Reader, stopping: Cancella
             told = reader.next() => told,
         };
         // A client that does not read is cut off; it resumes by the id of the last event that it has.
-        if sender.send_timeout(told.into_sent(), PATIENCE).await.is_err() {
+        if sender.send_timeout(told.into_sent(), SEND_TIMEOUT).await.is_err() {
             return;
         }
     }
 }
 
 /// Sends a message in time. A clock is needed only for a client who does not take it at once.
-async fn sent(socket: &mut WebSocket, message: Message) -> Result<Result<(), axum::Error>, Elapsed> {
+async fn send_in_time(socket: &mut WebSocket, message: Message) -> Result<Result<(), axum::Error>, Elapsed> {
     let mut sending = std::pin::pin!(socket.send(message));
     match poll_immediate(sending.as_mut()).await {
         Some(sent) => Ok(sent),
-        None => tokio::time::timeout(PATIENCE, sending).await,
+        None => tokio::time::timeout(SEND_TIMEOUT, sending).await,
     }
 }
 
 /// Tells one client everything until it leaves, is too slow, or the server ends.
-async fn tell(mut socket: WebSocket, mut reader: Reader, stopping: CancellationToken) {
-    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+async fn send_events(mut socket: WebSocket, mut reader: Reader, stopping: CancellationToken) {
+    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
     loop {
         let message = tokio::select! {
             biased;
             () = stopping.cancelled() => break,
             // Before what may never end.
             _ = ping.tick() => {
-                if !reader.pass.is_valid().await {
+                if !reader.session.is_valid().await {
                     return;
                 }
                 Message::Ping(Vec::new().into())
@@ -396,7 +396,7 @@ async fn tell(mut socket: WebSocket, mut reader: Reader, stopping: CancellationT
                 Some(Ok(_)) => continue,
             },
         };
-        match sent(&mut socket, message).await {
+        match send_in_time(&mut socket, message).await {
             Ok(Ok(())) => {}
             Ok(Err(_gone)) => return,
             // Does not read: told where to resume, should they read after all.

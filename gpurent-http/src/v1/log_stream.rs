@@ -9,32 +9,37 @@ use futures_util::{StreamExt, stream};
 use gpurent_core::runtime::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::middleware::auth::Pass;
-use crate::subscribers::{AtARental, Place};
+use crate::middleware::auth::SocketSession;
+use crate::subscribers::{RentalPermit, SubscriberPermit};
 
 /// How often it is asked whether the reader may still read.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const AUTH_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a reader may take for one piece. Meanwhile the engine keeps what comes, up to 64 MiB for each reader
 /// (<https://github.com/moby/moby/blob/v20.10.24/daemon/logger/logger.go>, `logWatcherBufferSize`).
-const SLOWEST: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Reading {
     output: Bytes,
-    pass: Pass,
+    session: SocketSession,
     stopping: CancellationToken,
     look: tokio::time::Interval,
     /// When the reader was given the last piece.
     given: Option<tokio::time::Instant>,
-    _places: (Place, AtARental),
+    _places: (SubscriberPermit, RentalPermit),
 }
 
 /// The bytes as the container's program writes them. A reader who does not keep up is given up.
-pub(super) fn answer(output: Bytes, pass: Pass, stopping: CancellationToken, places: (Place, AtARental)) -> Response {
-    let look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
-    let reading = Reading { output, pass, stopping, look, given: None, _places: places };
+pub(super) fn answer(
+    output: Bytes,
+    session: SocketSession,
+    stopping: CancellationToken,
+    places: (SubscriberPermit, RentalPermit),
+) -> Response {
+    let look = tokio::time::interval_at(tokio::time::Instant::now() + AUTH_CHECK_INTERVAL, AUTH_CHECK_INTERVAL);
+    let reading = Reading { output, session, stopping, look, given: None, _places: places };
     let body = stream::unfold(reading, |mut reading| async move {
-        if reading.given.is_some_and(|given| given.elapsed() > SLOWEST) {
+        if reading.given.is_some_and(|given| given.elapsed() > READ_TIMEOUT) {
             return None;
         }
         loop {
@@ -43,7 +48,7 @@ pub(super) fn answer(output: Bytes, pass: Pass, stopping: CancellationToken, pla
                 () = reading.stopping.cancelled() => return None,
                 // Before the output, which may never pause.
                 _ = reading.look.tick() => {
-                    if reading.pass.is_valid().await {
+                    if reading.session.is_valid().await {
                         continue;
                     }
                     return None;

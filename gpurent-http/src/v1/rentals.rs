@@ -6,16 +6,16 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::error::Invalid;
-use gpurent_core::host::{ExtendError, Extension as ByOrTo, Rentals, ResumeError, SuspendError};
+use gpurent_core::error::ValidationError;
+use gpurent_core::host::{ExtendError, Rentals, ResumeError, SuspendError, TermExtension as ByOrTo};
 use gpurent_core::id::{IdempotencyKey, RentalId};
 use gpurent_core::model::{EndKind, Phase, Rental};
-use gpurent_core::store::{Claimed, Filter};
+use gpurent_core::store::{ClaimOutcome, Filter};
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
 use crate::extract::JsonBody;
-use crate::middleware::auth::first_message::Entrance;
+use crate::middleware::auth::first_message::SocketAuth;
 use crate::problem::Problem;
 use crate::subscribers::Subscribers;
 use crate::v1::etag::{etag, precondition};
@@ -51,8 +51,8 @@ pub(super) async fn create(
         None => rentals.rent(request).await?,
     };
     let status = match &claimed {
-        Claimed::New(_) => StatusCode::CREATED,
-        Claimed::Existing(_) => StatusCode::OK,
+        ClaimOutcome::New(_) => StatusCode::CREATED,
+        ClaimOutcome::Existing(_) => StatusCode::OK,
     };
     let rental = claimed.rental();
     // Below whatever path the API is mounted.
@@ -62,11 +62,11 @@ pub(super) async fn create(
 
 /// The header of the IETF's draft "The Idempotency-Key HTTP Header Field", whose value is quoted; most
 /// clients send it bare, and that is taken too.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Invalid> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ValidationError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    text.parse().map(Some).map_err(|error: Invalid| error.named("Idempotency-Key"))
+    text.parse().map(Some).map_err(|error: ValidationError| error.named("Idempotency-Key"))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -87,7 +87,7 @@ pub(super) struct ListQuery {
 }
 
 impl ListQuery {
-    fn filter(&self, caller: &Caller) -> Result<Filter, Invalid> {
+    fn filter(&self, caller: &Caller) -> Result<Filter, ValidationError> {
         let mut filter = Filter { renter: caller.scope(), ..Filter::default() };
         for word in self.state.iter().flat_map(|words| words.split(',')) {
             match word {
@@ -100,17 +100,24 @@ impl ListQuery {
                 "expired" => filter.ends.push(EndKind::Expired),
                 "failed" => filter.ends.push(EndKind::Failed),
                 "terminated" => filter.ends.push(EndKind::Terminated),
-                _ => return Err(Invalid::new("state", "must be states as rentals show them, separated by commas")),
+                _ => {
+                    return Err(ValidationError::new(
+                        "state",
+                        "must be states as rentals show them, separated by commas",
+                    ));
+                }
             }
         }
-        filter.name = self.name.as_deref().map(str::parse).transpose().map_err(|error: Invalid| error.named("name"))?;
+        filter.name =
+            self.name.as_deref().map(str::parse).transpose().map_err(|error: ValidationError| error.named("name"))?;
         if let Some(renter) = &self.renter {
             let renter = renter.parse()?;
             // Others have nothing that this caller may see.
             filter.renter = Some(filter.renter.unwrap_or(renter));
         }
         if let Some(label) = &self.label {
-            let (name, value) = label.split_once('=').ok_or_else(|| Invalid::new("label", "must be name=value"))?;
+            let (name, value) =
+                label.split_once('=').ok_or_else(|| ValidationError::new("label", "must be name=value"))?;
             filter.label = Some((name.to_owned(), value.to_owned()));
         }
         Ok(filter)
@@ -127,10 +134,11 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|_| Invalid::new("query", "takes limit, after, state, name, renter and label"))?;
+    let Query(query) =
+        query.map_err(|_| ValidationError::new("query", "takes limit, after, state, name, renter and label"))?;
     let limit = query.limit.unwrap_or(50);
     if !(1..=200).contains(&limit) {
-        return Err(Invalid::new("limit", "must be 1 to 200").into());
+        return Err(ValidationError::new("limit", "must be 1 to 200").into());
     }
     let after = query.after.as_deref().map(str::parse::<RentalId>).transpose();
     let after = after.map_err(|error| error.named("after"))?;
@@ -138,7 +146,7 @@ pub(super) async fn list(
         && !rentals.get(after).await?.is_some_and(|rental| caller.may_see(&rental))
     {
         // Behind one that was deleted there may be others that live.
-        return Err(Invalid::new("after", "is no rental, or none any more: begin again").into());
+        return Err(ValidationError::new("after", "is no rental, or none any more: begin again").into());
     }
     let page = rentals.list(&query.filter(&caller)?, after, limit).await?;
     let next = (page.len() == limit).then(|| page.last().map(Rental::id)).flatten();
@@ -186,9 +194,9 @@ pub(super) async fn extend(
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
     let extension = match body? {
-        Extend { by: Some(by), to: None } => ByOrTo::By(by.term().map_err(|error: Invalid| error.named("by"))?),
-        Extend { by: None, to: Some(to) } => ByOrTo::To(to.term().map_err(|error: Invalid| error.named("to"))?),
-        _ => return Err(Invalid::new("by", "must be given, or else to, and not both").into()),
+        Extend { by: Some(by), to: None } => ByOrTo::By(by.term().map_err(|error: ValidationError| error.named("by"))?),
+        Extend { by: None, to: Some(to) } => ByOrTo::To(to.term().map_err(|error: ValidationError| error.named("to"))?),
+        _ => return Err(ValidationError::new("by", "must be given, or else to, and not both").into()),
     };
     let at = precondition(&rentals, &headers)?;
     let rental = at.judge(at.rentals.extend(id, extension).await, |error| match error {
@@ -225,21 +233,21 @@ pub(super) struct LogsQuery {
 pub(super) async fn logs(
     State(rentals): State<Rentals>,
     State(subscribers): State<Subscribers>,
-    Extension(entrance): Extension<Entrance>,
+    Extension(auth): Extension<SocketAuth>,
     Path(id): Path<String>,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     // No WebSocket, and so nothing to show a key on later.
-    let Entrance::Open(caller, pass) = entrance else { return Err(Problem::unauthorized()) };
-    let Query(query) = query.map_err(|_| Invalid::new("query", "takes tail, follow and access"))?;
+    let SocketAuth::Authenticated(caller, pass) = auth else { return Err(Problem::unauthorized()) };
+    let Query(query) = query.map_err(|_| ValidationError::new("query", "takes tail, follow and access"))?;
     let tail = query.tail.unwrap_or(100);
     if !(1..=1000).contains(&tail) {
-        return Err(Invalid::new("tail", "must be 1 to 1000").into());
+        return Err(ValidationError::new("tail", "must be 1 to 1000").into());
     }
     let rental = find(&rentals, &caller, &id).await?;
     if query.access == Some(true) {
         if query.follow == Some(true) {
-            return Err(Invalid::new("follow", "goes with the program's output only").into());
+            return Err(ValidationError::new("follow", "goes with the program's output only").into());
         }
         let lines = rentals.access_log(&rental, tail).await?;
         return Ok(Json(LogsView { lines, live: true }).into_response());

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::id::RenterId;
 use gpurent_core::model::{
-    ContainerPort, CredentialRequest, GpuRequest, HostPort, Limits, LoginUser, Password, PublicKey, PublicKeys,
-    PublishedPort, RegistryLogin, RentalRequest, RentalSpec, Size, Term, Transport, Workspace, WorkspaceFolder,
+    ContainerLimits, ContainerPort, CredentialRequest, GpuRequest, HostPort, LoginUser, Password, PublicKey,
+    PublicKeys, PublishedPort, RegistryLogin, RentalRequest, RentalSpec, Size, Term, Transport, Workspace,
+    WorkspaceFolder,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -107,7 +108,7 @@ pub(super) enum Duration {
 }
 
 impl Duration {
-    pub(super) fn term(&self) -> Result<Term, Invalid> {
+    pub(super) fn term(&self) -> Result<Term, ValidationError> {
         match self {
             Self::Seconds(seconds) => seconds.to_string().parse(),
             Self::Words(words) => words.parse(),
@@ -124,10 +125,10 @@ enum Amount {
 }
 
 impl Amount {
-    fn bytes(&self, field: &'static str) -> Result<u64, Invalid> {
+    fn bytes(&self, field: &'static str) -> Result<u64, ValidationError> {
         match self {
             Self::Bytes(bytes) => Ok(*bytes),
-            Self::Words(words) => words.parse().map(Size::bytes).map_err(|error: Invalid| error.named(field)),
+            Self::Words(words) => words.parse().map(Size::bytes).map_err(|error: ValidationError| error.named(field)),
         }
     }
 }
@@ -142,20 +143,21 @@ struct LimitsBody {
 }
 
 impl CreateRental {
-    pub(crate) fn into_request(self, renter: RenterId, reserved: &[&str]) -> Result<RentalRequest, Invalid> {
+    pub(crate) fn into_request(self, renter: RenterId, reserved: &[&str]) -> Result<RentalRequest, ValidationError> {
         let gpu = match &self.gpu {
             Some(gpu) => Some(GpuRequest::new(gpu.parse()?, self.gpu_count)?),
             None => None,
         };
         let mut spec = RentalSpec::new(renter, gpu, self.image.parse()?, self.duration.term()?);
         spec.login = self.user.map(LoginUser::try_from).transpose()?.unwrap_or_default();
-        spec.name = self.name.map(|name| name.parse()).transpose().map_err(|error: Invalid| error.named("name"))?;
+        spec.name =
+            self.name.map(|name| name.parse()).transpose().map_err(|error: ValidationError| error.named("name"))?;
         spec.environment = self.environment.try_into()?;
         spec.ports = self.ports.into_iter().map(published).collect::<Result<Vec<_>, _>>()?.try_into()?;
         spec.limits = limits(&self.limits)?;
         // These say by which protocol a rental was made, and what it asked for there.
         if self.labels.keys().any(|name| reserved.iter().any(|mark| name.starts_with(mark))) {
-            return Err(Invalid::new("labels", format!("names under {} are the host's", reserved.join(", "))));
+            return Err(ValidationError::new("labels", format!("names under {} are the host's", reserved.join(", "))));
         }
         spec.labels = self.labels.try_into()?;
         spec.pin_image = self.pin_image;
@@ -166,18 +168,18 @@ impl CreateRental {
     }
 }
 
-fn workspace(renter: &RenterId, body: WorkspaceBody) -> Result<Workspace, Invalid> {
-    let named = |error: Invalid| error.named("workspace.name");
+fn workspace(renter: &RenterId, body: WorkspaceBody) -> Result<Workspace, ValidationError> {
+    let named = |error: ValidationError| error.named("workspace.name");
     let folder = match body.name {
         Some(name) => WorkspaceFolder::named(renter, &name.parse().map_err(named)?),
         None => WorkspaceFolder::of(renter),
     };
     let mount = body.mount.map(|mount| mount.parse()).transpose();
-    let mount = mount.map_err(|error: Invalid| error.named("workspace.mount"))?;
+    let mount = mount.map_err(|error: ValidationError| error.named("workspace.mount"))?;
     Ok(Workspace { folder, mount: mount.unwrap_or_default() })
 }
 
-fn published(port: Port) -> Result<PublishedPort, Invalid> {
+fn published(port: Port) -> Result<PublishedPort, ValidationError> {
     let (container, transport, host) = match port {
         Port::Text(text) => return text.trim().parse(),
         Port::Any(container) => (container, Transport::Tcp, None),
@@ -187,8 +189,8 @@ fn published(port: Port) -> Result<PublishedPort, Invalid> {
     Ok(PublishedPort { container: ContainerPort::try_from(container)?, transport, host })
 }
 
-fn limits(body: &LimitsBody) -> Result<Limits, Invalid> {
-    let mut limits = Limits::default();
+fn limits(body: &LimitsBody) -> Result<ContainerLimits, ValidationError> {
+    let mut limits = ContainerLimits::default();
     if let Some(milli_cpus) = body.milli_cpus {
         limits = limits.with_milli_cpus(milli_cpus)?;
     }
@@ -204,7 +206,7 @@ fn limits(body: &LimitsBody) -> Result<Limits, Invalid> {
     Ok(limits)
 }
 
-pub(super) fn credential(auth: Auth) -> Result<CredentialRequest, Invalid> {
+pub(super) fn credential(auth: Auth) -> Result<CredentialRequest, ValidationError> {
     let Auth { password, ssh_key, ssh_keys } = auth;
     match (password, ssh_key.is_none() && ssh_keys.is_empty()) {
         (None, true) => Ok(CredentialRequest::Generate),
@@ -213,7 +215,7 @@ pub(super) fn credential(auth: Auth) -> Result<CredentialRequest, Invalid> {
             Ok(CredentialRequest::Password(password))
         }
         (None, false) => {
-            let named = |error: Invalid, field: &'static str| error.named(field);
+            let named = |error: ValidationError, field: &'static str| error.named(field);
             let mut keys: Vec<PublicKey> = Vec::new();
             if let Some(lines) = ssh_key {
                 let lines: PublicKeys = lines.parse().map_err(|error| named(error, "auth.ssh_key"))?;
@@ -225,6 +227,6 @@ pub(super) fn credential(auth: Auth) -> Result<CredentialRequest, Invalid> {
             let keys = PublicKeys::new(keys).map_err(|error| named(error, "auth.ssh_keys"))?;
             Ok(CredentialRequest::PublicKeys(keys))
         }
-        (Some(_), false) => Err(Invalid::new("auth", "must be either a password or public keys")),
+        (Some(_), false) => Err(ValidationError::new("auth", "must be either a password or public keys")),
     }
 }

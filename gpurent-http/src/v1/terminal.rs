@@ -14,7 +14,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::Response;
 use futures_util::StreamExt;
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::Rentals;
 use gpurent_core::id::RentalId;
 use gpurent_core::runtime::{Input, Program, Session, TerminalSize};
@@ -26,16 +26,16 @@ use tokio_util::sync::CancellationToken;
 use crate::caller::Caller;
 use crate::middleware::audit;
 use crate::middleware::audit::Audit;
-use crate::middleware::auth::Pass;
-use crate::middleware::auth::first_message::Entrance;
+use crate::middleware::auth::SocketSession;
+use crate::middleware::auth::first_message::SocketAuth;
 use crate::problem::Problem;
-use crate::subscribers::{AtARental, Place, Subscribers};
+use crate::subscribers::{RentalPermit, SubscriberPermit, Subscribers};
 use crate::v1::Refusals;
 
 /// A client that takes longer to read one message is cut off.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent client is asked whether it is still there.
-const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest message that is taken: what is typed or pasted at once.
 const MOST_TYPED: usize = 64 * 1024;
 
@@ -54,14 +54,17 @@ pub(super) struct TerminalQuery {
 }
 
 impl TerminalQuery {
-    fn program(&self) -> Result<Program, Invalid> {
+    fn program(&self) -> Result<Program, ValidationError> {
         let default = TerminalSize::default();
         let size = TerminalSize::new(self.columns.unwrap_or(default.columns()), self.rows.unwrap_or(default.rows()))?;
         match &self.command {
             None => Ok(Program::shell(size)),
             Some(command) => {
                 let words = serde_json::from_str(command);
-                Program::new(words.map_err(|_| Invalid::new("command", "must be a JSON array of texts"))?, Some(size))
+                Program::new(
+                    words.map_err(|_| ValidationError::new("command", "must be a JSON array of texts"))?,
+                    Some(size),
+                )
             }
         }
     }
@@ -77,27 +80,34 @@ pub(super) async fn terminal(
     State(rentals): State<Rentals>,
     State(subscribers): State<Subscribers>,
     State(audit): State<Option<Audit>>,
-    Extension(entrance): Extension<Entrance>,
+    Extension(auth): Extension<SocketAuth>,
     Path(id): Path<String>,
     connection: Option<Extension<ConnectInfo<std::net::SocketAddr>>>,
     query: Result<Query<TerminalQuery>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|_| Invalid::new("query", "takes columns, rows and command"))?;
+    let Query(query) = query.map_err(|_| ValidationError::new("query", "takes columns, rows and command"))?;
     let program = query.program()?;
     let id = id.parse::<RentalId>().map_err(|_| Problem::not_found())?;
     // Who is known already hears at once what is wrong.
-    if let Entrance::Open(caller, _) = &entrance {
+    if let SocketAuth::Authenticated(caller, _) = &auth {
         crate::v1::find(&rentals, caller, &id.to_string()).await?;
     }
-    let upgrade = upgrade.map_err(|_| Problem::socket_wanted())?;
+    let upgrade = upgrade.map_err(|_| Problem::upgrade_required())?;
     let address = connection.map(|Extension(ConnectInfo(address))| address.ip().to_canonical());
-    let asked =
-        Asked { rentals, subscribers, audit, address, id, program, noted: matches!(entrance, Entrance::Open(..)) };
+    let asked = Asked {
+        rentals,
+        subscribers,
+        audit,
+        address,
+        id,
+        program,
+        noted: matches!(auth, SocketAuth::Authenticated(..)),
+    };
     Ok(upgrade.max_message_size(MOST_TYPED).on_upgrade(move |mut socket| async move {
-        let Some((caller, pass)) = entrance.admit(&mut socket).await else { return };
+        let Some((caller, access)) = auth.admit(&mut socket).await else { return };
         let tracker = asked.subscribers.tracker.clone();
-        tracker.track_future(asked.serve(socket, caller, pass)).await;
+        tracker.track_future(asked.serve(socket, caller, access)).await;
     }))
 }
 
@@ -113,7 +123,7 @@ struct Asked {
 }
 
 impl Asked {
-    async fn serve(self, mut socket: WebSocket, caller: Caller, pass: Pass) {
+    async fn serve(self, mut socket: WebSocket, caller: Caller, access: SocketSession) {
         let result = self.begin(&caller).await;
         if let Some(audit) = self.audit.as_ref().filter(|_| !self.noted) {
             let action = format!("GET /v1/rentals/{}/terminal", self.id);
@@ -121,15 +131,15 @@ impl Asked {
             audit.note(audit::entry(&caller, self.address, action, status));
         }
         let (code, reason) = match result {
-            Ok((session, _places)) => talk(&mut socket, session, pass, self.subscribers.stopping.clone()).await,
+            Ok((session, _places)) => relay(&mut socket, session, access, self.subscribers.stopping.clone()).await,
             Err(problem) => (close_code::POLICY, problem.sentence()),
         };
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         // A farewell that does not arrive changes nothing.
-        drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+        drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(close)).await);
     }
 
-    async fn begin(&self, caller: &Caller) -> Result<(Session, (Place, AtARental)), Problem> {
+    async fn begin(&self, caller: &Caller) -> Result<(Session, (SubscriberPermit, RentalPermit)), Problem> {
         let place = self.subscribers.enter(caller)?;
         let rental = crate::v1::find(&self.rentals, caller, &self.id.to_string()).await?;
         let terminal = self.subscribers.open_terminal(rental.id())?;
@@ -175,18 +185,23 @@ async fn type_in(mut input: Box<dyn Input>, mut typed: mpsc::Receiver<Typed>) {
 
 /// Carries bytes both ways until one side ends; tells how to say goodbye. No way waits for the other: a program that
 /// writes before it reads on would otherwise never read on.
-async fn talk(socket: &mut WebSocket, session: Session, pass: Pass, stopping: CancellationToken) -> (u16, String) {
+async fn relay(
+    socket: &mut WebSocket,
+    session: Session,
+    access: SocketSession,
+    stopping: CancellationToken,
+) -> (u16, String) {
     let Session { input, mut output, exit } = session;
     let (typing, typed) = mpsc::channel(TYPED_AHEAD);
     let mut typist = std::pin::pin!(type_in(input, typed));
-    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
     let message = loop {
         let message = tokio::select! {
             biased;
             () = stopping.cancelled() => return (close_code::AWAY, "the host shuts down".to_owned()),
             // Before what may never end.
             _ = ping.tick() => {
-                if !pass.is_valid().await {
+                if !access.is_valid().await {
                     return (close_code::POLICY, "no longer allowed".to_owned());
                 }
                 Message::Ping(Vec::new().into())
@@ -217,13 +232,13 @@ async fn talk(socket: &mut WebSocket, session: Session, pass: Pass, stopping: Ca
                 continue;
             }
         };
-        match tokio::time::timeout(PATIENCE, socket.send(message)).await {
+        match tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return (close_code::POLICY, "too slow".to_owned()),
         }
     };
     // The last word; whoever does not hear it sees the close.
-    drop(tokio::time::timeout(PATIENCE, socket.send(message)).await);
+    drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await);
     (close_code::NORMAL, "the program has ended".to_owned())
 }
 

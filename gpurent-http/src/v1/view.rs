@@ -3,8 +3,9 @@
 use gpurent_core::host::Rentals;
 use gpurent_core::id::{Attempt, ContainerId, InstanceName, RentalId, RenterId, Revision};
 use gpurent_core::model::{
-    Bill, ContainerPort, CredentialKind, EndReason, Exit, FailureKind, Fault, Files, Gpu, GpuModel, GpuUuid, HostPort,
-    ImageDigest, ImageRef, Labels, LoginUser, PortBinding, Protocol, Rental, Segment, Service, State, SuspendCause,
+    Bill, Blame, ContainerPort, CredentialKind, EndReason, Exit, FailureKind, Files, Gpu, GpuModel, GpuUuid, HostPort,
+    ImageDigest, ImageRef, Labels, LoginUser, PortBinding, Protocol, Rental, RentalState, Segment, Service,
+    SuspendCause,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -111,7 +112,7 @@ pub(crate) struct WaitingView {
 pub(crate) struct EndView<'a> {
     message: String,
     #[schema(value_type = FaultSchema)]
-    fault: Fault,
+    fault: Blame,
     retryable: bool,
     failure: Option<FailureView<'a>>,
 }
@@ -167,10 +168,10 @@ pub(crate) fn rental<'a>(rentals: &Rentals, rental: &'a Rental) -> RentalView<'a
         state: state_names::v1(rental.state()),
         end: rental.state().end_reason().map(end),
         suspension: rental.state().suspend_cause().map(|cause| suspension(rentals, rental, cause)),
-        waiting: rentals.setback(rental.id()).map(|setback| WaitingView {
-            since: setback.since,
-            tries: setback.failures,
-            message: setback.message,
+        waiting: rentals.waiting(rental.id()).map(|waiting| WaitingView {
+            since: waiting.since,
+            tries: waiting.failures,
+            message: waiting.message,
         }),
         gpus: rental.gpus().iter().map(gpu).collect(),
         gpus_attached: rental.gpus_attached(),
@@ -192,7 +193,7 @@ pub(crate) fn rental<'a>(rentals: &Rentals, rental: &'a Rental) -> RentalView<'a
         started_at: rental.started_at(),
         expires_at: rental.expires_at(),
         ended_at: match rental.state() {
-            State::Ended { at, .. } => Some(*at),
+            RentalState::Ended { at, .. } => Some(*at),
             _ => None,
         },
         exit: rental.exit(),
@@ -211,7 +212,7 @@ pub(crate) fn end(reason: &EndReason) -> EndView<'_> {
 
 fn suspension<'a>(rentals: &Rentals, rental: &'a Rental, cause: &'a SuspendCause) -> SuspensionView<'a> {
     let CauseView { message, failure } = crate::v1::view::cause(cause);
-    let is_done = matches!(rental.state(), State::Suspended { .. });
+    let is_done = matches!(rental.state(), RentalState::Suspended { .. });
     SuspensionView {
         message,
         failure,

@@ -1,18 +1,18 @@
 //! Making a rental: one look at what is held, unless that is known, and one statement that writes it all.
 
 use gpurent_core::allocation::renter_limits::lately;
-use gpurent_core::allocation::{Held, Placement, RenterHas, RenterLimits};
+use gpurent_core::allocation::{Holds, Placement, RenterHas, RenterLimits};
 use gpurent_core::id::{Epoch, HostId, RenterId};
 use gpurent_core::model::{GpuUuid, HostPort, Rental};
-use gpurent_core::store::{ClaimError, Claimed, Foundling, NewRental, StoreError};
+use gpurent_core::store::{ClaimError, ClaimOutcome, NewRental, RecoveredRental, StoreError};
 use jiff::Timestamp;
 use sqlx::types::Json;
 
 use super::connections::Connections;
-use crate::claim::{Decision, Look, NOT_IN_VAIN, counted, decide};
+use crate::claim::{ClaimSnapshot, Decision, NOT_IN_VAIN, counted, decide};
 use crate::error::{bounded, broken_constraint};
 use crate::listing::Tags;
-use crate::postgres::hold_cache::Beliefs;
+use crate::postgres::hold_cache::HoldCache;
 use crate::rows::rental::{RentalColumns, signed};
 
 /// How often a claim that lost a race against another process looks again.
@@ -56,12 +56,12 @@ const LOOK: &str = "
 
 pub(super) async fn claim(
     connections: &Connections,
-    beliefs: &Beliefs,
+    hold_cache: &HoldCache,
     looks_first: bool,
     new: &NewRental,
     placement: &Placement,
-) -> Result<Claimed, ClaimError> {
-    let (version, believed) = beliefs.of(&new.host);
+) -> Result<ClaimOutcome, ClaimError> {
+    let (version, believed) = hold_cache.get(&new.host);
     // How many GPUs the renter has is only looked at.
     if !looks_first
         && placement.renter_limits.gpus.is_none()
@@ -70,8 +70,8 @@ pub(super) async fn claim(
     {
         match write(connections, new, placed, &placement.renter_limits).await {
             Ok(rental) => {
-                beliefs.took(&rental);
-                return Ok(Claimed::New(rental));
+                hold_cache.insert(&rental);
+                return Ok(ClaimOutcome::New(rental));
             }
             // It is otherwise than believed, or was asked for before: the look tells.
             Err(error) if is_lost_race(&error) => {}
@@ -89,24 +89,24 @@ pub(super) async fn claim(
         let (gpus, ports, named, named_as, keyed, keyed_as, live, unready, suspended, in_vain, their_gpus, without_gpu): Columns =
             bounded(connections.fetch_one(query)).await?;
         let asked = |(Json(rental), fingerprint): (Json<Rental>, Vec<u8>)| (rental, fingerprint);
-        let look = Look {
+        let look = ClaimSnapshot {
             held: parse(gpus, ports, without_gpu)?,
             has: counted((live, unready, suspended, in_vain, their_gpus)),
             same_name: named.zip(named_as).map(asked),
             same_key: keyed.zip(keyed_as).map(asked),
         };
-        beliefs.learn(&new.host, version, look.held.clone());
+        hold_cache.store(&new.host, version, look.held.clone());
         let placed = match decide(look, new, placement)? {
-            Decision::Existing(rental) => return Ok(Claimed::Existing(*rental)),
+            Decision::Existing(rental) => return Ok(ClaimOutcome::Existing(*rental)),
             Decision::Write(placed) => placed,
         };
         match write(connections, new, placed, &placement.renter_limits).await {
             Ok(rental) => {
-                beliefs.took(&rental);
-                return Ok(Claimed::New(rental));
+                hold_cache.insert(&rental);
+                return Ok(ClaimOutcome::New(rental));
             }
             // Another process was faster: what it took shows in the next look.
-            Err(error) if is_lost_race(&error) => beliefs.forget(&new.host),
+            Err(error) if is_lost_race(&error) => hold_cache.invalidate(&new.host),
             Err(error) => return Err(error.into()),
         }
     }
@@ -199,7 +199,7 @@ async fn write(
 }
 
 /// Writes a rental that was found, if the epoch is right and nothing of it is anybody's.
-pub(super) async fn adopt(connections: &Connections, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+pub(super) async fn adopt(connections: &Connections, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError> {
     let rental = &found.rental;
     let columns = RentalColumns::of(rental);
     let tags = Tags::of(rental);
@@ -263,7 +263,7 @@ pub(super) async fn adopt(connections: &Connections, found: &Foundling, epoch: E
     }
 }
 
-pub(super) async fn held(connections: &Connections, host: &HostId) -> Result<Held, StoreError> {
+pub(super) async fn held(connections: &Connections, host: &HostId) -> Result<Holds, StoreError> {
     let query = sqlx::query_as(
         "SELECT ARRAY(SELECT gpu_uuid FROM gpurent.gpu_hold WHERE host_id = $1),
                 ARRAY(SELECT port FROM gpurent.port_hold WHERE host_id = $1),
@@ -296,11 +296,11 @@ pub(super) async fn renter_has(
     Ok(counted(bounded(connections.fetch_one(query)).await?))
 }
 
-fn parse(gpus: Vec<String>, ports: Vec<i32>, without_gpu: i64) -> Result<Held, StoreError> {
-    let corrupt = |error: gpurent_core::error::Invalid| StoreError::Corrupt(error.into());
+fn parse(gpus: Vec<String>, ports: Vec<i32>, without_gpu: i64) -> Result<Holds, StoreError> {
+    let corrupt = |error: gpurent_core::error::ValidationError| StoreError::Corrupt(error.into());
     let gpus: Result<_, _> = gpus.into_iter().map(GpuUuid::try_from).collect();
     let ports: Result<_, _> =
         ports.into_iter().map(|port| HostPort::try_from(u16::try_from(port).unwrap_or(0))).collect();
     let without_gpu = u32::try_from(without_gpu).unwrap_or(u32::MAX);
-    Ok(Held { gpus: gpus.map_err(corrupt)?, ports: ports.map_err(corrupt)?, without_gpu })
+    Ok(Holds { gpus: gpus.map_err(corrupt)?, ports: ports.map_err(corrupt)?, without_gpu })
 }

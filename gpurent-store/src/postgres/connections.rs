@@ -25,9 +25,9 @@ const BEGIN_WITH_LIMITS: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET 
 const MAY_HAVE_DIED: Duration = Duration::from_secs(1);
 
 /// The longest time that making a connection may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest time that finding out why there is none may take.
-const EXPLANATION: Duration = Duration::from_secs(1);
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// SQLSTATE of a write on a server that only reads: it was demoted, and another one is the primary now.
 const READ_ONLY: &str = "25006";
@@ -78,7 +78,7 @@ impl Connections {
         let seen = demoted.clone();
         let pool = PgPoolOptions::new()
             .max_connections(16)
-            .acquire_timeout(PATIENCE)
+            .acquire_timeout(CONNECT_TIMEOUT)
             // A connection that was just used need not be asked whether it lives: that is a round trip.
             .test_before_acquire(false)
             .before_acquire(move |connection, metadata| {
@@ -135,7 +135,7 @@ impl Connections {
     async fn why_none(&self) -> sqlx::Error {
         let Ok(_permit) = self.asking.try_acquire() else { return sqlx::Error::PoolTimedOut };
         let options = self.pool.connect_options();
-        match tokio::time::timeout(EXPLANATION, options.connect()).await {
+        match tokio::time::timeout(EXPLAIN_TIMEOUT, options.connect()).await {
             Ok(Err(error)) => error,
             // The server takes connections, so all of the pool's are in use.
             Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
@@ -303,7 +303,7 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error
 
 async fn in_time<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     let late = || sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, "no answer within 5 s"));
-    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
+    tokio::time::timeout(CONNECT_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Whether a server is reached by a socket in the file system.

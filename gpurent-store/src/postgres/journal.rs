@@ -1,7 +1,7 @@
 //! The journal: positions given after the commit, so that no reader misses an event.
 
 use gpurent_core::id::{Epoch, HostId, Position, RentalId};
-use gpurent_core::model::{Event, JournalEntry};
+use gpurent_core::model::{JournalEntry, RentalEvent};
 use gpurent_core::store::StoreError;
 use sqlx::types::{Json, Uuid};
 
@@ -9,7 +9,7 @@ use super::connections::Connections;
 use crate::error::bounded;
 use crate::rows::rental::{recorded, signed, unsigned};
 
-type Row = (i64, Uuid, i64, i64, Json<Event>);
+type Row = (i64, Uuid, i64, i64, Json<RentalEvent>);
 
 fn entry((position, rental, seq, at, Json(event)): Row) -> Result<JournalEntry, StoreError> {
     Ok(JournalEntry {

@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connections::Connections;
-use gpurent_core::allocation::{Held, Placement, RenterHas};
+use gpurent_core::allocation::{Holds, Placement, RenterHas};
 use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
-use gpurent_core::model::{Event, JournalEntry, Recorded, Rental, Sealed};
+use gpurent_core::model::{JournalEntry, RecordedEvent, Rental, RentalEvent, Sealed};
 use gpurent_core::store::{
-    Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
+    Change, ClaimError, ClaimOutcome, Filter, HostOwnership, MAX_PAGE, NewRental, RecoveredRental, Store, StoreError,
 };
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
@@ -38,7 +38,7 @@ use tokio::sync::Mutex;
 pub use views::CompatibilityViews;
 
 use crate::error::bounded;
-use crate::postgres::hold_cache::Beliefs;
+use crate::postgres::hold_cache::HoldCache;
 use crate::refused::unless_permanent;
 use crate::rows::rental::{recorded, signed, unsigned};
 
@@ -51,7 +51,7 @@ pub struct PostgresStore {
     /// Claims of one process for one host stand in line here instead of fighting over the same GPU in the
     /// database.
     claiming: std::sync::Mutex<HashMap<HostId, Arc<Mutex<()>>>>,
-    beliefs: Beliefs,
+    hold_cache: HoldCache,
 }
 
 impl PostgresStore {
@@ -108,7 +108,7 @@ impl PostgresStore {
     }
 
     fn with(connections: Connections) -> Self {
-        Self { connections, claiming: Default::default(), beliefs: Beliefs::default() }
+        Self { connections, claiming: Default::default(), hold_cache: HoldCache::default() }
     }
 
     fn line_of(&self, host: &HostId) -> Arc<Mutex<()>> {
@@ -125,21 +125,27 @@ impl PostgresStore {
 #[error("the connections' search_path leads into the schema gpurent: use another role, or set search_path=public")]
 struct AmongOurTables;
 
-type EventColumns = (i64, i64, Json<Event>);
+type EventColumns = (i64, i64, Json<RentalEvent>);
 
 /// Whether an event frees something that the rental held.
-fn moves_holds(event: &Event) -> bool {
-    matches!(event, Event::Relaunched { .. } | Event::Adopted(_) | Event::Suspended { .. } | Event::Resumed(_))
+fn moves_holds(event: &RentalEvent) -> bool {
+    matches!(
+        event,
+        RentalEvent::Relaunched { .. }
+            | RentalEvent::Adopted(_)
+            | RentalEvent::Suspended { .. }
+            | RentalEvent::Resumed(_)
+    )
 }
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn take_over(
+    async fn acquire_host(
         &self,
         host: &HostId,
         engine: &EngineId,
         machine: Option<&MachineId>,
-    ) -> Result<Tenure, StoreError> {
+    ) -> Result<HostOwnership, StoreError> {
         let query = sqlx::query_as(
             "WITH busy AS (
                  SELECT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended' AND phase <> 'suspended') AS is_so
@@ -170,7 +176,7 @@ impl Store for PostgresStore {
             if !is_listed {
                 catch_up::write_missing(&self.connections, host, epoch).await?;
             }
-            return Ok(Tenure { epoch, last_position: Position::new(unsigned(last)) });
+            return Ok(HostOwnership { epoch, last_position: Position::new(unsigned(last)) });
         }
         let query = sqlx::query_scalar("SELECT engine FROM gpurent.host WHERE id = $1").bind(host.as_str());
         let pinned: String = bounded(self.connections.fetch_one(query)).await?;
@@ -205,7 +211,7 @@ impl Store for PostgresStore {
         Ok(seconds.flatten().map(|seconds| Duration::from_secs(unsigned(seconds.max(0)))))
     }
 
-    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
+    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<ClaimOutcome, ClaimError> {
         let line = self.line_of(&new.host);
         let (_turn, waited) = match line.try_lock() {
             Ok(turn) => (turn, false),
@@ -214,13 +220,13 @@ impl Store for PostgresStore {
         // Who stood before may have sent the same request: a thousand of one key are then as many reads, not as many
         // writes that fail.
         let looks_first = waited && new.key.is_some();
-        claim::claim(&self.connections, &self.beliefs, looks_first, new, placement).await
+        claim::claim(&self.connections, &self.hold_cache, looks_first, new, placement).await
     }
 
-    async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+    async fn adopt(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError> {
         let adopted = claim::adopt(&self.connections, found, epoch).await;
         // It holds what was free, perhaps also where the answer was lost.
-        self.beliefs.forget(found.rental.host());
+        self.hold_cache.invalidate(found.rental.host());
         adopted
     }
 
@@ -229,7 +235,7 @@ impl Store for PostgresStore {
         let committed = commit::commit(&self.connections, change).await;
         if frees {
             // Also where it failed: then it may have happened all the same.
-            self.beliefs.forget(change.rental().host());
+            self.hold_cache.invalidate(change.rental().host());
         }
         committed
     }
@@ -291,7 +297,7 @@ impl Store for PostgresStore {
         lists::forget(&self.connections, host, rentals).await
     }
 
-    async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
+    async fn held(&self, host: &HostId) -> Result<Holds, StoreError> {
         claim::held(&self.connections, host).await
     }
 
@@ -313,7 +319,7 @@ impl Store for PostgresStore {
         Ok(found.map(|(key_id, bytes)| Sealed { key_id, bytes }))
     }
 
-    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError> {
+    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         let query = sqlx::query_as(
             "SELECT seq, at, body FROM gpurent.event WHERE rental_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
         )

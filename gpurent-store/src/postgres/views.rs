@@ -3,7 +3,7 @@
 //! A view shows what such a table showed, under its own column names, and never a secret: those columns
 //! are NULL.
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::store::StoreError;
 use sqlx::AssertSqlSafe;
 
@@ -26,11 +26,11 @@ impl CompatibilityViews {
     ///
     /// # Errors
     /// Refuses a schema that is not a plain lower-case name.
-    pub fn in_schema(schema: &str) -> Result<Self, Invalid> {
+    pub fn in_schema(schema: &str) -> Result<Self, ValidationError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let begins_well = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
         if !begins_well || schema.len() > 63 || !schema.chars().all(plain) || schema == "gpurent" {
-            return Err(Invalid::new("schema", "must be a lower-case name, and not gpurent"));
+            return Err(ValidationError::new("schema", "must be a lower-case name, and not gpurent"));
         }
         Ok(Self { schema: schema.to_owned() })
     }

@@ -1,6 +1,6 @@
 //! Port ranges and audit entries between their columns and the domain.
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::store::{AuditEntry, NumberedEntry, StoreError};
 
 use crate::rows::port_range::corrupt;
@@ -12,7 +12,7 @@ pub(crate) type AuditColumns = (i64, i64, String, String, Option<String>, Option
 pub(crate) fn entry(
     (number, at, renter, role, key, address, action, status): AuditColumns,
 ) -> Result<NumberedEntry, StoreError> {
-    let not_an_address = |_| corrupt(Invalid::new("address", "must be an IP address"));
+    let not_an_address = |_| corrupt(ValidationError::new("address", "must be an IP address"));
     let entry = AuditEntry {
         at: time(at)?,
         renter: renter.try_into().map_err(corrupt)?,

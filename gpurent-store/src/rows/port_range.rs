@@ -1,10 +1,10 @@
 //! A renter's range of ports as both databases keep it.
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::model::PortRange;
 use gpurent_core::store::{OwnRange, StoreError};
 
-pub(super) fn corrupt(error: Invalid) -> StoreError {
+pub(super) fn corrupt(error: ValidationError) -> StoreError {
     StoreError::Corrupt(error.into())
 }
 

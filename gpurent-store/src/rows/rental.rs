@@ -1,7 +1,7 @@
 //! Values between the domain's types and the columns of any database.
 
 use gpurent_core::id::Seq;
-use gpurent_core::model::{Event, Recorded, Rental, State};
+use gpurent_core::model::{RecordedEvent, Rental, RentalEvent, RentalState};
 use gpurent_core::store::{Change, StoreError};
 use jiff::Timestamp;
 
@@ -45,7 +45,7 @@ impl<'a> RentalColumns<'a> {
         gpus.sort();
         ports.sort_unstable();
         let (end_kind, ended_at) = match rental.state() {
-            State::Ended { reason, at } => (Some(reason.kind().as_str()), Some(at.as_microsecond())),
+            RentalState::Ended { reason, at } => (Some(reason.kind().as_str()), Some(at.as_microsecond())),
             _ => (None, None),
         };
         Self {
@@ -64,11 +64,15 @@ impl<'a> RentalColumns<'a> {
 
 /// Up to when kept lines of the host are out of date with a change: with every end, and with new lines.
 pub(crate) fn forgets_logs_of(change: &Change) -> Option<Timestamp> {
-    let ended = change.events().iter().find(|recorded| matches!(recorded.event, Event::Ended));
+    let ended = change.events().iter().find(|recorded| matches!(recorded.event, RentalEvent::Ended));
     change.log_tail().map(|tail| tail.at).or(ended.map(|recorded| recorded.at))
 }
 
 /// An event from its columns.
-pub(crate) fn recorded(seq: i64, at: i64, event: gpurent_core::model::Event) -> Result<Recorded, StoreError> {
-    Ok(Recorded { seq: Seq::new(unsigned(seq)), at: time(at)?, event })
+pub(crate) fn recorded(
+    seq: i64,
+    at: i64,
+    event: gpurent_core::model::RentalEvent,
+) -> Result<RecordedEvent, StoreError> {
+    Ok(RecordedEvent { seq: Seq::new(unsigned(seq)), at: time(at)?, event })
 }

@@ -4,11 +4,11 @@ use gpurent_core::allocation::Placement;
 use gpurent_core::allocation::renter_limits::lately;
 use gpurent_core::id::Epoch;
 use gpurent_core::model::{Fingerprint, Rental};
-use gpurent_core::store::{ClaimError, Claimed, Foundling, NewRental, StoreError};
+use gpurent_core::store::{ClaimError, ClaimOutcome, NewRental, RecoveredRental, StoreError};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
-use crate::claim::{Asked, Decision, Look, decide};
+use crate::claim::{Asked, ClaimSnapshot, Decision, decide};
 use crate::error::bounded;
 use crate::listing::tags;
 use crate::rows::rental::RentalColumns;
@@ -19,10 +19,10 @@ pub(super) async fn claim(
     connection: &mut SqliteConnection,
     new: &NewRental,
     placement: &Placement,
-) -> Result<Claimed, ClaimError> {
+) -> Result<ClaimOutcome, ClaimError> {
     let look = look(connection, new).await?;
     let placed = match decide(look, new, placement)? {
-        Decision::Existing(rental) => return Ok(Claimed::Existing(*rental)),
+        Decision::Existing(rental) => return Ok(ClaimOutcome::Existing(*rental)),
         Decision::Write(placed) => placed,
     };
     let (rental, event) = new.settle(placed);
@@ -41,13 +41,13 @@ pub(super) async fn claim(
         .bind(&id);
         bounded(query.execute(connection)).await?;
     }
-    Ok(Claimed::New(rental))
+    Ok(ClaimOutcome::New(rental))
 }
 
 /// Writes a rental that was found; the transaction is given up where anything of it is somebody else's.
 pub(super) async fn adopt(
     connection: &mut SqliteConnection,
-    found: &Foundling,
+    found: &RecoveredRental,
     epoch: Epoch,
 ) -> Result<(), StoreError> {
     let rental = &found.rental;
@@ -95,7 +95,7 @@ async fn insert(
     hold(connection, rental.host(), &id, &columns).await
 }
 
-async fn look(connection: &mut SqliteConnection, new: &NewRental) -> Result<Look, StoreError> {
+async fn look(connection: &mut SqliteConnection, new: &NewRental) -> Result<ClaimSnapshot, StoreError> {
     let name = sqlx::query_as(
         "SELECT body, fingerprint FROM gpurent_rental WHERE host_id = ? AND renter = ? AND name = ? AND phase <> 'ended'",
     );
@@ -114,5 +114,5 @@ async fn look(connection: &mut SqliteConnection, new: &NewRental) -> Result<Look
     let asked = |(Json(rental), fingerprint)| -> Asked { (rental, fingerprint) };
     let held = held(&mut *connection, &new.host).await?;
     let has = renter_has(connection, &new.host, &new.spec.renter, lately(new.at.wall)).await?;
-    Ok(Look { held, has, same_name: same_name.map(asked), same_key: same_key.map(asked) })
+    Ok(ClaimSnapshot { held, has, same_name: same_name.map(asked), same_key: same_key.map(asked) })
 }

@@ -1,7 +1,7 @@
 //! Changing rentals, inside one transaction that nobody else writes beside.
 
 use gpurent_core::id::HostId;
-use gpurent_core::model::{Recorded, Rental, Sealed};
+use gpurent_core::model::{RecordedEvent, Rental, Sealed};
 use gpurent_core::store::{Change, StoreError};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
@@ -128,7 +128,7 @@ pub(super) async fn record(
     connection: &mut SqliteConnection,
     host: &HostId,
     id: &str,
-    event: &Recorded,
+    event: &RecordedEvent,
 ) -> Result<(), StoreError> {
     let query =
         sqlx::query("INSERT INTO gpurent_event (host_id, rental_id, seq, at, name, body) VALUES (?, ?, ?, ?, ?, ?)")

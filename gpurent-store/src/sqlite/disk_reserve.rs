@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 /// Some thousands of changes of rentals, write-ahead log included.
 const BYTES: usize = 4 * 1024 * 1024;
 /// How long after it was given up it is tried to be kept again.
-const AGAIN: Duration = Duration::from_secs(60);
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// The kept space.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Reserve {
     /// Keeps it again, a while after it was given up.
     pub(super) async fn keep_again(&self) {
         let missing_since = *self.missing_since.lock().unwrap_or_else(PoisonError::into_inner);
-        if missing_since.is_some_and(|since| since.elapsed() >= AGAIN) {
+        if missing_since.is_some_and(|since| since.elapsed() >= RETRY_DELAY) {
             self.keep().await;
         }
     }

@@ -1,9 +1,9 @@
 //! The journal: positions given by the one publisher, as in PostgreSQL, so that readers of either see
 //! the same.
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::id::{Epoch, HostId, Position};
-use gpurent_core::model::{Event, JournalEntry};
+use gpurent_core::model::{JournalEntry, RentalEvent};
 use gpurent_core::store::StoreError;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use sqlx::types::Json;
@@ -12,10 +12,10 @@ use super::has_epoch;
 use crate::error::bounded;
 use crate::rows::rental::{recorded, signed, unsigned};
 
-type Row = (i64, String, i64, i64, Json<Event>);
+type Row = (i64, String, i64, i64, Json<RentalEvent>);
 
 fn entry((position, rental, seq, at, Json(event)): Row) -> Result<JournalEntry, StoreError> {
-    let rental = rental.parse().map_err(|error: Invalid| StoreError::Corrupt(error.into()))?;
+    let rental = rental.parse().map_err(|error: ValidationError| StoreError::Corrupt(error.into()))?;
     Ok(JournalEntry { position: Position::new(unsigned(position)), rental, recorded: recorded(seq, at, event)? })
 }
 

@@ -19,11 +19,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gpurent_core::allocation::{Held, Placement, RenterHas};
+use gpurent_core::allocation::{Holds, Placement, RenterHas};
 use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
-use gpurent_core::model::{Event, GpuUuid, HostPort, JournalEntry, Recorded, Rental, Sealed};
+use gpurent_core::model::{GpuUuid, HostPort, JournalEntry, RecordedEvent, Rental, RentalEvent, Sealed};
 use gpurent_core::store::{
-    Change, ClaimError, Claimed, Filter, Foundling, MAX_PAGE, NewRental, Store, StoreError, Tenure,
+    Change, ClaimError, ClaimOutcome, Filter, HostOwnership, MAX_PAGE, NewRental, RecoveredRental, Store, StoreError,
 };
 use jiff::Timestamp;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -157,7 +157,7 @@ impl SqliteStore {
         host: &HostId,
         engine: &EngineId,
         machine: Option<&MachineId>,
-    ) -> Result<Tenure, StoreError> {
+    ) -> Result<HostOwnership, StoreError> {
         let mut writing = self.write().await?;
         let query = sqlx::query_as(
             "WITH busy AS (
@@ -180,14 +180,17 @@ impl SqliteStore {
                 catch_up::write_missing(&mut writing.transaction, host).await?;
             }
             writing.commit().await?;
-            return Ok(Tenure { epoch: Epoch::new(unsigned(epoch)), last_position: Position::new(unsigned(last)) });
+            return Ok(HostOwnership {
+                epoch: Epoch::new(unsigned(epoch)),
+                last_position: Position::new(unsigned(last)),
+            });
         }
         let query = sqlx::query_scalar("SELECT engine FROM gpurent_host WHERE id = ?").bind(host.as_str());
         let pinned: String = bounded(query.fetch_one(&mut *writing.transaction)).await?;
         Err(StoreError::HostPinned(EngineId::try_from(pinned).map_err(|error| StoreError::Corrupt(error.into()))?))
     }
 
-    async fn adopt_once(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+    async fn adopt_once(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError> {
         let mut writing = self.write().await?;
         claim::adopt(&mut writing.transaction, found, epoch).await?;
         writing.commit().await
@@ -272,7 +275,7 @@ async fn has_epoch(connection: impl SqliteExecutor<'_>, host: &HostId, epoch: Ep
     Ok(current == Some(signed(epoch.get())))
 }
 
-async fn held(connection: impl SqliteExecutor<'_>, host: &HostId) -> Result<Held, StoreError> {
+async fn held(connection: impl SqliteExecutor<'_>, host: &HostId) -> Result<Holds, StoreError> {
     let query = sqlx::query_as(
         "SELECT (SELECT json_group_array(gpu_uuid) FROM gpurent_gpu_hold WHERE host_id = ?1),
                 (SELECT json_group_array(port) FROM gpurent_port_hold WHERE host_id = ?1),
@@ -281,7 +284,7 @@ async fn held(connection: impl SqliteExecutor<'_>, host: &HostId) -> Result<Held
     );
     let (Json(gpus), Json(ports), without_gpu): (Json<Vec<GpuUuid>>, Json<Vec<HostPort>>, u32) =
         bounded(query.bind(host.as_str()).fetch_one(connection)).await?;
-    Ok(Held { gpus: gpus.into_iter().collect(), ports: ports.into_iter().collect(), without_gpu })
+    Ok(Holds { gpus: gpus.into_iter().collect(), ports: ports.into_iter().collect(), without_gpu })
 }
 
 /// Counts the live by an index of its own: SQLite, which keeps no statistics, would rather walk all that the renter ever had.
@@ -311,12 +314,12 @@ async fn renter_has(
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn take_over(
+    async fn acquire_host(
         &self,
         host: &HostId,
         engine: &EngineId,
         machine: Option<&MachineId>,
-    ) -> Result<Tenure, StoreError> {
+    ) -> Result<HostOwnership, StoreError> {
         match self.take_over_once(host, engine, machine).await {
             Err(error) if self.made_room(&error).await => self.take_over_once(host, engine, machine).await,
             result => result,
@@ -351,14 +354,14 @@ impl Store for SqliteStore {
         Ok(seconds.flatten().map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
     }
 
-    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<Claimed, ClaimError> {
+    async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<ClaimOutcome, ClaimError> {
         let mut writing = self.write().await?;
         let claimed = claim::claim(&mut writing.transaction, new, placement).await?;
         writing.commit().await?;
         Ok(claimed)
     }
 
-    async fn adopt(&self, found: &Foundling, epoch: Epoch) -> Result<(), StoreError> {
+    async fn adopt(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError> {
         match self.adopt_once(found, epoch).await {
             Err(error) if self.made_room(&error).await => self.adopt_once(found, epoch).await,
             result => result,
@@ -395,7 +398,7 @@ impl Store for SqliteStore {
         );
         let query = query.bind(host.as_str()).bind(container.as_str());
         let found: Option<String> = bounded(query.fetch_optional(&self.pool)).await?;
-        let corrupt = |error: gpurent_core::error::Invalid| StoreError::Corrupt(error.into());
+        let corrupt = |error: gpurent_core::error::ValidationError| StoreError::Corrupt(error.into());
         found.map(|id| id.parse().map_err(corrupt)).transpose()
     }
 
@@ -440,7 +443,7 @@ impl Store for SqliteStore {
         Ok(gone)
     }
 
-    async fn held(&self, host: &HostId) -> Result<Held, StoreError> {
+    async fn held(&self, host: &HostId) -> Result<Holds, StoreError> {
         held(&self.pool, host).await
     }
 
@@ -461,14 +464,14 @@ impl Store for SqliteStore {
         Ok(found.map(|(key_id, bytes)| Sealed { key_id, bytes }))
     }
 
-    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError> {
+    async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         let query = sqlx::query_as(
             "SELECT seq, at, body FROM gpurent_event WHERE rental_id = ? AND seq > ? ORDER BY seq LIMIT ?",
         )
         .bind(id.to_string())
         .bind(signed(after.get()))
         .bind(limit.min(MAX_PAGE) as i64);
-        let rows: Vec<(i64, i64, Json<Event>)> = bounded(query.fetch_all(&self.pool)).await?;
+        let rows: Vec<(i64, i64, Json<RentalEvent>)> = bounded(query.fetch_all(&self.pool)).await?;
         rows.into_iter().map(|(seq, at, Json(event))| recorded(seq, at, event)).collect()
     }
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
-use event_listener::Event as Bell;
+use event_listener::Event;
 
 use crate::host::notify::Mutex;
 use crate::id::{Position, RentalId};
@@ -54,11 +54,11 @@ impl Default for Position {
     }
 }
 
-/// The ring and the bell that tells of news.
+/// The ring, and the event that wakes its readers.
 #[derive(Default)]
 pub(crate) struct Feed {
     ring: Mutex<Ring>,
-    bell: Bell,
+    changed: Event,
 }
 
 impl Feed {
@@ -74,7 +74,7 @@ impl Feed {
                 ring.first += 1;
             }
         }
-        self.bell.notify(usize::MAX);
+        self.changed.notify(usize::MAX);
     }
 
     /// Says where the journal stands before anything is pushed.
@@ -113,12 +113,12 @@ impl Subscription {
     /// [`Lagged`] where updates were missed; the subscription goes on with the oldest it can have.
     pub async fn next(&mut self) -> Result<Update, Lagged> {
         loop {
-            // The bell is listened to before the look, so that no news falls in between.
-            let bell = self.feed.bell.listen();
+            // Listened to before the look, so that no news falls in between.
+            let listener = self.feed.changed.listen();
             if let Some(found) = self.look() {
                 return found;
             }
-            bell.await;
+            listener.await;
         }
     }
 

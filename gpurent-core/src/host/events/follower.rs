@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::host::context::Shared;
+use crate::host::context::HostContext;
 use crate::host::{Subscription, Update};
 use crate::id::{Position, RentalId};
 use crate::model::JournalEntry;
@@ -30,7 +30,7 @@ pub enum Followed {
 
 /// Follows a journal. Made by [`Rentals::follow`](crate::host::Rentals::follow); live only in the process that runs the reconciler.
 pub struct Follower {
-    host: Arc<Shared>,
+    host: Arc<HostContext>,
     live: Subscription,
     read_ahead: VecDeque<JournalEntry>,
     /// Whether the journal may hold more than was read.
@@ -39,7 +39,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub(crate) fn new(host: Arc<Shared>, live: Subscription, after: Position) -> Self {
+    pub(crate) fn new(host: Arc<HostContext>, live: Subscription, after: Position) -> Self {
         Self { host, live, read_ahead: VecDeque::new(), behind: true, at: after }
     }
 

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::clock::Moment;
 use crate::id::{LaunchId, RentalId};
-use crate::model::{Action, Next, Rental, State, Timing};
-use crate::runtime::{Observation, Presence, Seen};
+use crate::model::{Action, Next, Rental, RentalState, RentalTiming};
+use crate::runtime::{ContainerStatus, Observation, ObservedContainer};
 
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -74,7 +74,7 @@ pub fn plan(
     known: &[RentalId],
     observation: &Observation,
     now: &Moment,
-    timing: &Timing,
+    timing: &RentalTiming,
 ) -> Vec<Planned> {
     let mut lines: Vec<Planned> = live.iter().map(|rental| of_rental(rental, observation, now, timing)).collect();
     for seen in &observation.containers {
@@ -93,7 +93,7 @@ pub fn plan(
 }
 
 /// Whether a container tells what it holds, and nobody else holds that.
-fn may_be_adopted(seen: &Seen, live: &[Rental]) -> bool {
+fn may_be_adopted(seen: &ObservedContainer, live: &[Rental]) -> bool {
     let holds = |rental: &Rental| {
         rental.gpus().iter().any(|gpu| seen.gpus.contains(&gpu.uuid))
             || rental.ports().iter().any(|binding| seen.ports.contains(&binding.host))
@@ -101,24 +101,26 @@ fn may_be_adopted(seen: &Seen, live: &[Rental]) -> bool {
     !seen.ports.is_empty() && !live.iter().any(holds)
 }
 
-fn of_rental(rental: &Rental, observation: &Observation, now: &Moment, timing: &Timing) -> Planned {
+fn of_rental(rental: &Rental, observation: &Observation, now: &Moment, timing: &RentalTiming) -> Planned {
     let id = rental.id();
     let seen = observation.of(rental.launch());
     match rental.next(now, timing) {
         Next::Now(action) => {
             Planned::Step { rental: id, state: rental.state().phase().as_str(), action: describe(&action) }
         }
-        Next::After(_) | Next::Idle if matches!(rental.state(), State::Suspended { .. }) => {
-            let its = |seen: &Seen| seen.launch.rental == id && seen.retained;
+        Next::After(_) | Next::Idle if matches!(rental.state(), RentalState::Suspended { .. }) => {
+            let its = |seen: &ObservedContainer| seen.launch.rental == id && seen.retained;
             Planned::Waits { rental: id, files: observation.containers.iter().any(its) }
         }
-        Next::After(_) | Next::Idle => match seen.map(|seen| &seen.presence) {
-            Some(Presence::Running) => Planned::Runs { rental: id, launch: rental.launch() },
-            Some(Presence::Exited(exit)) => {
+        Next::After(_) | Next::Idle => match seen.map(|seen| &seen.status) {
+            Some(ContainerStatus::Running) => Planned::Runs { rental: id, launch: rental.launch() },
+            Some(ContainerStatus::Exited(exit)) => {
                 Planned::EndedByItself { rental: id, found: format!("exited with code {}", exit.code) }
             }
-            Some(Presence::Unknown) => Planned::Unknown { rental: id, launch: rental.launch() },
-            Some(Presence::Created) | None => Planned::EndedByItself { rental: id, found: "no container".to_owned() },
+            Some(ContainerStatus::Unknown) => Planned::Unknown { rental: id, launch: rental.launch() },
+            Some(ContainerStatus::Created) | None => {
+                Planned::EndedByItself { rental: id, found: "no container".to_owned() }
+            }
         },
     }
 }

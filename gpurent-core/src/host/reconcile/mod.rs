@@ -5,7 +5,7 @@
 //! repaired by starting again.
 //!
 //! - `driver` is the loop: what it believes, which rental's step runs (`in_flight`), what an observation means (`orphans`),
-//!   and what recurs for the host (`duties`, `periodic`; `disk_watch` and `service_watch` look at what rentals write and
+//!   and what recurs for the host (`periodic_tasks`, `periodic`; `disk_watch` and `service_watch` look at what rentals write and
 //!   offer, in `rounds`).
 //! - `step` carries one action out for one rental: the effect on the engine, then its record.
 //! - `leadership` is how a process becomes the one that acts; `observe`, `publish`, `pull` and `adopt` are what it asks.
@@ -33,8 +33,8 @@ use futures_util::FutureExt;
 pub use watchdog::watch;
 
 use crate::clock::Sleep;
-use crate::host::context::Shared;
-use crate::host::readiness::Stage;
+use crate::host::context::HostContext;
+use crate::host::readiness::Readiness;
 use crate::runtime::RuntimeError;
 use crate::store::StoreError;
 
@@ -56,12 +56,12 @@ pub enum ReconcileError {
 /// The one that acts for a host. Run it on any executor; dropping the future stops it at once, and the
 /// next one goes on where it was.
 pub struct Reconciler {
-    shared: Arc<Shared>,
+    context: Arc<HostContext>,
 }
 
 impl Reconciler {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) fn new(context: Arc<HostContext>) -> Self {
+        Self { context }
     }
 
     /// Takes over the host and acts for it until `shutdown` ends. Tenants run on after a shutdown.
@@ -76,26 +76,26 @@ impl Reconciler {
         sleep: impl Sleep + 'static,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ReconcileError> {
-        let running = Running::begin(&self.shared);
-        let result = driver::Driver::run(Arc::clone(&self.shared), Arc::new(sleep), shutdown.boxed().fuse()).await;
+        let running = Running::begin(&self.context);
+        let result = driver::Driver::run(Arc::clone(&self.context), Arc::new(sleep), shutdown.boxed().fuse()).await;
         drop(running);
         result
     }
 }
 
 /// Says that a reconciler runs for as long as it lives, however the future ends.
-struct Running<'a>(&'a Shared);
+struct Running<'a>(&'a HostContext);
 
 impl<'a> Running<'a> {
-    fn begin(shared: &'a Shared) -> Self {
-        shared.standing.set(Stage::TakingStock);
-        Self(shared)
+    fn begin(context: &'a HostContext) -> Self {
+        context.readiness.set(Readiness::Starting);
+        Self(context)
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.standing.set(Stage::Absent);
+        self.0.readiness.set(Readiness::NoReconciler);
         self.0.set_lease(None);
         self.0.placement.quarantine.knows_none();
         if let Some(pulls) = &self.0.pulls {

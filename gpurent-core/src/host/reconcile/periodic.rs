@@ -1,10 +1,10 @@
-//! A recurring duty of the loop: due at a time, at most once in flight, slower after failures.
+//! A periodic task of the loop: due at a time, at most once in flight, slower after failures.
 
 use std::time::Duration;
 
-/// A duty. Times are microseconds of the boot clock.
+/// A periodic task. Times are microseconds of the boot clock.
 #[derive(Debug)]
-pub(super) struct Duty {
+pub(super) struct PeriodicTask {
     due: i64,
     in_flight: bool,
     /// Asked for while in flight: due again as soon as that ends.
@@ -12,26 +12,26 @@ pub(super) struct Duty {
     failures: u32,
 }
 
-impl Duty {
-    /// A duty that is due at once.
+impl PeriodicTask {
+    /// A task that is due at once.
     pub(super) fn due_now() -> Self {
         Self { due: i64::MIN, in_flight: false, again: false, failures: 0 }
     }
 
-    /// A duty that is due once it is asked for.
+    /// A task that is due once it is asked for.
     pub(super) fn idle() -> Self {
         Self { due: i64::MAX, ..Self::due_now() }
     }
 
-    /// As [`ask`](Self::ask), but one that fails keeps its pauses.
-    pub(super) fn ask_unless_failing(&mut self) {
+    /// As [`request`](Self::request), but one that fails keeps its pauses.
+    pub(super) fn request_unless_failing(&mut self) {
         if self.failures == 0 {
-            self.ask();
+            self.request();
         }
     }
 
     /// Makes it due as soon as possible.
-    pub(super) fn ask(&mut self) {
+    pub(super) fn request(&mut self) {
         if self.in_flight {
             self.again = true;
         } else {
@@ -47,7 +47,7 @@ impl Duty {
     }
 
     /// Ends a try that went well; due again after `period`.
-    pub(super) fn done(&mut self, now: i64, period: Duration) {
+    pub(super) fn finished(&mut self, now: i64, period: Duration) {
         self.failures = 0;
         self.finish(now, period);
     }
@@ -91,14 +91,14 @@ mod tests {
 
     #[test]
     fn asked_for_while_in_flight_means_once_more() {
-        let mut duty = Duty::due_now();
-        assert!(duty.begin(0) && !duty.begin(0));
-        duty.ask();
-        duty.done(5, Duration::from_secs(9));
-        assert_eq!(duty.due(), Some(5));
-        assert!(duty.begin(5));
-        duty.done(5, Duration::from_micros(7));
-        assert_eq!(duty.due(), Some(12));
+        let mut task = PeriodicTask::due_now();
+        assert!(task.begin(0) && !task.begin(0));
+        task.request();
+        task.finished(5, Duration::from_secs(9));
+        assert_eq!(task.due(), Some(5));
+        assert!(task.begin(5));
+        task.finished(5, Duration::from_micros(7));
+        assert_eq!(task.due(), Some(12));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The journal: what happened gets its position there.
-use crate::host::context::Shared;
+use crate::host::context::HostContext;
 use crate::id::{Epoch, Position};
 use crate::model::JournalEntry;
 use crate::store::StoreError;
@@ -10,15 +10,15 @@ pub(super) const PUBLISH_BATCH: usize = 256;
 /// Publishes new events into the journal. If the answer to the last publish was lost, it may have committed: what it
 /// published is then read from the journal, so that subscribers miss nothing.
 pub(super) async fn publish(
-    shared: &Shared,
+    context: &HostContext,
     epoch: Epoch,
     fed: Position,
     doubt: bool,
 ) -> Result<Vec<JournalEntry>, StoreError> {
-    let news = shared.store.publish(&shared.host, epoch, PUBLISH_BATCH).await?;
+    let news = context.store.publish(&context.host, epoch, PUBLISH_BATCH).await?;
     let gap = news.first().is_some_and(|first| first.position > fed.next());
     if gap || (doubt && news.is_empty()) {
-        return shared.store.journal(&shared.host, fed, PUBLISH_BATCH).await;
+        return context.store.journal(&context.host, fed, PUBLISH_BATCH).await;
     }
     Ok(news)
 }

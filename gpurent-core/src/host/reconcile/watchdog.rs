@@ -10,17 +10,17 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, select_biased};
 
 use crate::clock::{Clock, Sleep};
-use crate::host::context::Shared;
+use crate::host::context::HostContext;
 use crate::host::lease::Lease;
 use crate::id::LaunchId;
 use crate::runtime::ContainerRuntime;
 use crate::store::{Deadline, DeadlineBook, Store};
 
 /// How long the watch sleeps at most, and how long one pass waits for an engine that does not stop something.
-const PATIENCE: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the store may take to say that a rental was extended, or that somebody else acts for the host.
-const STORE_PATIENCE: Duration = Duration::from_millis(200);
+const STORE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The watchdog, and the host that it watches.
 struct Watch<'a> {
@@ -38,38 +38,38 @@ struct Watch<'a> {
 pub async fn watch(book: &dyn DeadlineBook, runtime: &dyn ContainerRuntime, clock: &dyn Clock, sleep: &dyn Sleep) {
     let mut watch = Watch { runtime, clock, sleep, store: None, stopped: BTreeSet::new() };
     loop {
-        sleep.sleep(PATIENCE).await;
+        sleep.sleep(STOP_TIMEOUT).await;
         watch.pass_over(book.read().await).await;
     }
 }
 
 /// The same for a reconciler that has not taken its host over yet.
-pub(super) async fn watch_until_taken_over(shared: &Shared, sleep: &dyn Sleep) {
-    let mut watch = Watch::of(shared, sleep);
+pub(super) async fn watch_until_taken_over(context: &HostContext, sleep: &dyn Sleep) {
+    let mut watch = Watch::of(context, sleep);
     loop {
-        let pause = watch.pass_over(shared.deadlines.read().await).await;
+        let pause = watch.pass_over(context.deadlines.read().await).await;
         sleep.sleep(pause).await;
     }
 }
 
 /// The same for a reconciler, whenever it must not act or does not know enough to.
-pub(super) async fn watch_while_unused(shared: &Shared, lease: &Lease, sleep: &dyn Sleep) {
-    let mut watch = Watch::of(shared, sleep);
+pub(super) async fn watch_while_unused(context: &HostContext, lease: &Lease, sleep: &dyn Sleep) {
+    let mut watch = Watch::of(context, sleep);
     loop {
         lease.unused(sleep).await;
         // The store may be there, and say at once whose the host is: then this process goes on, or ends.
-        sleep.sleep(STORE_PATIENCE).await;
+        sleep.sleep(STORE_TIMEOUT).await;
         if !lease.is_used() {
             // Somebody else may have written the book since we did.
-            let pause = watch.pass_over(shared.deadlines.read().await).await;
+            let pause = watch.pass_over(context.deadlines.read().await).await;
             sleep.sleep(pause).await;
         }
     }
 }
 
 impl<'a> Watch<'a> {
-    fn of(shared: &'a Shared, sleep: &'a dyn Sleep) -> Self {
-        let (runtime, clock, store) = (&*shared.runtime, &*shared.clock, &*shared.store);
+    fn of(context: &'a HostContext, sleep: &'a dyn Sleep) -> Self {
+        let (runtime, clock, store) = (&*context.runtime, &*context.clock, &*context.store);
         Self { runtime, clock, sleep, store: Some(store), stopped: BTreeSet::new() }
     }
 
@@ -79,11 +79,11 @@ impl<'a> Watch<'a> {
             Ok(deadlines) => deadlines,
             Err(error) => {
                 tracing::error!(error = %error, "nobody knows which rentals are over");
-                return PATIENCE;
+                return STOP_TIMEOUT;
             }
         };
         self.stopped.retain(|launch| deadlines.iter().any(|deadline| deadline.launch == *launch));
-        let mut pause = PATIENCE;
+        let mut pause = STOP_TIMEOUT;
         let mut overdue = Vec::new();
         for deadline in deadlines {
             match deadline.time_left(&self.clock.now()) {
@@ -97,7 +97,7 @@ impl<'a> Watch<'a> {
         let mut stopping: FuturesUnordered<_> =
             overdue.into_iter().map(async |launch| (launch, watch.stop(launch).await)).collect();
         // One that cannot be stopped must not hold up the others, whose time comes meanwhile.
-        let mut too_late = self.sleep.sleep(PATIENCE).fuse();
+        let mut too_late = self.sleep.sleep(STOP_TIMEOUT).fuse();
         let mut stopped = Vec::new();
         loop {
             select_biased! {
@@ -135,7 +135,7 @@ impl<'a> Watch<'a> {
     async fn goes_on(&self, launch: LaunchId) -> bool {
         let Some(store) = self.store else { return false };
         let mut asked = store.get(launch.rental).fuse();
-        let mut patience = self.sleep.sleep(STORE_PATIENCE).fuse();
+        let mut patience = self.sleep.sleep(STORE_TIMEOUT).fuse();
         let rental = select_biased! {
             rental = asked => rental.ok().flatten(),
             () = patience => None,

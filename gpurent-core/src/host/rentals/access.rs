@@ -44,11 +44,11 @@ impl Rentals {
     /// [`AccessError`]
     pub async fn access(&self, rental: &Rental) -> Result<Option<Access>, AccessError> {
         let Some(port) = rental.ssh_port() else { return Ok(None) };
-        let secrets = self.shared.secrets(rental.id()).await?;
+        let secrets = self.context.secrets(rental.id()).await?;
         Ok(Some(Access {
             host_keys: secrets.as_ref().map(|secrets| secrets.host_keys.public()).unwrap_or_default(),
             host_key_alias: format!("gpurent-{}", rental.id()),
-            host: self.shared.public_host.clone(),
+            host: self.context.public_host.clone(),
             port,
             user: rental.spec().login.clone(),
             kind: rental.credential(),
@@ -63,6 +63,6 @@ impl Rentals {
     /// [`RuntimeError`]
     pub async fn services(&self, rental: &Rental) -> Result<Vec<Service>, RuntimeError> {
         let ports: Vec<_> = rental.ports().iter().copied().filter(PortBinding::may_lead_to_a_service).collect();
-        self.shared.runtime.services(rental.launch(), &ports).await
+        self.context.runtime.services(rental.launch(), &ports).await
     }
 }

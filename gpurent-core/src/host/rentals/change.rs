@@ -2,11 +2,12 @@
 
 use jiff::SignedDuration;
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::host::{AccessError, ChangeAccessError, ExtendError, Rentals};
 use crate::id::RentalId;
 use crate::model::{
-    Credential, CredentialRequest, EndReason, Event, HostKeys, Outcome, PublicKey, PublicKeys, Rental, Secrets, Term,
+    Credential, CredentialRequest, EndReason, HostKeys, Outcome, PublicKey, PublicKeys, Rental, RentalEvent, Secrets,
+    Term,
 };
 use crate::store::{Change, DeadlineError, StoreError};
 
@@ -19,7 +20,7 @@ pub(super) const TRIES: usize = 16;
 
 /// By how much a rental is to be extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extension {
+pub enum TermExtension {
     /// By so much beyond its present end. Sent twice it extends twice.
     By(Term),
     /// To so much in all. May be sent again and changes nothing then.
@@ -27,13 +28,13 @@ pub enum Extension {
 }
 
 /// The decision on a change, seen from the rental as it is.
-pub(super) enum Wish<E> {
+pub(super) enum ChangeDecision<E> {
     /// Nothing is to be written: it is so already.
-    Granted(Rental),
+    NoOp(Rental),
     /// The change is to be written.
-    Write(Change),
+    Commit(Change),
     /// The change is to be written once the host itself has written down the longer term.
-    Prolong(Change, Term, fn(DeadlineError) -> E),
+    CommitAfterDeadline(Change, Term, fn(DeadlineError) -> E),
 }
 
 impl Rentals {
@@ -45,11 +46,11 @@ impl Rentals {
     pub async fn cancel(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
         self.change(id, |rental| {
             let mut change = Change::intent(rental);
-            let event = Event::EndBegan { reason: EndReason::Cancelled };
-            let applied = change.apply(event, self.shared.clock.now().wall);
+            let event = RentalEvent::EndBegan { reason: EndReason::Cancelled };
+            let applied = change.apply(event, self.context.clock.now().wall);
             Ok(match applied {
-                Ok(Outcome::Changed) => Wish::Write(change),
-                _ => Wish::Granted(change.into_rental()),
+                Ok(Outcome::Changed) => ChangeDecision::Commit(change),
+                _ => ChangeDecision::NoOp(change.into_rental()),
             })
         })
         .await
@@ -59,28 +60,28 @@ impl Rentals {
     ///
     /// # Errors
     /// [`ExtendError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
-    pub async fn extend(&self, id: RentalId, extension: Extension) -> Result<Option<Rental>, ExtendError> {
+    pub async fn extend(&self, id: RentalId, extension: TermExtension) -> Result<Option<Rental>, ExtendError> {
         self.change(id, |rental| {
-            let now = self.shared.clock.now();
+            let now = self.context.clock.now();
             let running_out = rental.time_left(&now).is_some_and(|left| left < LAST_MOMENT);
             if rental.state().end_reason().is_some() || running_out {
                 return Err(ExtendError::Over);
             }
             let present = rental.spec().term.duration().ok_or(ExtendError::OpenEnded)?;
             let term = match extension {
-                Extension::To(term) => term,
-                Extension::By(more) => {
-                    let more = more.duration().ok_or_else(|| Invalid::new("by", "must be a duration"))?;
+                TermExtension::To(term) => term,
+                TermExtension::By(more) => {
+                    let more = more.duration().ok_or_else(|| ValidationError::new("by", "must be a duration"))?;
                     Term::fixed(present.checked_add(more).unwrap_or(jiff::SignedDuration::MAX))?
                 }
             };
             if term == rental.spec().term {
-                return Ok(Wish::Granted(rental));
+                return Ok(ChangeDecision::NoOp(rental));
             }
             let mut change = Change::intent(rental);
-            match change.apply(Event::Extended { term }, now.wall) {
-                Ok(_) => Ok(Wish::Prolong(change, term, ExtendError::Unkept)),
-                Err(_shorter) => Err(Invalid::new("to", "must not be shorter than the present term").into()),
+            match change.apply(RentalEvent::Extended { term }, now.wall) {
+                Ok(_) => Ok(ChangeDecision::CommitAfterDeadline(change, term, ExtendError::Unkept)),
+                Err(_shorter) => Err(ValidationError::new("to", "must not be shorter than the present term").into()),
             }
         })
         .await
@@ -97,22 +98,22 @@ impl Rentals {
         credential: CredentialRequest,
     ) -> Result<Option<Rental>, ChangeAccessError> {
         let credential = credential.resolve();
-        let secrets = match self.shared.secrets(id).await {
+        let secrets = match self.context.secrets(id).await {
             Ok(Some(secrets)) => Secrets { credential, ..secrets },
             // Ended, or never there: the change tells which.
             Ok(None) => Secrets { credential, host_keys: HostKeys::default(), registry: None },
             Err(AccessError::Seal(error)) => return Err(ChangeAccessError::Seal(error)),
             Err(AccessError::Store(error)) => return Err(error.into()),
         };
-        let sealed = self.shared.sealer.seal(id, &secrets.to_plaintext()).map_err(ChangeAccessError::Seal)?;
+        let sealed = self.context.sealer.seal(id, &secrets.to_plaintext()).map_err(ChangeAccessError::Seal)?;
         let kind = secrets.credential.kind();
         self.change(id, |rental| {
-            if rental.time_left(&self.shared.clock.now()).is_some_and(|left| !left.is_positive()) {
+            if rental.time_left(&self.context.clock.now()).is_some_and(|left| !left.is_positive()) {
                 return Err(ChangeAccessError::Over);
             }
             let mut change = Change::intent(rental).with_sealed(sealed.clone());
-            match change.apply(Event::AccessChanged { credential: kind }, self.shared.clock.now().wall) {
-                Ok(_) => Ok(Wish::Write(change)),
+            match change.apply(RentalEvent::AccessChanged { credential: kind }, self.context.clock.now().wall) {
+                Ok(_) => Ok(ChangeDecision::Commit(change)),
                 Err(_over) => Err(ChangeAccessError::Over),
             }
         })
@@ -141,12 +142,12 @@ impl Rentals {
     pub(super) async fn change_keys(
         &self,
         id: RentalId,
-        decide: impl Fn(&PublicKeys) -> Result<PublicKeys, Invalid> + Send + Sync,
+        decide: impl Fn(&PublicKeys) -> Result<PublicKeys, ValidationError> + Send + Sync,
     ) -> Result<Option<Rental>, ChangeAccessError> {
         for _ in 0..TRIES {
-            let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            let Some(rental) = self.context.store.get(id).await? else { return Ok(None) };
             self.expect_as_seen(&rental)?;
-            let secrets = match self.shared.secrets(id).await {
+            let secrets = match self.context.secrets(id).await {
                 Ok(Some(secrets)) => secrets,
                 Ok(None) => return Err(ChangeAccessError::Over),
                 Err(AccessError::Seal(error)) => return Err(ChangeAccessError::Seal(error)),
@@ -171,13 +172,13 @@ impl Rentals {
     pub(super) async fn change<E: From<StoreError>>(
         &self,
         id: RentalId,
-        decide: impl Fn(Rental) -> Result<Wish<E>, E> + Send + Sync,
+        decide: impl Fn(Rental) -> Result<ChangeDecision<E>, E> + Send + Sync,
     ) -> Result<Option<Rental>, E> {
         let mut is_in_the_book = false;
         let changed = self.try_to_change(id, decide, &mut is_in_the_book).await;
         if changed.is_err() && is_in_the_book {
             // The reconciler may know already that it did not come to this, and the book is to say so.
-            self.shared.nudge();
+            self.context.wake_reconciler();
         }
         changed
     }
@@ -185,30 +186,30 @@ impl Rentals {
     async fn try_to_change<E: From<StoreError>>(
         &self,
         id: RentalId,
-        decide: impl Fn(Rental) -> Result<Wish<E>, E> + Send + Sync,
+        decide: impl Fn(Rental) -> Result<ChangeDecision<E>, E> + Send + Sync,
         is_in_the_book: &mut bool,
     ) -> Result<Option<Rental>, E> {
         for _ in 0..TRIES {
-            let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            let Some(rental) = self.context.store.get(id).await? else { return Ok(None) };
             self.expect_as_seen(&rental)?;
             let read = rental.revision();
             let (change, prolonged) = match decide(rental)? {
-                Wish::Granted(rental) => return Ok(Some(rental)),
-                Wish::Write(change) => (change, None),
-                Wish::Prolong(change, term, unkept) => {
+                ChangeDecision::NoOp(rental) => return Ok(Some(rental)),
+                ChangeDecision::Commit(change) => (change, None),
+                ChangeDecision::CommitAfterDeadline(change, term, unkept) => {
                     // Before the promise: should the store be away by the old end, the book decides.
                     let launch = change.rental().launch();
-                    self.shared.deadlines.extend(launch, term, read).await.map_err(unkept)?;
+                    self.context.deadlines.extend(launch, term, read).await.map_err(unkept)?;
                     *is_in_the_book = true;
                     (change, Some((launch, term)))
                 }
             };
-            match self.shared.store.commit(&change).await {
+            match self.context.store.commit(&change).await {
                 Ok(()) => {
                     if let Some((launch, term)) = prolonged {
-                        self.shared.deadlines.extended(launch, term).await;
+                        self.context.deadlines.extended(launch, term).await;
                     }
-                    self.shared.nudge();
+                    self.context.wake_reconciler();
                     return Ok(Some(change.into_rental()));
                 }
                 Err(StoreError::Conflict) => {}

@@ -1,8 +1,8 @@
 //! Why what was asked of [`Rentals`](crate::host::Rentals) was not done. What the caller can do about it is in the
 //! variant.
 
-use crate::allocation::{NoPlace, TooMany};
-use crate::error::{Cause, Invalid};
+use crate::allocation::{PlacementError, TooMany};
+use crate::error::{BoxError, ValidationError};
 use crate::id::{InstanceName, RentalId};
 use crate::model::{ImageRef, SealError};
 use crate::runtime::RuntimeError;
@@ -14,7 +14,7 @@ use crate::store::{ClaimError, DeadlineError, StoreError};
 pub enum RentError {
     /// There is no place for it: the host has no such GPU, or all are rented, or a port is taken.
     #[error(transparent)]
-    NoPlace(NoPlace),
+    NotPlaced(PlacementError),
     /// A live rental of the renter's has this name, and was asked for in another way.
     #[error("the name {0} belongs to another rental that still runs")]
     NameTaken(InstanceName),
@@ -33,7 +33,7 @@ pub enum RentError {
     /// The host does not know yet what runs on it, since its store or its engine does not answer: what seems
     /// free may not be. Later.
     #[error("the host cannot tell yet what is free on it")]
-    TakingStock,
+    Starting,
     /// The credential could not be sealed.
     #[error("the credential could not be sealed")]
     Seal(#[source] SealError),
@@ -48,14 +48,14 @@ pub enum RentError {
         id: RentalId,
         /// Why the store did not answer.
         #[source]
-        cause: Cause,
+        cause: BoxError,
     },
 }
 
 impl From<ClaimError> for RentError {
     fn from(error: ClaimError) -> Self {
         match error {
-            ClaimError::NoPlace(why) => Self::NoPlace(why),
+            ClaimError::NotPlaced(why) => Self::NotPlaced(why),
             ClaimError::NameTaken(name) => Self::NameTaken(name),
             ClaimError::KeyReused => Self::KeyReused,
             ClaimError::Store(error) => Self::Store(error),
@@ -75,7 +75,7 @@ pub enum ExtendError {
     OpenEnded,
     /// The new term is longer than any may be, or shorter than the present one.
     #[error(transparent)]
-    Invalid(#[from] Invalid),
+    Invalid(#[from] ValidationError),
     /// The new end could not be written down on the host, so that it might not hold; nothing was changed.
     #[error("the new end could not be kept")]
     Unkept(#[from] DeadlineError),
@@ -90,7 +90,7 @@ pub enum ExtendError {
 pub enum ChangeAccessError {
     /// The keys that would let in then are none, or too many.
     #[error(transparent)]
-    Invalid(#[from] Invalid),
+    Invalid(#[from] ValidationError),
     /// The renter logs in by a password: keys are set all together, in its place.
     #[error("the renter logs in by a password: set keys in its place first")]
     ByPassword,
@@ -144,7 +144,7 @@ pub enum ResumeError {
     StillSuspending,
     /// There is no place for it now: its GPU was not kept for it.
     #[error(transparent)]
-    NoPlace(#[from] NoPlace),
+    NotPlaced(#[from] PlacementError),
     /// The host has no reconciler, so nothing would ever happen.
     #[error("no reconciler runs for this host: spawn the one that came with these rentals")]
     NotReconciled,
@@ -159,10 +159,10 @@ pub enum ResumeError {
 /// Why nobody was let into a container.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum InsideError {
+pub enum ExecError {
     /// The host was built without a way into its containers.
     #[error("this host offers no way into its containers")]
-    NoWayIn,
+    NotSupported,
     /// There is no container that could be entered now.
     #[error("the rental is not ready")]
     NotRunning,

@@ -6,13 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::id::{ContainerId, RentalId};
-use crate::model::{EndReason, Event, IllegalTransition, Rental, State};
+use crate::model::{EndReason, IllegalTransition, Rental, RentalEvent, RentalState};
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::store::{Change, Store, StoreError};
 
 /// The time after which a holder that was last noted acts no more: confirmations are noted every ten seconds, and last
 /// fifteen.
-const ACTS: Duration = Duration::from_secs(40);
+const HOLDER_ACTS_FOR: Duration = Duration::from_secs(40);
 
 /// Why a rental was not ended by force.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub async fn force_end(
     if !rental.is_live() {
         return Ok(Some(rental));
     }
-    if let Some(ago) = store.last_acted(rental.host()).await?.filter(|ago| *ago < ACTS) {
+    if let Some(ago) = store.last_acted(rental.host()).await?.filter(|ago| *ago < HOLDER_ACTS_FOR) {
         return Err(ForceEndError::AgentActs(ago));
     }
     if let Some(engine) = engine {
@@ -64,12 +64,12 @@ pub async fn force_end(
         }
     }
     let mut change = Change::intent(rental);
-    change.apply(Event::EndBegan { reason: EndReason::Lost { last_seen } }, now)?;
-    let stopped = matches!(change.rental().state(), State::Ending { stopped: true, .. });
+    change.apply(RentalEvent::EndBegan { reason: EndReason::Lost { last_seen } }, now)?;
+    let stopped = matches!(change.rental().state(), RentalState::Ending { stopped: true, .. });
     if !stopped {
-        change.apply(Event::Stopped { exit: None, ended: None }, last_seen.min(now))?;
+        change.apply(RentalEvent::Stopped { exit: None, ended: None }, last_seen.min(now))?;
     }
-    change.apply(Event::Ended, now)?;
+    change.apply(RentalEvent::Ended, now)?;
     store.commit(&change).await?;
     Ok(Some(change.into_rental()))
 }

@@ -1,7 +1,7 @@
 //! The handle that an embedder holds: rent, get, list, extend, suspend, resume, cancel, subscribe.
 //!
 //! None of it touches the engine. A request is validated by its types, placed and written by the store,
-//! and the [`Reconciler`](crate::host::Reconciler) is nudged; everything else happens there.
+//! and the [`Reconciler`](crate::host::Reconciler) is woken; everything else happens there.
 
 mod access;
 mod change;
@@ -14,18 +14,18 @@ mod suspend;
 use std::sync::Arc;
 
 pub use access::Access;
-pub use change::Extension;
-pub use error::{ChangeAccessError, ExtendError, InsideError, LogsError, RentError, ResumeError, SuspendError};
+pub use change::TermExtension;
+pub use error::{ChangeAccessError, ExecError, ExtendError, LogsError, RentError, ResumeError, SuspendError};
 pub use force_end::{ForceEndError, force_end};
 use jiff::Timestamp;
 
-use crate::allocation::{Held, RenterLimits};
+use crate::allocation::{Holds, RenterLimits};
 use crate::clock::Moment;
-use crate::host::context::Shared;
-use crate::host::readiness::Stage;
-use crate::host::{EngineHealth, Follower, Setback, Subscription};
+use crate::host::context::HostContext;
+use crate::host::readiness::Readiness;
+use crate::host::{EngineHealth, Follower, Subscription, Waiting};
 use crate::id::{ContainerId, HostId, Position, RentalId, RenterId, Revision, Seq};
-use crate::model::{Gpu, JournalEntry, Recorded, Rental, State};
+use crate::model::{Gpu, JournalEntry, RecordedEvent, Rental, RentalState};
 use crate::runtime::Isolation;
 use crate::store::{Filter, StoreError};
 
@@ -41,7 +41,7 @@ pub struct Logs {
 /// The rentals of one host. Cheap to clone.
 #[derive(Clone)]
 pub struct Rentals {
-    shared: Arc<Shared>,
+    context: Arc<HostContext>,
     /// Changes are made to a rental of this revision alone.
     only_at: Option<Revision>,
     /// Whether a renter's limits apply.
@@ -49,8 +49,8 @@ pub struct Rentals {
 }
 
 impl Rentals {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, only_at: None, limited: true }
+    pub(crate) fn new(context: Arc<HostContext>) -> Self {
+        Self { context, only_at: None, limited: true }
     }
 
     /// The same, for somebody who changes a rental only if it is as they saw it: changes of one that has another
@@ -68,9 +68,9 @@ impl Rentals {
     }
 
     pub(crate) fn renter_limits(&self, renter: &RenterId) -> RenterLimits {
-        let shared = &self.shared;
-        let usual = shared.placement.renter_limits;
-        if self.limited { shared.limits_of.get(renter).copied().unwrap_or(usual) } else { RenterLimits::none() }
+        let context = &self.context;
+        let usual = context.placement.renter_limits;
+        if self.limited { context.limits_of.get(renter).copied().unwrap_or(usual) } else { RenterLimits::none() }
     }
 
     /// Whether a rental is as the caller saw it, if that matters to them.
@@ -86,7 +86,7 @@ impl Rentals {
     /// # Errors
     /// [`StoreError`]
     pub async fn get(&self, id: RentalId) -> Result<Option<Rental>, StoreError> {
-        self.shared.store.get(id).await
+        self.context.store.get(id).await
     }
 
     /// The rental that has or had this container; see [`Store::of_container`](crate::store::Store::of_container).
@@ -94,8 +94,8 @@ impl Rentals {
     /// # Errors
     /// [`StoreError`]
     pub async fn of_container(&self, container: &ContainerId) -> Result<Option<Rental>, StoreError> {
-        match self.shared.store.of_container(&self.shared.host, container).await? {
-            Some(id) => self.shared.store.get(id).await,
+        match self.context.store.of_container(&self.context.host, container).await? {
+            Some(id) => self.context.store.get(id).await,
             None => Ok(None),
         }
     }
@@ -110,7 +110,7 @@ impl Rentals {
         after: Option<RentalId>,
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError> {
-        self.shared.store.list(&self.shared.host, filter, after, limit).await
+        self.context.store.list(&self.context.host, filter, after, limit).await
     }
 
     /// Rentals that ended before a time; see [`Store::ended_before`](crate::store::Store::ended_before).
@@ -123,7 +123,7 @@ impl Rentals {
         after: Option<RentalId>,
         limit: usize,
     ) -> Result<Vec<Rental>, StoreError> {
-        self.shared.store.ended_before(&self.shared.host, before, after, limit).await
+        self.context.store.ended_before(&self.context.host, before, after, limit).await
     }
 
     /// Deletes ended rentals and tells how many; see [`Store::forget`](crate::store::Store::forget).
@@ -131,15 +131,15 @@ impl Rentals {
     /// # Errors
     /// [`StoreError`]
     pub async fn forget(&self, rentals: &[RentalId]) -> Result<usize, StoreError> {
-        self.shared.store.forget(&self.shared.host, rentals).await
+        self.context.store.forget(&self.context.host, rentals).await
     }
 
     /// A rental's events after a number, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<Recorded>, StoreError> {
-        self.shared.store.events(id, after, limit).await
+    pub async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.context.store.events(id, after, limit).await
     }
 
     /// The host's journal after a position, at most `limit`: what a subscriber that fell behind reads.
@@ -147,27 +147,27 @@ impl Rentals {
     /// # Errors
     /// [`StoreError`]
     pub async fn journal(&self, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        self.shared.store.journal(&self.shared.host, after, limit).await
+        self.context.store.journal(&self.context.host, after, limit).await
     }
 
     /// Everything that happens from now on, live. Works in the process that runs the reconciler; others
     /// read the [`journal`](Self::journal).
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
-        self.shared.feed.subscribe()
+        self.context.feed.subscribe()
     }
 
     /// The journal after a position, then everything that happens, without a gap.
     #[must_use]
     pub fn follow(&self, after: Position) -> Follower {
-        Follower::new(Arc::clone(&self.shared), self.subscribe(), after)
+        Follower::new(Arc::clone(&self.context), self.subscribe(), after)
     }
 
     /// The last position of the journal, as far as this process knows; `None` until it has taken over the
     /// host.
     #[must_use]
     pub fn last_position(&self) -> Option<Position> {
-        self.shared.feed.last_position()
+        self.context.feed.last_position()
     }
 
     /// A rental's last lines of output, at most `lines`: from its container, or what was kept of it.
@@ -175,13 +175,13 @@ impl Rentals {
     /// # Errors
     /// [`LogsError`]
     pub async fn logs(&self, rental: &Rental, lines: usize) -> Result<Logs, LogsError> {
-        if rental.container().is_some() && !matches!(rental.state(), State::Ended { .. }) {
-            let lines = self.shared.runtime.logs(rental.launch(), lines).await?;
+        if rental.container().is_some() && !matches!(rental.state(), RentalState::Ended { .. }) {
+            let lines = self.context.runtime.logs(rental.launch(), lines).await?;
             if !lines.is_empty() || rental.state().end_reason().is_none() {
                 return Ok(Logs { lines, live: true });
             }
         }
-        let kept = self.shared.store.log_tail(rental.id(), self.shared.clock.now().wall).await?.unwrap_or_default();
+        let kept = self.context.store.log_tail(rental.id(), self.context.clock.now().wall).await?.unwrap_or_default();
         Ok(Logs { lines: kept[kept.len().saturating_sub(lines)..].to_vec(), live: false })
     }
 
@@ -190,7 +190,7 @@ impl Rentals {
     /// # Errors
     /// [`StoreError`]
     pub async fn live(&self) -> Result<Vec<Rental>, StoreError> {
-        self.shared.store.live(&self.shared.host).await
+        self.context.store.live(&self.context.host).await
     }
 
     /// The live rentals that are not suspended.
@@ -198,76 +198,76 @@ impl Rentals {
     /// # Errors
     /// [`StoreError`]
     pub async fn active(&self) -> Result<Vec<Rental>, StoreError> {
-        self.shared.store.active(&self.shared.host).await
+        self.context.store.active(&self.context.host).await
     }
 
     /// The GPUs and ports that live rentals hold.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn held(&self) -> Result<Held, StoreError> {
-        self.shared.store.held(&self.shared.host).await
+    pub async fn held(&self) -> Result<Holds, StoreError> {
+        self.context.store.held(&self.context.host).await
     }
 
     /// How well tenants are kept apart.
     #[must_use]
     pub fn isolation(&self) -> Isolation {
-        self.shared.runtime.isolation()
+        self.context.runtime.isolation()
     }
 
     /// The GPUs of the host.
     #[must_use]
     pub fn gpus(&self) -> &[Gpu] {
-        &self.shared.placement.gpus
+        &self.context.placement.gpus
     }
 
     /// The host.
     #[must_use]
     pub fn host(&self) -> &HostId {
-        &self.shared.host
+        &self.context.host
     }
 
     /// The name or address that renters reach the host under.
     #[must_use]
     pub fn public_host(&self) -> &str {
-        &self.shared.public_host
+        &self.context.public_host
     }
 
     /// Both clocks now.
     #[must_use]
     pub fn now(&self) -> Moment {
-        self.shared.clock.now()
+        self.context.clock.now()
     }
 
     /// The condition that holds a rental up at the moment, if any.
     #[must_use]
-    pub fn setback(&self, id: RentalId) -> Option<Setback> {
-        self.shared.setback(id)
+    pub fn waiting(&self, id: RentalId) -> Option<Waiting> {
+        self.context.waiting(id)
     }
 
     /// Whether a reconciler runs, and knows what is there: without one the host only looks alive.
     #[must_use]
     pub fn is_reconciled(&self) -> bool {
-        self.shared.standing.get() == Stage::Acting
+        self.context.readiness.get() == Readiness::Ready
     }
 
     /// Whether this process holds the host's lease: it took the host over, and the store confirmed within the lease's time that
     /// nobody else has done so since. Without it nothing is changed on the engine.
     #[must_use]
     pub fn holds_lease(&self) -> bool {
-        self.shared.holds_lease()
+        self.context.holds_lease()
     }
 
     /// Whether the engine told how the containers are when it was last asked; one that has not answered for ten seconds does
     /// not.
     #[must_use]
     pub fn engine_health(&self) -> EngineHealth {
-        self.shared.engine_health()
+        self.context.engine_health()
     }
 
     /// Whether the host's disks have room for another rental.
     #[must_use]
     pub fn has_disk_room(&self) -> bool {
-        self.shared.placement.disks.has_room()
+        self.context.placement.disks.has_room()
     }
 }

@@ -1,16 +1,16 @@
 //! A request becomes a rental.
-use crate::allocation::{NoPlace, Placement, TooMany};
-use crate::error::Cause;
+use crate::allocation::{Placement, PlacementError, TooMany};
+use crate::error::BoxError;
 use crate::host::pulls::Pull;
-use crate::host::readiness::Stage;
+use crate::host::readiness::Readiness;
 use crate::host::{EngineHealth, RentError, Rentals};
 use crate::id::{IdempotencyKey, InstanceName, RentalId};
 use crate::model::{CredentialRequest, RentalRequest, RentalSpec, Secrets};
-use crate::store::{ClaimError, Claimed, NewRental, StoreError};
+use crate::store::{ClaimError, ClaimOutcome, NewRental, StoreError};
 
 /// The bytes whose fingerprint tells one request from another. A generated credential is not part of
 /// what was asked for.
-fn what_was_asked(request: &RentalRequest) -> Vec<u8> {
+fn fingerprint_input(request: &RentalRequest) -> Vec<u8> {
     #[derive(serde::Serialize)]
     struct Asked<'a> {
         spec: &'a RentalSpec,
@@ -27,7 +27,7 @@ fn what_was_asked(request: &RentalRequest) -> Vec<u8> {
     serde_json::to_vec(&Asked { spec: &request.spec, credential, registry }).unwrap_or_default()
 }
 
-fn made_up_name(id: RentalId) -> InstanceName {
+fn default_name(id: RentalId) -> InstanceName {
     // Letters, digits and a dash: always a valid name.
     let text = format!("rental-{id}");
     text.parse().unwrap_or_else(|_| unreachable!("{text} is a valid name"))
@@ -41,7 +41,7 @@ impl Rentals {
     ///
     /// # Errors
     /// [`RentError`]; nothing happens on the engine then.
-    pub async fn rent(&self, request: RentalRequest) -> Result<Claimed, RentError> {
+    pub async fn rent(&self, request: RentalRequest) -> Result<ClaimOutcome, RentError> {
         self.place(request, None).await
     }
 
@@ -51,7 +51,7 @@ impl Rentals {
     ///
     /// # Errors
     /// [`RentError::KeyReused`] where the renter used the key for another request.
-    pub async fn rent_once(&self, key: IdempotencyKey, request: RentalRequest) -> Result<Claimed, RentError> {
+    pub async fn rent_once(&self, key: IdempotencyKey, request: RentalRequest) -> Result<ClaimOutcome, RentError> {
         self.place(request, Some(key)).await
     }
 
@@ -59,56 +59,56 @@ impl Rentals {
         &self,
         request: RentalRequest,
         key: Option<IdempotencyKey>,
-    ) -> Result<Claimed, RentError> {
-        let shared = &self.shared;
-        match shared.standing.settled().await {
-            Stage::Acting => {}
-            Stage::Absent => return Err(RentError::NotReconciled),
-            Stage::TakingStock | Stage::Stuck => return Err(RentError::TakingStock),
+    ) -> Result<ClaimOutcome, RentError> {
+        let context = &self.context;
+        match context.readiness.settled().await {
+            Readiness::Ready => {}
+            Readiness::NoReconciler => return Err(RentError::NotReconciled),
+            Readiness::Starting | Readiness::Stalled => return Err(RentError::Starting),
         }
-        let id = (shared.new_id)();
-        let fingerprint = shared.sealer.fingerprint(&what_was_asked(&request));
+        let id = (context.new_id)();
+        let fingerprint = context.sealer.fingerprint(&fingerprint_input(&request));
         let (credential, registry) = (request.credential.resolve(), request.registry);
         let login = registry.clone();
-        let secrets = Secrets { credential, host_keys: shared.host_keys.next(), registry };
-        let at = shared.clock.now();
+        let secrets = Secrets { credential, host_keys: context.host_keys.next(), registry };
+        let at = context.clock.now();
         let new = NewRental {
             id,
-            host: shared.host.clone(),
-            name: request.spec.name.clone().unwrap_or_else(|| made_up_name(id)),
+            host: context.host.clone(),
+            name: request.spec.name.clone().unwrap_or_else(|| default_name(id)),
             spec: request.spec,
             credential: secrets.credential.kind(),
-            sealed: shared.sealer.seal(id, &secrets.to_plaintext()).map_err(RentError::Seal)?,
+            sealed: context.sealer.seal(id, &secrets.to_plaintext()).map_err(RentError::Seal)?,
             fingerprint,
             key,
-            due: at.wall.saturating_add(shared.timing.provisioning).unwrap_or(at.wall),
+            due: at.wall.saturating_add(context.timing.provisioning).unwrap_or(at.wall),
             at,
         };
         let renter_limits = self.renter_limits(&new.spec.renter);
-        let mut placement = Placement { renter_limits, ..shared.placement.clone() };
-        placement.awaits_image = shared.pulls.is_some();
-        placement.engine_away = shared.engine_health() == EngineHealth::Silent;
+        let mut placement = Placement { renter_limits, ..context.placement.clone() };
+        placement.awaits_image = context.pulls.is_some();
+        placement.engine_away = context.engine_health() == EngineHealth::Silent;
         placement.one_workspace_too_many = self.one_workspace_too_many(&new.spec).await;
-        let mut claim = shared.store.claim(&new, &placement).await;
-        if let (Err(ClaimError::NoPlace(NoPlace::ImageNotHere)), Some(pulls)) = (&claim, &shared.pulls) {
-            match pulls.ask(&new.spec, login.as_ref(), &new.at, || shared.nudge()).await {
+        let mut claim = context.store.claim(&new, &placement).await;
+        if let (Err(ClaimError::NotPlaced(PlacementError::ImageNotHere)), Some(pulls)) = (&claim, &context.pulls) {
+            match pulls.ask(&new.spec, login.as_ref(), &new.at, || context.wake_reconciler()).await {
                 Pull::Here => {}
                 Pull::UnderWay => return Err(RentError::Pulling(new.spec.image)),
                 Pull::Failed(why) => return Err(RentError::Unpullable(why)),
             }
             placement.awaits_image = false;
-            claim = shared.store.claim(&new, &placement).await;
+            claim = context.store.claim(&new, &placement).await;
         }
         let claimed = match claim {
             Err(ClaimError::Store(StoreError::Unavailable(cause))) => self.look_again(id, cause).await?,
             other => other?,
         };
-        if let Claimed::New(rental) = &claimed {
+        if let ClaimOutcome::New(rental) = &claimed {
             let (gpus, image) = (rental.gpus().len(), rental.spec().image.as_str());
             tracing::info!(rental = %rental.id(), renter = %rental.spec().renter, gpus, image, "claimed");
         }
-        shared.failpoints.pass("claimed");
-        shared.nudge();
+        context.failpoints.pass("claimed");
+        context.wake_reconciler();
         Ok(claimed)
     }
 
@@ -116,7 +116,7 @@ impl Rentals {
     pub(super) async fn one_workspace_too_many(&self, spec: &RentalSpec) -> Option<TooMany> {
         let workspace = spec.workspace.as_ref().filter(|_| self.limited)?;
         let most = self.renter_limits(&spec.renter).workspaces;
-        match self.shared.runtime.workspaces_of(&spec.renter).await {
+        match self.context.runtime.workspaces_of(&spec.renter).await {
             Ok(theirs) if theirs.contains(&workspace.folder) => None,
             Ok(theirs) => {
                 (theirs.len() >= usize::try_from(most).unwrap_or(usize::MAX)).then_some(TooMany::Workspaces(most))
@@ -130,9 +130,9 @@ impl Rentals {
     }
 
     /// A claim whose answer was lost may have been written.
-    pub(super) async fn look_again(&self, id: RentalId, cause: Cause) -> Result<Claimed, RentError> {
-        match self.shared.store.get(id).await {
-            Ok(Some(rental)) => Ok(Claimed::New(rental)),
+    pub(super) async fn look_again(&self, id: RentalId, cause: BoxError) -> Result<ClaimOutcome, RentError> {
+        match self.context.store.get(id).await {
+            Ok(Some(rental)) => Ok(ClaimOutcome::New(rental)),
             Ok(None) => Err(RentError::Store(StoreError::Unavailable(cause))),
             Err(_still_away) => Err(RentError::Unconfirmed { id, cause }),
         }

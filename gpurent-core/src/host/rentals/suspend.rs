@@ -2,13 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::allocation::NoPlace;
+use crate::allocation::PlacementError;
 use crate::allocation::renter_limits::lately;
-use crate::host::readiness::Stage;
-use crate::host::rentals::change::{LAST_MOMENT, TRIES, Wish};
+use crate::host::readiness::Readiness;
+use crate::host::rentals::change::{ChangeDecision, LAST_MOMENT, TRIES};
 use crate::host::{EngineHealth, Rentals, ResumeError, SuspendError};
 use crate::id::RentalId;
-use crate::model::{EndReason, Event, Outcome, Rental, Resumption, State, SuspendCause};
+use crate::model::{EndReason, Outcome, Rental, RentalEvent, RentalState, Resumption, SuspendCause};
 use crate::store::{Change, StoreError};
 
 impl Rentals {
@@ -19,11 +19,11 @@ impl Rentals {
     /// # Errors
     /// [`SuspendError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
     pub async fn suspend(&self, id: RentalId) -> Result<Option<Rental>, SuspendError> {
-        let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
-        let since = lately(self.shared.clock.now().wall);
-        let has = self.shared.store.renter_has(&self.shared.host, &rental.spec().renter, since).await?;
+        let Some(rental) = self.context.store.get(id).await? else { return Ok(None) };
+        let since = lately(self.context.clock.now().wall);
+        let has = self.context.store.renter_has(&self.context.host, &rental.spec().renter, since).await?;
         self.change(id, |rental| {
-            let now = self.shared.clock.now();
+            let now = self.context.clock.now();
             let running_out = rental.time_left(&now).is_some_and(|left| left < LAST_MOMENT);
             if running_out && rental.state().suspend_cause().is_none() {
                 return Err(SuspendError::Over);
@@ -31,17 +31,17 @@ impl Rentals {
             let is_up = rental.state().suspend_cause().is_none() && rental.state().end_reason().is_none();
             let event = if rental.is_on_its_first_way_up() {
                 // It has nothing that would be kept, and cost nothing: it ends.
-                Event::EndBegan { reason: EndReason::Cancelled }
+                RentalEvent::EndBegan { reason: EndReason::Cancelled }
             } else {
                 if is_up {
                     self.renter_limits(&rental.spec().renter).allow_suspended(&has)?;
                 }
-                Event::SuspendBegan { cause: SuspendCause::Requested }
+                RentalEvent::SuspendBegan { cause: SuspendCause::Requested }
             };
             let mut change = Change::intent(rental);
             match change.apply(event, now.wall) {
-                Ok(Outcome::Changed) => Ok(Wish::Write(change)),
-                Ok(Outcome::Unchanged) => Ok(Wish::Granted(change.into_rental())),
+                Ok(Outcome::Changed) => Ok(ChangeDecision::Commit(change)),
+                Ok(Outcome::Unchanged) => Ok(ChangeDecision::NoOp(change.into_rental())),
                 Err(_over) => Err(SuspendError::Over),
             }
         })
@@ -51,10 +51,10 @@ impl Rentals {
     /// How long a suspended rental is kept for its renter to resume it; `None` for one that is not suspended.
     #[must_use]
     pub fn kept_until(&self, rental: &Rental) -> Option<Timestamp> {
-        let State::Suspended { since, .. } = rental.state() else { return None };
-        let now = self.shared.clock.now();
+        let RentalState::Suspended { since, .. } = rental.state() else { return None };
+        let now = self.context.clock.now();
         // As long as by the boot clock, which decides.
-        let left = self.shared.timing.keep_suspended - now.since(since);
+        let left = self.context.timing.keep_suspended - now.since(since);
         now.wall.checked_add(left.max(SignedDuration::ZERO)).ok()
     }
 
@@ -65,52 +65,55 @@ impl Rentals {
     /// # Errors
     /// [`ResumeError`]; after [`StoreError::Unavailable`] it may have been recorded all the same.
     pub async fn resume(&self, id: RentalId) -> Result<Option<Rental>, ResumeError> {
-        match self.shared.standing.settled().await {
-            Stage::Acting => {}
-            Stage::Absent => return Err(ResumeError::NotReconciled),
-            Stage::TakingStock | Stage::Stuck => return Err(ResumeError::TakingStock),
+        match self.context.readiness.settled().await {
+            Readiness::Ready => {}
+            Readiness::NoReconciler => return Err(ResumeError::NotReconciled),
+            Readiness::Starting | Readiness::Stalled => return Err(ResumeError::TakingStock),
         }
         // Others may take the same place at the same time: the store lets one of them, and the rest look again.
         for _ in 0..TRIES {
-            let Some(rental) = self.shared.store.get(id).await? else { return Ok(None) };
+            let Some(rental) = self.context.store.get(id).await? else { return Ok(None) };
             // Another host's: its GPUs are not ours to place.
-            if *rental.host() != self.shared.host {
+            if *rental.host() != self.context.host {
                 return Ok(None);
             }
             self.expect_as_seen(&rental)?;
             match rental.state() {
-                State::Suspended { .. } => {}
-                State::Suspending { .. } => return Err(ResumeError::StillSuspending),
-                State::Provisioning | State::Running | State::Ready => return Ok(Some(rental)),
-                State::Ending { .. } | State::Ended { .. } => return Err(ResumeError::Over),
+                RentalState::Suspended { .. } => {}
+                RentalState::Suspending { .. } => return Err(ResumeError::StillSuspending),
+                RentalState::Provisioning | RentalState::Running | RentalState::Ready => return Ok(Some(rental)),
+                RentalState::Ending { .. } | RentalState::Ended { .. } => return Err(ResumeError::Over),
             }
-            let at = self.shared.clock.now();
+            let at = self.context.clock.now();
             if rental.time_left(&at).is_some_and(|left| left < LAST_MOMENT) {
                 return Err(ResumeError::Over);
             }
             let renter = &rental.spec().renter;
-            let has = self.shared.store.renter_has(&self.shared.host, renter, lately(at.wall)).await?;
+            let has = self.context.store.renter_has(&self.context.host, renter, lately(at.wall)).await?;
             let limits = self.renter_limits(renter);
-            limits.allow_resume(&rental).and_then(|()| limits.allow_up(&has, rental.spec())).map_err(NoPlace::from)?;
-            let held = self.shared.store.held(&self.shared.host).await?;
-            let mut placement = self.shared.placement.clone();
-            placement.engine_away = self.shared.engine_health() == EngineHealth::Silent;
+            limits
+                .allow_resume(&rental)
+                .and_then(|()| limits.allow_up(&has, rental.spec()))
+                .map_err(PlacementError::from)?;
+            let held = self.context.store.held(&self.context.host).await?;
+            let mut placement = self.context.placement.clone();
+            placement.engine_away = self.context.engine_health() == EngineHealth::Silent;
             let placed = placement.place_again(&rental, &held)?;
             let resumption = Resumption {
                 gpus: placed.gpus,
                 ports: placed.ports,
                 quote: placed.quote,
-                due: at.wall.saturating_add(self.shared.timing.provisioning).unwrap_or(at.wall),
+                due: at.wall.saturating_add(self.context.timing.provisioning).unwrap_or(at.wall),
                 at: at.clone(),
             };
             let mut change = Change::intent(rental);
-            let Ok(_) = change.apply(Event::Resumed(Box::new(resumption)), at.wall) else {
+            let Ok(_) = change.apply(RentalEvent::Resumed(Box::new(resumption)), at.wall) else {
                 return Err(ResumeError::Over);
             };
-            match self.shared.store.commit(&change).await {
+            match self.context.store.commit(&change).await {
                 Ok(()) => {
-                    self.shared.failpoints.pass("resumed");
-                    self.shared.nudge();
+                    self.context.failpoints.pass("resumed");
+                    self.context.wake_reconciler();
                     return Ok(Some(change.into_rental()));
                 }
                 Err(StoreError::Conflict) => {}

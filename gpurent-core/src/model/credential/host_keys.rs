@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, EcdsaCurve, LineEnding, PrivateKey};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::model::PublicKey;
 
 /// A server's key. Its private half is never printed.
@@ -21,8 +21,9 @@ impl HostKey {
     ///
     /// # Errors
     /// Refuses anything else, without repeating it.
-    pub fn from_openssh(text: String) -> Result<Self, Invalid> {
-        let wrong = || Invalid::new("host_key", "must be a private key in OpenSSH's form, without a passphrase");
+    pub fn from_openssh(text: String) -> Result<Self, ValidationError> {
+        let wrong =
+            || ValidationError::new("host_key", "must be a private key in OpenSSH's form, without a passphrase");
         let key = PrivateKey::from_openssh(&text).map_err(|_| wrong())?;
         if key.is_encrypted() {
             return Err(wrong());

@@ -11,7 +11,7 @@ use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// The user a renter logs in as; the access kit creates it where the image has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +39,9 @@ impl Default for LoginUser {
 }
 
 impl TryFrom<String> for LoginUser {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(name: String) -> Result<Self, Invalid> {
+    fn try_from(name: String) -> Result<Self, ValidationError> {
         let mut bytes = name.bytes();
         let well_formed = name.len() <= 32
             && bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
@@ -49,15 +49,15 @@ impl TryFrom<String> for LoginUser {
         if well_formed {
             Ok(Self(name))
         } else {
-            Err(Invalid::new("user", "must be a user name of lower-case letters, digits, '_' and '-'"))
+            Err(ValidationError::new("user", "must be a user name of lower-case letters, digits, '_' and '-'"))
         }
     }
 }
 
 impl FromStr for LoginUser {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         Self::try_from(text.to_owned())
     }
 }
@@ -77,9 +77,9 @@ impl Password {
     ///
     /// # Errors
     /// Refuses fewer than 7 and more than 256 bytes, and control characters.
-    pub fn new(text: String) -> Result<Self, Invalid> {
+    pub fn new(text: String) -> Result<Self, ValidationError> {
         if !(7..=256).contains(&text.len()) || text.chars().any(char::is_control) {
-            return Err(Invalid::new("password", "must be 7 to 256 bytes without control characters"));
+            return Err(ValidationError::new("password", "must be 7 to 256 bytes without control characters"));
         }
         Ok(Self(text.into()))
     }
@@ -176,13 +176,16 @@ impl RegistryLogin {
     ///
     /// # Errors
     /// Refuses what is empty, too long (256 bytes and 8 KiB) or has control characters.
-    pub fn new(username: String, password: String) -> Result<Self, Invalid> {
+    pub fn new(username: String, password: String) -> Result<Self, ValidationError> {
         let fine = |text: &str, most| !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control);
         if !fine(&username, 256) {
-            return Err(Invalid::new("registry.username", "must be 1 to 256 bytes without control characters"));
+            return Err(ValidationError::new("registry.username", "must be 1 to 256 bytes without control characters"));
         }
         if !fine(&password, 8192) {
-            return Err(Invalid::new("registry.password", "must be 1 byte to 8 KiB without control characters"));
+            return Err(ValidationError::new(
+                "registry.password",
+                "must be 1 byte to 8 KiB without control characters",
+            ));
         }
         Ok(Self { username, password: password.into() })
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use ssh_key::public::KeyData;
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// How many keys a rental may have.
 const MOST_KEYS: usize = 16;
@@ -38,15 +38,15 @@ impl PublicKey {
         self.0.split(' ').next().unwrap_or_default()
     }
 
-    pub(super) fn canonical(mut key: ssh_key::PublicKey) -> Result<Self, Invalid> {
+    pub(super) fn canonical(mut key: ssh_key::PublicKey) -> Result<Self, ValidationError> {
         key.set_comment("");
         let line = key.to_openssh().map_err(|_| refused("cannot be written again as an OpenSSH key"))?;
         Ok(Self(line.trim_end().to_owned()))
     }
 }
 
-fn refused(reason: &str) -> Invalid {
-    Invalid::new("ssh_key", reason)
+fn refused(reason: &str) -> ValidationError {
+    ValidationError::new("ssh_key", reason)
 }
 
 /// Takes off what editors and clipboards put around a key.
@@ -54,7 +54,7 @@ fn stripped(text: &str) -> &str {
     text.trim_start_matches('\u{feff}').trim()
 }
 
-fn refuse_private(text: &str) -> Result<(), Invalid> {
+fn refuse_private(text: &str) -> Result<(), ValidationError> {
     if text.contains("PRIVATE KEY") {
         return Err(refused("is a private key: keep it to yourself, and give the public one (from the file .pub)"));
     }
@@ -62,11 +62,11 @@ fn refuse_private(text: &str) -> Result<(), Invalid> {
 }
 
 impl FromStr for PublicKey {
-    type Err = Invalid;
+    type Err = ValidationError;
 
     /// Reads one key, with blanks as people leave them, and any comment. Options (`command=...`) and further lines would
     /// end up in `authorized_keys` with meanings of their own, so they are refused.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         refuse_private(text)?;
         let text = stripped(text);
         if text.len() > MOST_BYTES || text.chars().any(|c| c.is_control() && c != '\t') {
@@ -108,7 +108,7 @@ impl PublicKeys {
     ///
     /// # Errors
     /// Refuses none, and more than sixteen.
-    pub fn new(keys: impl IntoIterator<Item = PublicKey>) -> Result<Self, Invalid> {
+    pub fn new(keys: impl IntoIterator<Item = PublicKey>) -> Result<Self, ValidationError> {
         let mut found: Vec<PublicKey> = Vec::new();
         for key in keys {
             if !found.contains(&key) {
@@ -133,7 +133,7 @@ impl PublicKeys {
     ///
     /// # Errors
     /// Refuses more than sixteen.
-    pub fn with(&self, key: PublicKey) -> Result<Self, Invalid> {
+    pub fn with(&self, key: PublicKey) -> Result<Self, ValidationError> {
         Self::new(self.0.iter().cloned().chain([key]))
     }
 
@@ -141,7 +141,7 @@ impl PublicKeys {
     ///
     /// # Errors
     /// Refuses to take the last one away: nobody could log in any more.
-    pub fn without(&self, fingerprint: &str) -> Result<Self, Invalid> {
+    pub fn without(&self, fingerprint: &str) -> Result<Self, ValidationError> {
         let left: Vec<_> = self.0.iter().filter(|key| key.fingerprint() != fingerprint).cloned().collect();
         if left.is_empty() {
             return Err(refused("is the last one: nobody could log in any more"));
@@ -157,14 +157,14 @@ impl From<PublicKey> for PublicKeys {
 }
 
 impl FromStr for PublicKeys {
-    type Err = Invalid;
+    type Err = ValidationError;
 
     /// Reads keys, one a line, as a file `authorized_keys` has them: empty lines and comments count for nothing.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         refuse_private(text)?;
         let lines = stripped(text).split(['\n', '\r']).map(str::trim);
         let keys = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::parse);
-        Self::new(keys.collect::<Result<Vec<PublicKey>, Invalid>>()?)
+        Self::new(keys.collect::<Result<Vec<PublicKey>, ValidationError>>()?)
     }
 }
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::model::gpu::name::Parts;
 
 /// NVML's identity of one GPU, `GPU-<uuid>`; stable across restarts and re-ordering.
@@ -25,23 +25,23 @@ impl GpuUuid {
 }
 
 impl TryFrom<String> for GpuUuid {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(text: String) -> Result<Self, Invalid> {
+    fn try_from(text: String) -> Result<Self, ValidationError> {
         let rest = text.strip_prefix("GPU-").or_else(|| text.strip_prefix("MIG-"));
         match rest {
             Some(id) if !id.is_empty() && id.len() <= 64 && id.chars().all(|c| c.is_ascii_hexdigit() || c == '-') => {
                 Ok(Self(text))
             }
-            _ => Err(Invalid::new("gpu", "must be a GPU UUID such as GPU-5a1b2c3d-...")),
+            _ => Err(ValidationError::new("gpu", "must be a GPU UUID such as GPU-5a1b2c3d-...")),
         }
     }
 }
 
 impl FromStr for GpuUuid {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         Self::try_from(text.to_owned())
     }
 }
@@ -68,7 +68,7 @@ impl fmt::Display for GpuUuid {
 /// assert!(!card.answers_to(&"RTX 5080".parse()?));
 /// assert!("Tesla V100-SXM2-16GB".parse::<GpuModel>()?.answers_to(&"V100".parse()?));
 /// assert!(!"RTX 3080 Ti".parse::<GpuModel>()?.answers_to(&"RTX 3080".parse()?));
-/// # Ok::<(), gpurent_core::Invalid>(())
+/// # Ok::<(), gpurent_core::ValidationError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -101,21 +101,21 @@ impl GpuModel {
 }
 
 impl TryFrom<String> for GpuModel {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(text: String) -> Result<Self, Invalid> {
+    fn try_from(text: String) -> Result<Self, ValidationError> {
         let model = Self(text);
         if model.0.len() > 128 || model.0.chars().any(char::is_control) || Parts::of(&model.0).is_empty() {
-            return Err(Invalid::new("gpu", "must be a GPU model's name of at most 128 characters"));
+            return Err(ValidationError::new("gpu", "must be a GPU model's name of at most 128 characters"));
         }
         Ok(model)
     }
 }
 
 impl FromStr for GpuModel {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         Self::try_from(text.to_owned())
     }
 }
@@ -197,11 +197,11 @@ impl GpuSelector {
 }
 
 impl FromStr for GpuSelector {
-    type Err = Invalid;
+    type Err = ValidationError;
 
     /// A text that starts like a GPU UUID is one; "any" and "at least 24 GB" (">=24GB", "24GB+") are what they say; anything
     /// else is a model.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         let text = text.trim_matches([' ', '\t']);
         if text.eq_ignore_ascii_case("any") {
             return Ok(Self::Any);
@@ -243,11 +243,11 @@ impl GpuRequest {
     ///
     /// # Errors
     /// Refuses a count of 0, above 16, or above 1 for a single GPU named by UUID.
-    pub fn new(selector: GpuSelector, count: u8) -> Result<Self, Invalid> {
+    pub fn new(selector: GpuSelector, count: u8) -> Result<Self, ValidationError> {
         let most = if matches!(selector, GpuSelector::Uuid(_)) { 1 } else { 16 };
         match NonZeroU8::new(count) {
             Some(count) if count.get() <= most => Ok(Self { selector, count }),
-            _ => Err(Invalid::new("gpu_count", format!("must be 1 to {most}"))),
+            _ => Err(ValidationError::new("gpu_count", format!("must be 1 to {most}"))),
         }
     }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{DiskUse, Failure, FailureKind, Fault};
+use crate::model::{Blame, DiskUse, Failure, FailureKind};
 
 /// Why a rental ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,11 +83,11 @@ impl EndReason {
 impl EndReason {
     /// The party at fault for the end.
     #[must_use]
-    pub fn fault(&self) -> Fault {
+    pub fn fault(&self) -> Blame {
         match self {
-            Self::Expired | Self::Cancelled | Self::Abandoned => Fault::Nobody,
-            Self::Exited { .. } | Self::DiskFull { .. } => Fault::Renter,
-            Self::Lost { .. } => Fault::Host,
+            Self::Expired | Self::Cancelled | Self::Abandoned => Blame::Nobody,
+            Self::Exited { .. } | Self::DiskFull { .. } => Blame::Renter,
+            Self::Lost { .. } => Blame::Host,
             Self::Failed(failure) => failure.kind.fault(),
         }
     }
@@ -142,7 +142,7 @@ impl EndReason {
     pub fn retryable(&self) -> bool {
         // Here the same driver would refuse it again.
         let never_here = matches!(self, Self::Failed(failure) if failure.kind == FailureKind::DriverTooOld);
-        self.fault() == Fault::Host && !never_here
+        self.fault() == Blame::Host && !never_here
     }
 
     /// A sentence for people.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Fault;
+use crate::model::Blame;
 
 /// Why a rental never became ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,10 +89,10 @@ impl FailureKind {
 
     /// The party at fault for the failure.
     #[must_use]
-    pub fn fault(self) -> Fault {
+    pub fn fault(self) -> Blame {
         match self {
-            Self::ImageUnavailable | Self::ExitedEarly | Self::NoLogin | Self::WrongArchitecture => Fault::Renter,
-            _ => Fault::Host,
+            Self::ImageUnavailable | Self::ExitedEarly | Self::NoLogin | Self::WrongArchitecture => Blame::Renter,
+            _ => Blame::Host,
         }
     }
 }

@@ -25,5 +25,5 @@ mod state;
 
 pub use end_reason::{EndKind, EndReason};
 pub use failure::{BY_THE_HOST, Exit, Failure, FailureKind};
-pub use fault::Fault;
-pub use state::{Phase, State, SuspendCause};
+pub use fault::Blame;
+pub use state::{Phase, RentalState, SuspendCause};

@@ -9,7 +9,7 @@ use crate::model::{EndReason, Failure};
 /// Where a rental is in its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
-pub enum State {
+pub enum RentalState {
     /// The GPUs and ports are claimed; the container is being made.
     Provisioning,
     /// The container runs; access is being verified.
@@ -50,19 +50,19 @@ pub enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// [`State::Provisioning`]
+    /// [`RentalState::Provisioning`]
     Provisioning,
-    /// [`State::Running`]
+    /// [`RentalState::Running`]
     Running,
-    /// [`State::Ready`]
+    /// [`RentalState::Ready`]
     Ready,
-    /// [`State::Suspending`]
+    /// [`RentalState::Suspending`]
     Suspending,
-    /// [`State::Suspended`]
+    /// [`RentalState::Suspended`]
     Suspended,
-    /// [`State::Ending`]
+    /// [`RentalState::Ending`]
     Ending,
-    /// [`State::Ended`]
+    /// [`RentalState::Ended`]
     Ended,
 }
 
@@ -86,7 +86,7 @@ impl Phase {
     }
 }
 
-impl State {
+impl RentalState {
     /// The state's name.
     #[must_use]
     pub fn phase(&self) -> Phase {

@@ -11,7 +11,7 @@ mod tests;
 mod transition;
 
 use jiff::{SignedDuration, Timestamp};
-pub use next_action::{Action, Next, Timing};
+pub use next_action::{Action, Next, RentalTiming};
 use serde::{Deserialize, Serialize};
 pub use transition::{IllegalTransition, Outcome};
 
@@ -21,7 +21,7 @@ use crate::model::event::is_zero;
 use crate::model::port::SSH;
 use crate::model::{
     ContainerPort, CredentialKind, Exit, Files, Gpu, HostPort, ImageDigest, PortBinding, Quote, RentalSpec,
-    ResolvedImage, Retained, Segment, Service, State, Transport,
+    RentalState, ResolvedImage, Retained, Segment, Service, Transport,
 };
 
 /// One rental, from its claim to its final bill.
@@ -40,7 +40,7 @@ pub struct Rental {
     attempt: Attempt,
     revision: Revision,
     last_seq: Seq,
-    state: State,
+    state: RentalState,
     container: Option<ContainerId>,
     gpus_attached: bool,
     started_at: Option<Timestamp>,
@@ -111,7 +111,7 @@ impl Rental {
         let is_silent = |port: &PortBinding| {
             port.may_lead_to_a_service() && !self.services.iter().any(|service| service.container == port.container)
         };
-        let ports = if matches!(self.state, State::Ready) { self.ports.as_slice() } else { &[] };
+        let ports = if matches!(self.state, RentalState::Ready) { self.ports.as_slice() } else { &[] };
         ports.iter().copied().filter(is_silent)
     }
 
@@ -159,7 +159,7 @@ impl Rental {
     /// Whether it has one of the places for containers without a GPU: until it has ended, or is suspended.
     #[must_use]
     pub fn has_a_place_without_gpu(&self) -> bool {
-        self.spec.gpu.is_none() && !matches!(self.state, State::Suspended { .. } | State::Ended { .. })
+        self.spec.gpu.is_none() && !matches!(self.state, RentalState::Suspended { .. } | RentalState::Ended { .. })
     }
 
     /// The rental's ports. Held until it has ended, or is suspended: then it has none.
@@ -254,12 +254,12 @@ impl Rental {
     pub fn may_need(&self, attempt: Attempt) -> bool {
         match (&self.state, &self.retained) {
             _ if attempt > self.attempt => false,
-            (State::Suspended { .. }, kept) => kept.as_ref().is_none_or(|kept| attempt >= kept.attempt),
+            (RentalState::Suspended { .. }, kept) => kept.as_ref().is_none_or(|kept| attempt >= kept.attempt),
             // Its next container has not been made.
-            (State::Provisioning | State::Suspending { .. }, Some(kept)) if self.container.is_none() => {
+            (RentalState::Provisioning | RentalState::Suspending { .. }, Some(kept)) if self.container.is_none() => {
                 attempt >= kept.attempt
             }
-            (State::Ended { .. }, _) => false,
+            (RentalState::Ended { .. }, _) => false,
             _ => attempt == self.attempt,
         }
     }
@@ -284,14 +284,14 @@ impl Rental {
 
     /// The rental's state.
     #[must_use]
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &RentalState {
         &self.state
     }
 
     /// Whether it still holds anything.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        !matches!(self.state, State::Ended { .. })
+        !matches!(self.state, RentalState::Ended { .. })
     }
 
     /// The engine's id of its container, once there is one.

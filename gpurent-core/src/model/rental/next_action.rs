@@ -5,11 +5,11 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::clock::Moment;
-use crate::model::{DiskUse, EndReason, Failure, FailureKind, Rental, Service, State};
+use crate::model::{DiskUse, EndReason, Failure, FailureKind, Rental, RentalState, Service};
 
 /// The times that decide when a rental is warned, notified and given up.
 #[derive(Clone, Debug)]
-pub struct Timing {
+pub struct RentalTiming {
     /// How long a rental may take from its claim to its start, pulls included.
     pub provisioning: SignedDuration,
     /// How long after its start it may take until SSH answers.
@@ -28,7 +28,7 @@ pub struct Timing {
     pub keep_suspended: SignedDuration,
 }
 
-impl Default for Timing {
+impl Default for RentalTiming {
     fn default() -> Self {
         Self {
             provisioning: SignedDuration::from_hours(2),
@@ -99,18 +99,18 @@ pub enum Next {
 impl Rental {
     /// The next action: computed from what is stored, never from a message that could be lost.
     #[must_use]
-    pub fn next(&self, now: &Moment, timing: &Timing) -> Next {
+    pub fn next(&self, now: &Moment, timing: &RentalTiming) -> Next {
         match &self.state {
-            State::Provisioning if !self.time_to_start(now).is_positive() => {
+            RentalState::Provisioning if !self.time_to_start(now).is_positive() => {
                 Next::Now(Action::End(EndReason::Failed(Failure {
                     kind: FailureKind::DeadlineExceeded,
                     detail: "The container did not start in time".to_owned(),
                     log_tail: Vec::new(),
                 })))
             }
-            State::Provisioning if self.container.is_none() => Next::Now(Action::Create),
-            State::Provisioning => Next::Now(Action::Start),
-            State::Running => {
+            RentalState::Provisioning if self.container.is_none() => Next::Now(Action::Create),
+            RentalState::Provisioning => Next::Now(Action::Start),
+            RentalState::Running => {
                 let since = match &self.started {
                     Some(started) => now.since(started),
                     None => now.wall.duration_since(self.started_at.unwrap_or(self.created_at)),
@@ -133,17 +133,17 @@ impl Rental {
                 let within = left.max(timing.access / 3).min(timing.access).unsigned_abs();
                 Next::Now(Action::Verify { within })
             }
-            State::Ready => match self.next_by_the_clock(now, timing) {
+            RentalState::Ready => match self.next_by_the_clock(now, timing) {
                 // What is bound to a time comes first.
                 Next::Now(action) => Next::Now(action),
                 _ if self.access_outdated => Next::Now(Action::ReplaceAccess),
                 _ if self.warning_outdated => Next::Now(Action::WithdrawWarning),
                 later => later,
             },
-            State::Suspending { stopped: true, .. } => Next::Now(Action::Retain),
-            State::Ending { stopped: true, .. } => Next::Now(Action::Remove),
-            State::Suspending { .. } => Next::Now(Action::Stop { grace: self.grace(now, timing) }),
-            State::Suspended { since, .. } => {
+            RentalState::Suspending { stopped: true, .. } => Next::Now(Action::Retain),
+            RentalState::Ending { stopped: true, .. } => Next::Now(Action::Remove),
+            RentalState::Suspending { .. } => Next::Now(Action::Stop { grace: self.grace(now, timing) }),
+            RentalState::Suspended { since, .. } => {
                 let kept = timing.keep_suspended - now.since(since);
                 if self.time_left(now).is_some_and(|left| !left.is_positive()) {
                     Next::Now(Action::End(EndReason::Expired))
@@ -153,23 +153,23 @@ impl Rental {
                     Next::Now(Action::End(EndReason::Abandoned))
                 }
             }
-            State::Ending { reason, .. } => {
+            RentalState::Ending { reason, .. } => {
                 let grace = if reason.leaves_a_grace() { self.grace(now, timing) } else { Duration::ZERO };
                 Next::Now(Action::Stop { grace })
             }
-            State::Ended { .. } => Next::Idle,
+            RentalState::Ended { .. } => Next::Idle,
         }
     }
 
     /// How long the program may take to stop before the end of its time.
-    fn grace(&self, now: &Moment, timing: &Timing) -> Duration {
+    fn grace(&self, now: &Moment, timing: &RentalTiming) -> Duration {
         match self.time_left(now) {
             Some(left) => timing.stop_grace.min(left.max(SignedDuration::ZERO).unsigned_abs()),
             None => timing.stop_grace,
         }
     }
 
-    fn next_by_the_clock(&self, now: &Moment, timing: &Timing) -> Next {
+    fn next_by_the_clock(&self, now: &Moment, timing: &RentalTiming) -> Next {
         let (Some(term), Some(left)) = (self.spec.term.duration(), self.time_left(now)) else { return Next::Idle };
         let warning = timing.warning.min(term / 4);
         let notice = timing.notice.min(term / 10);
@@ -189,9 +189,9 @@ impl Rental {
     }
 
     /// How long until something is due by the clock alone, whatever else there is to do now.
-    pub(crate) fn until_due(&self, now: &Moment, timing: &Timing) -> Option<SignedDuration> {
+    pub(crate) fn until_due(&self, now: &Moment, timing: &RentalTiming) -> Option<SignedDuration> {
         let by_the_clock = match self.next_by_the_clock(now, timing) {
-            Next::After(wait) if matches!(self.state, State::Ready) => Some(wait),
+            Next::After(wait) if matches!(self.state, RentalState::Ready) => Some(wait),
             _ => None,
         };
         [by_the_clock, self.time_to_end(now)].into_iter().flatten().min()

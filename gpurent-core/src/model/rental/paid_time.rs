@@ -6,13 +6,13 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Moment;
-use crate::model::{Bill, Claim, EndReason, Exit, Quote, Rental, Segment, State};
+use crate::model::{Bill, Claim, EndReason, Exit, Quote, Rental, RentalState, Segment};
 
 /// No container that lets nobody in is charged for more: it would have been given up, had the host looked.
-const MOST_UNVERIFIED: SignedDuration = SignedDuration::from_mins(10);
+const MAX_UNVERIFIED: SignedDuration = SignedDuration::from_mins(10);
 
 /// From how much on two clocks differ because one was set.
-const SET: SignedDuration = SignedDuration::from_millis(100);
+const CLOCK_STEP: SignedDuration = SignedDuration::from_millis(100);
 
 impl Rental {
     /// The rental is ready: it is paid for from its container's start.
@@ -22,7 +22,7 @@ impl Rental {
         let started_at = earliest.map_or(paid_from.wall, |earliest| earliest.max(paid_from.wall));
         self.segments.push(Segment { started_at, ended_at: None, quote: None });
         self.paid_from = Some(paid_from);
-        self.state = State::Ready;
+        self.state = RentalState::Ready;
     }
 
     /// Opens a segment for a container that ran and never let its renter in, where the host charges for that: the GPU worked
@@ -44,7 +44,7 @@ impl Rental {
             // Over a reboot nobody can tell.
             _ => return,
         };
-        let ran = ran.min(MOST_UNVERIFIED);
+        let ran = ran.min(MAX_UNVERIFIED);
         segment.end_after(left.map_or(ran, |left| ran.min(left)));
         self.segments.push(segment);
     }
@@ -66,7 +66,9 @@ impl Rental {
             paid_from.as_ref().zip(ended).and_then(|(from, to)| from.wall.checked_add(to.since(from)).ok());
         let seen = match (by_both_clocks, exit, reason) {
             // Two clocks that were not set differ by what it takes to read them.
-            (Some(ended), Some(exit), _) if ended.duration_since(exit.finished_at).abs() < SET => exit.finished_at,
+            (Some(ended), Some(exit), _) if ended.duration_since(exit.finished_at).abs() < CLOCK_STEP => {
+                exit.finished_at
+            }
             (Some(ended), _, _) => ended,
             (None, Some(exit), _) => exit.finished_at,
             (None, None, Some(EndReason::Lost { last_seen })) => *last_seen,
@@ -79,7 +81,7 @@ impl Rental {
 
     /// A later launch than the known one was found, and says what the rental had become by then: the store was set
     /// back to a time before that.
-    pub(super) fn catch_up_with(&mut self, claim: Claim) {
+    pub(super) fn merge_claim(&mut self, claim: Claim) {
         let before = self.used_before();
         if let Some(open) = self.segments.last_mut().filter(|segment| segment.ended_at.is_none()) {
             open.end_after(claim.used - before);
@@ -119,7 +121,7 @@ impl Rental {
     /// Whether it is to become ready, and never was: suspending it ends it.
     #[must_use]
     pub fn is_on_its_first_way_up(&self) -> bool {
-        matches!(self.state, State::Provisioning | State::Running) && !self.has_been_ready()
+        matches!(self.state, RentalState::Provisioning | RentalState::Running) && !self.has_been_ready()
     }
 
     /// How much paid time was used by launches that are over.
@@ -148,7 +150,7 @@ impl Rental {
     pub fn expires_at(&self) -> Option<Timestamp> {
         let left = self.spec.term.duration()? - self.used_before();
         let from = match (&self.paid_from, self.segments.last()?.ended_at, &self.state) {
-            (_, _, State::Provisioning | State::Running | State::Suspended { .. }) => return None,
+            (_, _, RentalState::Provisioning | RentalState::Running | RentalState::Suspended { .. }) => return None,
             (Some(from), None, _) => from.wall,
             (_, ended_at, _) => ended_at?,
         };
@@ -159,8 +161,8 @@ impl Rental {
     #[must_use]
     pub fn time_to_end(&self, now: &Moment) -> Option<SignedDuration> {
         match self.state {
-            State::Provisioning => Some(self.time_to_start(now)),
-            State::Ready => self.time_left(now),
+            RentalState::Provisioning => Some(self.time_to_start(now)),
+            RentalState::Ready => self.time_left(now),
             _ => None,
         }
     }

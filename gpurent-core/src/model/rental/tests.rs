@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::{BootId, BootTime};
 use crate::model::{
-    Adoption, Claim, EndReason, Event, Failure, FailureKind, GpuRequest, HourlyRate, MicroUnits, Phase, Protocol,
-    Recorded, Resumption, SuspendCause, Term,
+    Adoption, Claim, EndReason, Failure, FailureKind, GpuRequest, HourlyRate, MicroUnits, Phase, Protocol,
+    RecordedEvent, RentalEvent, Resumption, SuspendCause, Term,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -19,7 +19,7 @@ fn moment(second: i64) -> Moment {
     Moment { wall: at(second), boot: BootTime { boot: BootId("b".to_owned()), micros: second * 1_000_000 } }
 }
 
-fn claimed() -> (Rental, Recorded) {
+fn claimed() -> (Rental, RecordedEvent) {
     let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
     let spec = RentalSpec::new("me".parse().unwrap(), gpu, "a:1".parse().unwrap(), Term::hours(1).unwrap());
     let claim = Claim {
@@ -39,7 +39,7 @@ fn claimed() -> (Rental, Recorded) {
         at: Some(moment(0)),
         used: SignedDuration::ZERO,
     };
-    Rental::claimed(claim, at(0))
+    Rental::from_claim(claim, at(0))
 }
 
 /// As [`claimed`], on a host that charges for what was never verified.
@@ -47,11 +47,11 @@ fn claimed_for_money() -> Rental {
     let (rental, _) = claimed();
     let mut claim = rental.claim();
     claim.quote = claim.quote.map(|quote| Quote { unverified: true, ..quote });
-    Rental::claimed(claim, at(0)).0
+    Rental::from_claim(claim, at(0)).0
 }
 
-fn created() -> Event {
-    Event::Created {
+fn created() -> RentalEvent {
+    RentalEvent::Created {
         container: "c1".parse().unwrap(),
         gpus_attached: true,
         at: None,
@@ -61,16 +61,16 @@ fn created() -> Event {
     }
 }
 
-fn cancelled() -> Event {
-    Event::EndBegan { reason: EndReason::Cancelled }
+fn cancelled() -> RentalEvent {
+    RentalEvent::EndBegan { reason: EndReason::Cancelled }
 }
 
-fn stopped(second: i64) -> Event {
-    Event::Stopped { exit: Some(Exit { finished_at: at(second), code: 0, out_of_memory: false }), ended: None }
+fn stopped(second: i64) -> RentalEvent {
+    RentalEvent::Stopped { exit: Some(Exit { finished_at: at(second), code: 0, out_of_memory: false }), ended: None }
 }
 
 /// A rental that lived through `events`, one a second.
-fn after(events: &[Event]) -> Rental {
+fn after(events: &[RentalEvent]) -> Rental {
     let (mut rental, _) = claimed();
     for (second, event) in (1..).zip(events) {
         assert_eq!(rental.apply(event.clone(), at(second)), Ok(Outcome::Changed), "{event:?}");
@@ -78,26 +78,30 @@ fn after(events: &[Event]) -> Rental {
     rental
 }
 
-fn way_up() -> Vec<Event> {
-    vec![created(), Event::Started { started_at: at(10), started: None }, Event::Verified { paid_from: moment(10) }]
+fn way_up() -> Vec<RentalEvent> {
+    vec![
+        created(),
+        RentalEvent::Started { started_at: at(10), started: None },
+        RentalEvent::Verified { paid_from: moment(10) },
+    ]
 }
 
 /// Every event once.
-fn all_events() -> Vec<Event> {
+fn all_events() -> Vec<RentalEvent> {
     let mut all = way_up();
-    all.extend([Event::Relaunched { ports: Vec::new() }, Event::Warned, Event::Notified]);
-    all.extend([cancelled(), stopped(99), Event::Ended]);
-    all.extend([suspended_on_request(), Event::Suspended { since: moment(99), retained: None }, resumed()]);
+    all.extend([RentalEvent::Relaunched { ports: Vec::new() }, RentalEvent::Warned, RentalEvent::Notified]);
+    all.extend([cancelled(), stopped(99), RentalEvent::Ended]);
+    all.extend([suspended_on_request(), RentalEvent::Suspended { since: moment(99), retained: None }, resumed()]);
     all
 }
 
-fn suspended_on_request() -> Event {
-    Event::SuspendBegan { cause: SuspendCause::Requested }
+fn suspended_on_request() -> RentalEvent {
+    RentalEvent::SuspendBegan { cause: SuspendCause::Requested }
 }
 
-fn resumed() -> Event {
+fn resumed() -> RentalEvent {
     let (gpus, ports) = (Vec::new(), Vec::new());
-    Event::Resumed(Box::new(Resumption { gpus, ports, quote: None, due: at(9999), at: moment(200) }))
+    RentalEvent::Resumed(Box::new(Resumption { gpus, ports, quote: None, due: at(9999), at: moment(200) }))
 }
 
 #[test]
@@ -105,7 +109,7 @@ fn a_revision_that_a_restored_store_has_forgotten_is_not_given_again() {
     let (rental, _) = claimed();
     let write = |second| {
         let mut change = crate::store::Change::intent(rental.clone());
-        change.apply(Event::EndBegan { reason: EndReason::Cancelled }, at(second)).unwrap();
+        change.apply(RentalEvent::EndBegan { reason: EndReason::Cancelled }, at(second)).unwrap();
         change.into_rental().revision()
     };
     assert_ne!(write(1), write(2), "one of the two was forgotten, and nobody must take the other for it");
@@ -120,11 +124,11 @@ fn every_state_takes_its_events_and_no_other() {
     let suspending: Vec<_> = up.iter().cloned().chain([suspended_on_request()]).collect();
     let going: Vec<_> = suspending.iter().cloned().chain([stopped(99)]).collect();
     let suspended: Vec<_> =
-        going.iter().cloned().chain([Event::Suspended { since: moment(99), retained: None }]).collect();
+        going.iter().cloned().chain([RentalEvent::Suspended { since: moment(99), retained: None }]).collect();
     let again: Vec<_> = suspended.iter().cloned().chain([resumed()]).collect();
-    let ended: Vec<_> = stopping.iter().cloned().chain([Event::Ended]).collect();
+    let ended: Vec<_> = stopping.iter().cloned().chain([RentalEvent::Ended]).collect();
     /// State, how it is reached, what changes it, what it already knows. Everything else is illegal.
-    type Row<'a> = (&'a str, &'a [Event], &'a [&'a str], &'a [&'a str]);
+    type Row<'a> = (&'a str, &'a [RentalEvent], &'a [&'a str], &'a [&'a str]);
     let table: [Row<'_>; 12] = [
         ("claimed", &[], &["created", "relaunched", "suspend_began", "end_began"], &[]),
         ("created", &up[..1], &["started", "relaunched", "suspend_began", "end_began"], &[]),
@@ -163,9 +167,15 @@ fn a_claim_happens_once() {
 
 #[test]
 fn a_launch_knows_nothing_of_the_container_before() {
-    let started = Event::Started { started_at: at(10), started: Some(moment(10)) };
-    let mut life = vec![created(), started, Event::Verified { paid_from: moment(10) }, Event::Warned, Event::Notified];
-    let suspended = Event::Suspended { since: moment(99), retained: None };
+    let started = RentalEvent::Started { started_at: at(10), started: Some(moment(10)) };
+    let mut life = vec![
+        created(),
+        started,
+        RentalEvent::Verified { paid_from: moment(10) },
+        RentalEvent::Warned,
+        RentalEvent::Notified,
+    ];
+    let suspended = RentalEvent::Suspended { since: moment(99), retained: None };
     life.extend([suspended_on_request(), stopped(99), suspended, resumed()]);
     let again = after(&life);
     assert_eq!(again.state().phase(), Phase::Provisioning);
@@ -182,7 +192,7 @@ fn the_services_of_a_container_are_not_those_of_the_next_one() {
         host: "8001".parse().unwrap(),
         protocol: Protocol::Http,
     });
-    rental.apply(Event::Adopted(Box::new(later_launch(&rental))), at(201)).unwrap();
+    rental.apply(RentalEvent::Adopted(Box::new(later_launch(&rental))), at(201)).unwrap();
     assert!(rental.services().is_empty(), "nothing has answered in it yet");
 }
 
@@ -203,7 +213,7 @@ fn what_was_used_by_the_word_of_a_later_launch_is_used() {
     let (mut rental, _) = claimed();
     let claim = Claim { used: SignedDuration::from_secs(100), ..rental.claim() };
     let found = Adoption { claim: Some(Box::new(claim)), ..later_launch(&rental) };
-    rental.apply(Event::Adopted(Box::new(found)), at(201)).unwrap();
+    rental.apply(RentalEvent::Adopted(Box::new(found)), at(201)).unwrap();
     assert_eq!(rental.used_before(), SignedDuration::from_secs(100), "the store that was set back had forgotten it");
 }
 
@@ -214,7 +224,11 @@ fn a_program_is_given_no_more_grace_than_is_paid_for() {
         rental.apply(ending, at(3500)).unwrap();
         let grace = |second| Next::Now(Action::Stop { grace: Duration::from_secs(second) });
         for (now, seconds) in [(3500, 10), (3606, 4), (3610, 0), (4000, 0)] {
-            assert_eq!(rental.next(&moment(now), &Timing::default()), grace(seconds), "{now}: paid from 10 to 3610");
+            assert_eq!(
+                rental.next(&moment(now), &RentalTiming::default()),
+                grace(seconds),
+                "{now}: paid from 10 to 3610"
+            );
         }
     }
 }
@@ -222,14 +236,14 @@ fn a_program_is_given_no_more_grace_than_is_paid_for() {
 #[test]
 fn a_warning_is_given_once() {
     let mut rental = after(&way_up());
-    assert_eq!(rental.apply(Event::Warned, at(5)), Ok(Outcome::Changed));
-    assert!(rental.apply(Event::Warned, at(6)).is_err());
+    assert_eq!(rental.apply(RentalEvent::Warned, at(5)), Ok(Outcome::Changed));
+    assert!(rental.apply(RentalEvent::Warned, at(6)).is_err());
 }
 
 #[test]
 fn what_is_due_follows_from_the_state_alone() {
-    let timing = Timing::default();
-    let next = |events: &[Event], second| after(events).next(&moment(second), &timing);
+    let timing = RentalTiming::default();
+    let next = |events: &[RentalEvent], second| after(events).next(&moment(second), &timing);
     let up = way_up();
     assert_eq!(next(&[], 1), Next::Now(Action::Create));
     assert!(matches!(next(&[], 600), Next::Now(Action::End(EndReason::Failed(_)))));
@@ -239,10 +253,10 @@ fn what_is_due_follows_from_the_state_alone() {
     // An hour from second 10: warned at 3310, told to finish at 3600, ended at 3610.
     assert_eq!(next(&up, 10), Next::After(SignedDuration::from_secs(3300)));
     assert_eq!(next(&up, 3310), Next::Now(Action::Warn));
-    let warned: Vec<_> = up.iter().cloned().chain([Event::Warned]).collect();
+    let warned: Vec<_> = up.iter().cloned().chain([RentalEvent::Warned]).collect();
     assert_eq!(next(&warned, 3310), Next::After(SignedDuration::from_secs(290)));
     assert_eq!(next(&warned, 3600), Next::Now(Action::Notify));
-    let notified: Vec<_> = warned.iter().cloned().chain([Event::Notified]).collect();
+    let notified: Vec<_> = warned.iter().cloned().chain([RentalEvent::Notified]).collect();
     assert_eq!(next(&notified, 3609), Next::After(SignedDuration::from_secs(1)));
     assert_eq!(next(&notified, 3610), Next::Now(Action::End(EndReason::Expired)));
 }
@@ -250,7 +264,7 @@ fn what_is_due_follows_from_the_state_alone() {
 #[test]
 fn a_wall_clock_that_jumps_neither_ends_nor_extends_a_rental() {
     let rental = after(&way_up());
-    let timing = Timing::default();
+    let timing = RentalTiming::default();
     let jumped = |wall, boot| Moment { wall: at(wall), ..moment(boot) };
     assert_eq!(rental.next(&jumped(90_000, 10), &timing), Next::After(SignedDuration::from_secs(3300)));
     assert_eq!(rental.next(&jumped(-90_000, 3610), &timing), Next::Now(Action::End(EndReason::Expired)));
@@ -266,17 +280,17 @@ fn a_wall_clock_that_jumps_changes_no_bill() {
         rental.apply(cancelled(), at(100 + jump)).unwrap();
         let exit = Some(Exit { finished_at: at(100 + jump), code: 0, out_of_memory: false });
         let ended = Some(Moment { wall: at(100 + jump), ..moment(100) });
-        rental.apply(Event::Stopped { exit, ended }, at(100 + jump)).unwrap();
+        rental.apply(RentalEvent::Stopped { exit, ended }, at(100 + jump)).unwrap();
         assert_eq!(rental.bill(at(0)).used_micros, 90_000_000);
     }
 }
 
 #[test]
 fn a_wall_clock_that_jumps_gives_up_no_rental_on_its_way_up() {
-    let timing = Timing::default();
+    let timing = RentalTiming::default();
     let tomorrow = Moment { wall: at(90_000), ..moment(20) };
     assert_eq!(after(&[]).next(&tomorrow, &timing), Next::Now(Action::Create));
-    let started = Event::Started { started_at: at(10), started: Some(moment(10)) };
+    let started = RentalEvent::Started { started_at: at(10), started: Some(moment(10)) };
     let within = Duration::from_secs(80);
     assert_eq!(after(&[created(), started]).next(&tomorrow, &timing), Next::Now(Action::Verify { within }));
 }
@@ -285,9 +299,9 @@ fn a_wall_clock_that_jumps_gives_up_no_rental_on_its_way_up() {
 fn use_ends_with_the_container_or_the_paid_time() {
     let used = |reason: EndReason, exit: Option<i64>, seen: i64| {
         let mut rental = after(&way_up());
-        rental.apply(Event::EndBegan { reason }, at(seen)).unwrap();
+        rental.apply(RentalEvent::EndBegan { reason }, at(seen)).unwrap();
         let exit = exit.map(|second| Exit { finished_at: at(second), code: 0, out_of_memory: false });
-        rental.apply(Event::Stopped { exit, ended: None }, at(seen)).unwrap();
+        rental.apply(RentalEvent::Stopped { exit, ended: None }, at(seen)).unwrap();
         rental.bill(at(99_999)).used_micros / 1_000_000
     };
     assert_eq!(used(EndReason::Cancelled, Some(70), 100), 60, "the engine's record counts, not when it was read");
@@ -300,17 +314,17 @@ fn use_ends_with_the_container_or_the_paid_time() {
 fn what_ran_and_let_nobody_in_costs_what_it_ran_where_the_host_says_so() {
     let used = |reason: EndReason, way_up: usize, jump: i64| {
         let mut rental = claimed_for_money();
-        let started = Event::Started { started_at: at(10), started: Some(moment(10)) };
+        let started = RentalEvent::Started { started_at: at(10), started: Some(moment(10)) };
         for (second, event) in (1..).zip([created(), started].into_iter().take(way_up)) {
             rental.apply(event, at(second)).unwrap();
         }
-        rental.apply(Event::EndBegan { reason }, at(75)).unwrap();
+        rental.apply(RentalEvent::EndBegan { reason }, at(75)).unwrap();
         let exit = Some(Exit { finished_at: at(75 + jump), code: 0, out_of_memory: false });
         let ended = rental.started().map(|started| {
             let boot = BootTime { micros: started.boot.micros + 65_000_000, ..started.boot.clone() };
             Moment { wall: at(75 + jump), boot }
         });
-        rental.apply(Event::Stopped { exit, ended }, at(75 + jump)).unwrap();
+        rental.apply(RentalEvent::Stopped { exit, ended }, at(75 + jump)).unwrap();
         (rental.bill(at(99_999)).used_micros / 1_000_000, rental.has_been_ready())
     };
     let failed = |kind| EndReason::Failed(Failure { kind, detail: String::new(), log_tail: Vec::new() });
@@ -340,7 +354,7 @@ proptest! {
         for (second, choice) in (1..).zip(choices) {
             let event = all[choice].clone();
             if rental.apply(event.clone(), at(second)) == Ok(Outcome::Changed) {
-                events.push(Recorded { seq: rental.last_seq(), at: at(second), event });
+                events.push(RecordedEvent { seq: rental.last_seq(), at: at(second), event });
             }
             let open = rental.segments().iter().filter(|segment| segment.ended_at.is_none()).count();
             prop_assert!(open <= usize::from(rental.is_live()));

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use crate::id::{Attempt, Revision, Seq};
 use crate::model::{
-    Adoption, Claim, EndReason, Environment, Event, Failure, Files, Recorded, Rental, RentalSpec, Retained, State,
-    SuspendCause,
+    Adoption, Claim, EndReason, Environment, Failure, Files, RecordedEvent, Rental, RentalEvent, RentalSpec,
+    RentalState, Retained, SuspendCause,
 };
 
 /// An event that cannot happen in the state the rental is in: late, doubled or out of order.
@@ -29,10 +29,10 @@ pub enum Outcome {
 
 /// Whether a container that was found is further than what is known of its rental, whose own end it would not
 /// undo.
-fn is_news(found: &Adoption, attempt: Attempt, has_container: bool, state: &State) -> bool {
+fn supersedes(found: &Adoption, attempt: Attempt, has_container: bool, state: &RentalState) -> bool {
     match state {
-        State::Provisioning if found.attempt == attempt => !has_container || found.started_at.is_some(),
-        State::Ending { .. } | State::Ended { .. } => false,
+        RentalState::Provisioning if found.attempt == attempt => !has_container || found.started_at.is_some(),
+        RentalState::Ending { .. } | RentalState::Ended { .. } => false,
         _ => found.attempt > attempt,
     }
 }
@@ -40,8 +40,8 @@ fn is_news(found: &Adoption, attempt: Attempt, has_container: bool, state: &Stat
 impl Rental {
     /// The rental that a claim makes.
     #[must_use]
-    pub fn claimed(claim: Claim, at: Timestamp) -> (Self, Recorded) {
-        let recorded = Recorded { seq: Seq::new(1), at, event: Event::Claimed(Box::new(claim.clone())) };
+    pub fn from_claim(claim: Claim, at: Timestamp) -> (Self, RecordedEvent) {
+        let recorded = RecordedEvent { seq: Seq::new(1), at, event: RentalEvent::Claimed(Box::new(claim.clone())) };
         let rental = Self {
             id: claim.id,
             host: claim.host,
@@ -56,7 +56,7 @@ impl Rental {
             attempt: Attempt::new(1),
             revision: Revision::new(1),
             last_seq: Seq::new(1),
-            state: State::Provisioning,
+            state: RentalState::Provisioning,
             container: None,
             gpus_attached: false,
             started_at: None,
@@ -88,10 +88,10 @@ impl Rental {
     ///
     /// The result's [`revision`](Self::revision) is the first one again: when it was written is not in the events.
     #[must_use]
-    pub fn folded(events: &[Recorded]) -> Option<Self> {
+    pub fn folded(events: &[RecordedEvent]) -> Option<Self> {
         let (first, rest) = events.split_first()?;
-        let Event::Claimed(claim) = &first.event else { return None };
-        let (mut rental, _) = Self::claimed((**claim).clone(), first.at);
+        let RentalEvent::Claimed(claim) = &first.event else { return None };
+        let (mut rental, _) = Self::from_claim((**claim).clone(), first.at);
         for recorded in rest {
             if recorded.seq != rental.last_seq.next() {
                 return None;
@@ -115,15 +115,18 @@ impl Rental {
     /// # Errors
     /// [`IllegalTransition`], the rental unchanged: the event is late or out of order. The caller reads
     /// the rental again and decides anew.
-    pub fn apply(&mut self, event: Event, at: Timestamp) -> Result<Outcome, IllegalTransition> {
+    pub fn apply(&mut self, event: RentalEvent, at: Timestamp) -> Result<Outcome, IllegalTransition> {
         let illegal = IllegalTransition { event: event.name(), state: self.state.phase().as_str() };
         match (event, &self.state) {
-            (Event::Pinned { digest }, State::Provisioning) if self.container.is_none() && self.pinned.is_none() => {
+            (RentalEvent::Pinned { digest }, RentalState::Provisioning)
+                if self.container.is_none() && self.pinned.is_none() =>
+            {
                 self.pinned = Some(digest);
             }
-            (Event::Created { container, gpus_attached, at, image, files, copied_bytes }, State::Provisioning)
-                if self.container.is_none() =>
-            {
+            (
+                RentalEvent::Created { container, gpus_attached, at, image, files, copied_bytes },
+                RentalState::Provisioning,
+            ) if self.container.is_none() => {
                 if let Some(retained) = &mut self.retained {
                     // They are in this one by now, should it have to be launched again.
                     *retained = Retained {
@@ -147,19 +150,21 @@ impl Rental {
                 self.created = at;
                 self.gpus_attached = gpus_attached;
             }
-            (Event::Started { started_at, started }, State::Provisioning) if self.container.is_some() => {
+            (RentalEvent::Started { started_at, started }, RentalState::Provisioning) if self.container.is_some() => {
                 self.started_at = Some(started_at);
                 self.started = started;
-                self.state = State::Running;
+                self.state = RentalState::Running;
             }
-            (Event::Relaunched { ports }, State::Provisioning) => {
+            (RentalEvent::Relaunched { ports }, RentalState::Provisioning) => {
                 self.ports = ports;
                 self.begin_launch(self.attempt.next());
             }
-            (Event::Adopted(found), state) if is_news(&found, self.attempt, self.container.is_some(), state) => {
+            (RentalEvent::Adopted(found), state)
+                if supersedes(&found, self.attempt, self.container.is_some(), state) =>
+            {
                 if found.attempt > self.attempt {
                     if let Some(claim) = found.claim {
-                        self.catch_up_with(*claim);
+                        self.merge_claim(*claim);
                     }
                     self.begin_launch(found.attempt);
                     self.brought_up_as = found.attempt;
@@ -170,37 +175,39 @@ impl Rental {
                 self.access_outdated = false;
                 self.retained = None;
                 self.started_at = found.started_at;
-                self.state = if found.started_at.is_some() { State::Running } else { State::Provisioning };
+                self.state = if found.started_at.is_some() { RentalState::Running } else { RentalState::Provisioning };
             }
-            (Event::Verified { paid_from }, State::Running) => {
+            (RentalEvent::Verified { paid_from }, RentalState::Running) => {
                 self.retained = None;
                 self.begin_segment(paid_from);
             }
-            (Event::Extended { term }, state)
+            (RentalEvent::Extended { term }, state)
                 if state.end_reason().is_none() && self.spec.term.is_shorter_than(term) =>
             {
                 self.spec.term = term;
                 self.warning_outdated |= std::mem::take(&mut self.warned);
                 self.notified = false;
             }
-            (Event::AccessChanged { credential }, state) if state.end_reason().is_none() => {
+            (RentalEvent::AccessChanged { credential }, state) if state.end_reason().is_none() => {
                 self.credential = credential;
                 // A container that is still to be made is made with the stored credential.
                 self.access_outdated = self.container.is_some();
             }
-            (Event::AccessApplied, State::Running | State::Ready) if self.access_outdated => {
+            (RentalEvent::AccessApplied, RentalState::Running | RentalState::Ready) if self.access_outdated => {
                 self.access_outdated = false;
             }
-            (Event::Warned, State::Ready) if !self.warned => {
+            (RentalEvent::Warned, RentalState::Ready) if !self.warned => {
                 self.warned = true;
                 self.warning_outdated = false;
             }
-            (Event::WarningWithdrawn, State::Ready) if self.warning_outdated => self.warning_outdated = false,
-            (Event::DiskWarned { .. }, State::Ready) if !self.was_warned_of_the_disk(at) => {
+            (RentalEvent::WarningWithdrawn, RentalState::Ready) if self.warning_outdated => {
+                self.warning_outdated = false;
+            }
+            (RentalEvent::DiskWarned { .. }, RentalState::Ready) if !self.was_warned_of_the_disk(at) => {
                 self.disk_warned_at = Some(at);
             }
-            (Event::DiskWarned { .. }, State::Ready) => return Ok(Outcome::Unchanged),
-            (Event::ServicesUp { services }, State::Ready) => {
+            (RentalEvent::DiskWarned { .. }, RentalState::Ready) => return Ok(Outcome::Unchanged),
+            (RentalEvent::ServicesUp { services }, RentalState::Ready) => {
                 let before = self.services.len();
                 for service in services {
                     if self.silent_ports().any(|binding| binding.container == service.container) {
@@ -211,27 +218,32 @@ impl Rental {
                     return Ok(Outcome::Unchanged);
                 }
             }
-            (Event::Notified, State::Ready) if !self.notified => self.notified = true,
-            (Event::SuspendBegan { cause }, State::Provisioning | State::Running | State::Ready) => {
+            (RentalEvent::Notified, RentalState::Ready) if !self.notified => self.notified = true,
+            (
+                RentalEvent::SuspendBegan { cause },
+                RentalState::Provisioning | RentalState::Running | RentalState::Ready,
+            ) => {
                 // A resumption that the host itself could not carry out is nobody's.
                 if matches!(&cause, SuspendCause::Failed(failure) if failure.kind.is_by_the_host()) {
                     self.resumed = self.resumed.saturating_sub(1);
                 }
-                self.state = State::Suspending { cause, stopped: false };
+                self.state = RentalState::Suspending { cause, stopped: false };
             }
-            (Event::SuspendBegan { .. }, State::Suspending { .. } | State::Suspended { .. }) => {
+            (RentalEvent::SuspendBegan { .. }, RentalState::Suspending { .. } | RentalState::Suspended { .. }) => {
                 return Ok(Outcome::Unchanged);
             }
-            (Event::Stopped { exit, ended }, State::Suspending { cause, stopped: false }) => {
+            (RentalEvent::Stopped { exit, ended }, RentalState::Suspending { cause, stopped: false }) => {
                 let cause = cause.clone();
                 let by_the_host = matches!(&cause, SuspendCause::Failed(failure) if !failure.kind.is_charged());
                 self.charge_unverified(exit.as_ref(), ended.as_ref(), by_the_host);
                 self.close_segment(exit.as_ref(), ended.as_ref(), None, at);
                 self.exit = exit;
-                self.state = State::Suspending { cause, stopped: true };
+                self.state = RentalState::Suspending { cause, stopped: true };
             }
-            (Event::Stopped { .. }, State::Suspending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
-            (Event::Suspended { since, retained }, State::Suspending { cause, stopped: true }) => {
+            (RentalEvent::Stopped { .. }, RentalState::Suspending { stopped: true, .. }) => {
+                return Ok(Outcome::Unchanged);
+            }
+            (RentalEvent::Suspended { since, retained }, RentalState::Suspending { cause, stopped: true }) => {
                 let cause = cause.clone();
                 self.retained = retained;
                 self.paid_from = None;
@@ -240,10 +252,10 @@ impl Rental {
                 self.services.clear();
                 self.gpus.clear();
                 self.ports.clear();
-                self.state = State::Suspended { cause, since };
+                self.state = RentalState::Suspended { cause, since };
             }
-            (Event::Suspended { .. }, State::Suspended { .. }) => return Ok(Outcome::Unchanged),
-            (Event::Resumed(resumption), State::Suspended { .. }) => {
+            (RentalEvent::Suspended { .. }, RentalState::Suspended { .. }) => return Ok(Outcome::Unchanged),
+            (RentalEvent::Resumed(resumption), RentalState::Suspended { .. }) => {
                 self.requote(resumption.quote);
                 self.gpus = resumption.gpus;
                 self.ports = resumption.ports;
@@ -252,34 +264,39 @@ impl Rental {
                 self.begin_launch(self.attempt.next());
                 self.brought_up_as = self.attempt;
                 self.resumed = self.resumed.saturating_add(1);
-                self.state = State::Provisioning;
+                self.state = RentalState::Provisioning;
             }
-            (Event::EndBegan { reason }, State::Provisioning | State::Running | State::Ready) => {
-                self.state = State::Ending { reason, stopped: false };
+            (
+                RentalEvent::EndBegan { reason },
+                RentalState::Provisioning | RentalState::Running | RentalState::Ready,
+            ) => {
+                self.state = RentalState::Ending { reason, stopped: false };
             }
-            (Event::EndBegan { reason }, State::Suspending { stopped, .. }) => {
-                self.state = State::Ending { reason, stopped: *stopped };
+            (RentalEvent::EndBegan { reason }, RentalState::Suspending { stopped, .. }) => {
+                self.state = RentalState::Ending { reason, stopped: *stopped };
             }
-            (Event::EndBegan { reason }, State::Suspended { .. }) => {
-                self.state = State::Ending { reason, stopped: true };
+            (RentalEvent::EndBegan { reason }, RentalState::Suspended { .. }) => {
+                self.state = RentalState::Ending { reason, stopped: true };
             }
             // The first reason stays: a cancel of what already ends changes nothing.
-            (Event::EndBegan { .. }, State::Ending { .. } | State::Ended { .. }) => return Ok(Outcome::Unchanged),
-            (Event::Stopped { exit, ended }, State::Ending { reason, stopped: false }) => {
+            (RentalEvent::EndBegan { .. }, RentalState::Ending { .. } | RentalState::Ended { .. }) => {
+                return Ok(Outcome::Unchanged);
+            }
+            (RentalEvent::Stopped { exit, ended }, RentalState::Ending { reason, stopped: false }) => {
                 let reason = reason.clone();
                 self.charge_unverified(exit.as_ref(), ended.as_ref(), !reason.is_charged());
                 self.close_segment(exit.as_ref(), ended.as_ref(), Some(&reason), at);
                 self.exit = exit;
-                self.state = State::Ending { reason, stopped: true };
+                self.state = RentalState::Ending { reason, stopped: true };
             }
-            (Event::Stopped { .. }, State::Ending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
-            (Event::Ended, State::Ending { reason, stopped: true }) => {
-                self.state = State::Ended { reason: reason.clone(), at };
+            (RentalEvent::Stopped { .. }, RentalState::Ending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
+            (RentalEvent::Ended, RentalState::Ending { reason, stopped: true }) => {
+                self.state = RentalState::Ended { reason: reason.clone(), at };
                 self.retained = None;
                 // It may hold tokens, and nothing is started by it any more.
                 self.spec.environment = Environment::default();
             }
-            (Event::Ended, State::Ended { .. }) => return Ok(Outcome::Unchanged),
+            (RentalEvent::Ended, RentalState::Ended { .. }) => return Ok(Outcome::Unchanged),
             _ => return Err(illegal),
         }
         self.last_seq = self.last_seq.next();
@@ -304,11 +321,11 @@ impl Rental {
     /// The event for a launch that failed: a rental that was ready once waits to be resumed, with what is left of
     /// its time; one that never was, ends.
     #[must_use]
-    pub fn giving_up(&self, failure: Failure) -> Event {
+    pub fn failure_event(&self, failure: Failure) -> RentalEvent {
         if self.has_been_ready() {
-            Event::SuspendBegan { cause: SuspendCause::Failed(failure) }
+            RentalEvent::SuspendBegan { cause: SuspendCause::Failed(failure) }
         } else {
-            Event::EndBegan { reason: EndReason::Failed(failure) }
+            RentalEvent::EndBegan { reason: EndReason::Failed(failure) }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// Names and values for a container's environment.
 ///
@@ -55,10 +55,10 @@ fn is_reserved(name: &str) -> bool {
 }
 
 impl TryFrom<BTreeMap<String, String>> for Environment {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(variables: BTreeMap<String, String>) -> Result<Self, Invalid> {
-        let refused = |reason: &str| Err(Invalid::new("environment", reason));
+    fn try_from(variables: BTreeMap<String, String>) -> Result<Self, ValidationError> {
+        let refused = |reason: &str| Err(ValidationError::new("environment", reason));
         let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
         if variables.len() > MAX_VARIABLES || bytes > MAX_BYTES {
             return refused("must be at most 256 variables and 64 KiB");
@@ -89,7 +89,7 @@ impl From<Environment> for BTreeMap<String, String> {
 mod tests {
     use super::*;
 
-    fn environment(name: &str, value: &str) -> Result<Environment, Invalid> {
+    fn environment(name: &str, value: &str) -> Result<Environment, ValidationError> {
         BTreeMap::from([(name.to_owned(), value.to_owned())]).try_into()
     }
 

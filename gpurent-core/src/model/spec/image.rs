@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// A reference to a container image: `[registry/]path[:tag][@digest]`.
 ///
@@ -68,10 +68,14 @@ impl ImageDigest {
 }
 
 impl TryFrom<String> for ImageDigest {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        if is_digest(&text) { Ok(Self(text)) } else { Err(Invalid::new("digest", "must be sha256: and 64 hex digits")) }
+    fn try_from(text: String) -> Result<Self, ValidationError> {
+        if is_digest(&text) {
+            Ok(Self(text))
+        } else {
+            Err(ValidationError::new("digest", "must be sha256: and 64 hex digits"))
+        }
     }
 }
 
@@ -144,10 +148,10 @@ fn is_registry(host: &str) -> bool {
 }
 
 impl TryFrom<String> for ImageRef {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        let refused = || Invalid::new("image", "must be an image reference such as ubuntu:22.04");
+    fn try_from(text: String) -> Result<Self, ValidationError> {
+        let refused = || ValidationError::new("image", "must be an image reference such as ubuntu:22.04");
         if text.len() > 512 {
             return Err(refused());
         }
@@ -172,10 +176,10 @@ impl TryFrom<String> for ImageRef {
 }
 
 impl FromStr for ImageRef {
-    type Err = Invalid;
+    type Err = ValidationError;
 
     /// Reads it with blanks around it, as people paste them. A line feed is more than that.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         Self::try_from(text.trim_matches([' ', '\t']).to_owned())
     }
 }

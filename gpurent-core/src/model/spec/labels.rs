@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// Every rental is read with all of its labels, again and again as long as it lives.
 const MAX_LABEL_BYTES: usize = 16 * 1024;
@@ -28,9 +28,9 @@ impl Labels {
 }
 
 impl TryFrom<BTreeMap<String, String>> for Labels {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(labels: BTreeMap<String, String>) -> Result<Self, Invalid> {
+    fn try_from(labels: BTreeMap<String, String>) -> Result<Self, ValidationError> {
         let name_is_plain = |name: &String| {
             !name.is_empty()
                 && name.len() <= 128
@@ -38,13 +38,13 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
         };
         let value_is_plain = |value: &String| value.len() <= 1024 && !value.chars().any(char::is_control);
         if labels.len() > 64 || !labels.keys().all(name_is_plain) || !labels.values().all(value_is_plain) {
-            return Err(Invalid::new("labels", "must be at most 64, names of letters, digits and . _ - /"));
+            return Err(ValidationError::new("labels", "must be at most 64, names of letters, digits and . _ - /"));
         }
         if labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_LABEL_BYTES {
-            return Err(Invalid::new("labels", "must be at most 16 KiB altogether"));
+            return Err(ValidationError::new("labels", "must be at most 16 KiB altogether"));
         }
         if labels.keys().any(|name| name.starts_with("io.gpurent")) {
-            return Err(Invalid::new("labels", "names under io.gpurent are the host's"));
+            return Err(ValidationError::new("labels", "names under io.gpurent are the host's"));
         }
         Ok(Self(labels))
     }

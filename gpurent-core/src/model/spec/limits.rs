@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// Limits of one container; `None` means the host's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawLimits", into = "RawLimits")]
-pub struct Limits {
+pub struct ContainerLimits {
     raw: RawLimits,
 }
 
@@ -23,7 +23,7 @@ const MIB: u64 = 1024 * 1024;
 
 const TIB: u64 = MIB * MIB;
 
-impl Limits {
+impl ContainerLimits {
     /// Thousandths of a CPU.
     #[must_use]
     pub fn milli_cpus(&self) -> Option<u32> {
@@ -52,7 +52,7 @@ impl Limits {
     ///
     /// # Errors
     /// Refuses less than a tenth of a CPU and more than 1024.
-    pub fn with_milli_cpus(mut self, milli_cpus: u32) -> Result<Self, Invalid> {
+    pub fn with_milli_cpus(mut self, milli_cpus: u32) -> Result<Self, ValidationError> {
         self.raw.milli_cpus = Some(milli_cpus);
         self.raw.try_into()
     }
@@ -62,7 +62,7 @@ impl Limits {
     /// # Errors
     /// Refuses less than 16 MiB (Docker's own floor is 6 MiB, below which SSH does not start) and more
     /// than 64 TiB.
-    pub fn with_memory_bytes(mut self, bytes: u64) -> Result<Self, Invalid> {
+    pub fn with_memory_bytes(mut self, bytes: u64) -> Result<Self, ValidationError> {
         self.raw.memory_bytes = Some(bytes);
         self.raw.try_into()
     }
@@ -71,7 +71,7 @@ impl Limits {
     ///
     /// # Errors
     /// Refuses less than 1 MiB and more than 64 TiB.
-    pub fn with_shm_bytes(mut self, bytes: u64) -> Result<Self, Invalid> {
+    pub fn with_shm_bytes(mut self, bytes: u64) -> Result<Self, ValidationError> {
         self.raw.shm_bytes = Some(bytes);
         self.raw.try_into()
     }
@@ -80,34 +80,34 @@ impl Limits {
     ///
     /// # Errors
     /// Refuses fewer than 16 and more than 4 million.
-    pub fn with_processes(mut self, processes: u32) -> Result<Self, Invalid> {
+    pub fn with_processes(mut self, processes: u32) -> Result<Self, ValidationError> {
         self.raw.processes = Some(processes);
         self.raw.try_into()
     }
 }
 
-impl TryFrom<RawLimits> for Limits {
-    type Error = Invalid;
+impl TryFrom<RawLimits> for ContainerLimits {
+    type Error = ValidationError;
 
-    fn try_from(raw: RawLimits) -> Result<Self, Invalid> {
+    fn try_from(raw: RawLimits) -> Result<Self, ValidationError> {
         if raw.milli_cpus.is_some_and(|cpus| !(100..=1_024_000).contains(&cpus)) {
-            return Err(Invalid::new("cpus", "must be 0.1 to 1024"));
+            return Err(ValidationError::new("cpus", "must be 0.1 to 1024"));
         }
         if raw.memory_bytes.is_some_and(|bytes| !(16 * MIB..=64 * TIB).contains(&bytes)) {
-            return Err(Invalid::new("memory", "must be 16 MiB to 64 TiB"));
+            return Err(ValidationError::new("memory", "must be 16 MiB to 64 TiB"));
         }
         if raw.shm_bytes.is_some_and(|bytes| !(MIB..=64 * TIB).contains(&bytes)) {
-            return Err(Invalid::new("shm", "must be 1 MiB to 64 TiB"));
+            return Err(ValidationError::new("shm", "must be 1 MiB to 64 TiB"));
         }
         if raw.processes.is_some_and(|n| !(16..=4_194_304).contains(&n)) {
-            return Err(Invalid::new("processes", "must be 16 to 4194304"));
+            return Err(ValidationError::new("processes", "must be 16 to 4194304"));
         }
         Ok(Self { raw })
     }
 }
 
-impl From<Limits> for RawLimits {
-    fn from(limits: Limits) -> Self {
+impl From<ContainerLimits> for RawLimits {
+    fn from(limits: ContainerLimits) -> Self {
         limits.raw
     }
 }

@@ -11,7 +11,7 @@ mod workspace;
 pub use environment::Environment;
 pub use image::{ImageDigest, ImageRef, ResolvedImage};
 pub use labels::Labels;
-pub use limits::Limits;
+pub use limits::ContainerLimits;
 use serde::{Deserialize, Serialize};
 pub use size::Size;
 pub use term::{MAX_TERM, Term};
@@ -42,7 +42,7 @@ pub struct RentalSpec {
     /// Ports to reach from outside.
     pub ports: PublishedPorts,
     /// How much of the machine the container may use.
-    pub limits: Limits,
+    pub limits: ContainerLimits,
     /// The renter's own marks.
     pub labels: Labels,
     /// Whether the image's registry is asked once what the tag means, and the answer is kept: an older image of that
@@ -75,7 +75,7 @@ impl RentalSpec {
             name: None,
             environment: Environment::default(),
             ports: PublishedPorts::default(),
-            limits: Limits::default(),
+            limits: ContainerLimits::default(),
             labels: Labels::default(),
             pin_image: false,
             init: None,

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// An amount in bytes. Units are powers of 1024 however they are written (`4g`, `4GB`, `4Gi`), as
 /// [Docker reads them](https://docs.docker.com/engine/containers/resource_constraints/).
@@ -25,9 +25,9 @@ impl Size {
     /// Reads an amount; a number without a unit is of `unit` bytes.
     ///
     /// # Errors
-    /// [`Invalid`]
-    pub fn parse_in(text: &str, unit: u64) -> Result<Self, Invalid> {
-        let wrong = || Invalid::new("size", "must be an amount such as 512m, 1.5g or 4Gi");
+    /// [`ValidationError`]
+    pub fn parse_in(text: &str, unit: u64) -> Result<Self, ValidationError> {
+        let wrong = || ValidationError::new("size", "must be an amount such as 512m, 1.5g or 4Gi");
         let text = text.trim();
         if text.len() > 32 {
             return Err(wrong());
@@ -57,10 +57,10 @@ impl Size {
 }
 
 impl FromStr for Size {
-    type Err = Invalid;
+    type Err = ValidationError;
 
     /// Reads `512m`, `1.5g`, `4Gi`, or a number of bytes.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         Self::parse_in(text, 1)
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 
 /// The paid time of a rental, counted from the start of the container that became ready.
 ///
@@ -16,7 +16,7 @@ use crate::error::Invalid;
 /// assert_eq!("2h".parse::<Term>()?, Term::hours(2)?);
 /// assert_eq!("7200".parse::<Term>()?, Term::hours(2)?);
 /// assert!("-1h".parse::<Term>().is_err());
-/// # Ok::<(), gpurent_core::Invalid>(())
+/// # Ok::<(), gpurent_core::ValidationError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Option<i64>", into = "Option<i64>")]
@@ -35,12 +35,12 @@ impl Term {
     ///
     /// # Errors
     /// Refuses less than a second and more than [`MAX_TERM`].
-    pub fn fixed(duration: SignedDuration) -> Result<Self, Invalid> {
+    pub fn fixed(duration: SignedDuration) -> Result<Self, ValidationError> {
         if (SignedDuration::from_secs(1)..=MAX_TERM).contains(&duration) {
             // Whole microseconds, as the stores keep them.
             Ok(Self::Fixed(SignedDuration::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))))
         } else {
-            Err(Invalid::new("duration", "must be 1 second to 366 days"))
+            Err(ValidationError::new("duration", "must be 1 second to 366 days"))
         }
     }
 
@@ -48,7 +48,7 @@ impl Term {
     ///
     /// # Errors
     /// As [`Term::fixed`].
-    pub fn hours(hours: i64) -> Result<Self, Invalid> {
+    pub fn hours(hours: i64) -> Result<Self, ValidationError> {
         let seconds = hours.checked_mul(3600).unwrap_or(i64::MAX);
         Self::fixed(SignedDuration::from_secs(seconds))
     }
@@ -70,14 +70,14 @@ impl Term {
 }
 
 impl FromStr for Term {
-    type Err = Invalid;
+    type Err = ValidationError;
 
     /// Reads "90s", "2h", "1h 30m", "1d", a plain number of seconds, or an ISO 8601 duration. A day is 24 hours; months and years,
     /// which have no fixed length, are refused.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let refused = |_| Invalid::new("duration", "must be a duration such as 90s, 2h or PT2H");
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
+        let refused = |_| ValidationError::new("duration", "must be a duration such as 90s, 2h or PT2H");
         if text.len() > 64 {
-            return Err(Invalid::new("duration", "must be a duration such as 90s, 2h or PT2H"));
+            return Err(ValidationError::new("duration", "must be a duration such as 90s, 2h or PT2H"));
         }
         if let Ok(seconds) = text.trim().parse::<i64>() {
             return Self::fixed(SignedDuration::from_secs(seconds));
@@ -88,9 +88,9 @@ impl FromStr for Term {
 }
 
 impl TryFrom<Option<i64>> for Term {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(micros: Option<i64>) -> Result<Self, Invalid> {
+    fn try_from(micros: Option<i64>) -> Result<Self, ValidationError> {
         micros.map_or(Ok(Self::OpenEnded), |micros| Self::fixed(SignedDuration::from_micros(micros)))
     }
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::Invalid;
+use crate::error::ValidationError;
 use crate::id::{InstanceName, RenterId};
 
 /// A folder that survives the container, and where the container sees it.
@@ -82,12 +82,12 @@ fn escaped_whole(name: &str) -> String {
 }
 
 impl TryFrom<String> for WorkspaceFolder {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(text: String) -> Result<Self, Invalid> {
+    fn try_from(text: String) -> Result<Self, ValidationError> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%' | b'@');
         if text.is_empty() || text.len() > 240 || text.starts_with('.') || !text.bytes().all(plain) {
-            return Err(Invalid::new("workspace", "must be a plain folder name"));
+            return Err(ValidationError::new("workspace", "must be a plain folder name"));
         }
         Ok(Self(text))
     }
@@ -131,10 +131,10 @@ impl Default for MountPath {
 }
 
 impl TryFrom<String> for MountPath {
-    type Error = Invalid;
+    type Error = ValidationError;
 
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        let refused = |reason: &str| Err(Invalid::new("mount", reason));
+    fn try_from(text: String) -> Result<Self, ValidationError> {
+        let refused = |reason: &str| Err(ValidationError::new("mount", reason));
         let Some(inner) = text.strip_prefix('/').map(|inner| inner.trim_end_matches('/')) else {
             return refused("must be an absolute path");
         };
@@ -151,9 +151,9 @@ impl TryFrom<String> for MountPath {
 }
 
 impl FromStr for MountPath {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         Self::try_from(text.to_owned())
     }
 }

@@ -6,27 +6,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt;
 use jiff::SignedDuration;
 
-use crate::host::{Extension, RentError, Rentals};
+use crate::host::{RentError, Rentals, TermExtension};
 use crate::id::{LaunchId, RentalId};
 use crate::model::port::WEB;
 use crate::model::{
     CredentialRequest, GpuRequest, MountPath, Password, PublishedPort, PublishedPorts, Rental, RentalRequest,
-    RentalSpec, State, Term, Workspace, WorkspaceFolder,
+    RentalSpec, RentalState, Term, Workspace, WorkspaceFolder,
 };
-use crate::runtime::Presence;
+use crate::runtime::ContainerStatus;
 use crate::testing::simulation::environment::{HostNo, ProcessId};
-use crate::testing::simulation::oracle::Truth;
+use crate::testing::simulation::oracle::Oracle;
 use crate::testing::simulation::runner::{Run, SECOND, valid};
-use crate::testing::simulation::schedule::{LATEST, What};
+use crate::testing::simulation::schedule::{Action, LATEST};
 
 impl Run {
     fn launch(&self, nth: u64) -> Option<(HostNo, LaunchId)> {
         let launches: Vec<_> = {
-            let truth = self.truth();
-            let each = truth.hosts.iter().enumerate();
+            let oracle = self.oracle();
+            let each = oracle.hosts.iter().enumerate();
             each.flat_map(|(n, host)| {
-                let running = host.engine.glance().into_iter().filter(|seen| seen.presence == Presence::Running);
-                let there = running.filter(|seen| truth.lives(seen.launch));
+                let running = host.engine.snapshot().into_iter().filter(|seen| seen.status == ContainerStatus::Running);
+                let there = running.filter(|seen| oracle.lives(seen.launch));
                 there.map(move |seen| (n, seen.launch)).collect::<Vec<_>>()
             })
             .collect()
@@ -44,86 +44,86 @@ impl Run {
         Some((host, rental.id()))
     }
 
-    pub(super) fn befall(&mut self, what: &What) {
-        let now = self.world.now();
-        self.world.tell(|| format!("-- {what:?}"));
+    pub(super) fn apply(&mut self, what: &Action) {
+        let now = self.environment.now();
+        self.environment.trace(|| format!("-- {what:?}"));
         match *what {
-            What::Rent { host, gpus, term_secs, key, times } => {
+            Action::Rent { host, gpus, term_secs, key, times } => {
                 for _ in 0..times {
                     self.rent(host, gpus, term_secs, key);
                 }
             }
-            What::Cancel { nth } => {
+            Action::Cancel { nth } => {
                 self.ask(nth, |rentals, id, _| async move { drop(rentals.cancel(id).await) }.boxed());
             }
-            What::Extend { nth, secs } => self.ask(nth, move |rentals, id, truth| {
+            Action::Extend { nth, secs } => self.ask(nth, move |rentals, id, oracle| {
                 async move {
-                    let by = Extension::By(valid(Term::fixed(SignedDuration::from_secs(secs))));
+                    let by = TermExtension::By(valid(Term::fixed(SignedDuration::from_secs(secs))));
                     // Who only waits to take over shares no book with who acts, outside of this world.
                     if !rentals.holds_lease() {
                         return;
                     }
-                    truth.lock().unwrap_or_else(PoisonError::into_inner).hopes(id, secs);
+                    oracle.lock().unwrap_or_else(PoisonError::into_inner).hopes(id, secs);
                     if let Ok(Some(rental)) = rentals.extend(id, by).await {
                         let term = rental.spec().term;
-                        truth.lock().unwrap_or_else(PoisonError::into_inner).promises_term(id, term);
+                        oracle.lock().unwrap_or_else(PoisonError::into_inner).promises_term(id, term);
                     }
                 }
                 .boxed()
             }),
-            What::ChangeAccess { nth } => self.ask(nth, |rentals, id, _| {
+            Action::ChangeAccess { nth } => self.ask(nth, |rentals, id, _| {
                 let password = valid(Password::new("another-password".to_owned()));
                 async move { drop(rentals.change_access(id, CredentialRequest::Password(password)).await) }.boxed()
             }),
-            What::Suspend { nth } => {
+            Action::Suspend { nth } => {
                 self.ask(nth, |rentals, id, _| async move { drop(rentals.suspend(id).await) }.boxed());
             }
-            What::Resume { nth } => {
-                let suspended = self.one_of(nth, |rental| matches!(rental.state(), State::Suspended { .. }));
+            Action::Resume { nth } => {
+                let suspended = self.one_of(nth, |rental| matches!(rental.state(), RentalState::Suspended { .. }));
                 self.ask_for(suspended, |rentals, id, _| async move { drop(rentals.resume(id).await) }.boxed());
             }
-            What::Exit { nth, out_of_memory } => {
+            Action::Exit { nth, out_of_memory } => {
                 if let Some((host, launch)) = self.launch(nth) {
-                    self.truth().hosts[host].engine.exit(launch, 137, out_of_memory);
-                    self.truth().changed = true;
+                    self.oracle().hosts[host].engine.exit(launch, 137, out_of_memory);
+                    self.oracle().changed = true;
                 }
             }
-            What::Fill { nth } => {
+            Action::Fill { nth } => {
                 if let Some((host, launch)) = self.launch(nth) {
-                    self.truth().fills(now, host, launch);
+                    self.oracle().fills(now, host, launch);
                 }
             }
-            What::Lose { nth } => {
+            Action::Lose { nth } => {
                 if let Some((host, launch)) = self.launch(nth) {
-                    self.truth().loses(host, launch);
+                    self.oracle().loses(host, launch);
                 }
             }
-            What::SetWallClock { host, secs } => self.world.set_wall(host, SignedDuration::from_secs(secs)),
-            What::Reboot { host, down } => self.reboot(host, down),
-            What::EngineAway { host, lasts } => {
-                self.truth().engine_is_away(host, now, lasts);
-                self.world.trouble_until(host, now + lasts);
+            Action::SetWallClock { host, secs } => self.environment.set_wall(host, SignedDuration::from_secs(secs)),
+            Action::Reboot { host, down } => self.reboot(host, down),
+            Action::EngineAway { host, lasts } => {
+                self.oracle().engine_is_away(host, now, lasts);
+                self.environment.trouble_until(host, now + lasts);
             }
-            What::EngineRestart { host, lasts } => {
-                self.truth().engine_is_away(host, now, lasts);
-                self.world.trouble_until(host, now + lasts);
+            Action::EngineRestart { host, lasts } => {
+                self.oracle().engine_is_away(host, now, lasts);
+                self.environment.trouble_until(host, now + lasts);
                 self.end_containers(host);
             }
-            What::StoreAway { lasts } => self.truth().store_is_away(now, lasts),
-            What::StoreHangs { lasts } => self.truth().store_hangs(now, lasts),
-            What::DiskFull { host, lasts } => {
-                self.truth().disk_is_full(host, now, now + lasts);
+            Action::StoreAway { lasts } => self.oracle().store_is_away(now, lasts),
+            Action::StoreHangs { lasts } => self.oracle().store_hangs(now, lasts),
+            Action::DiskFull { host, lasts } => {
+                self.oracle().disk_is_full(host, now, now + lasts);
                 // What was not written down is not known when the store is away: not before the next life.
-                self.world.trouble_until(host, i64::MAX / 2);
+                self.environment.trouble_until(host, i64::MAX / 2);
             }
-            What::Kill { host, down } => {
+            Action::Kill { host, down } => {
                 if let Some(process) = self.agent(host) {
                     self.kill(process, down);
                 }
             }
-            What::Terminate { host, down } => {
+            Action::Terminate { host, down } => {
                 if let Some(process) = self.agent(host) {
-                    self.world.trouble_until(host, now + 20 * SECOND);
+                    self.environment.trouble_until(host, now + 20 * SECOND);
                     self.hosts[host].down_until = now + down;
                     self.processes[process].shutdown.store(true, Ordering::Relaxed);
                     for task in self.tasks.iter().filter(|task| task.process == process) {
@@ -131,27 +131,27 @@ impl Run {
                     }
                 }
             }
-            What::Pause { host, lasts } => {
+            Action::Pause { host, lasts } => {
                 if let Some(process) = self.agent(host) {
                     self.pause(process, now + lasts);
                 }
             }
-            What::Rival { host, wakes } => {
+            Action::Rival { host, wakes } => {
                 let Some(former) = self.agent(host) else { return };
                 self.pause(former, now + wakes);
                 self.processes[former].supervised = false;
                 self.hosts[host].had_rivals = true;
                 self.start(host, false, true);
-                self.world.trouble_until(host, now + wakes + 20 * SECOND);
+                self.environment.trouble_until(host, now + wakes + 20 * SECOND);
             }
-            What::Backup => self.backup = Some(self.store.snapshot()),
-            What::Restore => {
+            Action::Backup => self.backup = Some(self.store.snapshot()),
+            Action::Restore => {
                 let Some(backup) = self.backup.clone() else { return };
                 self.store.restore(backup);
                 // It takes a while, in which nobody gets an answer; and two seconds later it is noticed.
-                self.truth().store_is_away(now, 3 * SECOND);
+                self.oracle().store_is_away(now, 3 * SECOND);
                 self.deaf_until = now + 7 * SECOND;
-                self.truth().set_back(now);
+                self.oracle().set_back(now);
             }
         }
     }
@@ -160,47 +160,50 @@ impl Run {
         let until = until.min(self.policy.chaos);
         let host = self.processes[process].host;
         self.processes[process].paused_until = until;
-        let lasts = until - self.world.now();
-        self.truth().hosts[host].unattended += lasts;
-        self.world.trouble_until(host, until);
+        let lasts = until - self.environment.now();
+        self.oracle().hosts[host].unattended += lasts;
+        self.environment.trouble_until(host, until);
         // Something happens when it goes on.
-        self.world.at(until, || {});
+        self.environment.at(until, || {});
     }
 
     fn end_containers(&self, host: HostNo) {
-        let mut truth = self.truth();
-        for seen in truth.hosts[host].engine.glance().into_iter().filter(|seen| seen.presence == Presence::Running) {
-            if truth.lives(seen.launch) {
-                truth.hosts[host].engine.exit(seen.launch, 255, false);
+        let mut oracle = self.oracle();
+        for seen in
+            oracle.hosts[host].engine.snapshot().into_iter().filter(|seen| seen.status == ContainerStatus::Running)
+        {
+            if oracle.lives(seen.launch) {
+                oracle.hosts[host].engine.exit(seen.launch, 255, false);
             }
         }
-        truth.changed = true;
+        oracle.changed = true;
     }
 
     /// The engine comes back with the machine, and makes up an end for containers of which it has none.
     fn reboot(&mut self, host: HostNo, down: i64) {
-        let now = self.world.now();
+        let now = self.environment.now();
         let processes: Vec<_> = (0..self.processes.len()).filter(|n| self.processes[*n].host == host).collect();
         for process in processes {
             self.kill(process, down);
         }
         let up = now + down;
         self.hosts[host].down_until = self.hosts[host].down_until.max(up);
-        let mut truth = self.truth();
-        truth.engine_is_away(host, now, down);
-        truth.hosts[host].reboots += 1;
-        truth.machine_dies(&self.world, host);
-        drop(truth);
-        self.world.trouble_until(host, up);
-        let (world, truth) = (self.world.clone(), Arc::clone(&self.truth));
-        self.world.at(up, move || {
-            world.reboot(host);
-            let mut truth = truth.lock().unwrap_or_else(PoisonError::into_inner);
-            for seen in truth.hosts[host].engine.glance().into_iter().filter(|seen| seen.presence == Presence::Running)
+        let mut oracle = self.oracle();
+        oracle.engine_is_away(host, now, down);
+        oracle.hosts[host].reboots += 1;
+        oracle.machine_dies(&self.environment, host);
+        drop(oracle);
+        self.environment.trouble_until(host, up);
+        let (environment, oracle) = (self.environment.clone(), Arc::clone(&self.oracle));
+        self.environment.at(up, move || {
+            environment.reboot(host);
+            let mut oracle = oracle.lock().unwrap_or_else(PoisonError::into_inner);
+            for seen in
+                oracle.hosts[host].engine.snapshot().into_iter().filter(|seen| seen.status == ContainerStatus::Running)
             {
-                truth.hosts[host].engine.exit(seen.launch, 255, false);
+                oracle.hosts[host].engine.exit(seen.launch, 255, false);
             }
-            truth.changed = true;
+            oracle.changed = true;
         });
     }
 
@@ -208,7 +211,7 @@ impl Run {
     fn ask(
         &mut self,
         nth: u64,
-        how: impl FnOnce(Rentals, RentalId, Arc<Mutex<Truth>>) -> futures_util::future::BoxFuture<'static, ()>,
+        how: impl FnOnce(Rentals, RentalId, Arc<Mutex<Oracle>>) -> futures_util::future::BoxFuture<'static, ()>,
     ) {
         self.ask_for(self.one_of(nth, Rental::is_live), how);
     }
@@ -216,19 +219,19 @@ impl Run {
     fn ask_for(
         &mut self,
         whom: Option<(HostNo, RentalId)>,
-        how: impl FnOnce(Rentals, RentalId, Arc<Mutex<Truth>>) -> futures_util::future::BoxFuture<'static, ()>,
+        how: impl FnOnce(Rentals, RentalId, Arc<Mutex<Oracle>>) -> futures_util::future::BoxFuture<'static, ()>,
     ) {
-        let Some((host, id)) = whom.filter(|_| self.world.now() >= self.deaf_until) else { return };
+        let Some((host, id)) = whom.filter(|_| self.environment.now() >= self.deaf_until) else { return };
         let Some(process) = self.agent(host) else { return };
         let rentals = self.processes[process].rentals.clone();
-        let asked = how(rentals, id, Arc::clone(&self.truth));
+        let asked = how(rentals, id, Arc::clone(&self.oracle));
         self.spawn(process, asked);
     }
 
     fn rent(&mut self, host: HostNo, gpus: u8, term_secs: i64, key: Option<u8>) {
         let Some(process) = self.agent(host) else { return };
         let rentals = self.processes[process].rentals.clone();
-        let truth = Arc::clone(&self.truth);
+        let oracle = Arc::clone(&self.oracle);
         let gpu = valid(GpuRequest::new(valid("RTX 5090".parse()), gpus));
         // The same key is always the same request.
         let secs = key.map_or(term_secs, |key| 20 + i64::from(key));
@@ -251,14 +254,14 @@ impl Run {
                 Some(name) => rentals.rent_once(valid(name.parse()), request).await,
                 None => rentals.rent(request).await,
             };
-            let mut truth = truth.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut oracle = oracle.lock().unwrap_or_else(PoisonError::into_inner);
             match claimed {
                 Ok(claimed) => {
                     let key = key.map(|key| key * 8 + u8::try_from(host).unwrap_or(0));
-                    truth.promises(claimed.rental().id(), key);
+                    oracle.promises(claimed.rental().id(), key);
                 }
-                Err(RentError::KeyReused) if !truth.restored => {
-                    truth.accuse("I8: one request is taken for two".to_owned());
+                Err(RentError::KeyReused) if !oracle.restored => {
+                    oracle.report_violation("I8: one request is taken for two".to_owned());
                 }
                 Err(_refused) => {}
             }

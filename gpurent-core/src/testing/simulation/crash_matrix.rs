@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::testing::simulation::environment::Faults;
-use crate::testing::simulation::fault_point::{Fault, Point};
+use crate::testing::simulation::fault_point::{FaultPoint, SimFault};
 use crate::testing::simulation::runner::Run;
-use crate::testing::simulation::schedule::{Happening, LATEST, What};
+use crate::testing::simulation::schedule::{Action, LATEST, ScheduledAction};
 use crate::testing::simulation::{Broken, Simulation, Verdict};
 
 const SECOND: i64 = 1_000_000;
 
 /// Nothing has happened; it has happened and nobody knows; it is known, and what follows is on its way.
-const VARIANTS: [Fault; 3] = [Fault::CrashBefore, Fault::CrashDone, Fault::CrashAfter];
+const VARIANTS: [SimFault; 3] = [SimFault::CrashBefore, SimFault::CrashDone, SimFault::CrashAfter];
 
 /// A life that is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,44 +50,44 @@ impl Life {
         Self::Fills,
     ];
 
-    fn happenings(self) -> Vec<Happening> {
-        let rent = || What::Rent { host: 0, gpus: 1, term_secs: 0, key: Some(0), times: 1 };
+    fn actions(self) -> Vec<ScheduledAction> {
+        let rent = || Action::Rent { host: 0, gpus: 1, term_secs: 0, key: Some(0), times: 1 };
         // Whoever heard nothing asks again, with the same key.
         let mut life = vec![(SECOND, rent()), (4 * SECOND, rent())];
         match self {
             Self::Whole => life.extend([
-                (6 * SECOND, What::Extend { nth: LATEST, secs: 2 }),
-                (7 * SECOND, What::ChangeAccess { nth: LATEST }),
+                (6 * SECOND, Action::Extend { nth: LATEST, secs: 2 }),
+                (7 * SECOND, Action::ChangeAccess { nth: LATEST }),
             ]),
-            Self::Cancelled => life.push((7 * SECOND, What::Cancel { nth: LATEST })),
-            Self::Exited => life.push((7 * SECOND, What::Exit { nth: 0, out_of_memory: true })),
-            Self::Fills => life.push((6 * SECOND, What::Fill { nth: 0 })),
-            Self::Lost => life.push((7 * SECOND, What::Lose { nth: 0 })),
+            Self::Cancelled => life.push((7 * SECOND, Action::Cancel { nth: LATEST })),
+            Self::Exited => life.push((7 * SECOND, Action::Exit { nth: 0, out_of_memory: true })),
+            Self::Fills => life.push((6 * SECOND, Action::Fill { nth: 0 })),
+            Self::Lost => life.push((7 * SECOND, Action::Lose { nth: 0 })),
             Self::Adopted => {
-                life.insert(0, (SECOND / 2, What::Backup));
-                life.push((6 * SECOND, What::Restore));
+                life.insert(0, (SECOND / 2, Action::Backup));
+                life.push((6 * SECOND, Action::Restore));
             }
             Self::Moved => life.extend([
-                (6 * SECOND, What::Suspend { nth: LATEST }),
-                (7 * SECOND, What::Suspend { nth: LATEST }),
-                (8 * SECOND, What::Rent { host: 0, gpus: 1, term_secs: 3, key: None, times: 1 }),
-                (9 * SECOND, What::Resume { nth: 0 }),
-                (11 * SECOND, What::Resume { nth: 0 }),
+                (6 * SECOND, Action::Suspend { nth: LATEST }),
+                (7 * SECOND, Action::Suspend { nth: LATEST }),
+                (8 * SECOND, Action::Rent { host: 0, gpus: 1, term_secs: 3, key: None, times: 1 }),
+                (9 * SECOND, Action::Resume { nth: 0 }),
+                (11 * SECOND, Action::Resume { nth: 0 }),
             ]),
             // Whoever heard nothing asks again.
             Self::Suspended => life.extend([
-                (6 * SECOND, What::Suspend { nth: LATEST }),
-                (7 * SECOND, What::Suspend { nth: LATEST }),
-                (9 * SECOND, What::Resume { nth: 0 }),
-                (11 * SECOND, What::Resume { nth: 0 }),
+                (6 * SECOND, Action::Suspend { nth: LATEST }),
+                (7 * SECOND, Action::Suspend { nth: LATEST }),
+                (9 * SECOND, Action::Resume { nth: 0 }),
+                (11 * SECOND, Action::Resume { nth: 0 }),
             ]),
         }
-        life.into_iter().map(|(at, what)| Happening { at, what }).collect()
+        life.into_iter().map(|(at, what)| ScheduledAction { at, what }).collect()
     }
 
     /// The fault besides the crashes.
-    fn refusal(self) -> Option<(Point, Fault)> {
-        (self == Self::Whole).then_some((Point::Start, Fault::Refused))
+    fn refusal(self) -> Option<(FaultPoint, SimFault)> {
+        (self == Self::Whole).then_some((FaultPoint::Start, SimFault::Refused))
     }
 }
 
@@ -115,20 +115,20 @@ impl fmt::Display for Matrix {
 #[must_use]
 pub fn crash_matrix(simulation: &Simulation, life: Life) -> Matrix {
     let simulation = Simulation { hosts: 1, chaos: 34 * SECOND, echoes: SECOND, ..simulation.clone() };
-    let happenings = life.happenings();
-    let live = |faults: &BTreeMap<u32, Fault>, traced| {
+    let actions = life.actions();
+    let live = |faults: &BTreeMap<u32, SimFault>, traced| {
         let faults = Faults::Exactly { at: faults.clone(), first: life.refusal() };
-        Run::new(1, &simulation, faults, traced).live(&happenings)
+        Run::new(1, &simulation, faults, traced).live(&actions)
     };
     let mut matrix = Matrix::default();
-    let broke = |matrix: &mut Matrix, faults: &BTreeMap<u32, Fault>, verdict: &Verdict| {
+    let broke = |matrix: &mut Matrix, faults: &BTreeMap<u32, SimFault>, verdict: &Verdict| {
         if verdict.broken.is_some() {
             let traced = live(faults, true);
             matrix.broken = Some(Broken {
                 number: 1,
                 what: format!("{life:?} with {faults:?}: {}", traced.broken.unwrap_or_default()),
                 faults: traced.faults,
-                happenings: happenings.len(),
+                actions: actions.len(),
                 trace: traced.trace,
             });
         }

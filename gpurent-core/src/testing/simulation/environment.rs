@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::{BootId, BootTime, Clock, Moment, SleepFuture};
 use crate::model::Phase;
-use crate::testing::simulation::fault_point::{Coverage, Fault, Point};
-use crate::testing::simulation::rng::{Chance, Draw, Purpose};
+use crate::testing::simulation::fault_point::{Coverage, FaultPoint, SimFault};
+use crate::testing::simulation::rng::{Draw, Purpose, Rng};
 
 /// The fakes never wait by themselves.
 pub(super) fn at_once<F: Future>(future: F) -> F::Output {
@@ -34,7 +34,7 @@ pub(super) enum Faults {
     /// Drawn, so many in a thousand calls; those of these ordinals are left out.
     Drawn { per_mille: u64, left_out: BTreeSet<u32> },
     /// Exactly these, by the ordinal of the effect, and one at the first call of a kind.
-    Exactly { at: BTreeMap<u32, Fault>, first: Option<(Point, Fault)> },
+    Exactly { at: BTreeMap<u32, SimFault>, first: Option<(FaultPoint, SimFault)> },
 }
 
 enum Pending {
@@ -49,12 +49,12 @@ struct Machine {
     clock_was_set: bool,
 }
 
-/// The one world of a history. Its copies are the same world.
+/// The one environment of a history. Its copies are the same environment.
 #[derive(Clone)]
-pub(super) struct World(Arc<Mutex<State>>);
+pub(super) struct Environment(Arc<Mutex<State>>);
 
 struct State {
-    chance: Chance,
+    rng: Rng,
     faults: Faults,
     now: i64,
     pending: BTreeMap<(i64, u64), Pending>,
@@ -86,11 +86,11 @@ pub(super) struct About {
     pub(super) what: String,
 }
 
-impl World {
+impl Environment {
     pub(super) fn new(number: u64, hosts: usize, faults: Faults, traced: bool) -> Self {
         let machine = || Machine { boot: 1, booted_at: -1_000_000_000, wall_offset: 0, clock_was_set: false };
         Self(Arc::new(Mutex::new(State {
-            chance: Chance::of(number),
+            rng: Rng::of(number),
             faults,
             now: 0,
             pending: BTreeMap::new(),
@@ -119,7 +119,7 @@ impl World {
     }
 
     pub(super) fn draw(&self, purpose: Purpose, ordinal: u32) -> Draw {
-        self.state().chance.draw(purpose, ordinal)
+        self.state().rng.draw(purpose, ordinal)
     }
 
     /// Lets time go on to whatever happens next, and lets one such thing happen; false where nothing is left
@@ -149,8 +149,7 @@ impl World {
     fn put(state: &mut State, at: i64, pending: Pending) -> (i64, u64) {
         state.numbered += 1;
         // Things of the same instant happen in an order of their own.
-        let salt =
-            state.chance.draw(Purpose::Turn, 1 << 31 | u32::try_from(state.numbered).unwrap_or(0)).below(1 << 20);
+        let salt = state.rng.draw(Purpose::Turn, 1 << 31 | u32::try_from(state.numbered).unwrap_or(0)).below(1 << 20);
         let key = (at, salt << 40 | state.numbered);
         state.pending.insert(key, pending);
         key
@@ -163,7 +162,7 @@ impl World {
 
     pub(super) fn sleep(&self, duration: Duration) -> SleepFuture {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2).min(i64::MAX / 4);
-        Box::pin(Sleeper { world: self.clone(), deadline: self.now() + micros, key: None })
+        Box::pin(Sleeper { environment: self.clone(), deadline: self.now() + micros, key: None })
     }
 
     pub(super) fn be_calm(&self) {
@@ -176,7 +175,7 @@ impl World {
 
     /// Notes a violation; the first one counts.
     pub(super) fn broken(&self, what: String) {
-        self.tell(|| format!("BROKEN: {what}"));
+        self.trace(|| format!("BROKEN: {what}"));
         self.state().broken.get_or_insert(what);
     }
 
@@ -184,7 +183,7 @@ impl World {
         self.state().broken.clone()
     }
 
-    pub(super) fn tell(&self, line: impl FnOnce() -> String) {
+    pub(super) fn trace(&self, line: impl FnOnce() -> String) {
         let mut state = self.state();
         let now = state.now;
         if let Some(trace) = &mut state.trace {
@@ -262,12 +261,12 @@ impl World {
     }
 
     /// Counts a call, and says what goes wrong with it.
-    pub(super) fn fault(&self, point: Point, about: &About) -> (u32, Option<Fault>) {
+    pub(super) fn fault(&self, point: FaultPoint, about: &About) -> (u32, Option<SimFault>) {
         let mut state = self.state();
         state.calls += 1;
         state.effects += u32::from(point.is_effect());
         let (call, effect) = (state.calls, state.effects);
-        let mut draw = state.chance.draw(Purpose::Fault, call);
+        let mut draw = state.rng.draw(Purpose::Fault, call);
         let calm = state.calm;
         let fault = match &mut state.faults {
             Faults::Exactly { at, first } => {
@@ -276,7 +275,8 @@ impl World {
             }
             Faults::Drawn { per_mille, left_out } => {
                 // Adoptions are rare, as are the last words of what fails on its way up, and so is a fault just then.
-                let rare = if matches!(point, Point::Adopt | Point::Examine | Point::Logs) { 8 } else { 1 };
+                let rare =
+                    if matches!(point, FaultPoint::Adopt | FaultPoint::Examine | FaultPoint::Logs) { 8 } else { 1 };
                 let hits = !calm && draw.per_mille(*per_mille * rare) && !left_out.contains(&call);
                 hits.then(|| drawn_fault(point, &mut draw))
             }
@@ -291,10 +291,11 @@ impl World {
                 state.coverage.note(point, Some(*phase));
             }
             let lasts = match fault {
-                Fault::Hang(micros) | Fault::HangAfter(micros) | Fault::Slow(micros) => micros,
+                SimFault::Hang(micros) | SimFault::HangAfter(micros) | SimFault::Slow(micros) => micros,
                 _ => 0,
             };
-            let crashes = matches!(fault, Fault::CrashBefore | Fault::CrashDone | Fault::CrashAfter | Fault::Panic);
+            let crashes =
+                matches!(fault, SimFault::CrashBefore | SimFault::CrashDone | SimFault::CrashAfter | SimFault::Panic);
             if !point.is_store() || crashes {
                 let until = state.now + lasts;
                 let last = state.trouble.entry(about.host).or_insert(until);
@@ -303,16 +304,19 @@ impl World {
         }
         drop(state);
         // What is asked over and over again, and goes well, tells nothing.
-        let routine = matches!(point, Point::Live | Point::Observe | Point::Publish | Point::Confirm | Point::Journal);
+        let routine = matches!(
+            point,
+            FaultPoint::Live | FaultPoint::Observe | FaultPoint::Publish | FaultPoint::Confirm | FaultPoint::Journal
+        );
         if self.is_traced() && (fault.is_some() || !routine) {
             let with = fault.map(|fault| format!("  !! {fault:?}")).unwrap_or_default();
-            self.tell(|| format!("call {call:>4} process {} {point:?} {}{with}", about.process, about.what));
+            self.trace(|| format!("call {call:>4} process {} {point:?} {}{with}", about.process, about.what));
         }
         (call, fault)
     }
 
     pub(super) fn clock(&self, machine: HostNo) -> MachineClock {
-        MachineClock { world: self.clone(), machine }
+        MachineClock { environment: self.clone(), machine }
     }
 
     pub(super) fn set_wall(&self, machine: HostNo, by: SignedDuration) {
@@ -333,40 +337,43 @@ impl World {
     }
 }
 
-fn drawn_fault(point: Point, draw: &mut Draw) -> Fault {
+fn drawn_fault(point: FaultPoint, draw: &mut Draw) -> SimFault {
     let short = draw.between(10_000, 900_000);
     // A store's driver gives up after five seconds.
     let long = draw.between(1_000_000, if point.is_store() { 5_000_000 } else { 25_000_000 });
-    let refuses = matches!(point, Point::Prepare | Point::Create | Point::Start | Point::Verify | Point::WriteBook);
+    let refuses = matches!(
+        point,
+        FaultPoint::Prepare | FaultPoint::Create | FaultPoint::Start | FaultPoint::Verify | FaultPoint::WriteBook
+    );
     match draw.below(100) {
-        0..18 => Fault::Before,
-        18..38 => Fault::After,
+        0..18 => SimFault::Before,
+        18..38 => SimFault::After,
         // The store's statements are bounded in time, and a disk is near; a request to an engine may arrive
         // whenever.
-        38..46 if !point.is_store() && !point.is_book() => Fault::Late(draw.between(100_000, 8_000_000)),
-        38..46 => Fault::Slow(short),
-        46..52 => Fault::Hang(long),
-        52..58 => Fault::HangAfter(long),
-        58..64 if !point.is_book() => Fault::Twice(short),
-        58..70 => Fault::Slow(short),
-        70..76 if refuses => Fault::Refused,
-        70..79 => Fault::Panic,
-        79..86 => Fault::CrashBefore,
-        86..93 => Fault::CrashDone,
-        _ => Fault::CrashAfter,
+        38..46 if !point.is_store() && !point.is_book() => SimFault::Late(draw.between(100_000, 8_000_000)),
+        38..46 => SimFault::Slow(short),
+        46..52 => SimFault::Hang(long),
+        52..58 => SimFault::HangAfter(long),
+        58..64 if !point.is_book() => SimFault::Twice(short),
+        58..70 => SimFault::Slow(short),
+        70..76 if refuses => SimFault::Refused,
+        70..79 => SimFault::Panic,
+        79..86 => SimFault::CrashBefore,
+        86..93 => SimFault::CrashDone,
+        _ => SimFault::CrashAfter,
     }
 }
 
 /// A machine's clocks.
 #[derive(Clone)]
 pub(super) struct MachineClock {
-    world: World,
+    environment: Environment,
     machine: HostNo,
 }
 
 impl Clock for MachineClock {
     fn now(&self) -> Moment {
-        let state = self.world.state();
+        let state = self.environment.state();
         let machine = &state.machines[self.machine];
         let wall = WALL_ORIGIN + state.now + machine.wall_offset;
         Moment {
@@ -380,7 +387,7 @@ impl Clock for MachineClock {
 }
 
 struct Sleeper {
-    world: World,
+    environment: Environment,
     deadline: i64,
     key: Option<(i64, u64)>,
 }
@@ -389,15 +396,15 @@ impl Future for Sleeper {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let world = self.world.clone();
-        let mut state = world.state();
+        let environment = self.environment.clone();
+        let mut state = environment.state();
         if let Some(key) = self.key.take() {
             state.pending.remove(&key);
         }
         if state.now >= self.deadline {
             return Poll::Ready(());
         }
-        self.key = Some(World::put(&mut state, self.deadline, Pending::Wake(context.waker().clone())));
+        self.key = Some(Environment::put(&mut state, self.deadline, Pending::Wake(context.waker().clone())));
         Poll::Pending
     }
 }
@@ -405,7 +412,7 @@ impl Future for Sleeper {
 impl Drop for Sleeper {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            self.world.state().pending.remove(&key);
+            self.environment.state().pending.remove(&key);
         }
     }
 }

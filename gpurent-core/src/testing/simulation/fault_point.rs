@@ -8,7 +8,7 @@ use crate::model::Phase;
 /// A call to something outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "each is the method of that name of Store, ContainerRuntime or DeadlineBook")]
-pub enum Point {
+pub enum FaultPoint {
     TakeOver,
     Confirm,
     Claim,
@@ -39,7 +39,7 @@ pub enum Point {
     WriteBook,
 }
 
-impl Point {
+impl FaultPoint {
     /// Whether the store is asked.
     #[must_use]
     pub fn is_store(self) -> bool {
@@ -55,7 +55,7 @@ impl Point {
     /// Whether the call may change something: a crash beside it is another crash than one beside the next.
     #[must_use]
     pub fn is_effect(self) -> bool {
-        use Point::{
+        use FaultPoint::{
             Adopt, Announce, Claim, Commit, Create, Notify, Prepare, Publish, Remove, ReplaceAccess, Retain, Start,
             Stop, TakeOver, Verify, WriteBook,
         };
@@ -138,7 +138,7 @@ impl Point {
 
 /// A fault of a call. Times are microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum SimFault {
     /// The call fails, and nothing has happened.
     Before,
     /// The call does its work, and seems to have failed: the answer is lost.
@@ -168,11 +168,11 @@ pub enum Fault {
 /// Which pairs of state and place a fault has hit.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
-    hit: BTreeSet<(Point, Option<Phase>)>,
+    hit: BTreeSet<(FaultPoint, Option<Phase>)>,
 }
 
 impl Coverage {
-    pub(super) fn note(&mut self, point: Point, phase: Option<Phase>) {
+    pub(super) fn note(&mut self, point: FaultPoint, phase: Option<Phase>) {
         self.hit.insert((point, phase));
     }
 
@@ -187,8 +187,8 @@ impl Coverage {
         Self::pairs().count()
     }
 
-    fn pairs() -> impl Iterator<Item = (Point, Option<Phase>)> {
-        Point::ALL.into_iter().flat_map(|point| {
+    fn pairs() -> impl Iterator<Item = (FaultPoint, Option<Phase>)> {
+        FaultPoint::ALL.into_iter().flat_map(|point| {
             let phases = point.reachable();
             let alone = phases.is_empty().then_some((point, None));
             phases.iter().map(move |phase| (point, Some(*phase))).chain(alone)
@@ -197,7 +197,7 @@ impl Coverage {
 
     /// The pairs that no fault has hit.
     #[must_use]
-    pub fn missed(&self) -> Vec<(Point, Option<Phase>)> {
+    pub fn missed(&self) -> Vec<(FaultPoint, Option<Phase>)> {
         Self::pairs().filter(|pair| !self.hit.contains(pair)).collect()
     }
 }

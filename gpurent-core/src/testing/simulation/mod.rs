@@ -15,7 +15,7 @@
 //! println!("{}", summary.coverage);
 //! ```
 //!
-//! A policy of one's own ([`Simulation::allocator`], [`Simulation::timing`], [`Simulation::pace`]) is put
+//! A policy of one's own ([`Simulation::allocator`], [`Simulation::timing`], [`Simulation::reconcile_config`]) is put
 //! to the same test.
 
 mod actions;
@@ -35,14 +35,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crash_matrix::{Life, Matrix, crash_matrix};
-pub use fault_point::{Coverage, Fault, Point};
+pub use fault_point::{Coverage, FaultPoint, SimFault};
 use jiff::SignedDuration;
 
 use crate::allocation::{Allocator, BestFit};
-use crate::host::Pace;
-use crate::model::Timing;
+use crate::host::ReconcileConfig;
+use crate::model::RentalTiming;
 use crate::testing::simulation::environment::Faults;
-use crate::testing::simulation::rng::Chance;
+use crate::testing::simulation::rng::Rng;
 use crate::testing::simulation::runner::Run;
 
 /// The world that is simulated: how many hosts there are, and by which rules they act.
@@ -53,8 +53,8 @@ pub struct Simulation {
     pub(self) fault_rate: u64,
     pub(self) pauses: bool,
     pub(self) allocator: Arc<dyn Allocator>,
-    pub(self) timing: Timing,
-    pub(self) pace: Pace,
+    pub(self) timing: RentalTiming,
+    pub(self) config: ReconcileConfig,
     /// Until when something happens and goes wrong, in microseconds.
     pub(self) chaos: i64,
     /// For how long afterwards something may still land.
@@ -69,13 +69,17 @@ impl Default for Simulation {
             fault_rate: 12,
             pauses: true,
             allocator: Arc::new(BestFit),
-            timing: Timing {
+            timing: RentalTiming {
                 provisioning: SignedDuration::from_secs(40),
                 access: SignedDuration::from_secs(15),
-                ..Timing::default()
+                ..RentalTiming::default()
             },
             // A suspended rental that the store has lost is found by a sweep.
-            pace: Pace { measure: Duration::from_secs(5), sweep: Duration::from_secs(40), ..Pace::default() },
+            config: ReconcileConfig {
+                measure: Duration::from_secs(5),
+                sweep: Duration::from_secs(40),
+                ..ReconcileConfig::default()
+            },
             chaos: schedule::CHAOS,
             echoes: 26_000_000,
         }
@@ -92,14 +96,14 @@ impl Simulation {
     /// Other times. A minute after the last fault every rental has to be ready or ended, so both the time
     /// to start and the time for access must be shorter than that.
     #[must_use]
-    pub fn timing(self, timing: Timing) -> Self {
+    pub fn timing(self, timing: RentalTiming) -> Self {
         Self { timing, ..self }
     }
 
-    /// Another pace.
+    /// Other intervals and limits of the reconciler.
     #[must_use]
-    pub fn pace(self, pace: Pace) -> Self {
-        Self { pace, ..self }
+    pub fn reconcile_config(self, config: ReconcileConfig) -> Self {
+        Self { config, ..self }
     }
 
     /// How many calls in a thousand go wrong; 12 by default.
@@ -125,8 +129,8 @@ impl Simulation {
         let per_mille =
             [0, self.fault_rate / 4, self.fault_rate, self.fault_rate * 3][usize::try_from(number % 4).unwrap_or(0)];
         let faults = Faults::Drawn { per_mille, left_out: without.faults.clone() };
-        let happenings = schedule::drawn(Chance::of(number), self.hosts, self.pauses, &without.happenings);
-        Run::new(number, self, faults, traced).live(&happenings)
+        let actions = schedule::generate(Rng::of(number), self.hosts, self.pauses, &without.actions);
+        Run::new(number, self, faults, traced).live(&actions)
     }
 
     /// Lives through many histories, up to the first that breaks something.
@@ -167,19 +171,19 @@ impl Simulation {
         // One left out shifts the calls after it, so from the back.
         for _ in 0..2 {
             for n in (0..40).rev() {
-                leave_out(&mut without, &mut last, &|without| without.happenings.insert(n));
+                leave_out(&mut without, &mut last, &|without| without.actions.insert(n));
             }
             for fault in last.clone().into_iter().rev() {
                 leave_out(&mut without, &mut last, &|without| without.faults.insert(fault));
             }
         }
         let verdict = self.with_out(number, &without, true);
-        let happenings = schedule::drawn(Chance::of(number), self.hosts, self.pauses, &without.happenings).len();
+        let actions = schedule::generate(Rng::of(number), self.hosts, self.pauses, &without.actions).len();
         Broken {
             number,
             what: verdict.broken.unwrap_or_default(),
             faults: verdict.faults,
-            happenings,
+            actions,
             trace: verdict.trace,
         }
     }
@@ -188,7 +192,7 @@ impl Simulation {
 /// The parts of a history that are left out to make it smaller.
 #[derive(Clone, Debug, Default)]
 struct Without {
-    happenings: BTreeSet<u32>,
+    actions: BTreeSet<u32>,
     faults: BTreeSet<u32>,
 }
 
@@ -245,14 +249,14 @@ pub struct Broken {
     /// The invariant, and how it was broken.
     pub what: String,
     faults: u32,
-    happenings: usize,
+    actions: usize,
     trace: Vec<String>,
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "history {} breaks: {}", self.number, self.what)?;
-        writeln!(f, "with {} faults and {} happenings left:", self.faults, self.happenings)?;
+        writeln!(f, "with {} faults and {} actions left:", self.faults, self.actions)?;
         self.trace.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::id::{Epoch, HostId, LaunchId, RentalId, Seq};
-use crate::memory::{Glance, MemoryRuntime, MemoryStore};
+use crate::memory::{ContainerSnapshot, MemoryRuntime, MemoryStore};
 use crate::model::{
-    BillLine, EndReason, Event, Failure, FailureKind, GpuUuid, HostPort, Recorded, Rental, State, SuspendCause, Term,
-    WorkspaceFolder,
+    BillLine, EndReason, Failure, FailureKind, GpuUuid, HostPort, RecordedEvent, Rental, RentalEvent, RentalState,
+    SuspendCause, Term, WorkspaceFolder,
 };
-use crate::runtime::Presence;
+use crate::runtime::ContainerStatus;
 use crate::store::Store;
-use crate::testing::simulation::environment::{HostNo, ProcessId, World, at_once};
-use crate::testing::simulation::fault_point::{Fault, Point};
+use crate::testing::simulation::environment::{Environment, HostNo, ProcessId, at_once};
+use crate::testing::simulation::fault_point::{FaultPoint, SimFault};
 
 /// How long after the end of its paid time a container may still run: a second, and what our own calls take.
 const LATE: i64 = 1_000_000 + 800_000;
@@ -39,7 +39,7 @@ struct Hope {
 const RECOVERY: i64 = 45_000_000;
 
 /// One host as it really is.
-pub(super) struct TrueHost {
+pub(super) struct OracleHost {
     pub(super) id: HostId,
     pub(super) engine: MemoryRuntime,
     engine_away_until: i64,
@@ -71,9 +71,9 @@ fn is_gone(why: &Failure) -> bool {
 }
 
 /// See the module.
-pub(super) struct Truth {
+pub(super) struct Oracle {
     pub(super) store: Arc<MemoryStore>,
-    pub(super) hosts: Vec<TrueHost>,
+    pub(super) hosts: Vec<OracleHost>,
     /// Something landed since the last check.
     pub(super) changed: bool,
     names: BTreeMap<RentalId, String>,
@@ -114,9 +114,9 @@ pub(super) struct Truth {
     echoes_until: i64,
 }
 
-impl Truth {
+impl Oracle {
     pub(super) fn new(store: Arc<MemoryStore>, hosts: Vec<(HostId, MemoryRuntime)>, provisioning: i64) -> Self {
-        let host = |(id, engine)| TrueHost {
+        let host = |(id, engine)| OracleHost {
             id,
             engine,
             engine_away_until: 0,
@@ -156,7 +156,7 @@ impl Truth {
         }
     }
 
-    pub(super) fn accuse(&mut self, of: String) {
+    pub(super) fn report_violation(&mut self, of: String) {
         self.accusation.get_or_insert(of);
     }
 
@@ -196,9 +196,9 @@ impl Truth {
     }
 
     /// The outage in which nobody gets an answer at the moment.
-    pub(super) fn outage(&self, world: &World, point: Point, host: HostNo) -> Option<Fault> {
-        let now = world.now();
-        if world.is_calm() {
+    pub(super) fn outage(&self, environment: &Environment, point: FaultPoint, host: HostNo) -> Option<SimFault> {
+        let now = environment.now();
+        if environment.is_calm() {
             return None;
         }
         if point.is_store() {
@@ -206,25 +206,25 @@ impl Truth {
                 // A driver gives up after five seconds; what was sent may still be carried out.
                 let lasts = (self.store_hangs_until - now).min(5_000_000);
                 return Some(if self.store_hangs_until % 2 == 0 {
-                    Fault::Hang(lasts)
+                    SimFault::Hang(lasts)
                 } else {
-                    Fault::HangAfter(lasts)
+                    SimFault::HangAfter(lasts)
                 });
             }
-            return (now < self.store_away_until).then_some(Fault::Before);
+            return (now < self.store_away_until).then_some(SimFault::Before);
         }
         let host = &self.hosts[host];
         match point {
-            Point::ReadBook => None,
-            Point::WriteBook => (now < host.disk_full_until).then_some(Fault::Before),
-            _ => (now < host.engine_away_until).then_some(Fault::Before),
+            FaultPoint::ReadBook => None,
+            FaultPoint::WriteBook => (now < host.disk_full_until).then_some(SimFault::Before),
+            _ => (now < host.engine_away_until).then_some(SimFault::Before),
         }
     }
 
     pub(super) fn took_over(&mut self, process: ProcessId, host: HostNo, epoch: Epoch) {
         let given = &mut self.hosts[host].given;
         if !given.insert(epoch) && !self.restored {
-            self.accuse(format!("I9: epoch {epoch} is given to process {process}, and was given before"));
+            self.report_violation(format!("I9: epoch {epoch} is given to process {process}, and was given before"));
         }
         self.epochs.insert(process, epoch);
         if self.restored {
@@ -236,32 +236,34 @@ impl Truth {
     }
 
     /// A process sends something to an engine that will change it.
-    pub(super) fn acts(&mut self, process: ProcessId, host: HostNo, point: Point, launch: LaunchId) {
-        if point == Point::Stop {
+    pub(super) fn acts(&mut self, process: ProcessId, host: HostNo, point: FaultPoint, launch: LaunchId) {
+        if point == FaultPoint::Stop {
             // Allowed without holding the host, to whoever's time is over: judged when it lands.
             return;
         }
         let name = self.name(launch.rental);
         let Some(epoch) = self.epochs.get(&process).copied() else {
-            return self.accuse(format!("I9: process {process} does {point:?} to {name} and never took the host over"));
+            return self.report_violation(format!(
+                "I9: process {process} does {point:?} to {name} and never took the host over"
+            ));
         };
         let newest = self.hosts[host].acted.unwrap_or(epoch).max(epoch);
         self.hosts[host].acted = Some(newest);
         if epoch < newest {
-            self.accuse(format!(
+            self.report_violation(format!(
                 "I9: process {process} does {point:?} to {name} in epoch {epoch}, though epoch {newest} has acted"
             ));
         }
     }
 
     fn running(&self, host: HostNo, launch: LaunchId) -> bool {
-        let seen = self.hosts[host].engine.glance();
-        seen.iter().any(|seen| seen.launch == launch && seen.presence == Presence::Running)
+        let seen = self.hosts[host].engine.snapshot();
+        seen.iter().any(|seen| seen.launch == launch && seen.status == ContainerStatus::Running)
     }
 
     /// A stop lands.
-    pub(super) fn stops(&mut self, world: &World, host: HostNo, launch: LaunchId) {
-        if world.now() < self.echoes_until || !self.running(host, launch) {
+    pub(super) fn stops(&mut self, environment: &Environment, host: HostNo, launch: LaunchId) {
+        if environment.now() < self.echoes_until || !self.running(host, launch) {
             return;
         }
         let name = self.name(launch.rental);
@@ -283,16 +285,19 @@ impl Truth {
         let used = self.rows.get(&launch.rental).map(Rental::used_before).max(Some(row.used_before()));
         let term = terms.filter_map(Term::duration).max().map(|term| term - used.unwrap_or_default());
         // A wall clock that was set between a start and its record leaves the time in between to be told by.
-        let slack = if world.clock_was_set(host) { 1_000_000 } else { 0 };
-        let lived = world.now() - run.started + slack;
+        let slack = if environment.clock_was_set(host) { 1_000_000 } else { 0 };
+        let lived = environment.now() - run.started + slack;
         match (row.paid_from().or(self.rows.get(&launch.rental).and_then(Rental::paid_from)), term) {
             (Some(_), Some(term)) if i128::from(lived) >= term.as_micros() => {}
             (Some(_), Some(term)) => {
-                self.accuse(format!("I10: {name} is stopped after {lived} of {} microseconds", term.as_micros()));
+                self.report_violation(format!(
+                    "I10: {name} is stopped after {lived} of {} microseconds",
+                    term.as_micros()
+                ));
             }
             // It is about to be recorded as ready.
             (None, Some(term)) if i128::from(lived) >= term.as_micros() => {}
-            _ => self.accuse(format!("{name} is stopped, and nothing says why: {:?}", row.state())),
+            _ => self.report_violation(format!("{name} is stopped, and nothing says why: {:?}", row.state())),
         }
     }
 
@@ -303,17 +308,23 @@ impl Truth {
         }
         let name = self.name(launch.rental);
         match at_once(self.store.get(launch.rental)).unwrap_or_default() {
-            None => self.accuse(format!("the container of {name} is removed, and the store knows no such rental")),
+            None => {
+                self.report_violation(format!("the container of {name} is removed, and the store knows no such rental"));
+            }
             Some(row) if row.attempt() == launch.attempt => match row.state() {
-                State::Ending { stopped: true, .. } | State::Ended { .. } => {}
-                state => self.accuse(format!("the container of {name} is removed while it is {state:?}")),
+                RentalState::Ending { stopped: true, .. } | RentalState::Ended { .. } => {}
+                state => self.report_violation(format!("the container of {name} is removed while it is {state:?}")),
             },
             // Whoever has ended it, by a store that was set back to before that launch, has ended all of it.
             Some(row) if row.attempt() < launch.attempt && row.is_live() => {
-                self.accuse(format!("I2: the container of a launch of {name} is removed that the store knows not yet"));
+                self.report_violation(format!(
+                    "I2: the container of a launch of {name} is removed that the store knows not yet"
+                ));
             }
             Some(row) if row.may_need(launch.attempt) => {
-                self.accuse(format!("I3: the files of {name} are removed with a container of a former launch"));
+                self.report_violation(format!(
+                    "I3: the files of {name} are removed with a container of a former launch"
+                ));
             }
             Some(_) => {}
         }
@@ -325,19 +336,19 @@ impl Truth {
             return;
         }
         let name = self.name(launch.rental);
-        self.accuse(format!("a container of {name} is put away while it runs"));
+        self.report_violation(format!("a container of {name} is put away while it runs"));
     }
 
     /// A launch that takes over another's files has those of every launch that was ready before.
-    fn look_at_files(&mut self) {
+    fn check_files(&mut self) {
         if self.restored {
             return;
         }
-        let there: Vec<Glance> = self.hosts.iter().flat_map(|host| host.engine.glance()).collect();
+        let there: Vec<ContainerSnapshot> = self.hosts.iter().flat_map(|host| host.engine.snapshot()).collect();
         for seen in there {
             // Of what has ended nothing is kept, whatever a request that is late makes of it; nor once it is to be removed.
             let is_needed = self.rows.get(&seen.launch.rental).is_some_and(|row| {
-                row.may_need(seen.launch.attempt) && !matches!(row.state(), State::Ending { stopped: true, .. })
+                row.may_need(seen.launch.attempt) && !matches!(row.state(), RentalState::Ending { stopped: true, .. })
             });
             if !is_needed || self.robbed.contains(&seen.launch.rental) {
                 continue;
@@ -346,7 +357,7 @@ impl Truth {
                 |launch: &&LaunchId| launch.rental == seen.launch.rental && launch.attempt < seen.launch.attempt;
             let lost = self.ready_since.keys().filter(earlier).find(|launch| !seen.files_of.contains(launch)).copied();
             if let Some(lost) = lost {
-                self.accuse(format!("the files of {lost} are not in the container of {}", seen.launch));
+                self.report_violation(format!("the files of {lost} are not in the container of {}", seen.launch));
             }
         }
     }
@@ -365,8 +376,8 @@ impl Truth {
     }
 
     /// The machine goes down, with every container on it.
-    pub(super) fn machine_dies(&mut self, world: &World, host: HostNo) {
-        let now = world.now();
+    pub(super) fn machine_dies(&mut self, environment: &Environment, host: HostNo) {
+        let now = environment.now();
         for run in self.runs.values_mut().filter(|run| run.host == host) {
             run.died.get_or_insert(now);
         }
@@ -383,7 +394,7 @@ impl Truth {
         if let Some(key) = key {
             let first = *self.keys.entry(key).or_insert(rental);
             if first != rental && !self.restored {
-                self.accuse(format!("I8: key {key} made two rentals"));
+                self.report_violation(format!("I8: key {key} made two rentals"));
             }
         }
     }
@@ -445,28 +456,28 @@ impl Truth {
     }
 
     /// Checks what has to hold at every moment.
-    pub(super) fn check(&mut self, world: &World) {
+    pub(super) fn check(&mut self, environment: &Environment) {
         if std::mem::take(&mut self.changed) {
-            self.look_at_engines(world);
-            self.look_at_store(world);
-            self.look_at_files();
+            self.check_engines(environment);
+            self.check_store(environment);
+            self.check_files();
         }
         if let Some(of) = self.accusation.take() {
-            world.broken(of);
+            environment.broken(of);
         }
     }
 
-    fn look_at_engines(&mut self, world: &World) {
-        let now = world.now();
+    fn check_engines(&mut self, environment: &Environment) {
+        let now = environment.now();
         let mut accusations = Vec::new();
         for (number, host) in self.hosts.iter().enumerate() {
-            let seen = host.engine.glance();
+            let seen = host.engine.snapshot();
             let mut on: BTreeMap<GpuUuid, LaunchId> = BTreeMap::new();
             for seen in &seen {
                 let Some(started_at) = seen.started_at else { continue };
                 let run =
                     self.runs.entry(seen.launch).or_insert(Run { host: number, started: now, started_at, died: None });
-                if seen.presence != Presence::Running {
+                if seen.status != ContainerStatus::Running {
                     run.died.get_or_insert(now);
                     continue;
                 }
@@ -492,56 +503,59 @@ impl Truth {
             }
         }
         for accusation in accusations {
-            self.accuse(accusation);
+            self.report_violation(accusation);
         }
     }
 
-    fn look_at_store(&mut self, world: &World) {
+    fn check_store(&mut self, environment: &Environment) {
         let rows = self.store.all();
-        self.look_at_holds(&rows);
+        self.check_holds(&rows);
         for row in rows {
             let id = row.id();
             let name = self.name(id);
             if self.rows.get(&id) == Some(&row) {
                 continue;
             }
-            self.look_at_row(&name, &row);
+            self.check_row(&name, &row);
             if !matches!(row.state().end_reason(), None | Some(EndReason::Expired)) {
                 self.ended_once.insert(row.launch());
             }
             let was_suspended =
-                self.rows.get(&id).is_some_and(|before| matches!(before.state(), State::Suspended { .. }));
+                self.rows.get(&id).is_some_and(|before| matches!(before.state(), RentalState::Suspended { .. }));
             if !self.known_since.contains_key(&id) || (was_suspended && !row.gpus().is_empty()) {
-                self.look_at_place(world, &name, &row);
+                self.check_place(environment, &name, &row);
             }
-            let since = *self.known_since.entry(id).or_insert(world.now());
-            let early = world.now() - since < self.provisioning - 1_000_000;
+            let since = *self.known_since.entry(id).or_insert(environment.now());
+            let early = environment.now() - since < self.provisioning - 1_000_000;
             if early && gave_up(&row) && !self.restored && !self.hosts.iter().any(|host| host.reboots > 0) {
-                self.accuse(format!("{name} is given up as too slow after {} microseconds", world.now() - since));
+                self.report_violation(format!(
+                    "{name} is given up as too slow after {} microseconds",
+                    environment.now() - since
+                ));
             }
             if !row.is_live() && self.billed.insert(id) {
-                self.look_at_bill(world, &name, &row);
-                self.look_at_absence(&name, &row);
+                self.check_bill(environment, &name, &row);
+                self.check_absence(&name, &row);
             }
             if row.state().suspend_cause().is_some() && !self.suspending_since.contains_key(&row.launch()) {
-                self.suspending_since.insert(row.launch(), world.now());
-                self.look_at_reason(world, &name, &row);
+                self.suspending_since.insert(row.launch(), environment.now());
+                self.check_reason(environment, &name, &row);
             }
-            if matches!(row.state(), State::Suspended { .. }) {
-                self.look_at_what_is_kept(&name, &row);
+            if matches!(row.state(), RentalState::Suspended { .. }) {
+                self.check_retained(&name, &row);
             }
             if row.paid_from().is_some() {
-                self.ready_since.entry(row.launch()).or_insert(world.now());
+                self.ready_since.entry(row.launch()).or_insert(environment.now());
             }
             if row.state().end_reason().is_some() && !self.ending_since.contains_key(&id) {
-                self.ending_since.insert(id, world.now());
-                self.look_at_reason(world, &name, &row);
+                self.ending_since.insert(id, environment.now());
+                self.check_reason(environment, &name, &row);
             }
             self.rows.insert(id, row);
         }
     }
 
-    fn look_at_holds(&mut self, rows: &[Rental]) {
+    fn check_holds(&mut self, rows: &[Rental]) {
         let mut gpus: BTreeMap<(&HostId, &GpuUuid), RentalId> = BTreeMap::new();
         let mut ports: BTreeMap<(&HostId, HostPort), RentalId> = BTreeMap::new();
         let mut twice = None;
@@ -555,73 +569,75 @@ impl Truth {
         }
         if let Some(rental) = twice {
             let name = self.name(rental);
-            self.accuse(format!("I1: what {name} holds is held by another live rental"));
+            self.report_violation(format!("I1: what {name} holds is held by another live rental"));
         }
     }
 
-    fn look_at_row(&mut self, name: &str, row: &Rental) {
+    fn check_row(&mut self, name: &str, row: &Rental) {
         let events = at_once(self.store.events(row.id(), Seq::ZERO, 500)).unwrap_or_default();
         match Rental::folded(&events) {
-            None => self.accuse(format!("I7: the events of {name} are not a legal history")),
+            None => self.report_violation(format!("I7: the events of {name} are not a legal history")),
             Some(folded) if !folded.is_same_but_for_writes(row) => {
-                self.accuse(format!("I7: the events of {name} do not fold to it"));
+                self.report_violation(format!("I7: the events of {name} do not fold to it"));
             }
             Some(_) => {}
         }
         let open = row.segments().iter().filter(|segment| segment.ended_at.is_none()).count();
         let billable = matches!(
             row.state(),
-            State::Ready | State::Suspending { stopped: false, .. } | State::Ending { stopped: false, .. }
+            RentalState::Ready
+                | RentalState::Suspending { stopped: false, .. }
+                | RentalState::Ending { stopped: false, .. }
         );
         if open > usize::from(billable) {
-            self.accuse(format!("I5: {name} has {open} open segments while it is {:?}", row.state()));
+            self.report_violation(format!("I5: {name} has {open} open segments while it is {:?}", row.state()));
         }
         let overlap = row.segments().windows(2).any(|pair| pair[0].ended_at.is_none_or(|end| end > pair[1].started_at));
         if overlap {
-            self.accuse(format!("I5: segments of {name} overlap"));
+            self.report_violation(format!("I5: segments of {name} overlap"));
         }
     }
 
     /// Checks that no rental is given a GPU on which another's container runs.
-    fn look_at_place(&mut self, world: &World, name: &str, row: &Rental) {
-        if world.now() < self.echoes_until {
+    fn check_place(&mut self, environment: &Environment, name: &str, row: &Rental) {
+        if environment.now() < self.echoes_until {
             return;
         }
-        let there = self.hosts.iter().flat_map(|host| host.engine.glance());
-        let others = there.filter(|seen| seen.launch.rental != row.id() && seen.presence == Presence::Running);
-        let on_its_gpus = |seen: &Glance| row.gpus().iter().any(|gpu| seen.gpus.contains(&gpu.uuid));
+        let there = self.hosts.iter().flat_map(|host| host.engine.snapshot());
+        let others = there.filter(|seen| seen.launch.rental != row.id() && seen.status == ContainerStatus::Running);
+        let on_its_gpus = |seen: &ContainerSnapshot| row.gpus().iter().any(|gpu| seen.gpus.contains(&gpu.uuid));
         if let Some(other) = others.into_iter().find(on_its_gpus) {
-            self.accuse(format!("I4: {name} is given a GPU on which {} runs", other.launch));
+            self.report_violation(format!("I4: {name} is given a GPU on which {} runs", other.launch));
         }
     }
 
     /// Checks that a suspended rental has a container that is put away, and none that runs.
-    fn look_at_what_is_kept(&mut self, name: &str, row: &Rental) {
-        let there = self.hosts.iter().flat_map(|host| host.engine.glance());
-        let its: Vec<Glance> = there.filter(|seen| seen.launch.rental == row.id()).collect();
+    fn check_retained(&mut self, name: &str, row: &Rental) {
+        let there = self.hosts.iter().flat_map(|host| host.engine.snapshot());
+        let its: Vec<ContainerSnapshot> = there.filter(|seen| seen.launch.rental == row.id()).collect();
         if self.restored || self.robbed.contains(&row.id()) {
             return;
         }
-        if its.iter().any(|seen| seen.presence == Presence::Running) {
-            self.accuse(format!("I3: {name} is suspended, and its container runs"));
+        if its.iter().any(|seen| seen.status == ContainerStatus::Running) {
+            self.report_violation(format!("I3: {name} is suspended, and its container runs"));
         }
         if row.retained().is_none() || !its.iter().any(|seen| seen.retained) {
-            self.accuse(format!("{name} is suspended, and nothing of it is kept"));
+            self.report_violation(format!("{name} is suspended, and nothing of it is kept"));
         }
     }
 
     /// Checks that an ended rental has no container that ran. (One that never did may be made late, by a request lost on
     /// its way; it is found and removed.)
-    fn look_at_absence(&mut self, name: &str, row: &Rental) {
-        let there = self.hosts.iter().flat_map(|host| host.engine.glance());
+    fn check_absence(&mut self, name: &str, row: &Rental) {
+        let there = self.hosts.iter().flat_map(|host| host.engine.snapshot());
         let left = there.into_iter().any(|seen| seen.launch.rental == row.id() && seen.started_at.is_some());
         if left && !self.restored {
-            self.accuse(format!("I3: {name} is {:?}, and its container is there", row.state()));
+            self.report_violation(format!("I3: {name} is {:?}, and its container is there", row.state()));
         }
     }
 
     /// Checks that no container is said to be gone that runs, and that no failure takes what was ready once.
-    fn look_at_reason(&mut self, world: &World, name: &str, row: &Rental) {
+    fn check_reason(&mut self, environment: &Environment, name: &str, row: &Rental) {
         let gone = match row.state().end_reason() {
             Some(EndReason::Lost { .. } | EndReason::Exited { .. }) => true,
             Some(EndReason::Failed(why)) => is_gone(why),
@@ -631,30 +647,35 @@ impl Truth {
             // What an earlier container wrote may have been taken over.
             let of_the_rental = self.filling.iter().filter(|(launch, _)| launch.rental == row.id());
             let filled = of_the_rental.map(|(launch, since)| {
-                let until = self.runs.get(launch).and_then(|run| run.died).unwrap_or(world.now());
+                let until = self.runs.get(launch).and_then(|run| run.died).unwrap_or(environment.now());
                 u64::try_from(until - since).unwrap_or(0) / 1_000_000 * FILLS_PER_SECOND
             });
             let written: u64 = filled.sum();
             if used.bytes <= DISK_LIMIT || (used.bytes > written && !self.restored) {
-                self.accuse(format!("{name} ends for {} bytes, and wrote {written}", used.bytes));
+                self.report_violation(format!("{name} ends for {} bytes, and wrote {written}", used.bytes));
             }
         }
         if let Some(EndReason::Failed(why)) = row.state().end_reason()
             && row.has_been_ready()
             && !self.restored
         {
-            self.accuse(format!("{name} was ready once, and a launch that failed ends it with its files: {why:?}"));
+            self.report_violation(format!(
+                "{name} was ready once, and a launch that failed ends it with its files: {why:?}"
+            ));
         }
         let runs = self.runs.get(&row.launch()).is_some_and(|run| run.died.is_none());
-        if gone && runs && world.now() >= self.echoes_until {
-            self.accuse(format!("{name} ends as gone, and its container runs: {:?}", row.state().end_reason()));
+        if gone && runs && environment.now() >= self.echoes_until {
+            self.report_violation(format!(
+                "{name} ends as gone, and its container runs: {:?}",
+                row.state().end_reason()
+            ));
         }
     }
 
-    fn look_at_bill(&mut self, world: &World, name: &str, row: &Rental) {
+    fn check_bill(&mut self, environment: &Environment, name: &str, row: &Rental) {
         let bill = row.bill(Timestamp::MAX);
         if bill.total != bill.lines.iter().map(BillLine::amount).sum() {
-            self.accuse(format!("I6: the lines of {name} do not add up"));
+            self.report_violation(format!("I6: the lines of {name} do not add up"));
         }
         // A store that was set back may have let a launch be made twice.
         if self.restored {
@@ -664,34 +685,35 @@ impl Truth {
         let runs: Vec<&Run> = paid.iter().filter_map(|launch| self.runs.get(launch)).collect();
         if runs.len() != row.segments().len() {
             let (billed, ran) = (row.segments().len(), runs.len());
-            return self.accuse(format!("I5: {name} is billed for {billed} containers, and {ran} of it were ready"));
+            return self
+                .report_violation(format!("I5: {name} is billed for {billed} containers, and {ran} of it were ready"));
         }
         for (segment, run) in row.segments().iter().zip(&runs) {
             let (billed, started) = (segment.started_at, run.started_at);
             // Of two containers the second one is not billed from before the first one's end.
-            if billed != started && !(world.clock_was_set(run.host) && billed > started) {
-                return self.accuse(format!("I5: {name} is billed from {billed}, started {started}"));
+            if billed != started && !(environment.clock_was_set(run.host) && billed > started) {
+                return self.report_violation(format!("I5: {name} is billed from {billed}, started {started}"));
             }
         }
         let Some(run) = runs.last() else { return };
-        let lived: i64 = runs.iter().map(|run| run.died.unwrap_or(world.now()) - run.started).sum();
+        let lived: i64 = runs.iter().map(|run| run.died.unwrap_or(environment.now()) - run.started).sum();
         let term = row.spec().term.duration().map_or(i64::MAX, |term| i64::try_from(term.as_micros()).unwrap_or(0));
         let due = lived.min(term);
         let used = bill.used_micros;
         let host = &self.hosts[run.host];
-        let plain = !world.clock_was_set(run.host) && host.reboots == 0;
+        let plain = !environment.clock_was_set(run.host) && host.reboots == 0;
         let events = at_once(self.store.events(row.id(), Seq::ZERO, 500)).unwrap_or_default();
-        let untold = |recorded: &Recorded| matches!(recorded.event, Event::Stopped { exit: None, .. });
+        let untold = |recorded: &RecordedEvent| matches!(recorded.event, RentalEvent::Stopped { exit: None, .. });
         let (least, most) = match (plain, row.exit().filter(|_| !events.iter().any(untold))) {
             // The engine has the record of it.
             (true, Some(_)) => (due, due),
             // What was seen of it, and nothing more.
             (true, None) => (due - 40_000_000 - host.unattended, due),
             // A clock that is set while the machine is down leaves nothing to measure by.
-            (false, _) if host.reboots > 0 && world.clock_was_set(run.host) => (0, term),
+            (false, _) if host.reboots > 0 && environment.clock_was_set(run.host) => (0, term),
             // As near as it can be told.
             // An end that was made up after one reboot looks real after the next.
-            (false, _) if world.clock_was_set(run.host) || host.reboots > 1 => {
+            (false, _) if environment.clock_was_set(run.host) || host.reboots > 1 => {
                 (due - 60_000_000 - host.unattended, (due + 5_000_000 + host.unattended).min(term))
             }
             // After a reboot nobody pays for more than what was seen.
@@ -699,15 +721,15 @@ impl Truth {
         };
         if used < least || used > most {
             let exit = row.exit();
-            self.accuse(format!(
+            self.report_violation(format!(
                 "I5: {name} ran {lived} of {term}, and is billed {used} microseconds (plain: {plain}, exit {exit:?})"
             ));
         }
     }
 
     /// Checks that nobody runs past the end of the paid time, as long as somebody is there to end it.
-    pub(super) fn check_lateness(&mut self, world: &World, attended: impl Fn(HostNo) -> bool) {
-        let now = world.now();
+    pub(super) fn check_lateness(&mut self, environment: &Environment, attended: impl Fn(HostNo) -> bool) {
+        let now = environment.now();
         for (launch, run) in self.runs.iter().filter(|(_, run)| run.died.is_none()) {
             let Some(row) = self.rows.get(&launch.rental) else { continue };
             let (Some(_), Some(term)) = (row.paid_from(), row.spec().term.duration()) else { continue };
@@ -716,9 +738,9 @@ impl Truth {
             let from = self.readied_at.get(launch).copied().unwrap_or(run.started).max(run.started);
             let end = from + i64::try_from(left.as_micros()).unwrap_or(0) + hoped;
             let late = now - self.ready_since.get(launch).map_or(end, |since| end.max(*since));
-            let blameless = world.last_trouble(run.host).is_some_and(|trouble| now < trouble + RECOVERY);
+            let blameless = environment.last_trouble(run.host).is_some_and(|trouble| now < trouble + RECOVERY);
             if late > LATE && row.attempt() == launch.attempt && !blameless && !self.restored && attended(run.host) {
-                world.broken(format!("I10: {launch} runs {late} microseconds past its end"));
+                environment.broken(format!("I10: {launch} runs {late} microseconds past its end"));
                 return;
             }
         }
@@ -729,21 +751,21 @@ impl Truth {
         let rows = self.store.all();
         for row in &rows {
             let runs = self.hosts.iter().any(|host| {
-                host.engine.glance().iter().any(|s| s.launch == row.launch() && s.presence == Presence::Running)
+                host.engine.snapshot().iter().any(|s| s.launch == row.launch() && s.status == ContainerStatus::Running)
             });
             let filling = self.filling.get(&row.launch()).is_some_and(|since| since + FILLS_FOR < now);
             match row.state() {
-                State::Ready if runs && row.silent_ports().next().is_some() => {
+                RentalState::Ready if runs && row.silent_ports().next().is_some() => {
                     let name = self.name(row.id());
                     return Some(format!("liveness: {name} offers a service of which nobody was told"));
                 }
-                State::Ready if runs && !filling => {}
-                State::Suspended { .. } if !runs => {}
-                State::Ended { .. } => {}
-                State::Suspending { .. }
+                RentalState::Ready if runs && !filling => {}
+                RentalState::Suspended { .. } if !runs => {}
+                RentalState::Ended { .. } => {}
+                RentalState::Suspending { .. }
                     if self.suspending_since.get(&row.launch()).is_some_and(|since| since + 20_000_000 > now) => {}
                 // It just began to.
-                State::Ending { .. }
+                RentalState::Ending { .. }
                     if self.ending_since.get(&row.id()).is_some_and(|since| since + 20_000_000 > now) => {}
                 state => {
                     let name = self.name(row.id());
@@ -751,7 +773,7 @@ impl Truth {
                 }
             }
         }
-        for seen in self.hosts.iter().flat_map(|host| host.engine.glance()) {
+        for seen in self.hosts.iter().flat_map(|host| host.engine.snapshot()) {
             let needs = |row: &&Rental| row.id() == seen.launch.rental && row.may_need(seen.launch.attempt);
             if !rows.iter().any(|row| needs(&row)) {
                 return Some(format!("I2, I3: container {} has no live rental", seen.launch));
@@ -767,9 +789,9 @@ impl Truth {
     }
 
     /// A minute after the last fault.
-    pub(super) fn check_calm(&mut self, world: &World) {
-        if let Some(disorder) = self.disorder(world.now()) {
-            world.broken(disorder);
+    pub(super) fn check_calm(&mut self, environment: &Environment) {
+        if let Some(disorder) = self.disorder(environment.now()) {
+            environment.broken(disorder);
         }
         let rows = self.store.all();
         if self.restored {
@@ -777,9 +799,9 @@ impl Truth {
         }
         for (id, term) in &self.promised {
             match rows.iter().find(|row| row.id() == *id) {
-                None => world.broken("a rental that was promised is not there".to_owned()),
+                None => environment.broken("a rental that was promised is not there".to_owned()),
                 Some(row) if term.is_some_and(|term| row.spec().term.is_shorter_than(term)) => {
-                    world.broken("an extension that was promised is not there".to_owned());
+                    environment.broken("an extension that was promised is not there".to_owned());
                 }
                 Some(_) => {}
             }
@@ -787,27 +809,27 @@ impl Truth {
     }
 
     /// When everything was ended.
-    pub(super) fn check_end(&mut self, world: &World) {
+    pub(super) fn check_end(&mut self, environment: &Environment) {
         for row in self.store.all() {
             if row.is_live() {
                 let name = self.name(row.id());
-                world.broken(format!("liveness: {name} does not end: {:?}", row.state()));
+                environment.broken(format!("liveness: {name} does not end: {:?}", row.state()));
             }
         }
         for host in &self.hosts {
             if let Some(launch) = host.engine.containers().first() {
-                world.broken(format!("I3: the container {launch} is left"));
+                environment.broken(format!("I3: the container {launch} is left"));
             }
             let held = at_once(self.store.held(&host.id)).unwrap_or_default();
             if !held.gpus.is_empty() || !held.ports.is_empty() {
-                world.broken("I4: something is held and nobody lives".to_owned());
+                environment.broken("I4: something is held and nobody lives".to_owned());
             }
-            self.check_journal(world, &host.id);
+            self.check_journal(environment, &host.id);
         }
     }
 
     /// The journal has every event of every rental, in the rental's order.
-    fn check_journal(&self, world: &World, host: &HostId) {
+    fn check_journal(&self, environment: &Environment, host: &HostId) {
         let mut next: BTreeMap<RentalId, Seq> = BTreeMap::new();
         let mut at = crate::id::Position::ZERO;
         loop {
@@ -816,7 +838,7 @@ impl Truth {
             for entry in &page {
                 let seq = next.entry(entry.rental).or_insert(Seq::ZERO);
                 if entry.position != at.next() || entry.recorded.seq != seq.next() {
-                    return world.broken("I7: the journal has a gap, or something twice".to_owned());
+                    return environment.broken("I7: the journal has a gap, or something twice".to_owned());
                 }
                 (at, *seq) = (entry.position, entry.recorded.seq);
             }
@@ -824,7 +846,7 @@ impl Truth {
         }
         for row in self.store.all().into_iter().filter(|row| row.host() == host) {
             if next.get(&row.id()) != Some(&row.last_seq()) {
-                world.broken("I7: an event is not in the journal".to_owned());
+                environment.broken("I7: an event is not in the journal".to_owned());
             }
         }
     }

@@ -3,12 +3,12 @@
 /// The decisions of one history. Each is drawn from the number, its purpose and its ordinal, so that
 /// leaving one out does not change the others.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chance(u64);
+pub(super) struct Rng(u64);
 
 /// The subject of a decision.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
-    /// The happenings of the history, and when.
+    /// The actions of the history, and when.
     Happening = 1,
     /// Which fault hits a call.
     Fault,
@@ -22,7 +22,7 @@ pub(super) enum Purpose {
     Fill,
 }
 
-impl Chance {
+impl Rng {
     pub(super) fn of(number: u64) -> Self {
         Self(number)
     }

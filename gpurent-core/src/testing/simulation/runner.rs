@@ -12,16 +12,16 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::allocation::{DiskLimit, PortPools};
-use crate::host::{Followed, HostBuilder, Pace, Rentals};
+use crate::host::{Followed, HostBuilder, ReconcileConfig, Rentals};
 use crate::id::{HostId, Position, RentalId};
 use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore, SimulatedGpus, StoreSnapshot};
 use crate::model::{DiskUse, Gpu, HostKeys, HourlyRate, MicroUnits, RateCard, SealKey};
-use crate::testing::simulation::environment::{Faults, HostNo, MachineClock, ProcessId, World, at_once};
+use crate::testing::simulation::environment::{Environment, Faults, HostNo, MachineClock, ProcessId, at_once};
 use crate::testing::simulation::fault_point::Coverage;
-use crate::testing::simulation::oracle::Truth;
-use crate::testing::simulation::proxy::{FaultyBook, FaultyRuntime, FaultyStore, Line};
-use crate::testing::simulation::rng::{Chance, Purpose};
-use crate::testing::simulation::schedule::Happening;
+use crate::testing::simulation::oracle::Oracle;
+use crate::testing::simulation::proxy::{FaultProxy, FaultyBook, FaultyRuntime, FaultyStore};
+use crate::testing::simulation::rng::{Purpose, Rng};
+use crate::testing::simulation::schedule::ScheduledAction;
 use crate::testing::simulation::{Simulation, Verdict};
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -67,8 +67,8 @@ pub(super) struct Host {
 
 /// One history under way.
 pub(super) struct Run {
-    pub(super) world: World,
-    pub(super) truth: Arc<Mutex<Truth>>,
+    pub(super) environment: Environment,
+    pub(super) oracle: Arc<Mutex<Oracle>>,
     pub(super) store: Arc<MemoryStore>,
     pub(super) hosts: Vec<Host>,
     pub(super) processes: Vec<Process>,
@@ -90,7 +90,7 @@ pub(super) fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
 
 impl Run {
     pub(super) fn new(number: u64, policy: &Simulation, faults: Faults, traced: bool) -> Self {
-        let world = World::new(number, policy.hosts, faults, traced);
+        let environment = Environment::new(number, policy.hosts, faults, traced);
         let store = Arc::new(MemoryStore::default());
         let hosts: Vec<_> = (0..policy.hosts)
             .map(|n| {
@@ -107,15 +107,15 @@ impl Run {
             })
             .collect();
         let engines = hosts.iter().enumerate().map(|(n, host)| {
-            let engine = MemoryRuntime::with_clock(Arc::new(world.clock(n)));
+            let engine = MemoryRuntime::with_clock(Arc::new(environment.clock(n)));
             engine.serve(true);
             (host.id.clone(), engine)
         });
         let provisioning = i64::try_from(policy.timing.provisioning.as_micros()).unwrap_or(i64::MAX);
-        let truth = Arc::new(Mutex::new(Truth::new(Arc::clone(&store), engines.collect(), provisioning)));
+        let oracle = Arc::new(Mutex::new(Oracle::new(Arc::clone(&store), engines.collect(), provisioning)));
         Self {
-            world,
-            truth,
+            environment,
+            oracle,
             store,
             hosts,
             processes: Vec::new(),
@@ -130,8 +130,8 @@ impl Run {
         }
     }
 
-    pub(super) fn truth(&self) -> MutexGuard<'_, Truth> {
-        self.truth.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts an agent of a host. All agents of one host have its machine's clock and its book, as those on one
@@ -140,33 +140,33 @@ impl Run {
         let process = self.processes.len();
         if handover {
             // Until the former holder's lease is surely over it looks at nothing.
-            let waits = i64::try_from(self.policy.pace.lease.as_micros()).unwrap_or(i64::MAX);
-            self.truth().hosts[host].unattended += waits;
+            let waits = i64::try_from(self.policy.config.lease.as_micros()).unwrap_or(i64::MAX);
+            self.oracle().hosts[host].unattended += waits;
         }
         let here = &mut self.hosts[host];
         if let Some(since) = here.down_since.take() {
-            let unattended = self.world.now() - since;
-            self.truth.lock().unwrap_or_else(PoisonError::into_inner).hosts[host].unattended += unattended;
+            let unattended = self.environment.now() - since;
+            self.oracle.lock().unwrap_or_else(PoisonError::into_inner).hosts[host].unattended += unattended;
         }
-        let line = Line {
-            world: self.world.clone(),
-            truth: Arc::clone(&self.truth),
+        let proxy = FaultProxy {
+            environment: self.environment.clone(),
+            oracle: Arc::clone(&self.oracle),
             store: Arc::clone(&self.store),
             process,
             host,
             host_id: here.id.clone(),
         };
-        let engine = self.truth().hosts[host].engine.clone();
+        let engine = self.oracle().hosts[host].engine.clone();
         let here = &self.hosts[host];
-        let clock: MachineClock = self.world.clock(host);
+        let clock: MachineClock = self.environment.clock(host);
         let (ids, number) = (Arc::clone(&self.ids), self.number);
-        let pace = self.policy.pace.clone();
-        let pace = Pace { handover: if handover { pace.lease } else { Duration::ZERO }, ..pace };
+        let config = self.policy.config.clone();
+        let config = ReconcileConfig { handover: if handover { config.lease } else { Duration::ZERO }, ..config };
         let rate = valid(HourlyRate::new(MicroUnits::new(3_600_000)));
         let (rentals, reconciler) = HostBuilder::new(
             here.id.clone(),
-            Arc::new(FaultyStore(line.clone())),
-            Arc::new(FaultyRuntime { line: line.clone(), engine }),
+            Arc::new(FaultyStore(proxy.clone())),
+            Arc::new(FaultyRuntime { proxy: proxy.clone(), engine }),
             Arc::clone(&self.sealer) as _,
             here.gpus.clone(),
             valid(PortPools::new(valid("22000-22019".parse()), valid("8000-8019".parse()))),
@@ -174,7 +174,7 @@ impl Run {
         .clock(Arc::new(clock))
         .allocator(Arc::clone(&self.policy.allocator))
         .timing(self.policy.timing.clone())
-        .pace(pace)
+        .reconcile_config(config)
         .prices(RateCard::new(valid("USD".to_owned().try_into())).with(valid("RTX 5090".parse()), rate))
         .offer_workspaces()
         .limit_disk(DiskLimit::PerGpu(DiskUse {
@@ -183,32 +183,32 @@ impl Run {
         }))
         .host_keys(Arc::new(HostKeys::default))
         .deadlines(Arc::new(FaultyBook {
-            line,
+            proxy,
             book: here.book.clone(),
             asked: AtomicU64::new(0),
             written: Arc::default(),
         }))
         .ids(Arc::new(move || {
             let n = ids.fetch_add(1, Ordering::Relaxed);
-            let mut draw = Chance::of(number).draw(Purpose::Happening, u32::try_from(n + 1).unwrap_or(1));
+            let mut draw = Rng::of(number).draw(Purpose::Happening, u32::try_from(n + 1).unwrap_or(1));
             let bits = u128::from(draw.below(u64::MAX)) << 64 | u128::from(draw.below(u64::MAX));
             RentalId::from(Uuid::from_u128(bits))
         }))
         .build();
         let (shutdown, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (until, says_ended, world) = (Arc::clone(&shutdown), Arc::clone(&ended), self.world.clone());
-        let sleeper = self.world.clone();
+        let (until, says_ended, environment) = (Arc::clone(&shutdown), Arc::clone(&ended), self.environment.clone());
+        let sleeper = self.environment.clone();
         let name = here.id.clone();
         let task = async move {
             let waits = poll_fn(move |_| if until.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending });
             let result = reconciler.run(move |time| sleeper.sleep(time), waits).await;
-            world.tell(|| format!("process {process} of {name} ends: {result:?}"));
+            environment.trace(|| format!("process {process} of {name} ends: {result:?}"));
             says_ended.store(true, Ordering::Relaxed);
         };
-        self.world.tell(|| format!("process {process} starts for host {host}"));
+        self.environment.trace(|| format!("process {process} starts for host {host}"));
         let process_now = Process { host, alive: true, paused_until: 0, supervised, rentals, shutdown, ended };
         self.processes.push(process_now);
-        self.world.trouble(host);
+        self.environment.trouble(host);
         self.spawn(process, task);
         if let Some(agent) = self.tasks.last_mut() {
             agent.is_agent = true;
@@ -219,22 +219,22 @@ impl Run {
 
     /// A subscriber: it hears every entry of the journal once, in order.
     fn follow(&mut self, process: ProcessId) {
-        let (rentals, world) = (self.processes[process].rentals.clone(), self.world.clone());
-        let truth = Arc::clone(&self.truth);
+        let (rentals, environment) = (self.processes[process].rentals.clone(), self.environment.clone());
+        let oracle = Arc::clone(&self.oracle);
         self.spawn(process, async move {
             let mut at = Position::ZERO;
             let mut follower = rentals.follow(at);
             loop {
                 match follower.next().await {
                     Ok(Followed::Entry(entry)) => {
-                        let restored = truth.lock().unwrap_or_else(PoisonError::into_inner).restored;
+                        let restored = oracle.lock().unwrap_or_else(PoisonError::into_inner).restored;
                         if entry.position != at.next() && !restored {
-                            world.broken(format!("a subscriber at {at} hears {} next", entry.position));
+                            environment.broken(format!("a subscriber at {at} hears {} next", entry.position));
                         }
                         at = entry.position;
                     }
                     Ok(Followed::Progress { .. }) => {}
-                    Err(_store) => world.sleep(Duration::from_secs(1)).await,
+                    Err(_store) => environment.sleep(Duration::from_secs(1)).await,
                 }
             }
         });
@@ -251,22 +251,22 @@ impl Run {
     }
 
     pub(super) fn kill(&mut self, process: ProcessId, down: i64) {
-        let now = self.world.now();
+        let now = self.environment.now();
         if !std::mem::replace(&mut self.processes[process].alive, false) {
             return;
         }
-        self.world.tell(|| format!("process {process} is dead"));
-        self.world.buried(process);
-        self.truth().agent_dies();
+        self.environment.trace(|| format!("process {process} is dead"));
+        self.environment.buried(process);
+        self.oracle().agent_dies();
         self.tasks.retain(|task| task.process != process);
         let host = self.processes[process].host;
-        self.world.trouble(host);
+        self.environment.trouble(host);
         if !self.is_attended(host) {
             self.hosts[host].down_since = Some(now);
             self.hosts[host].down_until = self.hosts[host].down_until.max(now + down);
-            self.world.trouble_until(host, now + down);
+            self.environment.trouble_until(host, now + down);
             // Something happens when it is to be started again.
-            self.world.at(self.hosts[host].down_until, || {});
+            self.environment.at(self.hosts[host].down_until, || {});
         }
     }
 
@@ -276,7 +276,7 @@ impl Run {
 
     /// The agent that is there, and is not stopped.
     pub(super) fn agent(&self, host: HostNo) -> Option<ProcessId> {
-        let now = self.world.now();
+        let now = self.environment.now();
         self.processes.iter().rposition(|process| process.alive && process.host == host && process.paused_until <= now)
     }
 
@@ -284,11 +284,11 @@ impl Run {
     fn live_until(&mut self, until: i64) {
         loop {
             self.poll_all();
-            self.bury();
-            if self.world.what_broke().is_some() {
+            self.reap();
+            if self.environment.what_broke().is_some() {
                 return;
             }
-            let now = self.world.now();
+            let now = self.environment.now();
             for host in 0..self.hosts.len() {
                 if !self.is_attended(host) && self.hosts[host].down_until <= now {
                     self.start(host, true, false);
@@ -297,18 +297,18 @@ impl Run {
             if self.tasks.iter().any(|task| task.woken.0.load(Ordering::Relaxed) && self.may_run(task.process)) {
                 continue;
             }
-            if !self.world.go_on(until) && self.world.now() >= until {
+            if !self.environment.go_on(until) && self.environment.now() >= until {
                 return;
             }
-            let truth = Arc::clone(&self.truth);
-            let mut truth = truth.lock().unwrap_or_else(PoisonError::into_inner);
-            truth.check(&self.world);
-            truth.check_lateness(&self.world, |host| self.agent(host).is_some());
+            let oracle = Arc::clone(&self.oracle);
+            let mut oracle = oracle.lock().unwrap_or_else(PoisonError::into_inner);
+            oracle.check(&self.environment);
+            oracle.check_lateness(&self.environment, |host| self.agent(host).is_some());
         }
     }
 
     fn may_run(&self, process: ProcessId) -> bool {
-        self.processes[process].paused_until <= self.world.now()
+        self.processes[process].paused_until <= self.environment.now()
     }
 
     /// Lets everybody go on who was woken, in an order that chance chooses.
@@ -321,7 +321,7 @@ impl Run {
                 return;
             }
             self.turns += 1;
-            let choice = self.world.draw(Purpose::Turn, self.turns & 0x7fff_ffff).below(ready.len() as u64);
+            let choice = self.environment.draw(Purpose::Turn, self.turns & 0x7fff_ffff).below(ready.len() as u64);
             let n = ready[usize::try_from(choice).unwrap_or(0)];
             let running = &mut self.tasks[n];
             running.woken.0.store(false, Ordering::Relaxed);
@@ -339,7 +339,7 @@ impl Run {
                     }
                 }
             }
-            let dying = self.world.take_dying();
+            let dying = self.environment.take_dying();
             for process in dying {
                 self.kill(process, SECOND / 2);
             }
@@ -347,8 +347,8 @@ impl Run {
     }
 
     /// Processes that died, or that ended by themselves.
-    fn bury(&mut self) {
-        for process in self.world.take_dying() {
+    fn reap(&mut self) {
+        for process in self.environment.take_dying() {
             self.kill(process, SECOND / 2);
         }
         for process in 0..self.processes.len() {
@@ -359,25 +359,25 @@ impl Run {
     }
 
     /// Lives through everything, lets calm come, and ends what is left.
-    pub(super) fn live(mut self, happenings: &[Happening]) -> Verdict {
-        for happening in happenings {
-            self.live_until(happening.at);
-            if self.world.what_broke().is_some() {
+    pub(super) fn live(mut self, actions: &[ScheduledAction]) -> Verdict {
+        for scheduled in actions {
+            self.live_until(scheduled.at);
+            if self.environment.what_broke().is_some() {
                 return self.verdict();
             }
-            self.befall(&happening.what);
+            self.apply(&scheduled.what);
             // Before time goes on: when it happened is a part of what happened.
-            self.truth().check(&self.world);
+            self.oracle().check(&self.environment);
         }
         self.live_until(self.policy.chaos);
-        self.world.be_calm();
-        self.world.tell(|| "-- calm".to_owned());
+        self.environment.be_calm();
+        self.environment.trace(|| "-- calm".to_owned());
         // What was sent before may still arrive, and what hangs, hang on.
         let last_fault = self.policy.chaos + self.policy.echoes;
         self.live_until(last_fault.max(self.hosts.iter().map(|host| host.down_until).max().unwrap_or(0)));
-        self.live_within(60 * SECOND, |truth, now| truth.disorder(now).is_none());
-        if self.world.what_broke().is_none() {
-            self.truth().check_calm(&self.world);
+        self.live_within(60 * SECOND, |oracle, now| oracle.disorder(now).is_none());
+        if self.environment.what_broke().is_none() {
+            self.oracle().check_calm(&self.environment);
         }
         for rental in self.store.all().into_iter().filter(crate::model::Rental::is_live) {
             let Some(host) = self.hosts.iter().position(|host| host.id == *rental.host()) else { continue };
@@ -385,48 +385,48 @@ impl Run {
             let rentals = self.processes[process].rentals.clone();
             self.spawn(process, async move { drop(rentals.cancel(rental.id()).await) });
         }
-        self.live_within(60 * SECOND, |truth, _| truth.is_over());
+        self.live_within(60 * SECOND, |oracle, _| oracle.is_over());
         // Till the last event is published.
-        self.live_until(self.world.now() + 3 * SECOND);
-        if self.world.what_broke().is_none() {
-            self.truth().check_end(&self.world);
+        self.live_until(self.environment.now() + 3 * SECOND);
+        if self.environment.what_broke().is_none() {
+            self.oracle().check_end(&self.environment);
         }
         self.check_fixpoint();
         self.verdict()
     }
 
     /// Lives on until it is so, for at most so long.
-    fn live_within(&mut self, most: i64, is_so: impl Fn(&mut Truth, i64) -> bool) {
-        let until = self.world.now() + most;
-        while self.world.now() < until
-            && self.world.what_broke().is_none()
-            && !is_so(&mut self.truth(), self.world.now())
+    fn live_within(&mut self, most: i64, is_so: impl Fn(&mut Oracle, i64) -> bool) {
+        let until = self.environment.now() + most;
+        while self.environment.now() < until
+            && self.environment.what_broke().is_none()
+            && !is_so(&mut self.oracle(), self.environment.now())
         {
-            self.live_until((self.world.now() + 3 * SECOND).min(until));
+            self.live_until((self.environment.now() + 3 * SECOND).min(until));
         }
     }
 
     /// Nothing is left to do, and so nothing is written.
     fn check_fixpoint(&mut self) {
         let before = self.store.writes();
-        self.live_until(self.world.now() + 16 * SECOND);
+        self.live_until(self.environment.now() + 16 * SECOND);
         if self.store.writes() != before {
-            self.world.broken("at the fixpoint something is written".to_owned());
+            self.environment.broken("at the fixpoint something is written".to_owned());
         }
         // Where two agents wrote one book, which the engine's lock keeps them from, the next start strikes out what is left.
         for host in self.hosts.iter().filter(|host| !host.had_rivals) {
             if !at_once(crate::store::DeadlineBook::read(&host.book)).unwrap_or_default().is_empty() {
-                self.world.broken("a deadline is never struck out".to_owned());
+                self.environment.broken("a deadline is never struck out".to_owned());
             }
         }
     }
 
     fn verdict(self) -> Verdict {
-        let (calls, effects, injected) = self.world.counts();
-        let broken = self.world.what_broke();
-        let drawn: BTreeSet<u32> = self.world.drawn().into_iter().collect();
-        let coverage: Coverage = self.world.coverage();
-        let trace = self.world.take_trace();
+        let (calls, effects, injected) = self.environment.counts();
+        let broken = self.environment.what_broke();
+        let drawn: BTreeSet<u32> = self.environment.drawn().into_iter().collect();
+        let coverage: Coverage = self.environment.coverage();
+        let trace = self.environment.take_trace();
         Verdict { broken, calls, effects, faults: injected, drawn, coverage, trace }
     }
 }

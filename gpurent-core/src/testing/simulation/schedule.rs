@@ -1,20 +1,20 @@
-//! The happenings of a history: what renters ask for, and what befalls the machines.
+//! The actions of a history: what renters ask for, and what befalls the machines.
 
 use std::collections::BTreeSet;
 
 use crate::testing::simulation::environment::HostNo;
-use crate::testing::simulation::rng::{Chance, Purpose};
+use crate::testing::simulation::rng::{Purpose, Rng};
 
 /// Something that happens at a time, in microseconds.
 #[derive(Clone, Debug)]
-pub(super) struct Happening {
+pub(super) struct ScheduledAction {
     pub(super) at: i64,
-    pub(super) what: What,
+    pub(super) what: Action,
 }
 
-/// A happening. `nth` means one of the rentals there are.
+/// A scheduled action. `nth` means one of the rentals there are.
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(super) enum Action {
     /// A renter rents; with a key it may be asked several times, with or without waiting for an answer.
     Rent {
         host: HostNo,
@@ -115,8 +115,8 @@ const SECOND: i64 = 1_000_000;
 pub(super) const CHAOS: i64 = 75 * SECOND;
 
 /// Draws a history.
-pub(super) fn drawn(chance: Chance, hosts: usize, pauses: bool, left_out: &BTreeSet<u32>) -> Vec<Happening> {
-    let mut draw = chance.draw(Purpose::Happening, 0);
+pub(super) fn generate(rng: Rng, hosts: usize, pauses: bool, left_out: &BTreeSet<u32>) -> Vec<ScheduledAction> {
+    let mut draw = rng.draw(Purpose::Happening, 0);
     let hosts = hosts as u64;
     let rents = 2 + draw.below(5);
     let others = draw.below(12);
@@ -124,7 +124,7 @@ pub(super) fn drawn(chance: Chance, hosts: usize, pauses: bool, left_out: &BTree
     let sets_clocks = draw.per_mille(250);
     let restores = draw.per_mille(120);
     let has_rivals = draw.per_mille(150);
-    let mut happenings = Vec::new();
+    let mut actions = Vec::new();
     for n in 0..rents + others {
         let at = if n < 2 { draw.between(0, 3 * SECOND) } else { draw.between(0, CHAOS - 10 * SECOND) };
         let host = usize::try_from(draw.below(hosts)).unwrap_or(0);
@@ -136,7 +136,7 @@ pub(super) fn drawn(chance: Chance, hosts: usize, pauses: bool, left_out: &BTree
         };
         let what = if n < rents {
             let keyed = draw.per_mille(400);
-            What::Rent {
+            Action::Rent {
                 host,
                 gpus: if draw.per_mille(200) { 2 } else { 1 },
                 term_secs: draw.between(5, 100),
@@ -145,73 +145,72 @@ pub(super) fn drawn(chance: Chance, hosts: usize, pauses: bool, left_out: &BTree
             }
         } else {
             match draw.below(100) {
-                0..14 => What::Cancel { nth },
-                14..26 => What::Extend { nth, secs: draw.between(1, 60) },
-                26..34 => What::ChangeAccess { nth },
-                34..39 => What::Exit { nth, out_of_memory: draw.per_mille(300) },
-                39..43 => What::Lose { nth },
+                0..14 => Action::Cancel { nth },
+                14..26 => Action::Extend { nth, secs: draw.between(1, 60) },
+                26..34 => Action::ChangeAccess { nth },
+                34..39 => Action::Exit { nth, out_of_memory: draw.per_mille(300) },
+                39..43 => Action::Lose { nth },
                 43..50 if sets_clocks => {
                     let day = 24 * 3600;
                     let secs = [-day, day, -30, 30, 5, -5][usize::try_from(draw.below(6)).unwrap_or(0)];
-                    What::SetWallClock { host, secs }
+                    Action::SetWallClock { host, secs }
                 }
-                43..50 => What::Kill { host, down: lasts / 8 },
-                50..54 => What::Reboot { host, down: lasts / 3 },
-                54..59 => What::EngineAway { host, lasts },
-                59..62 => What::EngineRestart { host, lasts: lasts / 4 },
-                62..70 => What::StoreAway { lasts },
-                70..75 => What::StoreHangs { lasts },
-                75..78 => What::DiskFull { host, lasts },
-                78..85 => What::Kill { host, down: lasts },
-                85..88 => What::Terminate { host, down: lasts / 4 },
-                88..92 => What::Pause { host, lasts },
-                92..96 if has_rivals => What::Rival { host, wakes: lasts },
-                92..96 => What::Pause { host, lasts },
-                _ if restores => What::Restore,
-                _ => What::Kill { host, down: lasts / 16 },
+                43..50 => Action::Kill { host, down: lasts / 8 },
+                50..54 => Action::Reboot { host, down: lasts / 3 },
+                54..59 => Action::EngineAway { host, lasts },
+                59..62 => Action::EngineRestart { host, lasts: lasts / 4 },
+                62..70 => Action::StoreAway { lasts },
+                70..75 => Action::StoreHangs { lasts },
+                75..78 => Action::DiskFull { host, lasts },
+                78..85 => Action::Kill { host, down: lasts },
+                85..88 => Action::Terminate { host, down: lasts / 4 },
+                88..92 => Action::Pause { host, lasts },
+                92..96 if has_rivals => Action::Rival { host, wakes: lasts },
+                92..96 => Action::Pause { host, lasts },
+                _ if restores => Action::Restore,
+                _ => Action::Kill { host, down: lasts / 16 },
             }
         };
-        if matches!(what, What::Rent { .. }) && draw.per_mille(250) {
+        if matches!(what, Action::Rent { .. }) && draw.per_mille(250) {
             // While its container is being made and entered for the first time.
             let soon = at + draw.between(20_000, 400_000);
-            happenings.push(Happening { at: soon, what: What::ChangeAccess { nth: LATEST } });
+            actions.push(ScheduledAction { at: soon, what: Action::ChangeAccess { nth: LATEST } });
         }
-        happenings.push(Happening { at, what });
+        actions.push(ScheduledAction { at, what });
     }
     if restores {
-        happenings.push(Happening { at: draw.between(0, CHAOS / 2), what: What::Backup });
+        actions.push(ScheduledAction { at: draw.between(0, CHAOS / 2), what: Action::Backup });
     }
     if pauses {
-        happenings.extend(drawn_pauses(chance));
+        actions.extend(drawn_pauses(rng));
     }
-    happenings.extend(drawn_fill(chance));
-    let kept =
-        happenings.into_iter().zip(0u32..).filter(|(_, n)| !left_out.contains(n)).map(|(happening, _)| happening);
+    actions.extend(drawn_fill(rng));
+    let kept = actions.into_iter().zip(0u32..).filter(|(_, n)| !left_out.contains(n)).map(|(scheduled, _)| scheduled);
     let mut kept: Vec<_> = kept.collect();
-    kept.sort_by_key(|happening| happening.at);
+    kept.sort_by_key(|scheduled| scheduled.at);
     kept
 }
 
 /// A container that fills the disk: in every fourth history, drawn apart.
-fn drawn_fill(chance: Chance) -> Option<Happening> {
-    let mut draw = chance.draw(Purpose::Fill, 0);
+fn drawn_fill(rng: Rng) -> Option<ScheduledAction> {
+    let mut draw = rng.draw(Purpose::Fill, 0);
     let fills = draw.per_mille(250);
     let at = draw.between(SECOND, CHAOS - 10 * SECOND);
-    fills.then(|| Happening { at, what: What::Fill { nth: draw.below(64) } })
+    fills.then(|| ScheduledAction { at, what: Action::Fill { nth: draw.below(64) } })
 }
 
 /// The suspensions and resumptions: in every other history, drawn apart, so that the rest is the same without them.
-fn drawn_pauses(chance: Chance) -> Vec<Happening> {
-    let mut draw = chance.draw(Purpose::Pause, 0);
-    let mut happenings = Vec::new();
+fn drawn_pauses(rng: Rng) -> Vec<ScheduledAction> {
+    let mut draw = rng.draw(Purpose::Pause, 0);
+    let mut actions = Vec::new();
     let pauses = if draw.per_mille(500) { 1 + draw.below(4) } else { 0 };
     for _ in 0..pauses {
         let at = draw.between(SECOND / 2, CHAOS - 12 * SECOND);
-        happenings.push(Happening { at, what: What::Suspend { nth: draw.below(64) } });
+        actions.push(ScheduledAction { at, what: Action::Suspend { nth: draw.below(64) } });
         for _ in 0..draw.below(3) {
             let later = at + draw.between(SECOND / 10, 12 * SECOND);
-            happenings.push(Happening { at: later, what: What::Resume { nth: draw.below(64) } });
+            actions.push(ScheduledAction { at: later, what: Action::Resume { nth: draw.below(64) } });
         }
     }
-    happenings
+    actions
 }

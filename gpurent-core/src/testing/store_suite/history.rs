@@ -132,7 +132,7 @@ pub async fn ended_rentals_are_read_by_age_and_forgotten<S: Store>(store: Arc<S>
     bench.live_through(rental, epoch, vec![cancelled()]).await;
     let next = valid(bench.store.publish(&bench.host, epoch, 100).await);
     assert_eq!(next.first().map(|entry| entry.position.get()), last.map(|last| last.get() + 1));
-    assert_eq!(valid(bench.store.take_over(&bench.host, &bench.engine, None).await).last_position, next[0].position);
+    assert_eq!(valid(bench.store.acquire_host(&bench.host, &bench.engine, None).await).last_position, next[0].position);
     let mut again = bench.request("early");
     again.key = Some(valid("early".parse()));
     assert!(!ended.contains(&valid(bench.claim(&again).await).rental().id()));

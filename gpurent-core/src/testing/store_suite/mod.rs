@@ -26,18 +26,20 @@ pub use tables::{
 };
 use uuid::Uuid;
 
-use crate::allocation::{AlwaysRoom, BestFit, DiskLimit, NoPlace, NoPort, Placement, PortPools, TrustBooks};
+use crate::allocation::{
+    BestFit, DiskLimit, NoDiskProbe, NoPortProbe, Placement, PlacementError, PortError, PortPools,
+};
 use crate::clock::{BootId, BootTime, Moment};
 use crate::id::{Attempt, EngineId, Epoch, HostId, MachineId, Position, RentalId, Seq};
 use crate::memory::SimulatedGpus;
 use crate::model::port::WEB;
 use crate::model::{
-    Adoption, CredentialKind, EndKind, EndReason, Event, Exit, Files, Fingerprint, GpuRequest, GpuSelector, HostPort,
-    Phase, PortBinding, PublishedPort, Recorded, Rental, RentalSpec, Sealed, Term, Transport,
+    Adoption, CredentialKind, EndKind, EndReason, Exit, Files, Fingerprint, GpuRequest, GpuSelector, HostPort, Phase,
+    PortBinding, PublishedPort, RecordedEvent, Rental, RentalEvent, RentalSpec, Sealed, Term, Transport,
 };
 use crate::store::{
-    Change, ClaimError, Claimed, Filter, Foundling, KeyDigest, KeyStore, LogTail, NewKey, NewRental, Role, Store,
-    StoreError,
+    Change, ClaimError, ClaimOutcome, Filter, KeyDigest, KeyStore, LogTail, NewKey, NewRental, RecoveredRental, Role,
+    Store, StoreError,
 };
 
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
@@ -164,7 +166,7 @@ impl<S: Store> Bench<S> {
                 gpus: gpus.gpus().to_vec().into(),
                 allocator: Arc::new(BestFit),
                 pools: valid(pools).allow_requests(valid("1024-65535".parse())),
-                port_probe: Arc::new(TrustBooks),
+                port_probe: Arc::new(NoPortProbe),
                 capacity: None,
                 prices: None,
                 quarantine: Arc::default(),
@@ -172,7 +174,7 @@ impl<S: Store> Bench<S> {
                 workspaces: false,
                 udp: true,
                 without_gpu: 0,
-                disks: Arc::new(AlwaysRoom),
+                disks: Arc::new(NoDiskProbe),
                 disk_limit: DiskLimit::None,
                 one_workspace_too_many: None,
                 awaits_image: false,
@@ -183,7 +185,7 @@ impl<S: Store> Bench<S> {
     }
 
     async fn epoch(&self) -> Epoch {
-        valid(self.store.take_over(&self.host, &self.engine, None).await).epoch
+        valid(self.store.acquire_host(&self.host, &self.engine, None).await).epoch
     }
 
     fn request(&self, name: &str) -> NewRental {
@@ -208,19 +210,19 @@ impl<S: Store> Bench<S> {
         }
     }
 
-    async fn claim(&self, new: &NewRental) -> Result<Claimed, ClaimError> {
+    async fn claim(&self, new: &NewRental) -> Result<ClaimOutcome, ClaimError> {
         self.store.claim(new, &self.placement).await
     }
 
     async fn claimed(&self, name: &str) -> Rental {
         match self.claim(&self.request(name)).await {
-            Ok(Claimed::New(rental)) => rental,
+            Ok(ClaimOutcome::New(rental)) => rental,
             other => panic!("a new rental was expected, not {other:?}"),
         }
     }
 
     /// Lets events happen, each in a write of its own.
-    async fn live_through(&self, mut rental: Rental, epoch: Epoch, events: Vec<Event>) -> Rental {
+    async fn live_through(&self, mut rental: Rental, epoch: Epoch, events: Vec<RentalEvent>) -> Rental {
         for (second, event) in (1..).zip(events) {
             let mut change = Change::observation(rental, epoch);
             valid(change.apply(event, at(second)));
@@ -245,17 +247,17 @@ async fn let_others_go_on() {
     .await;
 }
 
-fn cancelled() -> Event {
-    Event::EndBegan { reason: EndReason::Cancelled }
+fn cancelled() -> RentalEvent {
+    RentalEvent::EndBegan { reason: EndReason::Cancelled }
 }
 
-fn way_down() -> Vec<Event> {
-    vec![cancelled(), Event::Stopped { exit: None, ended: None }, Event::Ended]
+fn way_down() -> Vec<RentalEvent> {
+    vec![cancelled(), RentalEvent::Stopped { exit: None, ended: None }, RentalEvent::Ended]
 }
 
-fn whole_life() -> Vec<Event> {
+fn whole_life() -> Vec<RentalEvent> {
     vec![
-        Event::Created {
+        RentalEvent::Created {
             container: valid("c1".parse()),
             gpus_attached: true,
             at: None,
@@ -263,12 +265,15 @@ fn whole_life() -> Vec<Event> {
             files: Files::New,
             copied_bytes: 0,
         },
-        Event::Started { started_at: at(1), started: None },
-        Event::Verified { paid_from: moment(1) },
-        Event::Warned,
-        Event::EndBegan { reason: EndReason::Expired },
-        Event::Stopped { exit: Some(Exit { finished_at: at(3601), code: 137, out_of_memory: false }), ended: None },
-        Event::Ended,
+        RentalEvent::Started { started_at: at(1), started: None },
+        RentalEvent::Verified { paid_from: moment(1) },
+        RentalEvent::Warned,
+        RentalEvent::EndBegan { reason: EndReason::Expired },
+        RentalEvent::Stopped {
+            exit: Some(Exit { finished_at: at(3601), code: 137, out_of_memory: false }),
+            ended: None,
+        },
+        RentalEvent::Ended,
     ]
 }
 
@@ -311,11 +316,11 @@ pub async fn gpus_are_never_held_twice<S: Store>(store: Arc<S>) {
     let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
     assert_ne!(one.gpus()[0].uuid, two.gpus()[0].uuid);
     let third = bench.claim(&bench.request("three")).await;
-    assert!(matches!(third, Err(ClaimError::NoPlace(NoPlace::NoGpuFree(_)))), "{third:?}");
+    assert!(matches!(third, Err(ClaimError::NotPlaced(PlacementError::NoGpuFree(_)))), "{third:?}");
     let mut unknown = bench.request("four");
     unknown.spec.gpu = Some(GpuRequest::one(valid("H200".parse())));
     let unknown = bench.claim(&unknown).await;
-    assert!(matches!(unknown, Err(ClaimError::NoPlace(NoPlace::UnknownGpu { .. }))), "{unknown:?}");
+    assert!(matches!(unknown, Err(ClaimError::NotPlaced(PlacementError::UnknownGpu { .. }))), "{unknown:?}");
 }
 
 /// However many ask at once, there are as many winners as GPUs, and all others hear "none free".
@@ -323,13 +328,13 @@ pub async fn many_claims_at_once_win_as_often_as_there_are_gpus<S: Store>(store:
     let bench = Bench::new(store);
     let requests: Vec<_> = (0..50).map(|n| bench.request(&format!("r{n}"))).collect();
     let results = join_all(requests.iter().map(|new| bench.claim(new))).await;
-    let winners: Vec<_> = results.iter().flatten().map(Claimed::rental).collect();
+    let winners: Vec<_> = results.iter().flatten().map(ClaimOutcome::rental).collect();
     assert_eq!(winners.len(), 2);
     assert_ne!(winners[0].gpus()[0].uuid, winners[1].gpus()[0].uuid);
     let ports: BTreeSet<_> = winners.iter().flat_map(|rental| rental.ports()).map(|b| b.host).collect();
     assert_eq!(ports.len(), 2);
     for error in results.into_iter().filter_map(Result::err) {
-        assert!(matches!(error, ClaimError::NoPlace(NoPlace::NoGpuFree(_))), "{error:?}");
+        assert!(matches!(error, ClaimError::NotPlaced(PlacementError::NoGpuFree(_))), "{error:?}");
     }
 }
 
@@ -341,7 +346,7 @@ pub async fn datagrams_are_refused_where_the_engine_publishes_none<S: Store>(sto
     let asked = PublishedPort { transport: Transport::Udp, ..PublishedPort::tcp(WEB, None) };
     new.spec.ports = valid(vec![asked].try_into());
     let refused = bench.claim(&new).await;
-    assert!(matches!(refused, Err(ClaimError::NoPlace(NoPlace::NoUdp))), "{refused:?}");
+    assert!(matches!(refused, Err(ClaimError::NotPlaced(PlacementError::UdpNotSupported))), "{refused:?}");
     assert!(valid(bench.store.live(&bench.host).await).is_empty());
     bench.placement.udp = true;
     valid(bench.claim(&new).await);
@@ -358,7 +363,7 @@ pub async fn a_port_asked_for_is_held_once<S: Store>(store: Arc<S>) {
     };
     valid(bench.claim(&asking("one")).await);
     let second = bench.claim(&asking("two")).await;
-    assert!(matches!(second, Err(ClaimError::NoPlace(NoPlace::NoPort(NoPort::Taken(_))))), "{second:?}");
+    assert!(matches!(second, Err(ClaimError::NotPlaced(PlacementError::NoPort(PortError::Taken(_))))), "{second:?}");
     assert_eq!(valid(bench.store.live(&bench.host).await).len(), 1, "a refused claim leaves no trace");
 }
 
@@ -389,7 +394,7 @@ pub async fn a_name_is_free_again_after_the_end<S: Store>(store: Arc<S>) {
     assert_ne!(bench.claimed("again").await.id(), first.id());
     let mut anothers = bench.request("again");
     anothers.spec.renter = valid("another".parse());
-    assert!(matches!(valid(bench.claim(&anothers).await), Claimed::New(_)));
+    assert!(matches!(valid(bench.claim(&anothers).await), ClaimOutcome::New(_)));
 }
 
 /// However often a request is sent under a key, it makes one rental, also after that has ended; another
@@ -406,13 +411,13 @@ pub async fn one_key_is_one_rental_for_ever<S: Store>(store: Arc<S>) {
     assert_eq!(rentals.len(), 1);
     bench.live_through(rentals[0].clone(), epoch, way_down()).await;
     let again = valid(bench.claim(&keyed("late")).await);
-    assert!(matches!(&again, Claimed::Existing(rental) if ids.contains(&rental.id()) && !rental.is_live()));
+    assert!(matches!(&again, ClaimOutcome::Existing(rental) if ids.contains(&rental.id()) && !rental.is_live()));
     let other = NewRental { fingerprint: Fingerprint([8; 32]), ..keyed("other") };
     assert!(matches!(bench.claim(&other).await, Err(ClaimError::KeyReused)));
     assert!(valid(bench.store.live(&bench.host).await).is_empty(), "nothing was made");
     let mut somebody_else = keyed("else");
     somebody_else.spec.renter = valid("somebody-else".parse());
-    assert!(matches!(valid(bench.claim(&somebody_else).await), Claimed::New(_)));
+    assert!(matches!(valid(bench.claim(&somebody_else).await), ClaimOutcome::New(_)));
     // A key of its own is another request, whatever the name.
     let mut same_name = keyed("else");
     (same_name.key, same_name.spec.renter) = (Some(valid("key-2".parse())), valid("somebody-else".parse()));
@@ -425,9 +430,9 @@ pub async fn a_refused_request_binds_no_key<S: Store>(store: Arc<S>) {
     let epoch = bench.epoch().await;
     let (one, _two) = (bench.claimed("one").await, bench.claimed("two").await);
     let keyed = NewRental { key: Some(valid("key".parse())), ..bench.request("three") };
-    assert!(matches!(bench.claim(&keyed).await, Err(ClaimError::NoPlace(_))));
+    assert!(matches!(bench.claim(&keyed).await, Err(ClaimError::NotPlaced(_))));
     bench.live_through(one, epoch, way_down()).await;
-    assert!(matches!(valid(bench.claim(&keyed).await), Claimed::New(_)));
+    assert!(matches!(valid(bench.claim(&keyed).await), ClaimOutcome::New(_)));
 }
 
 /// Of two writes that saw the same revision, one is written.
@@ -438,7 +443,7 @@ pub async fn a_stale_write_changes_nothing<S: Store>(store: Arc<S>) {
     let writes = ["c1", "c2", "c3", "c4"].map(|container| {
         let mut change = Change::observation(rental.clone(), epoch);
         valid(change.apply(
-            Event::Created {
+            RentalEvent::Created {
                 container: valid(container.parse()),
                 gpus_attached: true,
                 at: None,
@@ -467,7 +472,7 @@ pub async fn observations_need_the_current_epoch<S: Store>(store: Arc<S>) {
     assert!(new > old);
     let mut change = Change::observation(rental.clone(), old);
     valid(change.apply(
-        Event::Created {
+        RentalEvent::Created {
             container: valid("c1".parse()),
             gpus_attached: true,
             at: None,
@@ -502,13 +507,13 @@ pub async fn a_host_with_live_rentals_is_pinned_to_its_engine<S: Store>(store: A
     let epoch = bench.epoch().await;
     let rental = bench.claimed("one").await;
     let other: EngineId = valid("another".parse());
-    let refused = bench.store.take_over(&bench.host, &other, None).await;
+    let refused = bench.store.acquire_host(&bench.host, &other, None).await;
     assert!(matches!(&refused, Err(StoreError::HostPinned(engine)) if *engine == bench.engine), "{refused:?}");
     valid(bench.store.confirm(&bench.host, epoch).await);
     bench.live_through(rental, epoch, way_down()).await;
-    assert!(valid(bench.store.take_over(&bench.host, &other, None).await).epoch > epoch);
+    assert!(valid(bench.store.acquire_host(&bench.host, &other, None).await).epoch > epoch);
     bench.claimed("two").await;
-    let back = bench.store.take_over(&bench.host, &bench.engine, None).await;
+    let back = bench.store.acquire_host(&bench.host, &bench.engine, None).await;
     assert!(matches!(&back, Err(StoreError::HostPinned(engine)) if *engine == other), "{back:?}");
 }
 
@@ -518,7 +523,7 @@ pub async fn a_clone_of_the_engines_machine_is_another_engine<S: Store>(store: A
     let bench = Bench::new(store);
     let machines: [MachineId; 2] = ["here", "clone"].map(|name| valid(name.parse()));
     let take_over =
-        async |machine: Option<&MachineId>| bench.store.take_over(&bench.host, &bench.engine, machine).await;
+        async |machine: Option<&MachineId>| bench.store.acquire_host(&bench.host, &bench.engine, machine).await;
     valid(take_over(None).await);
     bench.claimed("one").await;
     // An agent of a version that did not tell had it before.
@@ -544,7 +549,7 @@ pub async fn the_end_frees_what_was_held_and_erases_the_credential<S: Store>(sto
     let stopped = bench.live_through(rental, epoch, way_down()[..2].to_vec()).await;
     assert!(format!("{stopped:?}").contains("canary-4711"), "it may be launched again");
     assert_eq!(valid(bench.store.held(&bench.host).await).gpus.len(), 1);
-    let ended = bench.live_through(stopped, epoch, vec![Event::Ended]).await;
+    let ended = bench.live_through(stopped, epoch, vec![RentalEvent::Ended]).await;
     let held = valid(bench.store.held(&bench.host).await);
     assert!(held.gpus.is_empty() && held.ports.is_empty());
     assert_eq!(valid(bench.store.sealed(ended.id()).await), None);
@@ -555,7 +560,7 @@ pub async fn the_end_frees_what_was_held_and_erases_the_credential<S: Store>(sto
 }
 
 /// The claim that the container of `rental` tells after the store has lost it: the same one under another id.
-fn lost(rental: &Rental, name: &str) -> Foundling {
+fn lost(rental: &Rental, name: &str) -> RecoveredRental {
     let mut claim = rental.claim();
     (claim.id, claim.name) = (RentalId::generate(), valid(name.parse()));
     let found = Adoption {
@@ -566,12 +571,15 @@ fn lost(rental: &Rental, name: &str) -> Foundling {
         started_at: Some(at(5)),
         claim: None,
     };
-    let tells =
-        [Event::Claimed(Box::new(claim)), Event::Adopted(Box::new(found)), Event::Verified { paid_from: moment(5) }];
-    let number = |(n, event)| Recorded { seq: Seq::new(n), at: at(9), event };
+    let tells = [
+        RentalEvent::Claimed(Box::new(claim)),
+        RentalEvent::Adopted(Box::new(found)),
+        RentalEvent::Verified { paid_from: moment(5) },
+    ];
+    let number = |(n, event)| RecordedEvent { seq: Seq::new(n), at: at(9), event };
     let events: Vec<_> = (1..).zip(tells).map(number).collect();
     let rental = Rental::folded(&events).unwrap_or_else(|| panic!("legal events"));
-    Foundling { rental, events, fingerprint: Fingerprint([0; 32]) }
+    RecoveredRental { rental, events, fingerprint: Fingerprint([0; 32]) }
 }
 
 /// A rental that only its container knew of is live again, holds its GPUs and ports, is in the journal, and
@@ -624,7 +632,7 @@ pub async fn new_ports_replace_the_old_ones<S: Store>(store: Arc<S>) {
     let relaunched = |host| {
         let ports = vec![PortBinding::tcp(crate::model::port::SSH, host)];
         let mut change = Change::observation(one.clone(), epoch);
-        valid(change.apply(Event::Relaunched { ports }, at(1)));
+        valid(change.apply(RentalEvent::Relaunched { ports }, at(1)));
         change
     };
     let taken = bench.store.commit(&relaunched(two.ports()[0].host)).await;
@@ -642,7 +650,7 @@ pub async fn new_secrets_replace_the_old_ones<S: Store>(store: Arc<S>) {
     let rental = bench.claimed("one").await;
     let new = Sealed { key_id: "other".to_owned(), bytes: vec![9] };
     let mut change = Change::intent(rental).with_sealed(new.clone());
-    valid(change.apply(Event::AccessChanged { credential: CredentialKind::PublicKey }, at(1)));
+    valid(change.apply(RentalEvent::AccessChanged { credential: CredentialKind::PublicKey }, at(1)));
     valid(bench.store.commit(&change).await);
     let id = change.rental().id();
     assert_eq!(valid(bench.store.sealed(id).await), Some(new));
@@ -660,9 +668,9 @@ pub async fn last_lines_outlive_the_container_for_their_time<S: Store>(store: Ar
         let rental = bench.live_through(rental, epoch, vec![cancelled()]).await;
         let tail = LogTail { lines: vec![line.to_owned()], at: at(second), until: at(second + 100) };
         let mut change = Change::observation(rental, epoch).with_log_tail(tail);
-        valid(change.apply(Event::Stopped { exit: None, ended: None }, at(second)));
+        valid(change.apply(RentalEvent::Stopped { exit: None, ended: None }, at(second)));
         valid(bench.store.commit(&change).await);
-        bench.live_through(change.into_rental(), epoch, vec![Event::Ended]).await.id()
+        bench.live_through(change.into_rental(), epoch, vec![RentalEvent::Ended]).await.id()
     };
     let first = stop_with("one", "a \u{e9} \"line\"", 0).await;
     let lines = async |id, second| valid(bench.store.log_tail(id, at(second)).await);
@@ -708,8 +716,8 @@ pub async fn the_journal_has_every_event_once_and_in_order<S: Store>(store: Arc<
     assert!(published.iter().zip(1..).all(|(entry, n)| entry.position.get() == n && entry.recorded.seq.get() == n));
     assert_eq!(published.len(), 8);
     assert_eq!(valid(bench.store.journal(&bench.host, Position::ZERO, 100).await), published);
-    let tenure = valid(bench.store.take_over(&bench.host, &bench.engine, None).await);
-    assert_eq!(tenure.last_position, Position::new(8));
+    let ownership = valid(bench.store.acquire_host(&bench.host, &bench.engine, None).await);
+    assert_eq!(ownership.last_position, Position::new(8));
     let rest = valid(bench.store.journal(&bench.host, Position::new(6), 1).await);
     assert_eq!(rest, published[6..7]);
 }

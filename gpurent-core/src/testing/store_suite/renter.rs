@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Bench, at, moment, valid, whole_life};
-use crate::allocation::{NoPlace, RenterHas, RenterLimits, TooMany};
-use crate::model::{EndReason, Event, Failure, FailureKind, GpuRequest};
+use crate::allocation::{PlacementError, RenterHas, RenterLimits, TooMany};
+use crate::model::{EndReason, Failure, FailureKind, GpuRequest, RentalEvent};
 use crate::store::{ClaimError, Store};
 
 /// Containers without a GPU have their places, as cards are places of others: the next one is free when one has ended or is
@@ -24,7 +24,7 @@ pub async fn there_are_so_many_places_without_a_gpu<S: Store>(store: Arc<S>) {
     }
     let third = request("three");
     let refused = bench.claim(&third).await;
-    assert!(matches!(refused, Err(ClaimError::NoPlace(NoPlace::NoPlaceWithoutGpu))), "{refused:?}");
+    assert!(matches!(refused, Err(ClaimError::NotPlaced(PlacementError::NoPlaceWithoutGpu))), "{refused:?}");
     assert_eq!(valid(bench.store.held(&bench.host).await).without_gpu, 2);
     bench.claimed("with-a-gpu").await;
     let epoch = bench.epoch().await;
@@ -37,7 +37,7 @@ pub async fn there_are_so_many_places_without_a_gpu<S: Store>(store: Arc<S>) {
 pub async fn one_renter_has_no_more_than_one_may<S: Store>(store: Arc<S>) {
     let mut bench = Bench::with_gpus(store, 8);
     let too_many = |result| match result {
-        Err(ClaimError::NoPlace(NoPlace::TooMany(limit))) => limit,
+        Err(ClaimError::NotPlaced(PlacementError::TooMany(limit))) => limit,
         other => panic!("a limit is reached: {other:?}"),
     };
     bench.placement.renter_limits = RenterLimits { live: 3, unready: 2, ..RenterLimits::default() };
@@ -70,16 +70,16 @@ pub async fn what_came_to_nothing_counts_for_a_while<S: Store>(store: Arc<S>) {
     bench.placement.renter_limits = RenterLimits { in_vain: 1, ..RenterLimits::default() };
     let in_vain = bench.claimed("in-vain").await;
     let given_up = vec![
-        Event::EndBegan { reason: EndReason::Cancelled },
-        Event::Stopped { exit: None, ended: None },
-        Event::Ended,
+        RentalEvent::EndBegan { reason: EndReason::Cancelled },
+        RentalEvent::Stopped { exit: None, ended: None },
+        RentalEvent::Ended,
     ];
     bench.live_through(in_vain.clone(), epoch, given_up).await;
     let failure = Failure { kind: FailureKind::PortTaken, detail: String::new(), log_tail: Vec::new() };
     let by_the_host = vec![
-        Event::EndBegan { reason: EndReason::Failed(failure) },
-        Event::Stopped { exit: None, ended: None },
-        Event::Ended,
+        RentalEvent::EndBegan { reason: EndReason::Failed(failure) },
+        RentalEvent::Stopped { exit: None, ended: None },
+        RentalEvent::Ended,
     ];
     bench.placement.renter_limits = RenterLimits { in_vain: 9, ..RenterLimits::default() };
     bench.live_through(bench.claimed("by-the-host").await, epoch, by_the_host).await;
@@ -88,7 +88,7 @@ pub async fn what_came_to_nothing_counts_for_a_while<S: Store>(store: Arc<S>) {
     assert_eq!(has, RenterHas { in_vain: 1, ..RenterHas::default() });
     let mut next = bench.request("next");
     let refused = bench.claim(&next).await;
-    assert!(matches!(refused, Err(ClaimError::NoPlace(NoPlace::TooMany(TooMany::InVain(1))))), "{refused:?}");
+    assert!(matches!(refused, Err(ClaimError::NotPlaced(PlacementError::TooMany(TooMany::InVain(1))))), "{refused:?}");
     next.at = moment(3 * 3600);
     valid(bench.claim(&next).await);
 }

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use crate::allocation::Held;
+use crate::allocation::Holds;
 use crate::id::Epoch;
-use crate::model::{Event, Files, Phase, Rental, Resumption, SuspendCause};
-use crate::store::{Change, ClaimError, Claimed, Filter, Store, StoreError};
+use crate::model::{Files, Phase, Rental, RentalEvent, Resumption, SuspendCause};
+use crate::store::{Change, ClaimError, ClaimOutcome, Filter, Store, StoreError};
 use crate::testing::store_suite::{Bench, at, moment, valid};
 
-pub(super) fn on_its_way_down() -> Vec<Event> {
+pub(super) fn on_its_way_down() -> Vec<RentalEvent> {
     vec![
-        Event::SuspendBegan { cause: SuspendCause::Requested },
-        Event::Stopped { exit: None, ended: None },
-        Event::Suspended { since: moment(70), retained: None },
+        RentalEvent::SuspendBegan { cause: SuspendCause::Requested },
+        RentalEvent::Stopped { exit: None, ended: None },
+        RentalEvent::Suspended { since: moment(70), retained: None },
     ]
 }
 
 /// The place that the rental had before it was suspended, taken again.
-fn resumption(before: &Rental) -> Event {
-    Event::Resumed(Box::new(Resumption {
+fn resumption(before: &Rental) -> RentalEvent {
+    RentalEvent::Resumed(Box::new(Resumption {
         gpus: before.gpus().to_vec(),
         ports: before.ports().to_vec(),
         quote: None,
@@ -45,15 +45,15 @@ pub async fn what_is_suspended_holds_nothing_but_its_name<S: Store>(store: Arc<S
     assert_eq!(valid(bench.store.live(&bench.host).await), std::slice::from_ref(&rental));
     let filter = Filter { phases: vec![Phase::Suspended], ..Filter::default() };
     assert_eq!(valid(bench.store.list(&bench.host, &filter, None, 10).await), std::slice::from_ref(&rental));
-    assert!(matches!(bench.claim(&bench.request("one")).await, Ok(Claimed::Existing(same)) if same == rental));
+    assert!(matches!(bench.claim(&bench.request("one")).await, Ok(ClaimOutcome::Existing(same)) if same == rental));
     let mut change = Change::intent(rental.clone());
     valid(change.apply(resumption(&before), at(80)));
     valid(bench.store.commit(&change).await);
     let resumed = change.into_rental();
     assert_eq!(bench.get(rental.id()).await, Some(resumed.clone()));
-    let (held, own) = (valid(bench.store.held(&bench.host).await), Held::of(&before));
+    let (held, own) = (valid(bench.store.held(&bench.host).await), Holds::of(&before));
     assert_eq!((&held.gpus, &held.ports), (&own.gpus, &own.ports));
-    assert!(matches!(bench.claim(&bench.request("two")).await, Err(ClaimError::NoPlace(_))));
+    assert!(matches!(bench.claim(&bench.request("two")).await, Err(ClaimError::NotPlaced(_))));
     let events = valid(bench.store.events(rental.id(), crate::id::Seq::ZERO, 100).await);
     assert!(Rental::folded(&events).is_some_and(|folded| folded.is_same_but_for_writes(&resumed)));
 }
@@ -68,7 +68,7 @@ pub async fn a_resumed_rental_takes_nothing_from_others<S: Store>(store: Arc<S>)
     valid(change.apply(resumption(&before), at(80)));
     assert!(matches!(bench.store.commit(&change).await, Err(StoreError::Conflict)));
     assert_eq!(bench.get(rental.id()).await, Some(rental));
-    assert_eq!(valid(bench.store.held(&bench.host).await).gpus, Held::of(&other).gpus);
+    assert_eq!(valid(bench.store.held(&bench.host).await).gpus, Holds::of(&other).gpus);
 }
 
 /// By its whole id or the first twelve characters, also when the rental has another one, or has ended.
@@ -77,7 +77,7 @@ pub async fn a_container_leads_to_its_rental_for_ever<S: Store>(store: Arc<S>) {
     let epoch = bench.epoch().await;
     let id = |n: u32| -> crate::id::ContainerId { valid(format!("{}{n}", uuid::Uuid::new_v4().simple()).parse()) };
     let (first, second) = (id(1), id(2));
-    let created = |container: &crate::id::ContainerId| Event::Created {
+    let created = |container: &crate::id::ContainerId| RentalEvent::Created {
         container: container.clone(),
         gpus_attached: true,
         at: None,

@@ -74,7 +74,11 @@ pub async fn a_range_in_use_is_not_given_back<S: Store + RangeStore>(store: Arc<
     let suspended = bench.live_through(rental, epoch, crate::testing::store_suite::suspend::on_its_way_down()).await;
     assert_eq!(valid(bench.store.give_back(&bench.host, &renter(2)).await), GivenBack::InUse);
     bench
-        .live_through(suspended, epoch, vec![crate::testing::store_suite::cancelled(), crate::model::Event::Ended])
+        .live_through(
+            suspended,
+            epoch,
+            vec![crate::testing::store_suite::cancelled(), crate::model::RentalEvent::Ended],
+        )
         .await;
     assert_eq!(valid(bench.store.give_back(&bench.host, &renter(2)).await), GivenBack::Yes);
 }

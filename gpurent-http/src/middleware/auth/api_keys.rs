@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use axum::http::request::Parts;
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::id::RenterId;
 use gpurent_core::store::api_keys::IpNet;
 use gpurent_core::store::{KeyDigest, KeyStore, Role, StoreError};
@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 
 use crate::caller::Caller;
 use crate::middleware::auth::origin::{address, comes_from_its_own_machine, comes_from_this_machine, presented};
-use crate::middleware::auth::{Authenticator, Denied, NOT_FROM_THERE};
+use crate::middleware::auth::{AuthError, Authenticator, NOT_FROM_THERE};
 
 /// An API key as it is checked: its SHA-256, never the key itself.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl ApiKey {
     ///
     /// # Errors
     /// Refuses a key shorter than 16 characters: it could be guessed.
-    pub fn platform(key: &str, name: RenterId) -> Result<Self, Invalid> {
+    pub fn platform(key: &str, name: RenterId) -> Result<Self, ValidationError> {
         Self::new(key, Caller::new(name, Role::Platform))
     }
 
@@ -36,7 +36,7 @@ impl ApiKey {
     ///
     /// # Errors
     /// As [`ApiKey::platform`].
-    pub fn operator(key: &str, name: RenterId) -> Result<Self, Invalid> {
+    pub fn operator(key: &str, name: RenterId) -> Result<Self, ValidationError> {
         Self::new(key, Caller::new(name, Role::Operator))
     }
 
@@ -44,13 +44,13 @@ impl ApiKey {
     ///
     /// # Errors
     /// As [`ApiKey::platform`].
-    pub fn renter(key: &str, renter: RenterId) -> Result<Self, Invalid> {
+    pub fn renter(key: &str, renter: RenterId) -> Result<Self, ValidationError> {
         Self::new(key, Caller::new(renter, Role::Renter))
     }
 
-    fn new(key: &str, caller: Caller) -> Result<Self, Invalid> {
+    fn new(key: &str, caller: Caller) -> Result<Self, ValidationError> {
         if key.len() < 16 || key.len() > 512 || !key.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Invalid::new("api_key", "must be 16 to 512 visible ASCII characters"));
+            return Err(ValidationError::new("api_key", "must be 16 to 512 visible ASCII characters"));
         }
         Ok(Self { digest: KeyDigest::of(key), caller })
     }
@@ -107,7 +107,7 @@ impl ApiKeys {
         address(request).is_some_and(|address| networks.iter().any(|network| network.contains(&address)))
     }
 
-    async fn caller(&self, presented: &str, request: &Parts) -> Result<Caller, Denied> {
+    async fn caller(&self, presented: &str, request: &Parts) -> Result<Caller, AuthError> {
         let digest = KeyDigest::of(presented);
         // Every key is compared, and each in constant time: the answer's time tells nothing.
         let matches = |key: &ApiKey| bool::from(key.digest.0.ct_eq(&digest.0));
@@ -115,14 +115,14 @@ impl ApiKeys {
         if let Some(caller) = fixed {
             return Ok(caller.clone());
         }
-        let Some(store) = &self.stored else { return Err(Denied::Unauthenticated) };
+        let Some(store) = &self.stored else { return Err(AuthError::Unauthenticated) };
         match store.find_key(&digest).await {
             Ok(Some(key)) if !key.allowed_ips.is_empty() && !Self::comes_from(&key.allowed_ips, request) => {
-                Err(Denied::Forbidden("this key is not good from there"))
+                Err(AuthError::Forbidden("this key is not good from there"))
             }
             Ok(Some(key)) => Ok(Caller { key: Some(key.id), ..Caller::new(key.renter, key.role) }),
-            Ok(None) => Err(Denied::Unauthenticated),
-            Err(error) => Err(Denied::Unavailable(error)),
+            Ok(None) => Err(AuthError::Unauthenticated),
+            Err(error) => Err(AuthError::Unavailable(error)),
         }
     }
 
@@ -142,22 +142,22 @@ impl ApiKeys {
 
 #[async_trait]
 impl Authenticator for ApiKeys {
-    async fn authenticate(&self, request: &Parts) -> Result<Caller, Denied> {
+    async fn authenticate(&self, request: &Parts) -> Result<Caller, AuthError> {
         if !self.admits_from(request) {
-            return Err(Denied::Forbidden(NOT_FROM_THERE));
+            return Err(AuthError::Forbidden(NOT_FROM_THERE));
         }
         if let Some(key) = presented(&request.headers) {
             return self.caller(key, request).await;
         }
-        if self.has_any().await.map_err(Denied::Unavailable)? {
-            return Err(Denied::Unauthenticated);
+        if self.has_any().await.map_err(AuthError::Unavailable)? {
+            return Err(AuthError::Unauthenticated);
         }
         let by_the_network = self.keyless && !self.allowed.is_empty() && comes_from_its_own_machine(request);
         if !by_the_network && !comes_from_this_machine(request) {
-            return Err(Denied::Forbidden("without an API key only programs on this machine may call"));
+            return Err(AuthError::Forbidden("without an API key only programs on this machine may call"));
         }
         // A plain word is a valid renter.
-        let renter = "local".parse().map_err(|_| Denied::Unauthenticated)?;
+        let renter = "local".parse().map_err(|_| AuthError::Unauthenticated)?;
         Ok(Caller::new(renter, Role::Operator))
     }
 
@@ -224,11 +224,11 @@ mod tests {
         for header in ["x-forwarded-for", "x-real-ip", "forwarded", "x-client-ip"] {
             let mut spoofed = from("10.2.0.1", key);
             spoofed.headers.insert(header, "10.1.2.3".parse().unwrap());
-            assert!(matches!(keys.authenticate(&spoofed).await, Err(Denied::Forbidden(_))), "{header}");
+            assert!(matches!(keys.authenticate(&spoofed).await, Err(AuthError::Forbidden(_))), "{header}");
         }
         let mut untold = request();
         untold.headers.insert("x-api-key", new.expose().parse().unwrap());
-        assert!(matches!(keys.authenticate(&untold).await, Err(Denied::Forbidden(_))), "from nowhere");
+        assert!(matches!(keys.authenticate(&untold).await, Err(AuthError::Forbidden(_))), "from nowhere");
     }
 
     #[tokio::test]

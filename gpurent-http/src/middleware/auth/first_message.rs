@@ -14,47 +14,50 @@ use serde::Deserialize;
 
 use crate::caller::Caller;
 use crate::middleware::auth::origin::address;
-use crate::middleware::auth::{Denied, Gate, Pass};
+use crate::middleware::auth::{AuthError, AuthLayer, SocketSession};
 
 /// How long a client may take to show its key.
-const PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A caller who wants to listen.
 #[derive(Clone)]
-pub(crate) enum Entrance {
+pub(crate) enum SocketAuth {
     /// A caller who has shown who they are.
-    Open(Caller, Pass),
+    Authenticated(Caller, SocketSession),
     /// A caller who has yet to.
-    Late(LateEntrance),
+    Pending(PendingAuth),
 }
 
 /// The parts that are needed to let a caller in later.
 #[derive(Clone)]
-pub(crate) struct LateEntrance {
-    gate: Gate,
+pub(crate) struct PendingAuth {
+    gate: AuthLayer,
     request: Arc<Parts>,
 }
 
 /// Lets a WebSocket pass with its caller, or to show its key as its first message; any other request as
 /// [`authenticate`](crate::middleware::auth::authenticate) does.
-pub(crate) async fn authenticate_socket(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+pub(crate) async fn authenticate_socket(State(gate): State<AuthLayer>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let entrance = match gate.authenticator.authenticate(&parts).await {
+    let auth = match gate.authenticator.authenticate(&parts).await {
         Ok(caller) => {
             let request = Arc::new(parts.clone());
             parts.extensions.insert(caller.clone());
-            Entrance::Open(caller.clone(), Pass { authenticator: gate.authenticator, caller, request })
+            SocketAuth::Authenticated(
+                caller.clone(),
+                SocketSession { authenticator: gate.authenticator, caller, request },
+            )
         }
-        Err(Denied::Unauthenticated) if asks_for_a_socket(&parts) && !shows_a_key(&parts) => {
+        Err(AuthError::Unauthenticated) if asks_for_a_socket(&parts) && !shows_a_key(&parts) => {
             // A socket is one guess at a key, and counts as one.
-            if let Some(Err(problem)) = gate.rates.as_ref().map(|rates| rates.stranger(&parts)) {
+            if let Some(Err(problem)) = gate.rates.as_ref().map(|rates| rates.anonymous(&parts)) {
                 return problem.into_response();
             }
-            Entrance::Late(LateEntrance { request: Arc::new(parts.clone()), gate })
+            SocketAuth::Pending(PendingAuth { request: Arc::new(parts.clone()), gate })
         }
         Err(denied) => return gate.refuse(denied, &parts),
     };
-    parts.extensions.insert(entrance);
+    parts.extensions.insert(auth);
     next.run(Request::from_parts(parts, body)).await
 }
 
@@ -72,18 +75,18 @@ struct FirstMessage {
     api_key: String,
 }
 
-impl Entrance {
+impl SocketAuth {
     /// The caller, once that is shown. `None` where it is not: the socket was told why then.
-    pub(crate) async fn admit(self, socket: &mut WebSocket) -> Option<(Caller, Pass)> {
+    pub(crate) async fn admit(self, socket: &mut WebSocket) -> Option<(Caller, SocketSession)> {
         let late = match self {
-            Self::Open(caller, pass) => return Some((caller, pass)),
-            Self::Late(late) => late,
+            Self::Authenticated(caller, session) => return Some((caller, session)),
+            Self::Pending(late) => late,
         };
         let Some(_waiting) = late.gate.waiting.enter(address(&late.request)) else {
             close(socket, close_code::AGAIN, "too many are waiting").await;
             return None;
         };
-        let heard = tokio::time::timeout(PATIENCE, async {
+        let heard = tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, async {
             loop {
                 match socket.recv().await {
                     Some(Ok(Message::Text(text))) => return Some(text),
@@ -98,11 +101,11 @@ impl Entrance {
                 key.set_sensitive(true);
                 late.admit(key).await
             }
-            None => Err(Denied::Unauthenticated),
+            None => Err(AuthError::Unauthenticated),
         };
         match admitted {
             Ok(admitted) => Some(admitted),
-            Err(Denied::Unavailable(_)) => {
+            Err(AuthError::Unavailable(_)) => {
                 close(socket, close_code::AGAIN, "who calls cannot be found out now").await;
                 None
             }
@@ -114,18 +117,22 @@ impl Entrance {
     }
 }
 
-impl LateEntrance {
-    async fn admit(self, key: HeaderValue) -> Result<(Caller, Pass), Denied> {
+impl PendingAuth {
+    async fn admit(self, key: HeaderValue) -> Result<(Caller, SocketSession), AuthError> {
         let mut request = (*self.request).clone();
         request.headers.insert(AUTHORIZATION, key);
         let caller = self.gate.authenticator.authenticate(&request).await?;
-        let pass = Pass { authenticator: self.gate.authenticator, caller: caller.clone(), request: Arc::new(request) };
-        Ok((caller, pass))
+        let session = SocketSession {
+            authenticator: self.gate.authenticator,
+            caller: caller.clone(),
+            request: Arc::new(request),
+        };
+        Ok((caller, session))
     }
 }
 
 async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
     let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
     // A farewell that does not arrive changes nothing.
-    drop(tokio::time::timeout(PATIENCE, socket.send(close)).await);
+    drop(tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, socket.send(close)).await);
 }

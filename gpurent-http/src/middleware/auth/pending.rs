@@ -12,21 +12,21 @@ const MOST_OF_AN_ADDRESS: usize = 16;
 
 /// How many wait from each address; `None` for those of whom that is not known.
 #[derive(Default)]
-pub(crate) struct WaitingRoom(Mutex<HashMap<Option<IpAddr>, usize>>);
+pub(crate) struct PendingSockets(Mutex<HashMap<Option<IpAddr>, usize>>);
 
 /// A place, until it is dropped.
-pub(crate) struct Place {
-    room: Arc<WaitingRoom>,
+pub(crate) struct PendingPermit {
+    room: Arc<PendingSockets>,
     from: Option<IpAddr>,
 }
 
-impl WaitingRoom {
+impl PendingSockets {
     fn waiting(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for somebody from this address, if there is one.
-    pub(crate) fn enter(self: &Arc<Self>, from: Option<IpAddr>) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, from: Option<IpAddr>) -> Option<PendingPermit> {
         // From this machine comes what a proxy passes on, for everybody.
         let has_a_share = !from.is_some_and(|from| from.is_loopback());
         let from = from.map(network_of);
@@ -37,11 +37,11 @@ impl WaitingRoom {
             return None;
         }
         waiting.insert(from, theirs + 1);
-        Some(Place { room: Arc::clone(self), from })
+        Some(PendingPermit { room: Arc::clone(self), from })
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingPermit {
     fn drop(&mut self) {
         let mut waiting = self.room.waiting();
         if let Some(count) = waiting.get_mut(&self.from) {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn one_address_has_a_share_and_all_have_an_end() {
-        let room = Arc::new(WaitingRoom::default());
+        let room = Arc::new(PendingSockets::default());
         let from = |text: &str| Some(text.parse().unwrap());
         let silent: Vec<_> = (0..MOST).map_while(|n| room.enter(from(&format!("2001:db8::{n:x}")))).collect();
         assert_eq!(silent.len(), MOST_OF_AN_ADDRESS);

@@ -10,15 +10,15 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::stream;
 use futures_util::stream::StreamExt;
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::{RentError, Rentals};
 use gpurent_core::id::{HostId, RenterId};
 use gpurent_core::model::{
-    CredentialRequest, GpuRequest, Labels, Limits, PublishedPort, Rental, RentalRequest, RentalSpec, Size,
-    State as RentalState, SuspendCause, Workspace, WorkspaceFolder,
+    ContainerLimits, CredentialRequest, GpuRequest, Labels, PublishedPort, Rental, RentalRequest, RentalSpec,
+    RentalState, Size, SuspendCause, Workspace, WorkspaceFolder,
 };
 use gpurent_core::runtime::Usage;
-use gpurent_core::store::{Claimed, GivenBack};
+use gpurent_core::store::{ClaimOutcome, GivenBack};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ use crate::caller::Caller;
 use crate::extract::LooseJson;
 use crate::protocols::dashboard::names::{GPU, of_user};
 use crate::protocols::dashboard::{Dashboard, RANGE, Refused, lacks_a_gpu, names, show};
-use crate::protocols::wait::{WAIT, until};
+use crate::protocols::wait::{WAIT_LIMIT, until};
 use crate::subscribers::Subscribers;
 
 /// How long answers take at most whose clients give up after 15 seconds.
@@ -36,11 +36,11 @@ const SHORT_WAIT: Duration = Duration::from_secs(11);
 const LONG_WAIT: Duration = Duration::from_secs(20);
 
 /// How long a container may take to stop before it is started again.
-const WHOLE_STOP: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// How many containers are asked at once how much they use, and how long that may take.
 const ASKED_AT_ONCE: usize = 8;
-const USAGE_PATIENCE: Duration = Duration::from_secs(5);
+const USAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A number, or a text such as `4` or `4g`.
 #[derive(Clone, Debug, Deserialize)]
@@ -52,8 +52,8 @@ enum Amount {
 
 impl Amount {
     /// CPUs in thousandths.
-    fn milli_cpus(&self) -> Result<u32, Invalid> {
-        let wrong = || Invalid::new("cpu", "must be a number of CPUs");
+    fn milli_cpus(&self) -> Result<u32, ValidationError> {
+        let wrong = || ValidationError::new("cpu", "must be a number of CPUs");
         let cpus = match self {
             Self::Number(number) => *number,
             Self::Text(text) => text.trim().parse().map_err(|_| wrong())?,
@@ -67,12 +67,12 @@ impl Amount {
     }
 
     /// Bytes, as Docker writes them: `4g`, `512m`, or a plain number.
-    fn bytes(&self) -> Result<u64, Invalid> {
+    fn bytes(&self) -> Result<u64, ValidationError> {
         let size = match self {
             Self::Number(number) => format!("{number:.0}").parse(),
             Self::Text(text) => text.parse(),
         };
-        size.map(Size::bytes).map_err(|error: Invalid| error.named("memory"))
+        size.map(Size::bytes).map_err(|error: ValidationError| error.named("memory"))
     }
 }
 
@@ -135,12 +135,12 @@ fn read<T>(LooseJson(body): LooseJson<T>) -> Result<T, Refused> {
 }
 
 fn user(name: &str, caller: &Caller) -> Result<RenterId, Refused> {
-    let user: RenterId = name.parse().map_err(|error: Invalid| error.named("username"))?;
+    let user: RenterId = name.parse().map_err(|error: ValidationError| error.named("username"))?;
     if caller.may_act_for(&user) { Ok(user) } else { Err(Refused::new("this key is another user's")) }
 }
 
 impl Dashboard {
-    fn limits(&self, cpu: Option<&Amount>, memory: Option<&Amount>) -> Result<Limits, Invalid> {
+    fn limits(&self, cpu: Option<&Amount>, memory: Option<&Amount>) -> Result<ContainerLimits, ValidationError> {
         let mut limits = self.limits.clone();
         if let Some(cpu) = cpu {
             limits = limits.with_milli_cpus(cpu.milli_cpus()?)?;
@@ -164,11 +164,11 @@ impl Dashboard {
     }
 
     /// The spec of a user's container, but for its GPU and ports.
-    fn spec(&self, user: RenterId, body: &CreateBody) -> Result<RentalSpec, Invalid> {
+    fn spec(&self, user: RenterId, body: &CreateBody) -> Result<RentalSpec, ValidationError> {
         let image = match (&body.image, &self.image) {
             (Some(image), _) => image.parse()?,
             (None, Some(image)) => image.clone(),
-            (None, None) => return Err(Invalid::new("image", "must be named")),
+            (None, None) => return Err(ValidationError::new("image", "must be named")),
         };
         let mut spec = RentalSpec::new(user, None, image, self.term);
         spec.name = Some(names::name_of(&spec.renter)?);
@@ -182,7 +182,7 @@ impl Dashboard {
         Ok(spec)
     }
 
-    async fn rent(&self, rentals: &Rentals, mut spec: RentalSpec, wish: GpuWish) -> Result<Claimed, RentError> {
+    async fn rent(&self, rentals: &Rentals, mut spec: RentalSpec, wish: GpuWish) -> Result<ClaimOutcome, RentError> {
         let with_gpu = (wish != GpuWish::None).then(|| GpuRequest::one(self.gpu.clone()));
         for (gpu, word) in [(with_gpu, "gpu"), (None, "none")] {
             if gpu.is_none() && word == "gpu" {
@@ -214,7 +214,7 @@ pub(super) async fn create(
     if let Some(there) = of_user(&rentals, &user).await?.filter(Rental::is_live) {
         return Ok(Json(json!({"success": true, "container": show::container(&dashboard, &there)})).into_response());
     }
-    let rental = make(&dashboard, &rentals, user, &body, WAIT).await?;
+    let rental = make(&dashboard, &rentals, user, &body, WAIT_LIMIT).await?;
     Ok(Json(json!({"success": true, "container": show::container(&dashboard, &rental)})).into_response())
 }
 
@@ -394,7 +394,7 @@ pub(super) async fn restart(
     // Goes on also if nobody waits for the answer: half a restart would be a stop.
     let restarting = subscribers.tracker.spawn(async move {
         if let Some(rental) = names::find(&rentals, &caller, &id).await?.filter(Rental::is_live) {
-            suspend(&rentals, &rental, WHOLE_STOP).await?;
+            suspend(&rentals, &rental, STOP_LIMIT).await?;
         }
         let restarted = started(&dashboard, &rentals, &caller, &id, &StartBody::default()).await;
         if let Err(refused) = &restarted {
@@ -558,7 +558,7 @@ async fn usage_of(rentals: &Rentals, rental: &Rental) -> Option<Usage> {
     if !rental.state().is_up() {
         return None;
     }
-    match tokio::time::timeout(USAGE_PATIENCE, rentals.usage(rental)).await {
+    match tokio::time::timeout(USAGE_TIMEOUT, rentals.usage(rental)).await {
         Ok(Ok(usage)) => Some(usage),
         Ok(Err(error)) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "usage cannot be told");

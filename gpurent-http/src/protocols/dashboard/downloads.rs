@@ -30,7 +30,7 @@ const AT_ONCE: usize = 64;
 /// Of these, to one address.
 const AT_ONCE_TO_ONE: usize = 16;
 /// How long one may take to be fetched.
-const LONGEST: Duration = Duration::from_secs(1800);
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// A folder of files for everybody.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ async fn send(
     answer: oneshot::Sender<Result<Response, Refused>>,
     stopping: CancellationToken,
 ) {
-    let until = Instant::now() + LONGEST;
+    let until = Instant::now() + DOWNLOAD_TIMEOUT;
     let found = ServeDir::new(folder).append_index_html_on_directories(false).try_call(request).await;
     let (mut head, file) = match found {
         Ok(found) if found.status() != StatusCode::NOT_FOUND => found.into_parts(),

@@ -28,10 +28,10 @@ use axum::Json;
 use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use gpurent_core::allocation::NoPlace;
-use gpurent_core::error::Invalid;
+use gpurent_core::allocation::PlacementError;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::{RentError, ResumeError, SuspendError};
-use gpurent_core::model::{ContainerPort, GpuSelector, ImageRef, Limits, MountPath, PortRange, Term};
+use gpurent_core::model::{ContainerLimits, ContainerPort, GpuSelector, ImageRef, MountPath, PortRange, Term};
 use gpurent_core::runtime::{Images, MachineProbe};
 use gpurent_core::store::{RangeStore, StoreError};
 use serde_json::json;
@@ -66,7 +66,7 @@ pub struct Dashboard {
     image: Option<ImageRef>,
     mount: Option<MountPath>,
     gpu: GpuSelector,
-    limits: Limits,
+    limits: ContainerLimits,
     term: Term,
     downloads: Option<Downloads>,
 }
@@ -103,7 +103,7 @@ impl Dashboard {
             image: None,
             mount: None,
             gpu: GpuSelector::Any,
-            limits: Limits::default(),
+            limits: ContainerLimits::default(),
             term: Term::OpenEnded,
             downloads: None,
         }
@@ -125,8 +125,8 @@ impl Dashboard {
     ///
     /// # Errors
     /// Refuses a list without SSH (port 22), with one name, offset or port twice, or an offset above 9.
-    pub fn with_services(mut self, services: Vec<Service>) -> Result<Self, Invalid> {
-        let wrong = |reason| Err(Invalid::new("services", reason));
+    pub fn with_services(mut self, services: Vec<Service>) -> Result<Self, ValidationError> {
+        let wrong = |reason| Err(ValidationError::new("services", reason));
         if !services.iter().any(|service| service.container == gpurent_core::model::port::SSH) {
             return wrong("must have SSH, which is port 22");
         }
@@ -149,7 +149,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// Refuses one port for two of them.
-    pub fn with_services_at(self, ports: &[(&str, ContainerPort)]) -> Result<Self, Invalid> {
+    pub fn with_services_at(self, ports: &[(&str, ContainerPort)]) -> Result<Self, ValidationError> {
         let mut services = self.services.clone();
         for service in &mut services {
             if let Some((_, container)) = ports.iter().find(|(name, _)| *name == service.name) {
@@ -167,7 +167,7 @@ impl Dashboard {
 
     /// How much of the machine a container gets whose user does not say.
     #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
+    pub fn with_limits(self, limits: ContainerLimits) -> Self {
         Self { limits, ..self }
     }
 
@@ -293,8 +293,8 @@ impl IntoResponse for Refused {
     }
 }
 
-impl From<Invalid> for Refused {
-    fn from(invalid: Invalid) -> Self {
+impl From<ValidationError> for Refused {
+    fn from(invalid: ValidationError) -> Self {
         Self::new(invalid.to_string())
     }
 }
@@ -336,7 +336,12 @@ impl From<ResumeError> for Refused {
 
 /// Whether the same would go without a GPU.
 fn lacks_a_gpu(error: &RentError) -> bool {
-    matches!(error, RentError::NoPlace(NoPlace::UnknownGpu { .. } | NoPlace::NoGpuFree(_) | NoPlace::NoPlaceWithoutGpu))
+    matches!(
+        error,
+        RentError::NotPlaced(
+            PlacementError::UnknownGpu { .. } | PlacementError::NoGpuFree(_) | PlacementError::NoPlaceWithoutGpu
+        )
+    )
 }
 
 /// The answer when the host has more requests than it takes at once.

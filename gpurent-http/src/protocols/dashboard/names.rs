@@ -3,7 +3,7 @@
 //! Its manager and its desktop client compute a container's name by themselves and put it into every path; a user's bare
 //! name, a container's id and the beginning of either id occur too.
 
-use gpurent_core::error::Invalid;
+use gpurent_core::error::ValidationError;
 use gpurent_core::host::Rentals;
 use gpurent_core::id::{InstanceName, RenterId};
 use gpurent_core::model::{EndKind, Phase, Rental};
@@ -28,10 +28,10 @@ fn digest(user: &str, digits: usize) -> String {
 }
 
 /// The name of a user's container, as clients compute it; of a user whose name does not fit into one, a digest alone.
-pub(super) fn name_of(user: &RenterId) -> Result<InstanceName, Invalid> {
+pub(super) fn name_of(user: &RenterId) -> Result<InstanceName, ValidationError> {
     let usual = format!("{PREFIX}{user}-{}", digest(user.as_str(), 16));
     let name = usual.parse().or_else(|_unfit| format!("{PREFIX}{}", digest(user.as_str(), 32)).parse());
-    name.map_err(|error: Invalid| error.named("username"))
+    name.map_err(|error: ValidationError| error.named("username"))
 }
 
 /// The name that the former version gave a user's container.

@@ -1,6 +1,6 @@
 //! Containers as the protocol's clients read them: their keys, their units, and a number for each.
 
-use gpurent_core::model::{HostPort, Rental, State as RentalState};
+use gpurent_core::model::{HostPort, Rental, RentalState};
 use gpurent_core::runtime::Usage;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};

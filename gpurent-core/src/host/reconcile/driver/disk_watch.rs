@@ -16,7 +16,7 @@ use crate::host::reconcile::driver::{Done, Driver};
 use crate::host::reconcile::periodic::later;
 use crate::host::reconcile::rounds::Rounds;
 use crate::id::{LaunchId, RentalId};
-use crate::model::{Action, DiskUse, EndReason, Rental, State};
+use crate::model::{Action, DiskUse, EndReason, Rental, RentalState};
 use crate::runtime::{LaunchSpec, RuntimeError};
 
 /// How many rentals are measured at once.
@@ -24,10 +24,10 @@ const AT_ONCE: usize = 4;
 
 /// The rest between two looks, in times of what the last one took if it came to something; but no more than the longest.
 const REST: u32 = 10;
-const LONGEST_REST: Duration = Duration::from_secs(600);
+const MAX_MEASURE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How long one measuring may take.
-const PATIENCE: Duration = Duration::from_secs(600);
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The looks at all rentals' disk space.
 pub(in crate::host::reconcile) struct DiskWatch {
@@ -63,7 +63,7 @@ impl DiskWatch {
     /// Takes the warning that a rental's renter is to be told.
     pub(in crate::host::reconcile) fn warning(&mut self, rental: &Rental) -> Option<Action> {
         let (launch, warning) = self.warnings.remove(&rental.id())?;
-        (launch == rental.launch() && matches!(rental.state(), State::Ready)).then_some(warning)
+        (launch == rental.launch() && matches!(rental.state(), RentalState::Ready)).then_some(warning)
     }
 
     pub(in crate::host::reconcile) fn forget(&mut self, rental: RentalId) {
@@ -74,7 +74,7 @@ impl DiskWatch {
 impl Driver {
     /// Measures those whose turn it is. A rental is looked at as soon as it runs: what is there then was there before.
     pub(in crate::host::reconcile) fn measure_disks(&mut self, now: i64) {
-        if self.shared.placement.disk_limit == DiskLimit::None {
+        if self.context.placement.disk_limit == DiskLimit::None {
             return;
         }
         let up: Vec<LaunchId> =
@@ -84,14 +84,14 @@ impl Driver {
         while let Some(launch) = self.disks.rounds.begin(now) {
             let rental = self.live.get(&launch.rental);
             let Some((rental, allowed)) = rental.and_then(|rental| Some((rental, self.allowed_to(rental)?))) else {
-                self.disks.rounds.done(launch, later(now, self.shared.pace.measure));
+                self.disks.rounds.done(launch, later(now, self.context.config.measure));
                 continue;
             };
             let most = allowed.most_counted(self.disks.seen.get(&launch).map(|(seen, _)| *seen));
-            let (shared, sleep, spec) = (Arc::clone(&self.shared), Arc::clone(&self.sleep), LaunchSpec::of(rental));
+            let (context, sleep, spec) = (Arc::clone(&self.context), Arc::clone(&self.sleep), LaunchSpec::of(rental));
             self.spawn(async move {
-                let mut used = std::pin::pin!(contained(shared.runtime.disk_use(&spec, most)).fuse());
-                let mut too_late = sleep.sleep(PATIENCE).fuse();
+                let mut used = std::pin::pin!(contained(context.runtime.disk_use(&spec, most)).fuse());
+                let mut too_late = sleep.sleep(MEASURE_TIMEOUT).fuse();
                 let used = select_biased! {
                     used = used => used,
                     () = too_late => Err(RuntimeError::Unavailable("it is not counted in time".into())),
@@ -103,7 +103,7 @@ impl Driver {
 
     /// The limits of a rental; where several mount one workspace, of all of them together.
     fn allowed_to(&self, rental: &Rental) -> Option<Allowed> {
-        let placement = &self.shared.placement;
+        let placement = &self.context.placement;
         let allowed = |rental: &Rental| placement.disk_limit.allowed(placement.division().part(rental.gpus().len()));
         let Some(workspace) = &rental.spec().workspace else { return allowed(rental) };
         let shares = |other: &&Rental| {
@@ -123,7 +123,7 @@ impl Driver {
         let took = Duration::from_micros(u64::try_from(now.saturating_sub(begun)).unwrap_or(0));
         // An engine that hung until it failed has not counted for all that time, and somebody may be filling the disk.
         let times = if result.is_ok() { REST } else { 1 };
-        let rest = took.saturating_mul(times).min(LONGEST_REST).max(self.shared.pace.measure);
+        let rest = took.saturating_mul(times).min(MAX_MEASURE_INTERVAL).max(self.context.config.measure);
         self.disks.rounds.done(launch, later(now, rest));
         let seen = self.disks.seen.get(&launch).copied();
         let used = match result {
@@ -152,13 +152,13 @@ impl Driver {
         };
         let seen = before.map_or_else(first, |before| before.again(used, most));
         self.disks.seen.insert(launch, (seen, allowed));
-        let wall = self.shared.clock.now().wall;
+        let wall = self.context.clock.now().wall;
         let current = self.live.get(&launch.rental).filter(|rental| rental.launch() == launch);
         let Some(rental) = current.filter(|rental| rental.state().is_up()) else { return };
         let (verdict, used, limit) = allowed.judge(used, before);
         match verdict {
             Verdict::Fine => self.disks.forget(launch.rental),
-            Verdict::Warn if matches!(rental.state(), State::Ready) && !rental.was_warned_of_the_disk(wall) => {
+            Verdict::Warn if matches!(rental.state(), RentalState::Ready) && !rental.was_warned_of_the_disk(wall) => {
                 self.disks.warnings.insert(launch.rental, (launch, Action::WarnOfDisk { used, limit }));
             }
             Verdict::Warn => {}

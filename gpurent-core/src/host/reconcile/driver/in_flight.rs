@@ -34,7 +34,7 @@ pub(in crate::host::reconcile) struct InFlight {
 }
 
 /// How a rental's steps failed lately.
-pub(in crate::host::reconcile) struct Setback {
+pub(in crate::host::reconcile) struct Backoff {
     /// Whether what failed was the end of a rental whose time is over.
     pub(in crate::host::reconcile) expiring: bool,
     /// Whether what failed gives way to what is due by the clock.
@@ -45,11 +45,11 @@ pub(in crate::host::reconcile) struct Setback {
 
 impl Driver {
     pub(in crate::host::reconcile) fn start_steps(&mut self, now: i64) {
-        let moment = self.shared.clock.now();
+        let moment = self.context.clock.now();
         let (mut due, mut taken_up) = (Vec::new(), Vec::new());
         for (id, rental) in &self.live {
             if let Some(step) = self.in_flight.get(id) {
-                let next = rental.next(&moment, &self.shared.timing);
+                let next = rental.next(&moment, &self.context.timing);
                 let ends = rental.state().is_going_down()
                     || matches!(next, Next::Now(Action::End(_)))
                     || (step.deferrable && is_due_by_the_clock(&next));
@@ -58,15 +58,15 @@ impl Driver {
                 }
                 continue;
             }
-            let next = rental.next(&moment, &self.shared.timing);
+            let next = rental.next(&moment, &self.context.timing);
             let expires = next == Next::Now(Action::End(EndReason::Expired));
             // What else went wrong does not hold up the end of the paid time, nor does what can wait hold up
             // a warning.
-            let held_up = |setback: &Setback| {
-                let gives_way = (expires && !setback.expiring) || (setback.deferrable && is_due_by_the_clock(&next));
-                setback.not_before > now && !gives_way
+            let held_up = |entry: &Backoff| {
+                let gives_way = (expires && !entry.expiring) || (entry.deferrable && is_due_by_the_clock(&next));
+                entry.not_before > now && !gives_way
             };
-            if self.setbacks.get(id).is_some_and(held_up) {
+            if self.backoffs.get(id).is_some_and(held_up) {
                 continue;
             }
             if let Some(launch) = self.later_launch(*id) {
@@ -80,8 +80,8 @@ impl Driver {
                 // Nothing is created or started while the outcome of an earlier write is unknown (a newer launch may exist), or
                 // while a container without a stored rental occupies one of the GPUs.
                 (_, Next::Now(Action::Create | Action::Start))
-                    if self.unsure.contains(id) || self.shared.placement.quarantine.has_any_of(rental.gpus()) => {}
-                (_, Next::Now(action)) => due.push((*id, self.with_the_last_setback(*id, action))),
+                    if self.unsure.contains(id) || self.context.placement.quarantine.has_any_of(rental.gpus()) => {}
+                (_, Next::Now(action)) => due.push((*id, self.with_the_last_failure(*id, action))),
                 (_, Next::After(_) | Next::Idle) => {
                     let found = self.disks.warning(rental).or_else(|| self.services.news(rental));
                     due.extend(found.map(|action| (*id, action)));
@@ -98,12 +98,12 @@ impl Driver {
     }
 
     /// A rental that took too long says what it took so long for.
-    fn with_the_last_setback(&self, id: RentalId, action: Action) -> Action {
-        match (action, self.shared.setback(id)) {
-            (Action::End(EndReason::Failed(mut failure)), Some(setback))
+    fn with_the_last_failure(&self, id: RentalId, action: Action) -> Action {
+        match (action, self.context.waiting(id)) {
+            (Action::End(EndReason::Failed(mut failure)), Some(waiting))
                 if failure.kind == FailureKind::DeadlineExceeded =>
             {
-                failure.detail = format!("{}: {}", failure.detail, setback.message);
+                failure.detail = format!("{}: {}", failure.detail, waiting.message);
                 Action::End(EndReason::Failed(failure))
             }
             (action, _) => action,
@@ -113,7 +113,7 @@ impl Driver {
     fn step(&self, id: RentalId) -> Option<Step> {
         let rental = self.live.get(&id)?.clone();
         Some(Step {
-            shared: Arc::clone(&self.shared),
+            context: Arc::clone(&self.context),
             sleep: Arc::clone(&self.sleep),
             epoch: self.epoch,
             lease: self.lease.clone(),
@@ -141,7 +141,7 @@ impl Driver {
             || matches!(&action, Action::End(reason) if !is_by_the_clock(reason));
         // Taking down is never held up by what goes up.
         let goes_up = matches!(action, Action::Create | Action::Start | Action::Verify { .. });
-        if goes_up && self.in_flight.len() >= self.shared.pace.concurrent_steps {
+        if goes_up && self.in_flight.len() >= self.context.config.concurrent_steps {
             return;
         }
         let expiring = action == Action::End(EndReason::Expired);
@@ -186,7 +186,7 @@ impl Driver {
         let failed = step.map_or((false, false), |step| (step.expiring, step.deferrable));
         if !matches!(ended, Ended::With(Ok(_)) | Ended::CutOff) {
             self.unsure.insert(id);
-            self.read.ask();
+            self.read.request();
         }
         self.moved_during_read.insert(id);
         self.acted_during_observation.insert(id);
@@ -196,14 +196,14 @@ impl Driver {
                     self.prepared.insert(rental.launch());
                 }
                 // What comes next may fail again and again, each time after an image was found: its pauses grow all the same.
-                if let Some(setback) = self.setbacks.get_mut(&id) {
-                    setback.not_before = now;
+                if let Some(entry) = self.backoffs.get_mut(&id) {
+                    entry.not_before = now;
                 }
             }
             Ended::With(Ok(Stepped::Moved(rental))) => {
-                self.setbacks.remove(&id);
-                self.shared.gets_on(id);
-                self.publish.ask();
+                self.backoffs.remove(&id);
+                self.context.gets_on(id);
+                self.publish.request();
                 if rental.is_live() {
                     self.know(*rental);
                 } else {
@@ -214,34 +214,34 @@ impl Driver {
             Ended::With(Err(StepError::Fenced)) => return Err(ReconcileError::TakenOver),
             // Gone on with at once: the read of all rentals may take a while, and the end of the paid time may be near.
             Ended::With(Err(StepError::Overtaken(found))) if self.is_a_later_state(&found) => {
-                self.setbacks.remove(&id);
+                self.backoffs.remove(&id);
                 self.know(*found);
             }
             Ended::With(Err(StepError::Stale | StepError::Overtaken(_))) => {
                 // Cleared by a read that brings something else.
-                self.set_back(id, now, failed);
+                self.back_off(id, now, failed);
             }
             Ended::With(Err(StepError::LaterBut(error, within))) => {
-                self.set_back(id, now, failed);
-                if let Some(setback) = self.setbacks.get_mut(&id) {
-                    setback.not_before = setback.not_before.min(later(now, within));
+                self.back_off(id, now, failed);
+                if let Some(entry) = self.backoffs.get_mut(&id) {
+                    entry.not_before = entry.not_before.min(later(now, within));
                 }
-                self.shared.set_back(id, for_the_renter(&*error));
+                self.context.back_off(id, for_the_renter(&*error));
                 tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
             }
             Ended::With(Err(StepError::Later(error))) => {
                 // What was there may be gone again: the next try looks.
                 self.prepared.retain(|launch| launch.rental != id);
-                self.set_back(id, now, failed);
-                self.shared.set_back(id, for_the_renter(&*error));
+                self.back_off(id, now, failed);
+                self.context.back_off(id, for_the_renter(&*error));
                 if matches!(error.downcast_ref(), Some(RuntimeError::Unavailable(_))) {
                     // Whether that is so of the engine as a whole is told at once.
-                    self.observe.ask_unless_failing();
+                    self.observe.request_unless_failing();
                 }
                 tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
             }
             Ended::Panicked => {
-                self.set_back(id, now, failed);
+                self.back_off(id, now, failed);
                 tracing::error!(rental = %id, "step panicked; to be tried again");
             }
         }
@@ -255,12 +255,12 @@ impl Driver {
         found.is_live() && known.is_some_and(is_later)
     }
 
-    fn set_back(&mut self, id: RentalId, now: i64, (expiring, deferrable): (bool, bool)) {
-        let most = self.shared.pace.max_backoff;
-        let setback = self.setbacks.entry(id).or_insert(Setback { expiring, deferrable, failures: 0, not_before: 0 });
-        (setback.expiring, setback.deferrable) = (expiring, deferrable);
-        setback.failures = setback.failures.saturating_add(1);
-        setback.not_before = later(now, backoff(setback.failures, most));
+    fn back_off(&mut self, id: RentalId, now: i64, (expiring, deferrable): (bool, bool)) {
+        let most = self.context.config.max_backoff;
+        let entry = self.backoffs.entry(id).or_insert(Backoff { expiring, deferrable, failures: 0, not_before: 0 });
+        (entry.expiring, entry.deferrable) = (expiring, deferrable);
+        entry.failures = entry.failures.saturating_add(1);
+        entry.not_before = later(now, backoff(entry.failures, most));
     }
 }
 

@@ -1,15 +1,15 @@
-//! Decides what runs when: which rental's step, which duty, how long to sleep.
+//! Decides what runs when: which rental's step, which periodic task, how long to sleep.
 //!
 //! One future, no tasks of its own. Effects run side by side inside it, at most one for each rental, and
 //! a panic in one is contained. Only pulls, checks and warnings are cut off when a rental has to end; the
 //! other steps are awaited, because a request that was cut off may still reach the engine.
 
-mod beliefs;
 mod disk_watch;
-mod duties;
 mod in_flight;
 mod orphans;
+mod periodic_tasks;
 mod service_watch;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -20,16 +20,16 @@ use futures_util::future::{BoxFuture, Fuse, FusedFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, select_biased};
 
-use crate::allocation::{Held, Written};
+use crate::allocation::{Holds, Written};
 use crate::clock::{Moment, Sleep};
-use crate::host::context::Shared;
+use crate::host::context::HostContext;
 use crate::host::lease::Lease;
 use crate::host::pulls::PullId;
 use crate::host::reconcile::driver::disk_watch::{DiskWatch, Look};
-use crate::host::reconcile::driver::in_flight::{Ended, InFlight, Setback};
+use crate::host::reconcile::driver::in_flight::{Backoff, Ended, InFlight};
 use crate::host::reconcile::driver::service_watch::ServiceWatch;
-use crate::host::reconcile::leadership::{Taken, take_over};
-use crate::host::reconcile::periodic::{Duty, later};
+use crate::host::reconcile::leadership::{AcquiredHost, acquire_host};
+use crate::host::reconcile::periodic::{PeriodicTask, later};
 use crate::host::reconcile::watchdog::watch_while_unused;
 use crate::host::{ReconcileError, pulls};
 use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
@@ -38,7 +38,7 @@ use crate::runtime::{Observation, RuntimeError};
 use crate::store::{Deadline, DeadlineError, StoreError};
 
 /// How long the store may take to note that this process acts no longer.
-const RESIGNATION: Duration = Duration::from_secs(1);
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The outcome of something that ran beside the loop.
 pub(in crate::host::reconcile) enum Done {
@@ -85,7 +85,7 @@ pub(in crate::host::reconcile) enum Orphan {
 }
 
 pub(in crate::host::reconcile) struct Driver {
-    pub(in crate::host::reconcile) shared: Arc<Shared>,
+    pub(in crate::host::reconcile) context: Arc<HostContext>,
     pub(in crate::host::reconcile) sleep: Arc<dyn Sleep>,
     pub(in crate::host::reconcile) epoch: Epoch,
     pub(in crate::host::reconcile) lease: Lease,
@@ -104,8 +104,8 @@ pub(in crate::host::reconcile) struct Driver {
     pub(in crate::host::reconcile) live: BTreeMap<RentalId, Rental>,
     pub(in crate::host::reconcile) in_flight: BTreeMap<RentalId, InFlight>,
     /// Holds of rentals that are worked on, and that the store does not know any more.
-    pub(in crate::host::reconcile) unbooked: BTreeMap<LaunchId, Held>,
-    pub(in crate::host::reconcile) setbacks: BTreeMap<RentalId, Setback>,
+    pub(in crate::host::reconcile) unbooked: BTreeMap<LaunchId, Holds>,
+    pub(in crate::host::reconcile) backoffs: BTreeMap<RentalId, Backoff>,
     /// Rentals of which a step may have written more than it could tell: nothing goes up before they were read
     /// again.
     pub(in crate::host::reconcile) unsure: BTreeSet<RentalId>,
@@ -135,24 +135,24 @@ pub(in crate::host::reconcile) struct Driver {
     /// Rentals that a step worked on while an observation was under way: it says nothing of them.
     pub(in crate::host::reconcile) acted_during_observation: BTreeSet<RentalId>,
 
-    pub(in crate::host::reconcile) read: Duty,
-    pub(in crate::host::reconcile) observe: Duty,
-    pub(in crate::host::reconcile) publish: Duty,
-    pub(in crate::host::reconcile) confirm: Duty,
-    pub(in crate::host::reconcile) keep: Duty,
-    pub(in crate::host::reconcile) sweep: Duty,
+    pub(in crate::host::reconcile) read: PeriodicTask,
+    pub(in crate::host::reconcile) observe: PeriodicTask,
+    pub(in crate::host::reconcile) publish: PeriodicTask,
+    pub(in crate::host::reconcile) confirm: PeriodicTask,
+    pub(in crate::host::reconcile) keep: PeriodicTask,
+    pub(in crate::host::reconcile) sweep: PeriodicTask,
 }
 
 impl Driver {
-    fn new(shared: Arc<Shared>, sleep: Arc<dyn Sleep>, taken: Taken, kept: Vec<Deadline>) -> Self {
-        let Taken { engine, tenure, asked_at } = taken;
-        let lease = Lease::none(Arc::clone(&shared.clock));
-        lease.renew(asked_at, shared.pace.lease);
-        shared.set_lease(Some(lease.clone()));
+    fn new(context: Arc<HostContext>, sleep: Arc<dyn Sleep>, taken: AcquiredHost, kept: Vec<Deadline>) -> Self {
+        let AcquiredHost { engine, ownership, asked_at } = taken;
+        let lease = Lease::none(Arc::clone(&context.clock));
+        lease.renew(asked_at, context.config.lease);
+        context.set_lease(Some(lease.clone()));
         Self {
-            shared,
+            context,
             sleep,
-            epoch: tenure.epoch,
+            epoch: ownership.epoch,
             lease,
             generation: Generation(0),
             extent: Extent::All,
@@ -163,7 +163,7 @@ impl Driver {
             live: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             unbooked: BTreeMap::new(),
-            setbacks: BTreeMap::new(),
+            backoffs: BTreeMap::new(),
             unsure: BTreeSet::new(),
             prepared: BTreeSet::new(),
             disks: DiskWatch::default(),
@@ -175,46 +175,46 @@ impl Driver {
             settling: BTreeSet::new(),
             left_alone: BTreeMap::new(),
             shown: BTreeSet::new(),
-            fed: tenure.last_position,
+            fed: ownership.last_position,
             moved_during_read: BTreeSet::new(),
             acted_during_observation: BTreeSet::new(),
-            read: Duty::due_now(),
-            observe: Duty::due_now(),
-            publish: Duty::due_now(),
-            confirm: Duty::due_now(),
-            keep: Duty::idle(),
-            sweep: Duty::due_now(),
+            read: PeriodicTask::due_now(),
+            observe: PeriodicTask::due_now(),
+            publish: PeriodicTask::due_now(),
+            confirm: PeriodicTask::due_now(),
+            keep: PeriodicTask::idle(),
+            sweep: PeriodicTask::due_now(),
         }
     }
 
     /// Takes over the host and acts for it until `shutdown` ends.
     pub(in crate::host::reconcile) async fn run(
-        shared: Arc<Shared>,
+        context: Arc<HostContext>,
         sleep: Arc<dyn Sleep>,
         mut shutdown: Fuse<BoxFuture<'_, ()>>,
     ) -> Result<(), ReconcileError> {
-        let Some(taken) = take_over(&shared, &*sleep, &mut shutdown).await? else { return Ok(()) };
-        shared.feed.begin_at(taken.tenure.last_position);
-        let kept = shared.deadlines.read().await.unwrap_or_else(|error| {
+        let Some(taken) = acquire_host(&context, &*sleep, &mut shutdown).await? else { return Ok(()) };
+        context.feed.begin_at(taken.ownership.last_position);
+        let kept = context.deadlines.read().await.unwrap_or_else(|error| {
             // The store has the rest. Without the book, what ended while nobody looked is paid for its start only.
             tracing::error!(error = &error as &dyn Error, "the book of deadlines cannot be read");
             Vec::new()
         });
-        Self::new(shared, sleep, taken, kept).act(shutdown).await
+        Self::new(context, sleep, taken, kept).act(shutdown).await
     }
 
     async fn act(mut self, mut shutdown: Fuse<BoxFuture<'_, ()>>) -> Result<(), ReconcileError> {
-        let (shared, lease, sleep) = (Arc::clone(&self.shared), self.lease.clone(), Arc::clone(&self.sleep));
-        let mut watch = std::pin::pin!(watch_while_unused(&shared, &lease, &*sleep).fuse());
+        let (context, lease, sleep) = (Arc::clone(&self.context), self.lease.clone(), Arc::clone(&self.sleep));
+        let mut watch = std::pin::pin!(watch_while_unused(&context, &lease, &*sleep).fuse());
         loop {
-            // The bell is listened to before the flag is read, so that no nudge falls in between.
-            let mut bell = self.shared.intents.listen().fuse();
-            if self.shared.intents.taken() {
-                self.read.ask();
-                self.publish.ask();
+            // Listened to before the flag is read, so that no notification falls in between.
+            let mut listener = self.context.intents.listen().fuse();
+            if self.context.intents.taken() {
+                self.read.request();
+                self.publish.request();
                 // An extension that came to nothing may be in the book. (Before it is known what is there, all in it stays.)
                 if self.observed_in == Some(self.generation) {
-                    self.keep.ask_unless_failing();
+                    self.keep.request_unless_failing();
                 }
             }
             let now = self.now();
@@ -228,31 +228,31 @@ impl Driver {
                 self.measure_disks(now);
                 self.look_for_services(now);
                 self.start_pulls();
-            } else if let Some(pulls) = &self.shared.pulls {
+            } else if let Some(pulls) = &self.context.pulls {
                 pulls.put_off();
             }
-            self.start_duties(now);
+            self.start_periodic_tasks(now);
             let pause = self.pause(now);
-            let before = self.shared.clock.now();
+            let before = self.context.clock.now();
             let mut timer = self.sleep.sleep(pause).fuse();
             select_biased! {
                 () = shutdown => break,
                 done = self.running.select_next_some() => self.finish(done)?,
-                () = bell => {}
+                () = listener => {}
                 () = timer => {}
                 () = watch => {}
             }
             // The process stood still, or (by the wall clock) the machine did: whatever is believed may be long over.
-            let after = self.shared.clock.now();
+            let after = self.context.clock.now();
             let frozen = after.wall.duration_since(before.wall) - after.since(&before);
-            let too_long = self.shared.pace.lease / 2;
+            let too_long = self.context.config.lease / 2;
             if after.boot.micros > later(later(now, pause), too_long) || frozen.unsigned_abs() > too_long {
                 self.lease.end();
             }
         }
         self.drain().await;
-        let mut timer = self.sleep.sleep(RESIGNATION).fuse();
-        let mut resigned = self.shared.store.resign(&self.shared.host, self.epoch).fuse();
+        let mut timer = self.sleep.sleep(RESIGN_TIMEOUT).fuse();
+        let mut resigned = self.context.store.resign(&self.context.host, self.epoch).fuse();
         select_biased! {
             resigned = resigned => if let Err(error) = resigned {
                 // A note for operators; whoever takes over does not ask for it.
@@ -264,15 +264,15 @@ impl Driver {
     }
 
     pub(in crate::host::reconcile) fn now(&self) -> i64 {
-        self.shared.clock.now().boot.micros
+        self.context.clock.now().boot.micros
     }
 
     /// How long nothing happens by itself.
     fn pause(&self, now: i64) -> Duration {
-        let duties = [&self.read, &self.publish, &self.confirm, &self.keep, &self.sweep];
+        let tasks = [&self.read, &self.publish, &self.confirm, &self.keep, &self.sweep];
         let observe = Some(&self.observe).filter(|_| self.may_observe());
-        let mut wake = duties.into_iter().chain(observe).filter_map(Duty::due).min().unwrap_or(i64::MAX);
-        let moment = self.shared.clock.now();
+        let mut wake = tasks.into_iter().chain(observe).filter_map(PeriodicTask::due).min().unwrap_or(i64::MAX);
+        let moment = self.context.clock.now();
         let acts = self.may_act();
         let looks = [self.disks.due(), self.services.due()];
         wake = wake.min(looks.into_iter().flatten().min().filter(|_| acts).unwrap_or(i64::MAX));
@@ -280,20 +280,20 @@ impl Driver {
             let wait = match self.in_flight.get(id) {
                 _ if !acts => None,
                 // What may be cut off is cut off when the rental's time is over.
-                Some(step) if step.abort.is_some() => rental.until_due(&moment, &self.shared.timing),
+                Some(step) if step.abort.is_some() => rental.until_due(&moment, &self.context.timing),
                 Some(_) => None,
-                None => match rental.next(&moment, &self.shared.timing) {
+                None => match rental.next(&moment, &self.context.timing) {
                     Next::After(wait) => Some(wait),
-                    // It may be held up by a setback; the clock goes on.
-                    Next::Now(_) | Next::Idle => rental.until_due(&moment, &self.shared.timing),
+                    // It may be held up by a backoff; the clock goes on.
+                    Next::Now(_) | Next::Idle => rental.until_due(&moment, &self.context.timing),
                 },
             };
             if let Some(wait) = wait.filter(|wait| wait.is_positive()) {
                 wake = wake.min(later(now, wait.unsigned_abs()));
             }
             // One that is over already waits for something else: a free place among the running steps.
-            if let Some(setback) = self.setbacks.get(id).filter(|setback| setback.not_before > now) {
-                wake = wake.min(setback.not_before);
+            if let Some(backoff) = self.backoffs.get(id).filter(|backoff| backoff.not_before > now) {
+                wake = wake.min(backoff.not_before);
             }
         }
         Duration::from_micros(u64::try_from(wake.saturating_sub(now)).unwrap_or(0))
@@ -310,7 +310,7 @@ impl Driver {
                 abort.abort();
             }
         }
-        let mut timer = self.sleep.sleep(self.shared.pace.drain).fuse();
+        let mut timer = self.sleep.sleep(self.context.config.drain).fuse();
         while !self.in_flight.is_empty() && !timer.is_terminated() {
             select_biased! {
                 done = self.running.select_next_some() => {

@@ -14,18 +14,18 @@ use crate::host::reconcile::driver::{Done, Driver};
 use crate::host::reconcile::periodic::later;
 use crate::host::reconcile::rounds::Rounds;
 use crate::id::{LaunchId, RentalId};
-use crate::model::{Action, PortBinding, Rental, Service, State};
+use crate::model::{Action, PortBinding, Rental, RentalState, Service};
 use crate::runtime::RuntimeError;
 
 /// How many rentals are asked at once.
 const AT_ONCE: usize = 8;
 
 /// The pauses between two looks: a quarter of the time for which the container has been asked, between these.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MIN_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long one look may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The looks at all rentals' ports.
 pub(in crate::host::reconcile) struct ServiceWatch {
@@ -51,7 +51,7 @@ impl ServiceWatch {
     /// Takes the news that a rental's renter is to be told.
     pub(in crate::host::reconcile) fn news(&mut self, rental: &Rental) -> Option<Action> {
         let (launch, services) = self.found.remove(&rental.id())?;
-        let is_current = launch == rental.launch() && matches!(rental.state(), State::Ready);
+        let is_current = launch == rental.launch() && matches!(rental.state(), RentalState::Ready);
         is_current.then_some(Action::TellServices(services))
     }
 
@@ -71,10 +71,10 @@ impl Driver {
             self.services.since.entry(launch).or_insert(now);
             let ports: Vec<PortBinding> =
                 self.live.get(&launch.rental).map(|rental| rental.silent_ports().collect()).unwrap_or_default();
-            let (shared, sleep) = (Arc::clone(&self.shared), Arc::clone(&self.sleep));
+            let (context, sleep) = (Arc::clone(&self.context), Arc::clone(&self.sleep));
             self.spawn(async move {
-                let mut found = std::pin::pin!(contained(shared.runtime.services(launch, &ports)).fuse());
-                let mut too_late = sleep.sleep(PATIENCE).fuse();
+                let mut found = std::pin::pin!(contained(context.runtime.services(launch, &ports)).fuse());
+                let mut too_late = sleep.sleep(PROBE_TIMEOUT).fuse();
                 let found = select_biased! {
                     found = found => found,
                     () = too_late => Err(RuntimeError::Unavailable("its ports do not answer in time".into())),
@@ -93,7 +93,7 @@ impl Driver {
         let now = self.now();
         let asked_for = self.services.since.get(&launch).map_or(0, |since| now.saturating_sub(*since));
         let pause = Duration::from_micros(u64::try_from(asked_for / 4).unwrap_or(0));
-        self.services.rounds.done(launch, later(now, pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)));
+        self.services.rounds.done(launch, later(now, pause.clamp(MIN_PROBE_INTERVAL, MAX_PROBE_INTERVAL)));
         match found {
             Ok(found) if found.is_empty() => {}
             Ok(found) => {

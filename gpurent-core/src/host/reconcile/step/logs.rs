@@ -11,7 +11,7 @@ use crate::store::LogTail;
 const KEPT_LINES: usize = 200;
 
 /// How long a stopped container's output may take to be read.
-const LOG_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+const LOG_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How many of the container's last lines a failure keeps.
 const LOG_TAIL_LINES: usize = 20;
@@ -32,14 +32,14 @@ impl Step {
 
     /// The lines of a stopped container's output that are kept once it is gone.
     pub(super) async fn kept_log(&self, now: Timestamp) -> LogTail {
-        let until = now.saturating_add(self.shared.timing.keep_logs).unwrap_or(now);
+        let until = now.saturating_add(self.context.timing.keep_logs).unwrap_or(now);
         LogTail { lines: self.last_lines(KEPT_LINES).await, at: now, until }
     }
 
     /// The output is a help for people; a record without it is better than none.
     pub(super) async fn last_lines(&self, most: usize) -> Vec<String> {
-        let mut read = self.shared.runtime.logs(self.rental.launch(), most).fuse();
-        let mut too_late = self.sleep.sleep(LOG_PATIENCE).fuse();
+        let mut read = self.context.runtime.logs(self.rental.launch(), most).fuse();
+        let mut too_late = self.sleep.sleep(LOG_TIMEOUT).fuse();
         let lines = select_biased! {
             lines = read => lines.unwrap_or_default(),
             () = too_late => Vec::new(),

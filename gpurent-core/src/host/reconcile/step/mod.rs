@@ -14,11 +14,11 @@ use std::error::Error;
 use std::sync::Arc;
 
 use crate::clock::{Moment, Sleep};
-use crate::host::context::Shared;
+use crate::host::context::HostContext;
 use crate::host::lease::{Lapsed, Lease};
 use crate::id::{Epoch, LaunchId};
-use crate::model::{Action, Adoption, Event, Rental};
-use crate::runtime::{Examined, RuntimeError};
+use crate::model::{Action, Adoption, Rental, RentalEvent};
+use crate::runtime::{InspectedContainer, RuntimeError};
 use crate::store::StoreError;
 
 /// How a step ended.
@@ -98,7 +98,7 @@ impl From<StoreError> for Trouble {
 
 /// One rental, as it was read, in the hands of one step.
 pub(super) struct Step {
-    pub(super) shared: Arc<Shared>,
+    pub(super) context: Arc<HostContext>,
     pub(super) sleep: Arc<dyn Sleep>,
     pub(super) epoch: Epoch,
     pub(super) rental: Rental,
@@ -115,17 +115,19 @@ impl Step {
             Action::Start => self.start().await,
             Action::Verify { within } => self.verify(within).await,
             Action::ReplaceAccess => self.replace_access().await,
-            Action::Warn => self.tell(&self.warning(), Event::Warned).await,
-            Action::WithdrawWarning => self.tell(&self.all_clear(), Event::WarningWithdrawn).await,
+            Action::Warn => self.message_user(&self.warning(), RentalEvent::Warned).await,
+            Action::WithdrawWarning => self.message_user(&self.all_clear(), RentalEvent::WarningWithdrawn).await,
             Action::WarnOfDisk { used, limit } => {
                 let message = format!(
                     "This rental uses {} that it may have on this host's disk. Make room: it ends if it writes beyond that.",
                     used.beside(limit)
                 );
-                self.tell(&message, Event::DiskWarned { used, limit }).await
+                self.message_user(&message, RentalEvent::DiskWarned { used, limit }).await
             }
-            Action::TellServices(services) => self.record(Event::ServicesUp { services }).await.map_err(Trouble::Step),
-            Action::Notify => self.notify().await,
+            Action::TellServices(services) => {
+                self.record(RentalEvent::ServicesUp { services }).await.map_err(Trouble::Step)
+            }
+            Action::Notify => self.signal_stop().await,
             Action::End(reason) => self.end(reason).await,
             Action::Stop { grace } => self.stop(grace).await,
             Action::Retain => self.retain().await,
@@ -140,8 +142,8 @@ impl Step {
 }
 
 /// The event by which a container that was found is taken up, from what it says of its launch.
-pub(super) fn adopted(launch: LaunchId, found: &Examined) -> Event {
-    Event::Adopted(Box::new(Adoption {
+pub(super) fn adopted(launch: LaunchId, found: &InspectedContainer) -> RentalEvent {
+    RentalEvent::Adopted(Box::new(Adoption {
         attempt: launch.attempt,
         container: found.container.clone(),
         ports: found.claim.ports.clone(),

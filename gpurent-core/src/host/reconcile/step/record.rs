@@ -5,7 +5,9 @@ use std::error::Error;
 use jiff::Timestamp;
 
 use crate::host::reconcile::step::{Step, StepError, Stepped, with_causes};
-use crate::model::{Action, EndReason, Event, Failure, FailureKind, Next, Outcome, Rental, State, SuspendCause};
+use crate::model::{
+    Action, EndReason, Failure, FailureKind, Next, Outcome, Rental, RentalEvent, RentalState, SuspendCause,
+};
 use crate::runtime::RuntimeError;
 use crate::store::{Change, LogTail, StoreError};
 
@@ -17,13 +19,13 @@ const RECORD_TRIES: usize = 8;
 
 /// Whether a rental is launched, and not ready.
 fn is_on_its_way_up(rental: &Rental) -> bool {
-    matches!(rental.state(), State::Provisioning | State::Running)
+    matches!(rental.state(), RentalState::Provisioning | RentalState::Running)
 }
 
 impl Step {
     /// Writes an event of the rental, as the holder of the host.
-    pub(super) async fn record(&self, event: Event) -> Result<Rental, StepError> {
-        self.record_so(event, self.shared.clock.now().wall, None).await
+    pub(super) async fn record(&self, event: RentalEvent) -> Result<Rental, StepError> {
+        self.record_so(event, self.context.clock.now().wall, None).await
     }
 
     /// Records an event although others may change the rental at any time (its end, its credential): where it is just as
@@ -31,7 +33,7 @@ impl Step {
     /// could keep anything from being recorded.
     pub(super) async fn record_so(
         &self,
-        event: Event,
+        event: RentalEvent,
         at: Timestamp,
         tail: Option<LogTail>,
     ) -> Result<Rental, StepError> {
@@ -46,7 +48,7 @@ impl Step {
                 Ok(Outcome::Unchanged) => return Ok(change.into_rental()),
                 Err(_illegal) => return Err(StepError::Stale),
             }
-            match self.shared.store.commit(&change).await {
+            match self.context.store.commit(&change).await {
                 Ok(()) => {
                     let state = change.rental().state().phase().as_str();
                     tracing::info!(rental = %rental.id(), state, "{}", event.name());
@@ -55,7 +57,7 @@ impl Step {
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
-            let Some(found) = self.shared.store.get(rental.id()).await? else { return Err(StepError::Stale) };
+            let Some(found) = self.context.store.get(rental.id()).await? else { return Err(StepError::Stale) };
             if !self.holds_of(&event, &found) {
                 return Err(StepError::Overtaken(Box::new(found)));
             }
@@ -65,22 +67,25 @@ impl Step {
     }
 
     /// Whether what happened to the rental as it was believed to be also happened to it as it is.
-    pub(super) fn holds_of(&self, event: &Event, found: &Rental) -> bool {
+    pub(super) fn holds_of(&self, event: &RentalEvent, found: &Rental) -> bool {
         let same_container = found.launch() == self.rental.launch() && found.container() == self.rental.container();
         same_container
             && match event {
-                Event::Started { .. } | Event::Verified { .. } | Event::Stopped { .. } | Event::Ended => true,
-                Event::EndBegan { reason: EndReason::Expired } => {
-                    let next = found.next(&self.shared.clock.now(), &self.shared.timing);
+                RentalEvent::Started { .. }
+                | RentalEvent::Verified { .. }
+                | RentalEvent::Stopped { .. }
+                | RentalEvent::Ended => true,
+                RentalEvent::EndBegan { reason: EndReason::Expired } => {
+                    let next = found.next(&self.context.clock.now(), &self.context.timing);
                     next == Next::Now(Action::End(EndReason::Expired))
                 }
                 // It came up after all, and what failed is no failure of its launch.
-                Event::EndBegan { reason: EndReason::Failed(_) }
-                | Event::SuspendBegan { cause: SuspendCause::Failed(_) } => is_on_its_way_up(found),
-                Event::EndBegan { .. } => true,
-                Event::SuspendBegan { .. } => found.state().end_reason().is_none(),
+                RentalEvent::EndBegan { reason: EndReason::Failed(_) }
+                | RentalEvent::SuspendBegan { cause: SuspendCause::Failed(_) } => is_on_its_way_up(found),
+                RentalEvent::EndBegan { .. } => true,
+                RentalEvent::SuspendBegan { .. } => found.state().end_reason().is_none(),
                 // It was wanted in between that it ends instead.
-                Event::Suspended { .. } => found.state().suspend_cause().is_some(),
+                RentalEvent::Suspended { .. } => found.state().suspend_cause().is_some(),
                 // Made with, or told of, what may be another by now.
                 _ => false,
             }
@@ -92,13 +97,13 @@ impl Step {
             return Err(StepError::Later(Box::new(error)));
         };
         if matches!(kind, FailureKind::WrongDevices | FailureKind::Refused) {
-            let until = self.shared.clock.now().boot.micros.saturating_add(SUSPICION_MICROS);
-            self.shared.placement.quarantine.suspect(self.rental.gpus(), until);
+            let until = self.context.clock.now().boot.micros.saturating_add(SUSPICION_MICROS);
+            self.context.placement.quarantine.suspect(self.rental.gpus(), until);
         }
         let log_tail = self.log_tail(kind).await;
         tracing::warn!(rental = %self.rental.id(), error = &error as &dyn Error, "rental failed");
         let failure = Failure { kind, detail: with_causes(&error), log_tail };
-        let rental = self.record(self.rental.giving_up(failure)).await?;
+        let rental = self.record(self.rental.failure_event(failure)).await?;
         Ok(Stepped::Moved(Box::new(rental)))
     }
 }

@@ -1,29 +1,29 @@
 //! Going on with a container that is further than the store knows.
 use crate::host::reconcile::step::{Step, StepError, Stepped, adopted};
 use crate::id::LaunchId;
-use crate::model::{Event, Gpu, State, SuspendCause};
+use crate::model::{Gpu, RentalEvent, RentalState, SuspendCause};
 
 impl Step {
     /// Takes over a container of a later launch than the store knows of: the store was restored from a backup.
     pub(in crate::host::reconcile) async fn take_up(self, launch: LaunchId) -> Result<Stepped, StepError> {
-        match self.shared.runtime.examine(launch).await {
+        match self.context.runtime.inspect(launch).await {
             Ok(Some(mut found)) => {
                 // A container that was taken over carries the claim of the launch that it was made for.
-                if let Some(kept) = self.shared.deadlines.of(launch).await {
+                if let Some(kept) = self.context.deadlines.of(launch).await {
                     found.claim.used = found.claim.used.max(kept.used);
                 }
                 let is_new = |gpu: &&Gpu| !self.rental.gpus().iter().any(|known| known.uuid == gpu.uuid);
                 let taken: Vec<Gpu> = found.claim.gpus.iter().filter(is_new).cloned().collect();
                 if found.retained.is_some()
-                    && matches!(self.rental.state(), State::Suspended { .. })
-                    && self.shared.placement.quarantine.another_has_any_of(launch.rental, &taken)
+                    && matches!(self.rental.state(), RentalState::Suspended { .. })
+                    && self.context.placement.quarantine.another_has_any_of(launch.rental, &taken)
                 {
                     // It is in no hurry: what it had is somebody else's, of whom the store is still to be told.
                     return Err(StepError::Stale);
                 }
                 let event = adopted(launch, &found);
                 tracing::warn!(%launch, "a launch is further than the store knows, and is gone on with");
-                let is_known = matches!(self.rental.state(), State::Running | State::Ready)
+                let is_known = matches!(self.rental.state(), RentalState::Running | RentalState::Ready)
                     && launch.attempt == self.rental.attempt();
                 let rental = match if is_known { Ok(self.rental.clone()) } else { self.record(event).await } {
                     Err(changed @ (StepError::Stale | StepError::Overtaken(_))) => {
@@ -36,20 +36,20 @@ impl Step {
                 if found.retained.is_some() {
                     // It was suspended, and its files are to be kept.
                     let step = Self { rental, ..self };
-                    let event = Event::SuspendBegan { cause: SuspendCause::Requested };
+                    let event = RentalEvent::SuspendBegan { cause: SuspendCause::Requested };
                     return Ok(Stepped::Moved(Box::new(step.record(event).await?)));
                 }
-                match self.shared.deadlines.of(launch).await.filter(|_| rental.started_at().is_some()) {
+                match self.context.deadlines.of(launch).await.filter(|_| rental.started_at().is_some()) {
                     // It was ready before, and paid for since then.
                     Some(kept) => {
                         let step = Self { rental, ..self };
-                        let ready = step.record(Event::Verified { paid_from: kept.paid_from }).await?;
+                        let ready = step.record(RentalEvent::Verified { paid_from: kept.paid_from }).await?;
                         if !ready.spec().term.is_shorter_than(kept.term) {
                             return Ok(Stepped::Moved(Box::new(ready)));
                         }
                         // What was promised once is kept.
                         let step = Self { rental: ready, ..step };
-                        let extended = step.record(Event::Extended { term: kept.term }).await?;
+                        let extended = step.record(RentalEvent::Extended { term: kept.term }).await?;
                         Ok(Stepped::Moved(Box::new(extended)))
                     }
                     None => Ok(Stepped::Moved(Box::new(rental))),
@@ -69,10 +69,10 @@ impl Step {
 
     /// Stops a container that is not recorded, once its time is over by the host's own book.
     pub(super) async fn stop_if_overdue(&self, launch: LaunchId) -> Result<(), StepError> {
-        let left = self.shared.deadlines.of(launch).await.and_then(|kept| kept.time_left(&self.shared.clock.now()));
+        let left = self.context.deadlines.of(launch).await.and_then(|kept| kept.time_left(&self.context.clock.now()));
         if left.is_some_and(|left| !left.is_positive()) {
             self.lease.check()?;
-            let stopped = self.shared.runtime.stop(launch, std::time::Duration::ZERO).await;
+            let stopped = self.context.runtime.stop(launch, std::time::Duration::ZERO).await;
             stopped.map_err(|error| StepError::Later(Box::new(error)))?;
         }
         Ok(())

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 
 /// How long the manager may take to answer, and the longest pause between two tries to reach it.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// How often a manager hears that this host is still there; it takes one for dead after 90 seconds.
-const HEARTBEAT: Duration = Duration::from_secs(30);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Whether a manager has no such route.
 fn is_missing(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
@@ -21,7 +21,7 @@ fn is_missing(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
 
 /// A manager, and how it is to know this host.
 #[derive(Clone)]
-pub struct Manager {
+pub struct DashboardRegistration {
     client: reqwest::Client,
     url: String,
     agent_ip: Option<IpAddr>,
@@ -29,9 +29,9 @@ pub struct Manager {
     port: u16,
 }
 
-impl Manager {
+impl DashboardRegistration {
     pub fn new(host: &str, port: u16, agent_ip: Option<IpAddr>) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build()?;
         let name = if host.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() };
         Ok(Self { client, url: format!("http://{name}:{port}"), agent_ip, host: host.to_owned(), port })
     }
@@ -49,7 +49,7 @@ impl Manager {
         Ok(socket.local_addr()?.ip())
     }
 
-    async fn tell(&self, what: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn send(&self, what: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let asked = self.clone();
         let address = tokio::task::spawn_blocking(move || asked.own_address()).await??;
         let request = self.client.post(format!("{}/api/{what}", self.url)).json(&json!({"agent_ip": address}));
@@ -60,10 +60,10 @@ impl Manager {
     /// Registers, however long it takes until the manager answers.
     pub async fn register(&self) {
         let mut pause = Duration::from_secs(1);
-        while let Err(error) = self.tell("register_agent").await {
+        while let Err(error) = self.send("register_agent").await {
             tracing::warn!(error = &*error as &dyn std::error::Error, "not registered with the manager yet");
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_BACKOFF);
         }
         tracing::info!(manager = self.url, "registered with the manager");
     }
@@ -74,8 +74,8 @@ impl Manager {
         self.register().await;
         let mut is_known = true;
         loop {
-            tokio::time::sleep(HEARTBEAT).await;
-            match self.tell("agent/heartbeat").await {
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+            match self.send("agent/heartbeat").await {
                 Ok(()) if is_known => {}
                 Ok(()) => {
                     tracing::info!(manager = self.url, "the manager answers again");
@@ -92,7 +92,7 @@ impl Manager {
 
     /// Says goodbye, once.
     pub async fn unregister(&self) {
-        match tokio::time::timeout(PATIENCE, self.tell("unregister_agent")).await {
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.send("unregister_agent")).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(error = &*error as &dyn std::error::Error, "the manager was not told goodbye");
