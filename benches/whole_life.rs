@@ -131,7 +131,7 @@ fn by_hand(key: &SealKey) {
         )
         .await;
         let started_at = runtime.start(&launch).await.unwrap();
-        rental = write(rental, RentalEvent::Started { started_at, started: None }).await;
+        rental = write(rental, RentalEvent::Started { started_at, started: clock.now() }).await;
         runtime.verify(&launch, Duration::from_secs(1)).await.unwrap();
         rental = write(rental, RentalEvent::Verified { paid_from: clock.now() }).await;
         clock.advance(SignedDuration::from_hours(1));

@@ -323,7 +323,7 @@ fn what_happened_to_one_container_is_not_recorded_of_another() {
             ports: rental.ports().to_vec(),
             gpus_attached: true,
             started_at: rental.started_at(),
-            claim: None,
+            claim: Box::new(rental.claim()),
         };
         let mut change = Change::intent(rental);
         let adopted = change.apply(RentalEvent::Adopted(Box::new(found)), jiff::Timestamp::UNIX_EPOCH);

@@ -40,8 +40,7 @@ pub struct Claim {
     /// Until when it has to have started.
     pub due: Timestamp,
     /// When it was made, on both clocks.
-    #[serde(default)]
-    pub at: Option<Moment>,
+    pub at: Moment,
     /// How much of its term was used up by earlier launches.
     #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
     pub used: SignedDuration,
@@ -60,10 +59,8 @@ pub struct Adoption {
     pub gpus_attached: bool,
     /// When it started, by the engine's own record; `None` where it has not.
     pub started_at: Option<Timestamp>,
-    /// The claim that it carries; `None` where an older version wrote this. Of a later launch than the store knew of,
-    /// it says what the rental had become by then.
-    #[serde(default)]
-    pub claim: Option<Box<Claim>>,
+    /// The claim that it carries. Of a later launch than the store knew of, it says what the rental had become by then.
+    pub claim: Box<Claim>,
 }
 
 /// The place that a rental was given when it was resumed.
@@ -99,7 +96,8 @@ pub enum RentalEvent {
         container: ContainerId,
         /// Whether the GPUs were attached by the engine; simulated ones cannot always be.
         gpus_attached: bool,
-        /// When, on both of our clocks: it started no earlier. `None` where an older version wrote it.
+        /// When, on both of our clocks; `None` of a container that was there already, which may have started at any time
+        /// since the claim.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Moment>,
         /// The image that it was made of, where the engine tells.
@@ -116,9 +114,8 @@ pub enum RentalEvent {
     Started {
         /// When, by the engine's own record.
         started_at: Timestamp,
-        /// The same instant on both of our clocks; `None` where an older version wrote it.
-        #[serde(default)]
-        started: Option<Moment>,
+        /// The same instant on both of our clocks.
+        started: Moment,
     },
     /// A container of it was found that the store did not know: after the store was restored from a backup.
     Adopted(Box<Adoption>),

@@ -53,7 +53,7 @@ impl NewRental {
             ports: placed.ports,
             quote: placed.quote,
             due: self.due,
-            at: Some(self.at.clone()),
+            at: self.at.clone(),
             used: jiff::SignedDuration::ZERO,
         };
         Rental::from_claim(claim, self.at.wall)

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::allocation::Written;
+use crate::clock::{BootId, BootTime, Moment};
 use crate::id::{Attempt, HostId, LaunchId, RentalId};
 use crate::memory::SimulatedGpus;
 use crate::model::port::SSH;
@@ -233,7 +234,7 @@ pub async fn a_container_carries_its_claim<R: ContainerRuntime>(fixture: Fixture
         ports: launch.ports.clone(),
         quote: None,
         due: Timestamp::UNIX_EPOCH,
-        at: None,
+        at: Moment { wall: Timestamp::UNIX_EPOCH, boot: BootTime { boot: BootId("boot".to_owned()), micros: 0 } },
         used: jiff::SignedDuration::ZERO,
     };
     launch.claim = Some(Box::new(claim.clone()));

@@ -8,9 +8,9 @@ use crate::model::{Exit, Rental};
 /// An instant of the engine's wall clock on both of ours. It lies as far back on the boot clock as on the
 /// wall's, but not before `not_before`: then the wall clock was set since. One from the future (another
 /// machine's clock) counts as now.
-pub(super) fn on_both_clocks(stamp: Timestamp, now: &Moment, not_before: Option<&Moment>) -> Moment {
+pub(super) fn on_both_clocks(stamp: Timestamp, now: &Moment, not_before: &Moment) -> Moment {
     let mut ago = now.wall.duration_since(stamp).max(SignedDuration::ZERO);
-    if let Some(not_before) = not_before.filter(|earlier| earlier.boot.boot == now.boot.boot) {
+    if not_before.boot.boot == now.boot.boot {
         ago = ago.min(now.since(not_before)).max(SignedDuration::ZERO);
     }
     Moment { wall: stamp, ..now.shifted(-ago) }

@@ -4,6 +4,7 @@
 //! conformance suites and a restart after a crash rest on the same property: folding the stored events
 //! gives the stored rental.
 
+mod launch;
 mod next_action;
 mod paid_time;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use crate::clock::Moment;
 use crate::id::{Attempt, ContainerId, HostId, InstanceName, LaunchId, RentalId, Revision, Seq};
 use crate::model::event::is_zero;
 use crate::model::port::SSH;
+use crate::model::rental::launch::Launch;
 use crate::model::{
     ContainerPort, CredentialKind, Exit, Files, Gpu, HostPort, ImageDigest, PortBinding, Quote, RentalSpec,
     RentalState, ResolvedImage, Retained, Segment, Service, Transport,
@@ -35,81 +37,52 @@ pub struct Rental {
     gpus: Vec<Gpu>,
     ports: Vec<PortBinding>,
     quote: Option<Quote>,
+    /// When it was claimed or last resumed, on both clocks: time limits hold whatever the wall clock does.
+    #[serde(rename = "claimed")]
+    claimed_at: Moment,
     due: Timestamp,
     created_at: Timestamp,
-    attempt: Attempt,
     revision: Revision,
     last_seq: Seq,
     state: RentalState,
-    container: Option<ContainerId>,
-    gpus_attached: bool,
-    started_at: Option<Timestamp>,
-    paid_from: Option<Moment>,
-    warned: bool,
-    notified: bool,
+    #[serde(flatten)]
+    launch: Launch,
+    /// The first launch since it was claimed or resumed.
+    brought_up_as: Attempt,
     segments: Vec<Segment>,
-    exit: Option<Exit>,
-    /// The warning that the renter was given no longer holds.
-    #[serde(default)]
-    warning_outdated: bool,
-    /// The container lets in by another credential than the stored one.
-    #[serde(default)]
-    access_outdated: bool,
-    #[serde(default)]
     pinned: Option<ImageDigest>,
-    /// When it was claimed and when its container started, on both clocks: time limits hold whatever the wall
-    /// clock does.
-    #[serde(default)]
-    claimed: Option<Moment>,
-    #[serde(default)]
-    started: Option<Moment>,
-    /// When its container was made.
+    /// The image that its container was made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    created: Option<Moment>,
+    image: Option<Box<ResolvedImage>>,
     /// How often it was resumed.
     #[serde(default, skip_serializing_if = "is_zero")]
     resumed: u32,
     /// The container whose files its next one takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retained: Option<Retained>,
-    /// The image that its container was made of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    image: Option<Box<ResolvedImage>>,
-    /// The source of its container's files.
-    #[serde(default, skip_serializing_if = "Files::are_new")]
-    files: Files,
     /// The bytes that were copied into its container.
     #[serde(default, skip_serializing_if = "is_zero")]
     copied_bytes: u64,
     /// When its renter was last warned of what it writes on the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     disk_warned_at: Option<Timestamp>,
-    /// The services that have answered in its container.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    services: Vec<Service>,
     /// Paid time of earlier launches that no segment tells of: the store lost them.
     #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
     lost_use: SignedDuration,
-    /// The first launch since it was claimed or resumed.
-    #[serde(default = "first")]
-    brought_up_as: Attempt,
-}
-
-fn first() -> Attempt {
-    Attempt::new(1)
 }
 
 impl Rental {
     /// The services that have answered on its published ports since its container was verified, each as it was heard first.
     #[must_use]
     pub fn services(&self) -> &[Service] {
-        &self.services
+        &self.launch.services
     }
 
     /// The published ports, besides SSH's, at which nothing has answered yet; none unless it is ready.
     pub(crate) fn silent_ports(&self) -> impl Iterator<Item = PortBinding> {
         let is_silent = |port: &PortBinding| {
-            port.may_lead_to_a_service() && !self.services.iter().any(|service| service.container == port.container)
+            port.may_lead_to_a_service()
+                && !self.launch.services.iter().any(|service| service.container == port.container)
         };
         let ports = if matches!(self.state, RentalState::Ready) { self.ports.as_slice() } else { &[] };
         ports.iter().copied().filter(is_silent)
@@ -203,7 +176,7 @@ impl Rental {
     /// Whether its container still lets in by a former credential.
     #[must_use]
     pub fn access_outdated(&self) -> bool {
-        self.access_outdated
+        self.launch.access_outdated
     }
 
     /// When it was claimed.
@@ -215,13 +188,13 @@ impl Rental {
     /// How many launches there were.
     #[must_use]
     pub fn attempt(&self) -> Attempt {
-        self.attempt
+        self.launch.attempt
     }
 
     /// How often it was launched again since it was claimed or resumed.
     #[must_use]
     pub fn relaunches(&self) -> u64 {
-        self.attempt.get().saturating_sub(self.brought_up_as.get()).into()
+        self.launch.attempt.get().saturating_sub(self.brought_up_as.get()).into()
     }
 
     /// How often it was resumed.
@@ -239,7 +212,7 @@ impl Rental {
     /// The source of its container's files.
     #[must_use]
     pub fn files(&self) -> Files {
-        self.files
+        self.launch.files
     }
 
     /// The bytes of files that were copied into its container: on the disk below what it writes itself.
@@ -253,21 +226,23 @@ impl Rental {
     #[must_use]
     pub fn may_need(&self, attempt: Attempt) -> bool {
         match (&self.state, &self.retained) {
-            _ if attempt > self.attempt => false,
+            _ if attempt > self.launch.attempt => false,
             (RentalState::Suspended { .. }, kept) => kept.as_ref().is_none_or(|kept| attempt >= kept.attempt),
             // Its next container has not been made.
-            (RentalState::Provisioning | RentalState::Suspending { .. }, Some(kept)) if self.container.is_none() => {
+            (RentalState::Provisioning | RentalState::Suspending { .. }, Some(kept))
+                if self.launch.container.is_none() =>
+            {
                 attempt >= kept.attempt
             }
             (RentalState::Ended { .. }, _) => false,
-            _ => attempt == self.attempt,
+            _ => attempt == self.launch.attempt,
         }
     }
 
     /// The rental's current launch.
     #[must_use]
     pub fn launch(&self) -> LaunchId {
-        LaunchId { rental: self.id, attempt: self.attempt }
+        LaunchId { rental: self.id, attempt: self.launch.attempt }
     }
 
     /// The rental's version, for a write that names the one it saw.
@@ -297,38 +272,37 @@ impl Rental {
     /// The engine's id of its container, once there is one.
     #[must_use]
     pub fn container(&self) -> Option<&ContainerId> {
-        self.container.as_ref()
+        self.launch.container.as_ref()
     }
 
     /// Whether the engine attached its GPUs; simulated ones cannot always be.
     #[must_use]
     pub fn gpus_attached(&self) -> bool {
-        self.gpus_attached
+        self.launch.gpus_attached
     }
 
-    /// The earliest moment at which its container may have started: when that was made, or the rental claimed; `None` for
-    /// a rental of an older version.
+    /// The earliest moment at which its container may have started: when that was made, or the rental claimed.
     #[must_use]
-    pub fn not_started_before(&self) -> Option<&Moment> {
-        self.created.as_ref().or(self.claimed.as_ref())
+    pub fn not_started_before(&self) -> &Moment {
+        self.launch.created.as_ref().unwrap_or(&self.claimed_at)
     }
 
     /// From when its paid time counts, once it is ready.
     #[must_use]
     pub fn paid_from(&self) -> Option<&Moment> {
-        self.paid_from.as_ref()
+        self.launch.paid_from.as_ref()
     }
 
-    /// When its container started, by our own clocks; `None` where that is not known.
+    /// When its container started, by our own clocks; `None` before, and of a container that was adopted.
     #[must_use]
     pub fn started(&self) -> Option<&Moment> {
-        self.started.as_ref()
+        self.launch.started.as_ref()
     }
 
     /// When its container started, by the engine's own record.
     #[must_use]
     pub fn started_at(&self) -> Option<Timestamp> {
-        self.started_at
+        self.launch.started_at
     }
 
     /// The rental's usage.
@@ -340,6 +314,6 @@ impl Rental {
     /// How its container ended.
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {
-        self.exit.as_ref()
+        self.launch.exit.as_ref()
     }
 }

@@ -108,15 +108,15 @@ impl Rental {
                     log_tail: Vec::new(),
                 })))
             }
-            RentalState::Provisioning if self.container.is_none() => Next::Now(Action::Create),
+            RentalState::Provisioning if self.launch.container.is_none() => Next::Now(Action::Create),
             RentalState::Provisioning => Next::Now(Action::Start),
             RentalState::Running => {
-                let since = match &self.started {
+                let since = match &self.launch.started {
                     Some(started) => now.since(started),
-                    None => now.wall.duration_since(self.started_at.unwrap_or(self.created_at)),
+                    None => now.wall.duration_since(self.launch.started_at.unwrap_or(self.created_at)),
                 };
                 let left = timing.access - since;
-                if self.access_outdated {
+                if self.launch.access_outdated {
                     // A container that does not take the credential must not run unpaid for ever.
                     return Next::Now(if left.is_positive() {
                         Action::ReplaceAccess
@@ -136,8 +136,8 @@ impl Rental {
             RentalState::Ready => match self.next_by_the_clock(now, timing) {
                 // What is bound to a time comes first.
                 Next::Now(action) => Next::Now(action),
-                _ if self.access_outdated => Next::Now(Action::ReplaceAccess),
-                _ if self.warning_outdated => Next::Now(Action::WithdrawWarning),
+                _ if self.launch.access_outdated => Next::Now(Action::ReplaceAccess),
+                _ if self.launch.warning_outdated => Next::Now(Action::WithdrawWarning),
                 later => later,
             },
             RentalState::Suspending { stopped: true, .. } => Next::Now(Action::Retain),
@@ -175,13 +175,13 @@ impl Rental {
         let notice = timing.notice.min(term / 10);
         if left <= SignedDuration::ZERO {
             Next::Now(Action::End(EndReason::Expired))
-        } else if left <= notice && !self.notified {
+        } else if left <= notice && !self.launch.notified {
             Next::Now(Action::Notify)
-        } else if left <= warning && !self.warned {
+        } else if left <= warning && !self.launch.warned {
             Next::Now(Action::Warn)
-        } else if !self.warned {
+        } else if !self.launch.warned {
             Next::After(left - warning)
-        } else if !self.notified {
+        } else if !self.launch.notified {
             Next::After(left - notice)
         } else {
             Next::After(left)

@@ -21,7 +21,7 @@ impl Rental {
         let earliest = self.segments.last().and_then(|before| before.ended_at);
         let started_at = earliest.map_or(paid_from.wall, |earliest| earliest.max(paid_from.wall));
         self.segments.push(Segment { started_at, ended_at: None, quote: None });
-        self.paid_from = Some(paid_from);
+        self.launch.paid_from = Some(paid_from);
         self.state = RentalState::Ready;
     }
 
@@ -29,7 +29,8 @@ impl Rental {
     /// all the same. Not where it was the host's doing, nor where nobody knows how long it ran.
     pub(super) fn charge_unverified(&mut self, exit: Option<&Exit>, ended: Option<&Moment>, by_the_host: bool) {
         let charges = self.quote.as_ref().is_some_and(|quote| quote.unverified) && !by_the_host;
-        let (true, Some(started_at), Some(_), None) = (charges, self.started_at, exit, &self.paid_from) else {
+        let (true, Some(started_at), Some(_), None) = (charges, self.launch.started_at, exit, &self.launch.paid_from)
+        else {
             return;
         };
         let left = self.spec.term.duration().map(|term| term - self.used_before());
@@ -39,7 +40,7 @@ impl Rental {
             ended_at: None,
             quote: None,
         };
-        let ran = match (&self.started, ended) {
+        let ran = match (&self.launch.started, ended) {
             (Some(started), Some(ended)) => ended.since(started),
             // Over a reboot nobody can tell.
             _ => return,
@@ -60,7 +61,7 @@ impl Rental {
         at: Timestamp,
     ) {
         let paid_until = self.expires_at();
-        let paid_from = self.paid_from.clone();
+        let paid_from = self.launch.paid_from.clone();
         let Some(segment) = self.segments.last_mut().filter(|segment| segment.ended_at.is_none()) else { return };
         let by_both_clocks =
             paid_from.as_ref().zip(ended).and_then(|(from, to)| from.wall.checked_add(to.since(from)).ok());
@@ -93,7 +94,7 @@ impl Rental {
         }
         self.gpus = claim.gpus;
         self.due = claim.due;
-        self.claimed = claim.at;
+        self.claimed_at = claim.at;
     }
 
     /// From now on it costs something else; what was used before keeps its price. A price in another currency is
@@ -136,7 +137,7 @@ impl Rental {
     #[must_use]
     pub fn time_left(&self, now: &Moment) -> Option<SignedDuration> {
         let left = self.spec.term.duration()? - self.used_before();
-        match &self.paid_from {
+        match &self.launch.paid_from {
             // Its segment is closed, and counted already.
             Some(_) if self.segments.last().is_some_and(|segment| segment.ended_at.is_some()) => Some(left),
             Some(from) => Some(left - now.since(from)),
@@ -149,7 +150,7 @@ impl Rental {
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         let left = self.spec.term.duration()? - self.used_before();
-        let from = match (&self.paid_from, self.segments.last()?.ended_at, &self.state) {
+        let from = match (&self.launch.paid_from, self.segments.last()?.ended_at, &self.state) {
             (_, _, RentalState::Provisioning | RentalState::Running | RentalState::Suspended { .. }) => return None,
             (Some(from), None, _) => from.wall,
             (_, ended_at, _) => ended_at?,
@@ -169,10 +170,7 @@ impl Rental {
 
     /// How long it may still take to start.
     pub(super) fn time_to_start(&self, now: &Moment) -> SignedDuration {
-        match &self.claimed {
-            Some(claimed) => self.due.duration_since(claimed.wall) - now.since(claimed),
-            None => self.due.duration_since(now.wall),
-        }
+        self.due.duration_since(self.claimed_at.wall) - now.since(&self.claimed_at)
     }
 
     /// The bill as it stands.

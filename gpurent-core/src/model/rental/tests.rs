@@ -36,7 +36,7 @@ fn claimed() -> (Rental, RecordedEvent) {
             unverified: false,
         }),
         due: at(600),
-        at: Some(moment(0)),
+        at: moment(0),
         used: SignedDuration::ZERO,
     };
     Rental::from_claim(claim, at(0))
@@ -81,7 +81,7 @@ fn after(events: &[RentalEvent]) -> Rental {
 fn way_up() -> Vec<RentalEvent> {
     vec![
         created(),
-        RentalEvent::Started { started_at: at(10), started: None },
+        RentalEvent::Started { started_at: at(10), started: moment(10) },
         RentalEvent::Verified { paid_from: moment(10) },
     ]
 }
@@ -167,7 +167,7 @@ fn a_claim_happens_once() {
 
 #[test]
 fn a_launch_knows_nothing_of_the_container_before() {
-    let started = RentalEvent::Started { started_at: at(10), started: Some(moment(10)) };
+    let started = RentalEvent::Started { started_at: at(10), started: moment(10) };
     let mut life = vec![
         created(),
         started,
@@ -181,13 +181,34 @@ fn a_launch_knows_nothing_of_the_container_before() {
     assert_eq!(again.state().phase(), Phase::Provisioning);
     assert_eq!((again.container(), again.exit(), again.paid_from()), (None, None, None));
     assert_eq!((again.started(), again.started_at()), (None, None), "it would be paid for from there");
-    assert!(!again.warned && !again.notified && again.created.is_none());
+    assert!(!again.launch.warned && !again.launch.notified && again.launch.created.is_none());
+}
+
+#[test]
+fn a_suspended_rental_has_no_gpus_attached() {
+    let mut life = way_up();
+    life.extend([suspended_on_request(), stopped(99), RentalEvent::Suspended { since: moment(99), retained: None }]);
+    let suspended = after(&life);
+    assert!(after(&way_up()).gpus_attached() && !suspended.gpus_attached());
+    assert!(suspended.exit().is_some(), "how its container ended is still told");
+}
+
+/// SQL reads some of these, and agents of other versions all of them.
+#[test]
+fn a_launch_is_stored_beside_the_rental() {
+    let rental = after(&way_up());
+    let stored = serde_json::to_value(&rental).unwrap();
+    for field in ["attempt", "container", "gpus_attached", "started", "started_at", "paid_from", "claimed", "exit"] {
+        assert!(stored.get(field).is_some(), "{field} in {stored}");
+    }
+    assert!(stored.get("launch").is_none() && stored.get("claimed_at").is_none());
+    assert_eq!(serde_json::from_value::<Rental>(stored).unwrap(), rental);
 }
 
 #[test]
 fn the_services_of_a_container_are_not_those_of_the_next_one() {
     let mut rental = after(&way_up());
-    rental.services.push(Service {
+    rental.launch.services.push(Service {
         container: "8080".parse().unwrap(),
         host: "8001".parse().unwrap(),
         protocol: Protocol::Http,
@@ -204,7 +225,7 @@ fn later_launch(rental: &Rental) -> Adoption {
         ports: Vec::new(),
         gpus_attached: true,
         started_at: Some(at(200)),
-        claim: None,
+        claim: Box::new(rental.claim()),
     }
 }
 
@@ -212,7 +233,7 @@ fn later_launch(rental: &Rental) -> Adoption {
 fn what_was_used_by_the_word_of_a_later_launch_is_used() {
     let (mut rental, _) = claimed();
     let claim = Claim { used: SignedDuration::from_secs(100), ..rental.claim() };
-    let found = Adoption { claim: Some(Box::new(claim)), ..later_launch(&rental) };
+    let found = Adoption { claim: Box::new(claim), ..later_launch(&rental) };
     rental.apply(RentalEvent::Adopted(Box::new(found)), at(201)).unwrap();
     assert_eq!(rental.used_before(), SignedDuration::from_secs(100), "the store that was set back had forgotten it");
 }
@@ -290,7 +311,7 @@ fn a_wall_clock_that_jumps_gives_up_no_rental_on_its_way_up() {
     let timing = RentalTiming::default();
     let tomorrow = Moment { wall: at(90_000), ..moment(20) };
     assert_eq!(after(&[]).next(&tomorrow, &timing), Next::Now(Action::Create));
-    let started = RentalEvent::Started { started_at: at(10), started: Some(moment(10)) };
+    let started = RentalEvent::Started { started_at: at(10), started: moment(10) };
     let within = Duration::from_secs(80);
     assert_eq!(after(&[created(), started]).next(&tomorrow, &timing), Next::Now(Action::Verify { within }));
 }
@@ -314,7 +335,7 @@ fn use_ends_with_the_container_or_the_paid_time() {
 fn what_ran_and_let_nobody_in_costs_what_it_ran_where_the_host_says_so() {
     let used = |reason: EndReason, way_up: usize, jump: i64| {
         let mut rental = claimed_for_money();
-        let started = RentalEvent::Started { started_at: at(10), started: Some(moment(10)) };
+        let started = RentalEvent::Started { started_at: at(10), started: moment(10) };
         for (second, event) in (1..).zip([created(), started].into_iter().take(way_up)) {
             rental.apply(event, at(second)).unwrap();
         }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::id::{Attempt, Revision, Seq};
+use crate::model::rental::launch::Launch;
 use crate::model::{
     Adoption, Claim, EndReason, Environment, Failure, Files, RecordedEvent, Rental, RentalEvent, RentalSpec,
     RentalState, Retained, SuspendCause,
@@ -53,33 +54,20 @@ impl Rental {
             quote: claim.quote,
             due: claim.due,
             created_at: at,
-            attempt: Attempt::new(1),
+            claimed_at: claim.at,
             revision: Revision::new(1),
             last_seq: Seq::new(1),
             state: RentalState::Provisioning,
-            container: None,
-            gpus_attached: false,
-            started_at: None,
-            paid_from: None,
-            warned: false,
-            notified: false,
+            launch: Launch::new(Attempt::new(1)),
+            brought_up_as: Attempt::new(1),
             segments: Vec::new(),
-            exit: None,
-            warning_outdated: false,
-            access_outdated: false,
             pinned: None,
             image: None,
-            claimed: claim.at,
-            started: None,
-            created: None,
             resumed: 0,
             retained: None,
-            files: Files::New,
             copied_bytes: 0,
             disk_warned_at: None,
-            services: Vec::new(),
             lost_use: claim.used,
-            brought_up_as: Attempt::new(1),
         };
         (rental, recorded)
     }
@@ -119,25 +107,25 @@ impl Rental {
         let illegal = IllegalTransition { event: event.name(), state: self.state.phase().as_str() };
         match (event, &self.state) {
             (RentalEvent::Pinned { digest }, RentalState::Provisioning)
-                if self.container.is_none() && self.pinned.is_none() =>
+                if self.launch.container.is_none() && self.pinned.is_none() =>
             {
                 self.pinned = Some(digest);
             }
             (
                 RentalEvent::Created { container, gpus_attached, at, image, files, copied_bytes },
                 RentalState::Provisioning,
-            ) if self.container.is_none() => {
+            ) if self.launch.container.is_none() => {
                 if let Some(retained) = &mut self.retained {
                     // They are in this one by now, should it have to be launched again.
                     *retained = Retained {
-                        attempt: self.attempt,
+                        attempt: self.launch.attempt,
                         container: container.clone(),
                         gpus: self.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
                         ports: self.ports.clone(),
                         bytes: retained.bytes,
                     };
                 }
-                self.files = files;
+                self.launch.files = files;
                 // One that is taken over as it is was told of when it was made.
                 if image.is_some() {
                     self.image = image;
@@ -146,35 +134,35 @@ impl Rental {
                 if files != Files::Same {
                     self.copied_bytes = copied_bytes;
                 }
-                self.container = Some(container);
-                self.created = at;
-                self.gpus_attached = gpus_attached;
+                self.launch.container = Some(container);
+                self.launch.created = at;
+                self.launch.gpus_attached = gpus_attached;
             }
-            (RentalEvent::Started { started_at, started }, RentalState::Provisioning) if self.container.is_some() => {
-                self.started_at = Some(started_at);
-                self.started = started;
+            (RentalEvent::Started { started_at, started }, RentalState::Provisioning)
+                if self.launch.container.is_some() =>
+            {
+                self.launch.started_at = Some(started_at);
+                self.launch.started = Some(started);
                 self.state = RentalState::Running;
             }
             (RentalEvent::Relaunched { ports }, RentalState::Provisioning) => {
                 self.ports = ports;
-                self.begin_launch(self.attempt.next());
+                self.launch = Launch::new(self.launch.attempt.next());
             }
             (RentalEvent::Adopted(found), state)
-                if supersedes(&found, self.attempt, self.container.is_some(), state) =>
+                if supersedes(&found, self.launch.attempt, self.launch.container.is_some(), state) =>
             {
-                if found.attempt > self.attempt {
-                    if let Some(claim) = found.claim {
-                        self.merge_claim(*claim);
-                    }
-                    self.begin_launch(found.attempt);
+                if found.attempt > self.launch.attempt {
+                    self.merge_claim(*found.claim);
+                    self.launch = Launch::new(found.attempt);
                     self.brought_up_as = found.attempt;
                 }
                 self.ports = found.ports;
-                self.container = Some(found.container);
-                self.gpus_attached = found.gpus_attached;
-                self.access_outdated = false;
+                self.launch.container = Some(found.container);
+                self.launch.gpus_attached = found.gpus_attached;
+                self.launch.access_outdated = false;
                 self.retained = None;
-                self.started_at = found.started_at;
+                self.launch.started_at = found.started_at;
                 self.state = if found.started_at.is_some() { RentalState::Running } else { RentalState::Provisioning };
             }
             (RentalEvent::Verified { paid_from }, RentalState::Running) => {
@@ -185,40 +173,40 @@ impl Rental {
                 if state.end_reason().is_none() && self.spec.term.is_shorter_than(term) =>
             {
                 self.spec.term = term;
-                self.warning_outdated |= std::mem::take(&mut self.warned);
-                self.notified = false;
+                self.launch.warning_outdated |= std::mem::take(&mut self.launch.warned);
+                self.launch.notified = false;
             }
             (RentalEvent::AccessChanged { credential }, state) if state.end_reason().is_none() => {
                 self.credential = credential;
                 // A container that is still to be made is made with the stored credential.
-                self.access_outdated = self.container.is_some();
+                self.launch.access_outdated = self.launch.container.is_some();
             }
-            (RentalEvent::AccessApplied, RentalState::Running | RentalState::Ready) if self.access_outdated => {
-                self.access_outdated = false;
+            (RentalEvent::AccessApplied, RentalState::Running | RentalState::Ready) if self.launch.access_outdated => {
+                self.launch.access_outdated = false;
             }
-            (RentalEvent::Warned, RentalState::Ready) if !self.warned => {
-                self.warned = true;
-                self.warning_outdated = false;
+            (RentalEvent::Warned, RentalState::Ready) if !self.launch.warned => {
+                self.launch.warned = true;
+                self.launch.warning_outdated = false;
             }
-            (RentalEvent::WarningWithdrawn, RentalState::Ready) if self.warning_outdated => {
-                self.warning_outdated = false;
+            (RentalEvent::WarningWithdrawn, RentalState::Ready) if self.launch.warning_outdated => {
+                self.launch.warning_outdated = false;
             }
             (RentalEvent::DiskWarned { .. }, RentalState::Ready) if !self.was_warned_of_the_disk(at) => {
                 self.disk_warned_at = Some(at);
             }
             (RentalEvent::DiskWarned { .. }, RentalState::Ready) => return Ok(Outcome::Unchanged),
             (RentalEvent::ServicesUp { services }, RentalState::Ready) => {
-                let before = self.services.len();
+                let before = self.launch.services.len();
                 for service in services {
                     if self.silent_ports().any(|binding| binding.container == service.container) {
-                        self.services.push(service);
+                        self.launch.services.push(service);
                     }
                 }
-                if self.services.len() == before {
+                if self.launch.services.len() == before {
                     return Ok(Outcome::Unchanged);
                 }
             }
-            (RentalEvent::Notified, RentalState::Ready) if !self.notified => self.notified = true,
+            (RentalEvent::Notified, RentalState::Ready) if !self.launch.notified => self.launch.notified = true,
             (
                 RentalEvent::SuspendBegan { cause },
                 RentalState::Provisioning | RentalState::Running | RentalState::Ready,
@@ -237,7 +225,7 @@ impl Rental {
                 let by_the_host = matches!(&cause, SuspendCause::Failed(failure) if !failure.kind.is_charged());
                 self.charge_unverified(exit.as_ref(), ended.as_ref(), by_the_host);
                 self.close_segment(exit.as_ref(), ended.as_ref(), None, at);
-                self.exit = exit;
+                self.launch.exit = exit;
                 self.state = RentalState::Suspending { cause, stopped: true };
             }
             (RentalEvent::Stopped { .. }, RentalState::Suspending { stopped: true, .. }) => {
@@ -246,10 +234,7 @@ impl Rental {
             (RentalEvent::Suspended { since, retained }, RentalState::Suspending { cause, stopped: true }) => {
                 let cause = cause.clone();
                 self.retained = retained;
-                self.paid_from = None;
-                self.container = None;
-                self.access_outdated = false;
-                self.services.clear();
+                self.launch = self.launch.put_away();
                 self.gpus.clear();
                 self.ports.clear();
                 self.state = RentalState::Suspended { cause, since };
@@ -260,9 +245,9 @@ impl Rental {
                 self.gpus = resumption.gpus;
                 self.ports = resumption.ports;
                 self.due = resumption.due;
-                self.claimed = Some(resumption.at);
-                self.begin_launch(self.attempt.next());
-                self.brought_up_as = self.attempt;
+                self.claimed_at = resumption.at;
+                self.launch = Launch::new(self.launch.attempt.next());
+                self.brought_up_as = self.launch.attempt;
                 self.resumed = self.resumed.saturating_add(1);
                 self.state = RentalState::Provisioning;
             }
@@ -286,7 +271,7 @@ impl Rental {
                 let reason = reason.clone();
                 self.charge_unverified(exit.as_ref(), ended.as_ref(), !reason.is_charged());
                 self.close_segment(exit.as_ref(), ended.as_ref(), Some(&reason), at);
-                self.exit = exit;
+                self.launch.exit = exit;
                 self.state = RentalState::Ending { reason, stopped: true };
             }
             (RentalEvent::Stopped { .. }, RentalState::Ending { stopped: true, .. }) => return Ok(Outcome::Unchanged),
@@ -301,21 +286,6 @@ impl Rental {
         }
         self.last_seq = self.last_seq.next();
         Ok(Outcome::Changed)
-    }
-
-    /// Forgets everything that belonged to the container of the launch before.
-    fn begin_launch(&mut self, attempt: Attempt) {
-        self.attempt = attempt;
-        self.container = None;
-        self.files = Files::New;
-        self.access_outdated = false;
-        self.services.clear();
-        self.started_at = None;
-        self.started = None;
-        self.created = None;
-        self.paid_from = None;
-        self.exit = None;
-        (self.warned, self.notified, self.warning_outdated) = (false, false, false);
     }
 
     /// The event for a launch that failed: a rental that was ready once waits to be resumed, with what is left of
@@ -343,7 +313,7 @@ impl Rental {
             ports: self.ports.clone(),
             quote: self.quote.clone(),
             due: self.due,
-            at: self.claimed.clone(),
+            at: self.claimed_at.clone(),
             used: self.used_before(),
         }
     }

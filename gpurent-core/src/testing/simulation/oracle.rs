@@ -309,7 +309,9 @@ impl Oracle {
         let name = self.name(launch.rental);
         match at_once(self.store.get(launch.rental)).unwrap_or_default() {
             None => {
-                self.report_violation(format!("the container of {name} is removed, and the store knows no such rental"));
+                self.report_violation(format!(
+                    "the container of {name} is removed, and the store knows no such rental"
+                ));
             }
             Some(row) if row.attempt() == launch.attempt => match row.state() {
                 RentalState::Ending { stopped: true, .. } | RentalState::Ended { .. } => {}

@@ -265,7 +265,7 @@ fn whole_life() -> Vec<RentalEvent> {
             files: Files::New,
             copied_bytes: 0,
         },
-        RentalEvent::Started { started_at: at(1), started: None },
+        RentalEvent::Started { started_at: at(1), started: moment(1) },
         RentalEvent::Verified { paid_from: moment(1) },
         RentalEvent::Warned,
         RentalEvent::EndBegan { reason: EndReason::Expired },
@@ -569,7 +569,7 @@ fn lost(rental: &Rental, name: &str) -> RecoveredRental {
         ports: claim.ports.clone(),
         gpus_attached: true,
         started_at: Some(at(5)),
-        claim: None,
+        claim: Box::new(claim.clone()),
     };
     let tells = [
         RentalEvent::Claimed(Box::new(claim)),

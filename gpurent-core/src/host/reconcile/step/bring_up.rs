@@ -95,9 +95,9 @@ impl Step {
         };
         self.context.failpoints.pass("started-unrecorded");
         // It was started now, or (where a crash came in between) at some time after the claim.
-        let not_before = if started_at >= asked.wall { Some(&asked) } else { self.rental.not_started_before() };
+        let not_before = if started_at >= asked.wall { &asked } else { self.rental.not_started_before() };
         let started = on_both_clocks(started_at, &self.context.clock.now(), not_before);
-        let rental = self.record(RentalEvent::Started { started_at, started: Some(started) }).await?;
+        let rental = self.record(RentalEvent::Started { started_at, started }).await?;
         self.context.failpoints.pass("started");
         Ok(rental)
     }

@@ -149,7 +149,7 @@ pub(super) fn adopted(launch: LaunchId, found: &InspectedContainer) -> RentalEve
         ports: found.claim.ports.clone(),
         gpus_attached: found.gpus_attached,
         started_at: found.started_at.map(crate::clock::to_micros),
-        claim: Some(found.claim.clone()),
+        claim: found.claim.clone(),
     }))
 }
 

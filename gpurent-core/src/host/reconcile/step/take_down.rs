@@ -112,7 +112,7 @@ impl Step {
         if lies_ahead {
             return Some(seen.clone());
         }
-        Some(on_both_clocks(exit.finished_at, now, Some(seen)))
+        Some(on_both_clocks(exit.finished_at, now, seen))
     }
 
     pub(super) async fn retain(&self) -> Result<Rental, Trouble> {
