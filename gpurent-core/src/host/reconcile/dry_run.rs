@@ -127,7 +127,7 @@ fn of_rental(rental: &Rental, observation: &Observation, now: &Moment, timing: &
 
 fn describe(action: &Action) -> String {
     match action {
-        Action::Create => "fetch the image and make the container".to_owned(),
+        Action::Prepare | Action::Create => "fetch the image and make the container".to_owned(),
         Action::Start => "start the container".to_owned(),
         Action::Verify { .. } => "verify access".to_owned(),
         Action::ReplaceAccess => "replace the credential".to_owned(),

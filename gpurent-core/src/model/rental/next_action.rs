@@ -46,7 +46,10 @@ impl Default for RentalTiming {
 /// An action that a rental needs now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Fetch the image and make the container.
+    /// Fetch the image. Nothing is recorded of it, and so it is always what a rental without a container needs; a process
+    /// that has done it goes on with [`Create`](Self::Create).
+    Prepare,
+    /// Make the container.
     Create,
     /// Start the container.
     Start,
@@ -108,7 +111,7 @@ impl Rental {
                     log_tail: Vec::new(),
                 })))
             }
-            RentalState::Provisioning if self.launch.container.is_none() => Next::Now(Action::Create),
+            RentalState::Provisioning if self.launch.container.is_none() => Next::Now(Action::Prepare),
             RentalState::Provisioning => Next::Now(Action::Start),
             RentalState::Running => {
                 let since = match &self.launch.started {

@@ -266,7 +266,7 @@ fn what_is_due_follows_from_the_state_alone() {
     let timing = RentalTiming::default();
     let next = |events: &[RentalEvent], second| after(events).next(&moment(second), &timing);
     let up = way_up();
-    assert_eq!(next(&[], 1), Next::Now(Action::Create));
+    assert_eq!(next(&[], 1), Next::Now(Action::Prepare));
     assert!(matches!(next(&[], 600), Next::Now(Action::End(EndReason::Failed(_)))));
     assert_eq!(next(&up[..1], 1), Next::Now(Action::Start));
     assert_eq!(next(&up[..2], 20), Next::Now(Action::Verify { within: Duration::from_secs(80) }));
@@ -310,7 +310,7 @@ fn a_wall_clock_that_jumps_changes_no_bill() {
 fn a_wall_clock_that_jumps_gives_up_no_rental_on_its_way_up() {
     let timing = RentalTiming::default();
     let tomorrow = Moment { wall: at(90_000), ..moment(20) };
-    assert_eq!(after(&[]).next(&tomorrow, &timing), Next::Now(Action::Create));
+    assert_eq!(after(&[]).next(&tomorrow, &timing), Next::Now(Action::Prepare));
     let started = RentalEvent::Started { started_at: at(10), started: moment(10) };
     let within = Duration::from_secs(80);
     assert_eq!(after(&[created(), started]).next(&tomorrow, &timing), Next::Now(Action::Verify { within }));

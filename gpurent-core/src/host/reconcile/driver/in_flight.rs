@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 
+use crate::clock::Moment;
 use crate::host::ReconcileError;
 use crate::host::reconcile::driver::{Done, Driver};
 use crate::host::reconcile::periodic::{backoff, later};
@@ -22,23 +23,51 @@ pub(in crate::host::reconcile) enum Ended {
     Panicked,
 }
 
+/// How urgent a step is beside what is due by the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::host::reconcile) enum Urgency {
+    /// The end of a rental whose paid time is over: nothing comes before it.
+    Expiring,
+    /// Whatever gives way to that alone.
+    #[default]
+    Normal,
+    /// A message or a credential: gives way to everything that is bound to a time.
+    Deferrable,
+}
+
+impl Urgency {
+    fn of(action: &Action) -> Self {
+        match action {
+            Action::End(EndReason::Expired) => Self::Expiring,
+            Action::ReplaceAccess | Action::WithdrawWarning | Action::WarnOfDisk { .. } | Action::TellServices(_) => {
+                Self::Deferrable
+            }
+            _ => Self::Normal,
+        }
+    }
+
+    /// Whether a step that failed, and waits to be tried again, does not hold this up.
+    fn gives_way_to(self, next: &Next) -> bool {
+        match self {
+            Self::Expiring => false,
+            Self::Normal => *next == Next::Now(Action::End(EndReason::Expired)),
+            Self::Deferrable => is_due_by_the_clock(next),
+        }
+    }
+}
+
 /// A step under way.
 #[derive(Default)]
 pub(in crate::host::reconcile) struct InFlight {
-    /// Whether it ends a rental whose time is over.
-    pub(in crate::host::reconcile) expiring: bool,
-    /// Whether it gives way to what is due by the clock.
-    pub(in crate::host::reconcile) deferrable: bool,
+    pub(in crate::host::reconcile) urgency: Urgency,
     /// Set where the step may be cut off.
     pub(in crate::host::reconcile) abort: Option<AbortHandle>,
 }
 
 /// How a rental's steps failed lately.
 pub(in crate::host::reconcile) struct Backoff {
-    /// Whether what failed was the end of a rental whose time is over.
-    pub(in crate::host::reconcile) expiring: bool,
-    /// Whether what failed gives way to what is due by the clock.
-    pub(in crate::host::reconcile) deferrable: bool,
+    /// The urgency of what failed.
+    pub(in crate::host::reconcile) urgency: Urgency,
     pub(in crate::host::reconcile) failures: u32,
     pub(in crate::host::reconcile) not_before: i64,
 }
@@ -49,28 +78,29 @@ impl Driver {
         let (mut due, mut taken_up) = (Vec::new(), Vec::new());
         for (id, rental) in &self.live {
             if let Some(step) = self.in_flight.get(id) {
-                let next = rental.next(&moment, &self.context.timing);
+                let next = self.next(rental, &moment);
                 let ends = rental.state().is_going_down()
                     || matches!(next, Next::Now(Action::End(_)))
-                    || (step.deferrable && is_due_by_the_clock(&next));
+                    || (step.urgency == Urgency::Deferrable && step.urgency.gives_way_to(&next));
                 if let Some(abort) = step.abort.as_ref().filter(|_| ends) {
                     abort.abort();
                 }
                 continue;
             }
-            let next = rental.next(&moment, &self.context.timing);
+            let next = self.next(rental, &moment);
             let expires = next == Next::Now(Action::End(EndReason::Expired));
             // What else went wrong does not hold up the end of the paid time, nor does what can wait hold up
             // a warning.
             let held_up = |entry: &Backoff| {
-                let gives_way = (expires && !entry.expiring) || (entry.deferrable && is_due_by_the_clock(&next));
+                let gives_way = entry.urgency.gives_way_to(&next);
                 entry.not_before > now && !gives_way
             };
             if self.backoffs.get(id).is_some_and(held_up) {
                 continue;
             }
             if let Some(launch) = self.later_launch(*id) {
-                taken_up.push((*id, launch, expires));
+                let urgency = if expires { Urgency::Expiring } else { Urgency::Normal };
+                taken_up.push((*id, launch, urgency));
                 continue;
             }
             let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().is_up());
@@ -79,7 +109,7 @@ impl Driver {
                 (Some(reason), _) if !expires => due.push((*id, Action::End(reason))),
                 // Nothing is created or started while the outcome of an earlier write is unknown (a newer launch may exist), or
                 // while a container without a stored rental occupies one of the GPUs.
-                (_, Next::Now(Action::Create | Action::Start))
+                (_, Next::Now(Action::Prepare | Action::Create | Action::Start))
                     if self.unsure.contains(id) || self.context.placement.quarantine.has_any_of(rental.gpus()) => {}
                 (_, Next::Now(action)) => due.push((*id, self.with_the_last_failure(*id, action))),
                 (_, Next::After(_) | Next::Idle) => {
@@ -91,9 +121,17 @@ impl Driver {
         for (id, action) in due {
             self.start_step(id, action);
         }
-        for (id, launch, expiring) in taken_up {
+        for (id, launch, urgency) in taken_up {
             let Some(step) = self.step(id) else { continue };
-            self.run_step(id, step.take_up(launch).boxed(), InFlight { expiring, ..InFlight::default() }, false);
+            self.run_step(id, step.take_up(launch).boxed(), urgency, false);
+        }
+    }
+
+    /// The rental's next action. What was prepared in this process is not prepared again.
+    fn next(&self, rental: &Rental, now: &Moment) -> Next {
+        match rental.next(now, &self.context.timing) {
+            Next::Now(Action::Prepare) if self.prepared.contains(&rental.launch()) => Next::Now(Action::Create),
+            next => next,
         }
     }
 
@@ -124,12 +162,10 @@ impl Driver {
 
     fn start_step(&mut self, id: RentalId, action: Action) {
         let Some(step) = self.step(id) else { return };
-        let launch = step.rental.launch();
-        let pulls = action == Action::Create && !self.prepared.contains(&launch);
-        let may_be_cut_off = pulls
-            || matches!(
+        let may_be_cut_off = matches!(
                 action,
-                Action::Verify { .. }
+                Action::Prepare
+                    | Action::Verify { .. }
                     | Action::ReplaceAccess
                     | Action::Warn
                     | Action::WithdrawWarning
@@ -140,28 +176,23 @@ impl Driver {
             // An end that was found out, and that a store which hangs keeps from being written: the clock's comes before.
             || matches!(&action, Action::End(reason) if !is_by_the_clock(reason));
         // Taking down is never held up by what goes up.
-        let goes_up = matches!(action, Action::Create | Action::Start | Action::Verify { .. });
+        let goes_up = matches!(action, Action::Prepare | Action::Create | Action::Start | Action::Verify { .. });
         if goes_up && self.in_flight.len() >= self.context.config.concurrent_steps {
             return;
         }
-        let expiring = action == Action::End(EndReason::Expired);
-        let deferrable = matches!(
-            action,
-            Action::ReplaceAccess | Action::WithdrawWarning | Action::WarnOfDisk { .. } | Action::TellServices(_)
-        );
-        let work = if pulls { step.prepare().boxed() } else { step.take(action).boxed() };
-        self.run_step(id, work, InFlight { expiring, deferrable, abort: None }, may_be_cut_off);
+        let urgency = Urgency::of(&action);
+        self.run_step(id, step.take(action).boxed(), urgency, may_be_cut_off);
     }
 
     fn run_step(
         &mut self,
         id: RentalId,
         work: BoxFuture<'static, Result<Stepped, StepError>>,
-        InFlight { expiring, deferrable, .. }: InFlight,
+        urgency: Urgency,
         may_be_cut_off: bool,
     ) {
         let (abort, registration) = AbortHandle::new_pair();
-        self.in_flight.insert(id, InFlight { expiring, deferrable, abort: may_be_cut_off.then_some(abort) });
+        self.in_flight.insert(id, InFlight { urgency, abort: may_be_cut_off.then_some(abort) });
         self.acted_during_observation.insert(id);
         self.spawn(async move {
             let contained = AssertUnwindSafe(work).catch_unwind();
@@ -183,7 +214,7 @@ impl Driver {
         now: i64,
     ) -> Result<(), ReconcileError> {
         let step = self.in_flight.remove(&id);
-        let failed = step.map_or((false, false), |step| (step.expiring, step.deferrable));
+        let urgency = step.map_or(Urgency::Normal, |step| step.urgency);
         if !matches!(ended, Ended::With(Ok(_)) | Ended::CutOff) {
             self.unsure.insert(id);
             self.read.request();
@@ -219,10 +250,10 @@ impl Driver {
             }
             Ended::With(Err(StepError::Stale | StepError::Overtaken(_))) => {
                 // Cleared by a read that brings something else.
-                self.back_off(id, now, failed);
+                self.back_off(id, now, urgency);
             }
             Ended::With(Err(StepError::LaterBut(error, within))) => {
-                self.back_off(id, now, failed);
+                self.back_off(id, now, urgency);
                 if let Some(entry) = self.backoffs.get_mut(&id) {
                     entry.not_before = entry.not_before.min(later(now, within));
                 }
@@ -232,7 +263,7 @@ impl Driver {
             Ended::With(Err(StepError::Later(error))) => {
                 // What was there may be gone again: the next try looks.
                 self.prepared.retain(|launch| launch.rental != id);
-                self.back_off(id, now, failed);
+                self.back_off(id, now, urgency);
                 self.context.back_off(id, for_the_renter(&*error));
                 if matches!(error.downcast_ref(), Some(RuntimeError::Unavailable(_))) {
                     // Whether that is so of the engine as a whole is told at once.
@@ -241,7 +272,7 @@ impl Driver {
                 tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
             }
             Ended::Panicked => {
-                self.back_off(id, now, failed);
+                self.back_off(id, now, urgency);
                 tracing::error!(rental = %id, "step panicked; to be tried again");
             }
         }
@@ -255,10 +286,10 @@ impl Driver {
         found.is_live() && known.is_some_and(is_later)
     }
 
-    fn back_off(&mut self, id: RentalId, now: i64, (expiring, deferrable): (bool, bool)) {
+    fn back_off(&mut self, id: RentalId, now: i64, urgency: Urgency) {
         let most = self.context.config.max_backoff;
-        let entry = self.backoffs.entry(id).or_insert(Backoff { expiring, deferrable, failures: 0, not_before: 0 });
-        (entry.expiring, entry.deferrable) = (expiring, deferrable);
+        let entry = self.backoffs.entry(id).or_insert(Backoff { urgency, failures: 0, not_before: 0 });
+        entry.urgency = urgency;
         entry.failures = entry.failures.saturating_add(1);
         entry.not_before = later(now, backoff(entry.failures, most));
     }

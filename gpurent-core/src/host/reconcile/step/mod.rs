@@ -111,6 +111,7 @@ impl Step {
     /// Carries out `action` and records it.
     pub(super) async fn take(self, action: Action) -> Result<Stepped, StepError> {
         let result = match action {
+            Action::Prepare => return self.prepare().await,
             Action::Create => self.create().await,
             Action::Start => self.start().await,
             Action::Verify { within } => self.verify(within).await,
