@@ -3,12 +3,11 @@
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpurent_benches::host::valid;
 use gpurent_benches::{environment, quantile, rounds};
-use gpurent_core::allocation::{BestFit, DiskLimit, NoDiskProbe, NoPortProbe, Placement, PortPools, RenterLimits};
+use gpurent_core::allocation::{Placement, PortPools, RenterLimits};
 use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::id::{HostId, Position, RentalId};
 use gpurent_core::memory::SimulatedGpus;
@@ -29,22 +28,12 @@ fn host() -> HostId {
 
 fn placement() -> Placement {
     Placement {
-        gpus: SimulatedGpus::new(&host(), 255, valid("RTX 5090".parse())).gpus().to_vec().into(),
-        allocator: Arc::new(BestFit),
-        pools: valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
-        port_probe: Arc::new(NoPortProbe),
-        capacity: None,
-        prices: None,
-        quarantine: Arc::default(),
         renter_limits: RenterLimits::none(),
-        workspaces: false,
         udp: true,
-        without_gpu: 0,
-        disks: Arc::new(NoDiskProbe),
-        disk_limit: DiskLimit::None,
-        one_workspace_too_many: None,
-        awaits_image: false,
-        engine_away: false,
+        ..Placement::new(
+            SimulatedGpus::new(&host(), 255, valid("RTX 5090".parse())).gpus().to_vec(),
+            valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
+        )
     }
 }
 

@@ -4,13 +4,12 @@
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use gpurent_benches::host::valid;
 use gpurent_benches::{environment, quantile, rounds};
-use gpurent_core::allocation::{BestFit, DiskLimit, NoDiskProbe, NoPortProbe, Placement, PortPools};
+use gpurent_core::allocation::{Placement, PortPools};
 use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
@@ -42,22 +41,12 @@ fn new_rental(host: &HostId, clock: &SystemClock) -> NewRental {
 
 fn placement(host: &HostId, gpus: u8) -> Placement {
     Placement {
-        gpus: SimulatedGpus::new(host, gpus, valid("RTX 5090".parse())).gpus().to_vec().into(),
-        allocator: Arc::new(BestFit),
-        pools: valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
-        port_probe: Arc::new(NoPortProbe),
-        capacity: None,
-        prices: None,
-        quarantine: Arc::default(),
         renter_limits: gpurent_core::allocation::RenterLimits::none(),
-        workspaces: false,
         udp: true,
-        without_gpu: 0,
-        disks: Arc::new(NoDiskProbe),
-        disk_limit: DiskLimit::None,
-        one_workspace_too_many: None,
-        awaits_image: false,
-        engine_away: false,
+        ..Placement::new(
+            SimulatedGpus::new(host, gpus, valid("RTX 5090".parse())).gpus().to_vec(),
+            valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse()))),
+        )
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_executor::{LocalPool, block_on};
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::allocation::{DiskLimit, NoDiskProbe, NoPortProbe, Placement, PortPools};
+use gpurent_core::allocation::{Placement, PortPools};
 use gpurent_core::clock::Clock;
 use gpurent_core::host::HostBuilder;
 use gpurent_core::id::HostId;
@@ -91,22 +91,9 @@ fn by_hand(key: &SealKey) {
             at: clock.now(),
         };
         let placement = Placement {
-            gpus: gpus().into(),
-            allocator: Arc::new(gpurent_core::allocation::BestFit),
-            pools: pools(),
-            port_probe: Arc::new(NoPortProbe),
-            capacity: None,
-            prices: None,
-            quarantine: Arc::default(),
             renter_limits: gpurent_core::allocation::RenterLimits::none(),
-            workspaces: false,
             udp: true,
-            without_gpu: 0,
-            disks: Arc::new(NoDiskProbe),
-            disk_limit: DiskLimit::None,
-            one_workspace_too_many: None,
-            awaits_image: false,
-            engine_away: false,
+            ..Placement::new(gpus(), pools())
         };
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();
         let launch = LaunchSpec::of(&rental);

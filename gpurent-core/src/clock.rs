@@ -24,6 +24,41 @@ pub struct BootTime {
     pub micros: i64,
 }
 
+/// An instant on the boot clock, of one boot: what the reconciler plans by, which a clock that is set cannot move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootInstant(i64);
+
+impl BootInstant {
+    /// Before every other.
+    pub const EARLIEST: Self = Self(i64::MIN);
+    /// After every other: what never comes.
+    pub const LATEST: Self = Self(i64::MAX);
+
+    /// The instant so many microseconds after the boot.
+    #[must_use]
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the boot.
+    #[must_use]
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// The instant that follows this one by `wait`.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; nothing where it is before.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
 /// Both clocks, read together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
@@ -34,6 +69,12 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The moment on the boot clock.
+    #[must_use]
+    pub fn instant(&self) -> BootInstant {
+        BootInstant(self.boot.micros)
+    }
+
     /// The same moment moved by `by` on both clocks.
     #[must_use]
     pub fn shifted(&self, by: SignedDuration) -> Self {

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use futures_executor::LocalPool;
 use futures_util::FutureExt;
 use futures_util::task::LocalSpawnExt;
-use gpurent_core::allocation::{
-    BestFit, DiskLimit, Holds, NoDiskProbe, NoPortProbe, Placement, PlacementError, PortPools,
-};
+use gpurent_core::allocation::{Holds, Placement, PlacementError, PortPools};
 use gpurent_core::host::{HostBuilder, ReconcileError, RentError, Rentals, TermExtension};
 use gpurent_core::id::{Attempt, EngineId, HostId, LaunchId, RentalId};
 use gpurent_core::memory::{
@@ -273,22 +271,11 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
     let host: HostId = "host".parse().unwrap();
     let gpus = SimulatedGpus::new(&host, 1, "RTX 5090".parse().unwrap()).gpus().to_vec();
     let placement = Placement {
-        gpus: gpus.clone().into(),
-        allocator: Arc::new(BestFit),
-        pools: PortPools::new("22000-22000".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
-        port_probe: Arc::new(NoPortProbe),
-        capacity: None,
-        prices: None,
-        quarantine: Arc::default(),
-        renter_limits: Default::default(),
-        workspaces: false,
         udp: true,
-        without_gpu: 0,
-        disks: Arc::new(NoDiskProbe),
-        disk_limit: DiskLimit::None,
-        one_workspace_too_many: None,
-        awaits_image: false,
-        engine_away: false,
+        ..Placement::new(
+            gpus.clone(),
+            PortPools::new("22000-22000".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
+        )
     };
     let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
     let spec = RentalSpec::new("me".parse().unwrap(), gpu, "ubuntu:22.04".parse().unwrap(), "1h".parse().unwrap());
@@ -296,17 +283,18 @@ fn what_a_container_beside_the_books_has_is_given_to_nobody() {
         placement.place(LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) }, &spec, &Holds::default())
     };
     let launch = LaunchId { rental: RentalId::generate(), attempt: Attempt::new(1) };
+    let micros = gpurent_core::clock::BootInstant::from_micros;
     let has_gpu = Holds { gpus: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(), ..Holds::default() };
-    placement.quarantine.observed([(launch, has_gpu)].into(), 0);
+    placement.quarantine.observed([(launch, has_gpu)].into(), micros(0));
     assert!(matches!(place(), Err(PlacementError::NoGpuFree(_))));
     let has_port = Holds { ports: ["22000".parse().unwrap()].into(), ..Holds::default() };
-    placement.quarantine.observed([(launch, has_port)].into(), 0);
+    placement.quarantine.observed([(launch, has_port)].into(), micros(0));
     assert!(matches!(place(), Err(PlacementError::NoPort(_))));
     placement.quarantine.gone(launch);
     assert!(place().is_ok());
-    placement.quarantine.port("22000".parse().unwrap(), 10);
+    placement.quarantine.port("22000".parse().unwrap(), micros(10));
     assert!(matches!(place(), Err(PlacementError::NoPort(_))), "somebody else was found to have it");
-    placement.quarantine.observed([].into(), 11);
+    placement.quarantine.observed([].into(), micros(11));
     assert!(place().is_ok(), "but not for ever");
 }
 

@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 
-use std::sync::Arc;
-
 use futures_util::future::join_all;
-use gpurent_core::allocation::{BestFit, DiskLimit, NoDiskProbe, NoPortProbe, Placement, PlacementError, PortPools};
+use gpurent_core::allocation::{Placement, PlacementError, PortPools};
 use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::SimulatedGpus;
@@ -95,24 +93,12 @@ async fn views_show_ports_for_datagrams_beside_those_of_the_same_number() {
 }
 
 fn placement(host: &HostId) -> Placement {
-    let gpus = SimulatedGpus::new(host, 2, "RTX 5090".parse().unwrap()).gpus().to_vec();
     Placement {
-        gpus: gpus.into(),
-        allocator: Arc::new(BestFit),
-        pools: PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
-        port_probe: Arc::new(NoPortProbe),
-        capacity: None,
-        prices: None,
-        quarantine: Arc::default(),
-        renter_limits: Default::default(),
-        workspaces: false,
         udp: true,
-        without_gpu: 0,
-        disks: Arc::new(NoDiskProbe),
-        disk_limit: DiskLimit::None,
-        one_workspace_too_many: None,
-        awaits_image: false,
-        engine_away: false,
+        ..Placement::new(
+            SimulatedGpus::new(host, 2, "RTX 5090".parse().unwrap()).gpus().to_vec(),
+            PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
+        )
     }
 }
 

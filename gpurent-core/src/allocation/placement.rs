@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::allocation::{
-    Allocator, Capacity, DiskLimit, DiskProbe, Division, Holds, PortError, PortPools, PortProbe, Quarantine,
-    RenterLimits, TooMany,
+    Allocator, BestFit, Capacity, DiskLimit, DiskProbe, Division, Holds, NoDiskProbe, NoPortProbe, PortError,
+    PortPools, PortProbe, Quarantine, RenterLimits, TooMany,
 };
 use crate::error::ValidationError;
 use crate::id::{Attempt, LaunchId};
@@ -124,7 +124,7 @@ pub struct Placement {
     /// Whether the image has to be here before anything is claimed for it, and is not known to be.
     pub awaits_image: bool,
     /// Whether the container engine is known not to answer: nothing is claimed then.
-    pub engine_away: bool,
+    pub engine_unavailable: bool,
     /// The probe that knows whether the host's disks have room for another rental.
     pub disks: Arc<dyn DiskProbe>,
     /// How much of them a rental may fill.
@@ -132,6 +132,29 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// Gives out `gpus` and the ports of `pools`, best fit first, for nothing; knows of no limit of the machine.
+    #[must_use]
+    pub fn new(gpus: impl Into<Arc<[Gpu]>>, pools: PortPools) -> Self {
+        Self {
+            gpus: gpus.into(),
+            allocator: Arc::new(BestFit),
+            pools,
+            port_probe: Arc::new(NoPortProbe),
+            capacity: None,
+            prices: None,
+            quarantine: Arc::default(),
+            renter_limits: RenterLimits::default(),
+            workspaces: false,
+            udp: false,
+            without_gpu: 0,
+            one_workspace_too_many: None,
+            awaits_image: false,
+            engine_unavailable: false,
+            disks: Arc::new(NoDiskProbe),
+            disk_limit: DiskLimit::default(),
+        }
+    }
+
     /// Finds GPUs and ports for `spec` among what is not held.
     ///
     /// # Errors
@@ -179,7 +202,7 @@ impl Placement {
                 return Err(PlacementError::UnknownGpu { asked: wanted.clone(), there });
             }
         }
-        if self.engine_away {
+        if self.engine_unavailable {
             return Err(PlacementError::EngineUnavailable);
         }
         if !self.disks.has_room() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::allocation::Holds;
+use crate::clock::BootInstant;
 use crate::id::{LaunchId, RentalId};
 use crate::model::{Gpu, GpuUuid, HostPort};
 
@@ -20,9 +21,9 @@ struct Kept {
     containers: BTreeMap<LaunchId, Holds>,
     rentals: BTreeMap<RentalId, Holds>,
     /// Until when, on the boot clock.
-    ports: BTreeMap<HostPort, i64>,
+    ports: BTreeMap<HostPort, BootInstant>,
     /// GPUs on which a launch failed, and until when that is remembered, on the boot clock.
-    suspects: BTreeMap<GpuUuid, i64>,
+    suspects: BTreeMap<GpuUuid, BootInstant>,
 }
 
 impl Quarantine {
@@ -31,11 +32,11 @@ impl Quarantine {
     }
 
     /// Replaces the resources that containers hold beside the store with those of the latest observation.
-    pub fn observed(&self, containers: BTreeMap<LaunchId, Holds>, boot_micros: i64) {
+    pub fn observed(&self, containers: BTreeMap<LaunchId, Holds>, now: BootInstant) {
         let mut kept = self.kept();
         kept.containers = containers;
-        kept.ports.retain(|_, until| *until > boot_micros);
-        kept.suspects.retain(|_, until| *until > boot_micros);
+        kept.ports.retain(|_, until| *until > now);
+        kept.suspects.retain(|_, until| *until > now);
     }
 
     /// A container was known to the books, and is not any more: what it holds is kept until the next observation.
@@ -77,7 +78,7 @@ impl Quarantine {
     }
 
     /// A launch on these GPUs failed, perhaps because of them: until `until` on the boot clock others are given out first.
-    pub fn suspect(&self, gpus: &[Gpu], until: i64) {
+    pub fn suspect(&self, gpus: &[Gpu], until: BootInstant) {
         self.kept().suspects.extend(gpus.iter().map(|gpu| (gpu.uuid.clone(), until)));
     }
 
@@ -94,7 +95,7 @@ impl Quarantine {
     }
 
     /// Keeps a port that another program has from being given out before `until` on the boot clock.
-    pub fn port(&self, port: HostPort, until: i64) {
+    pub fn port(&self, port: HostPort, until: BootInstant) {
         self.kept().ports.insert(port, until);
     }
 

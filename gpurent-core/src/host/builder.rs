@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::allocation::{
-    Allocator, BestFit, Capacity, DiskLimit, DiskProbe, NoDiskProbe, NoPortProbe, Placement, PortPools, PortProbe,
-    Quarantine, RenterLimits,
-};
+use crate::allocation::{Allocator, Capacity, DiskLimit, DiskProbe, Placement, PortPools, PortProbe, RenterLimits};
 use crate::clock::{Clock, SystemClock};
 use crate::host::context::HostContext;
 use crate::host::deadlines::Deadlines;
@@ -53,24 +50,7 @@ impl HostBuilder {
         gpus: Vec<Gpu>,
         pools: PortPools,
     ) -> Self {
-        let placement = Placement {
-            gpus: gpus.into(),
-            allocator: Arc::new(BestFit),
-            pools,
-            port_probe: Arc::new(NoPortProbe),
-            capacity: None,
-            prices: None,
-            quarantine: Arc::new(Quarantine::default()),
-            renter_limits: RenterLimits::default(),
-            workspaces: false,
-            udp: runtime.publishes_udp(),
-            without_gpu: 0,
-            disks: Arc::new(NoDiskProbe),
-            disk_limit: DiskLimit::default(),
-            one_workspace_too_many: None,
-            awaits_image: false,
-            engine_away: false,
-        };
+        let placement = Placement { udp: runtime.publishes_udp(), ..Placement::new(gpus, pools) };
         Self {
             host,
             public_host: "127.0.0.1".to_owned(),

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::allocation::{Placement, RenterLimits};
-use crate::clock::Clock;
+use crate::clock::{BootInstant, Clock};
 use crate::host::deadlines::Deadlines;
 use crate::host::events::Feed;
 use crate::host::failpoint::Failpoints;
@@ -53,7 +54,7 @@ pub(crate) struct HostContext {
     /// As of the last observation.
     pub(crate) engine_health: Mutex<EngineHealth>,
     /// Since when an observation waits for the engine, on the boot clock.
-    pub(crate) asked_engine_at: Mutex<Option<i64>>,
+    pub(crate) asked_engine_at: Mutex<Option<BootInstant>>,
     /// The rentals whose steps failed lately and are tried again.
     pub(crate) waiting_rentals: Mutex<BTreeMap<RentalId, Waiting>>,
     pub(crate) deadlines: Deadlines,
@@ -65,8 +66,8 @@ pub(crate) struct HostContext {
     pub(crate) new_id: Arc<dyn Fn() -> RentalId + Send + Sync>,
 }
 
-/// How long an engine may take to answer before it is told of as silent: 10 seconds.
-const ENGINE_TIMEOUT_MICROS: i64 = 10 * 1_000_000;
+/// How long an engine may take to answer before it is told of as silent.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl HostContext {
     pub(crate) fn set_lease(&self, lease: Option<Lease>) {
@@ -80,15 +81,15 @@ impl HostContext {
 
     pub(crate) fn engine_health(&self) -> EngineHealth {
         let asked = *self.asked_engine_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = asked.map_or(0, |asked| self.clock.now().boot.micros.saturating_sub(asked));
-        if waits > ENGINE_TIMEOUT_MICROS {
+        let waits = asked.map_or(Duration::ZERO, |asked| self.clock.now().instant().since(asked));
+        if waits > ENGINE_TIMEOUT {
             return EngineHealth::Silent;
         }
         *self.engine_health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The engine is asked for all containers at this time on the boot clock; `None`: it is not any more.
-    pub(crate) fn asks_engine(&self, at: Option<i64>) {
+    pub(crate) fn asks_engine(&self, at: Option<BootInstant>) {
         *self.asked_engine_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 

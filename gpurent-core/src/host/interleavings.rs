@@ -93,7 +93,7 @@ fn who_waits_for_the_stock_to_be_taken_is_told() {
 fn the_watch_begins_when_the_lease_is_given_up() {
     loom::model(|| {
         let lease = Lease::none(Arc::new(ManualClock::new()));
-        lease.renew(1_000_000, std::time::Duration::from_secs(15));
+        lease.renew(crate::clock::BootInstant::from_micros(1_000_000), std::time::Duration::from_secs(15));
         lease.set_used(true);
         let ends = lease.clone();
         let other = thread::spawn(move || ends.set_used(false));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use event_listener::Event;
 use futures_util::{FutureExt, select_biased};
 
-use crate::clock::{Clock, Sleep};
+use crate::clock::{BootInstant, Clock, Sleep};
 use crate::host::notify::atomic::{AtomicBool, AtomicI64, Ordering};
 use crate::host::notify::listen;
 
@@ -38,23 +38,26 @@ struct Held {
 
 impl Lease {
     pub(crate) fn none(clock: Arc<dyn Clock>) -> Self {
-        let held = Held { until: AtomicI64::new(i64::MIN), used: AtomicBool::new(false), changed: Event::new() };
+        let held = Held {
+            until: AtomicI64::new(BootInstant::EARLIEST.micros()),
+            used: AtomicBool::new(false),
+            changed: Event::new(),
+        };
         Self { clock, held: Arc::new(held) }
     }
 
-    fn now(&self) -> i64 {
-        self.clock.now().boot.micros
+    fn now(&self) -> BootInstant {
+        self.clock.now().instant()
     }
 
     /// The host was ours at `asked_at`, when the question was sent.
-    pub(crate) fn renew(&self, asked_at: i64, length: Duration) {
-        let until = asked_at.saturating_add(i64::try_from(length.as_micros()).unwrap_or(i64::MAX));
-        self.held.until.fetch_max(until, Ordering::SeqCst);
+    pub(crate) fn renew(&self, asked_at: BootInstant, length: Duration) {
+        self.held.until.fetch_max(asked_at.after(length).micros(), Ordering::SeqCst);
     }
 
     /// Nothing is known any more.
     pub(crate) fn end(&self) {
-        self.held.until.store(i64::MIN, Ordering::SeqCst);
+        self.held.until.store(BootInstant::EARLIEST.micros(), Ordering::SeqCst);
         self.held.changed.notify(usize::MAX);
     }
 
@@ -87,7 +90,7 @@ impl Lease {
 
     /// How long it still lasts; `None` once it has lapsed.
     pub(crate) fn left(&self) -> Option<Duration> {
-        let left = self.held.until.load(Ordering::SeqCst).saturating_sub(self.now());
+        let left = self.held.until.load(Ordering::SeqCst).saturating_sub(self.now().micros());
         u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_micros)
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use event_listener::Event;
 use sha2::{Digest, Sha256};
 
-use crate::clock::Moment;
+use crate::clock::{BootInstant, Moment};
 use crate::host::notify::{Mutex, listen};
 use crate::id::{HostId, LaunchId, RenterId};
 use crate::model::{ImageRef, RegistryLogin, RentalSpec};
@@ -26,8 +26,8 @@ const MAX_CONCURRENT_LOOKUPS: usize = 64;
 /// How long somebody waits for an image that may be here already.
 pub(crate) const LOCAL_IMAGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it is remembered that an image is here, and that it could not be pulled.
-const HERE: i64 = 60_000_000;
-const FAILED: i64 = 30_000_000;
+const HERE: Duration = Duration::from_secs(60);
+const FAILED: Duration = Duration::from_secs(30);
 
 /// The identity of a pull: an image by name and login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +55,7 @@ enum State {
     /// The engine does not have it, and pulls it.
     Pulled,
     /// The engine has it, or cannot have it; that is believed until this time on the boot clock.
-    Known { until: i64, result: Result<(), String> },
+    Known { until: BootInstant, result: Result<(), String> },
 }
 
 struct Entry {
@@ -124,7 +124,7 @@ impl Pulls {
         wake: impl Fn(),
     ) -> Pull {
         let id = PullId::of(spec, login);
-        if !self.want(id, spec, login, now.boot.micros) {
+        if !self.want(id, spec, login, now.instant()) {
             return Pull::UnderWay;
         }
         wake();
@@ -144,7 +144,7 @@ impl Pulls {
     }
 
     /// Whether it is known of now; not where too much is.
-    fn want(&self, id: PullId, spec: &RentalSpec, login: Option<&RegistryLogin>, now: i64) -> bool {
+    fn want(&self, id: PullId, spec: &RentalSpec, login: Option<&RegistryLogin>, now: BootInstant) -> bool {
         self.with(|entries| {
             entries.retain(|_, entry| !matches!(entry.state, State::Known { until, .. } if until <= now));
             if entries.contains_key(&id) {
@@ -208,8 +208,7 @@ impl Pulls {
 
     /// Records an outcome; where that is not known, the image is asked for again.
     pub(crate) fn done(&self, id: PullId, outcome: Outcome, now: &Moment) {
-        let known =
-            |result: Result<(), String>, lasts| State::Known { until: now.boot.micros.saturating_add(lasts), result };
+        let known = |result: Result<(), String>, lasts| State::Known { until: now.instant().after(lasts), result };
         self.with(|entries| match outcome {
             Outcome::Unknown => drop(entries.remove(&id)),
             Outcome::Here => drop(entries.get_mut(&id).map(|entry| entry.state = known(Ok(()), HERE))),

@@ -5,7 +5,7 @@ use std::error::Error;
 use futures_util::future::{BoxFuture, Fuse};
 use futures_util::{FutureExt, select_biased};
 
-use crate::clock::Sleep;
+use crate::clock::{BootInstant, Sleep};
 use crate::error::BoxError;
 use crate::host::ReconcileError;
 use crate::host::context::HostContext;
@@ -59,7 +59,7 @@ pub(super) struct AcquiredHost {
     pub(super) engine: EngineId,
     pub(super) ownership: HostOwnership,
     /// When that was asked for, on the boot clock.
-    pub(super) asked_at: i64,
+    pub(super) asked_at: BootInstant,
 }
 
 async fn try_to_acquire_host(context: &HostContext) -> Result<Result<AcquiredHost, BoxError>, ReconcileError> {
@@ -69,7 +69,7 @@ async fn try_to_acquire_host(context: &HostContext) -> Result<Result<AcquiredHos
         Err(error) => return Err(ReconcileError::Engine(error)),
     };
     let machine = context.runtime.machine().await;
-    let asked_at = context.clock.now().boot.micros;
+    let asked_at = context.clock.now().instant();
     match context.store.acquire_host(&context.host, &engine, machine.as_ref()).await {
         Ok(ownership) => {
             tracing::info!(host = %context.host, epoch = %ownership.epoch, "host taken over");

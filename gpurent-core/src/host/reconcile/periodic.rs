@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-/// A periodic task. Times are microseconds of the boot clock.
+use crate::clock::BootInstant;
+
+/// A periodic task.
 #[derive(Debug)]
 pub(super) struct PeriodicTask {
-    due: i64,
+    due: BootInstant,
     in_flight: bool,
     /// Asked for while in flight: due again as soon as that ends.
     again: bool,
@@ -15,12 +17,12 @@ pub(super) struct PeriodicTask {
 impl PeriodicTask {
     /// A task that is due at once.
     pub(super) fn due_now() -> Self {
-        Self { due: i64::MIN, in_flight: false, again: false, failures: 0 }
+        Self { due: BootInstant::EARLIEST, in_flight: false, again: false, failures: 0 }
     }
 
     /// A task that is due once it is asked for.
     pub(super) fn idle() -> Self {
-        Self { due: i64::MAX, ..Self::due_now() }
+        Self { due: BootInstant::LATEST, ..Self::due_now() }
     }
 
     /// As [`request`](Self::request), but one that fails keeps its pauses.
@@ -35,25 +37,25 @@ impl PeriodicTask {
         if self.in_flight {
             self.again = true;
         } else {
-            self.due = i64::MIN;
+            self.due = BootInstant::EARLIEST;
         }
     }
 
     /// Whether to begin it now; if so it counts as in flight.
-    pub(super) fn begin(&mut self, now: i64) -> bool {
+    pub(super) fn begin(&mut self, now: BootInstant) -> bool {
         let begins = !self.in_flight && self.due <= now;
         self.in_flight |= begins;
         begins
     }
 
     /// Ends a try that went well; due again after `period`.
-    pub(super) fn finished(&mut self, now: i64, period: Duration) {
+    pub(super) fn finished(&mut self, now: BootInstant, period: Duration) {
         self.failures = 0;
         self.finish(now, period);
     }
 
     /// Ends a try that failed; due again after a pause that grows up to `most`.
-    pub(super) fn failed(&mut self, now: i64, most: Duration) {
+    pub(super) fn failed(&mut self, now: BootInstant, most: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.again = false;
         self.finish(now, backoff(self.failures, most));
@@ -64,20 +66,15 @@ impl PeriodicTask {
         self.failures > 0
     }
 
-    fn finish(&mut self, now: i64, pause: Duration) {
+    fn finish(&mut self, now: BootInstant, pause: Duration) {
         self.in_flight = false;
-        self.due = if std::mem::take(&mut self.again) { now } else { later(now, pause) };
+        self.due = if std::mem::take(&mut self.again) { now } else { now.after(pause) };
     }
 
     /// When it is due; `None` while it is in flight.
-    pub(super) fn due(&self) -> Option<i64> {
+    pub(super) fn due(&self) -> Option<BootInstant> {
         (!self.in_flight).then_some(self.due)
     }
-}
-
-/// A time on the boot clock.
-pub(super) fn later(now: i64, pause: Duration) -> i64 {
-    now.saturating_add(i64::try_from(pause.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// 100 ms, doubled with every failure in a row, at most `most`.
@@ -91,14 +88,15 @@ mod tests {
 
     #[test]
     fn asked_for_while_in_flight_means_once_more() {
+        let at = BootInstant::from_micros;
         let mut task = PeriodicTask::due_now();
-        assert!(task.begin(0) && !task.begin(0));
+        assert!(task.begin(at(0)) && !task.begin(at(0)));
         task.request();
-        task.finished(5, Duration::from_secs(9));
-        assert_eq!(task.due(), Some(5));
-        assert!(task.begin(5));
-        task.finished(5, Duration::from_micros(7));
-        assert_eq!(task.due(), Some(12));
+        task.finished(at(5), Duration::from_secs(9));
+        assert_eq!(task.due(), Some(at(5)));
+        assert!(task.begin(at(5)));
+        task.finished(at(5), Duration::from_micros(7));
+        assert_eq!(task.due(), Some(at(12)));
     }
 
     #[test]

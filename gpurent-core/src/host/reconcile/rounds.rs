@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::clock::BootInstant;
 use crate::id::LaunchId;
 
 /// The times of the next looks.
 pub(super) struct Rounds {
     /// The next look at each, on the boot clock; `None` while one is under way.
-    next: BTreeMap<LaunchId, Option<i64>>,
+    next: BTreeMap<LaunchId, Option<BootInstant>>,
     at_once: usize,
 }
 
@@ -21,7 +22,7 @@ impl Rounds {
     }
 
     /// Keeps to these: others are looked at no more, new ones at once.
-    pub(super) fn keep_to(&mut self, launches: &[LaunchId], now: i64) {
+    pub(super) fn keep_to(&mut self, launches: &[LaunchId], now: BootInstant) {
         self.next.retain(|launch, next| next.is_none() || launches.contains(launch));
         for launch in launches {
             self.next.entry(*launch).or_insert(Some(now));
@@ -29,12 +30,12 @@ impl Rounds {
     }
 
     /// When the next look is due, on the boot clock.
-    pub(super) fn due(&self) -> Option<i64> {
+    pub(super) fn due(&self) -> Option<BootInstant> {
         self.next.values().filter_map(|next| *next).min().filter(|_| self.under_way() < self.at_once)
     }
 
     /// Begins a look at the one that has waited for the longest time.
-    pub(super) fn begin(&mut self, now: i64) -> Option<LaunchId> {
+    pub(super) fn begin(&mut self, now: BootInstant) -> Option<LaunchId> {
         if self.under_way() >= self.at_once {
             return None;
         }
@@ -46,7 +47,7 @@ impl Rounds {
     }
 
     /// Ends a look; the next one is due then.
-    pub(super) fn done(&mut self, launch: LaunchId, due: i64) {
+    pub(super) fn done(&mut self, launch: LaunchId, due: BootInstant) {
         self.next.insert(launch, Some(due));
     }
 }

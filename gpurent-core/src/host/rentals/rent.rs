@@ -87,7 +87,7 @@ impl Rentals {
         let renter_limits = self.renter_limits(&new.spec.renter);
         let mut placement = Placement { renter_limits, ..context.placement.clone() };
         placement.awaits_image = context.pulls.is_some();
-        placement.engine_away = context.engine_health() == EngineHealth::Silent;
+        placement.engine_unavailable = context.engine_health() == EngineHealth::Silent;
         placement.one_workspace_too_many = self.one_workspace_too_many(&new.spec).await;
         let mut claim = context.store.claim(&new, &placement).await;
         if let (Err(ClaimError::NotPlaced(PlacementError::ImageNotHere)), Some(pulls)) = (&claim, &context.pulls) {

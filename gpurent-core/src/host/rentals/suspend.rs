@@ -97,7 +97,7 @@ impl Rentals {
                 .map_err(PlacementError::from)?;
             let held = self.context.store.held(&self.context.host).await?;
             let mut placement = self.context.placement.clone();
-            placement.engine_away = self.context.engine_health() == EngineHealth::Silent;
+            placement.engine_unavailable = self.context.engine_health() == EngineHealth::Silent;
             let placed = placement.place_again(&rental, &held)?;
             let resumption = Resumption {
                 gpus: placed.gpus,

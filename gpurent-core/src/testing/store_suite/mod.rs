@@ -26,9 +26,7 @@ pub use tables::{
 };
 use uuid::Uuid;
 
-use crate::allocation::{
-    BestFit, DiskLimit, NoDiskProbe, NoPortProbe, Placement, PlacementError, PortError, PortPools,
-};
+use crate::allocation::{Placement, PlacementError, PortError, PortPools};
 use crate::clock::{BootId, BootTime, Moment};
 use crate::id::{Attempt, EngineId, Epoch, HostId, MachineId, Position, RentalId, Seq};
 use crate::memory::SimulatedGpus;
@@ -163,22 +161,8 @@ impl<S: Store> Bench<S> {
             store,
             engine: valid("engine".parse()),
             placement: Placement {
-                gpus: gpus.gpus().to_vec().into(),
-                allocator: Arc::new(BestFit),
-                pools: valid(pools).allow_requests(valid("1024-65535".parse())),
-                port_probe: Arc::new(NoPortProbe),
-                capacity: None,
-                prices: None,
-                quarantine: Arc::default(),
-                renter_limits: Default::default(),
-                workspaces: false,
                 udp: true,
-                without_gpu: 0,
-                disks: Arc::new(NoDiskProbe),
-                disk_limit: DiskLimit::None,
-                one_workspace_too_many: None,
-                awaits_image: false,
-                engine_away: false,
+                ..Placement::new(gpus.gpus().to_vec(), valid(pools).allow_requests(valid("1024-65535".parse())))
             },
             host,
         }

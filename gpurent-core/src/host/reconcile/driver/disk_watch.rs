@@ -11,9 +11,9 @@ use std::time::Duration;
 use futures_util::{FutureExt, select_biased};
 
 use crate::allocation::{Allowed, Before, DiskLimit, Verdict, Written};
+use crate::clock::BootInstant;
 use crate::host::reconcile::contain_panic::contained;
 use crate::host::reconcile::driver::{Done, Driver};
-use crate::host::reconcile::periodic::later;
 use crate::host::reconcile::rounds::Rounds;
 use crate::id::{LaunchId, RentalId};
 use crate::model::{Action, DiskUse, EndReason, Rental, RentalState};
@@ -48,7 +48,7 @@ impl Default for DiskWatch {
 pub(in crate::host::reconcile) struct Look {
     launch: LaunchId,
     /// When it began, on the boot clock.
-    begun: i64,
+    begun: BootInstant,
     allowed: Allowed,
     /// The most that is counted.
     most: Written,
@@ -56,7 +56,7 @@ pub(in crate::host::reconcile) struct Look {
 
 impl DiskWatch {
     /// When the next look is due, on the boot clock.
-    pub(in crate::host::reconcile) fn due(&self) -> Option<i64> {
+    pub(in crate::host::reconcile) fn due(&self) -> Option<BootInstant> {
         self.rounds.due()
     }
 
@@ -73,7 +73,7 @@ impl DiskWatch {
 
 impl Driver {
     /// Measures those whose turn it is. A rental is looked at as soon as it runs: what is there then was there before.
-    pub(in crate::host::reconcile) fn measure_disks(&mut self, now: i64) {
+    pub(in crate::host::reconcile) fn measure_disks(&mut self, now: BootInstant) {
         if self.context.placement.disk_limit == DiskLimit::None {
             return;
         }
@@ -84,7 +84,7 @@ impl Driver {
         while let Some(launch) = self.disks.rounds.begin(now) {
             let rental = self.live.get(&launch.rental);
             let Some((rental, allowed)) = rental.and_then(|rental| Some((rental, self.allowed_to(rental)?))) else {
-                self.disks.rounds.done(launch, later(now, self.context.config.measure));
+                self.disks.rounds.done(launch, now.after(self.context.config.measure));
                 continue;
             };
             let most = allowed.most_counted(self.disks.seen.get(&launch).map(|(seen, _)| *seen));
@@ -120,11 +120,11 @@ impl Driver {
         result: Result<Written, RuntimeError>,
     ) {
         let now = self.now();
-        let took = Duration::from_micros(u64::try_from(now.saturating_sub(begun)).unwrap_or(0));
+        let took = now.since(begun);
         // An engine that hung until it failed has not counted for all that time, and somebody may be filling the disk.
         let times = if result.is_ok() { REST } else { 1 };
         let rest = took.saturating_mul(times).min(MAX_MEASURE_INTERVAL).max(self.context.config.measure);
-        self.disks.rounds.done(launch, later(now, rest));
+        self.disks.rounds.done(launch, now.after(rest));
         let seen = self.disks.seen.get(&launch).copied();
         let used = match result {
             Ok(mut used) => {

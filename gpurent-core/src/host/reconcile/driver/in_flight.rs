@@ -7,10 +7,10 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 
-use crate::clock::Moment;
+use crate::clock::{BootInstant, Moment};
 use crate::host::ReconcileError;
 use crate::host::reconcile::driver::{Done, Driver};
-use crate::host::reconcile::periodic::{backoff, later};
+use crate::host::reconcile::periodic::backoff;
 use crate::host::reconcile::step::{Step, StepError, Stepped};
 use crate::id::RentalId;
 use crate::model::{Action, EndReason, FailureKind, Next, Rental};
@@ -69,11 +69,11 @@ pub(in crate::host::reconcile) struct Backoff {
     /// The urgency of what failed.
     pub(in crate::host::reconcile) urgency: Urgency,
     pub(in crate::host::reconcile) failures: u32,
-    pub(in crate::host::reconcile) not_before: i64,
+    pub(in crate::host::reconcile) not_before: BootInstant,
 }
 
 impl Driver {
-    pub(in crate::host::reconcile) fn start_steps(&mut self, now: i64) {
+    pub(in crate::host::reconcile) fn start_steps(&mut self, now: BootInstant) {
         let moment = self.context.clock.now();
         let (mut due, mut taken_up) = (Vec::new(), Vec::new());
         for (id, rental) in &self.live {
@@ -211,7 +211,7 @@ impl Driver {
         &mut self,
         id: RentalId,
         ended: Ended,
-        now: i64,
+        now: BootInstant,
     ) -> Result<(), ReconcileError> {
         let step = self.in_flight.remove(&id);
         let urgency = step.map_or(Urgency::Normal, |step| step.urgency);
@@ -255,7 +255,7 @@ impl Driver {
             Ended::With(Err(StepError::LaterBut(error, within))) => {
                 self.back_off(id, now, urgency);
                 if let Some(entry) = self.backoffs.get_mut(&id) {
-                    entry.not_before = entry.not_before.min(later(now, within));
+                    entry.not_before = entry.not_before.min(now.after(within));
                 }
                 self.context.back_off(id, for_the_renter(&*error));
                 tracing::warn!(rental = %id, error = &*error as &dyn Error, "step to be tried again");
@@ -286,12 +286,12 @@ impl Driver {
         found.is_live() && known.is_some_and(is_later)
     }
 
-    fn back_off(&mut self, id: RentalId, now: i64, urgency: Urgency) {
+    fn back_off(&mut self, id: RentalId, now: BootInstant, urgency: Urgency) {
         let most = self.context.config.max_backoff;
-        let entry = self.backoffs.entry(id).or_insert(Backoff { urgency, failures: 0, not_before: 0 });
+        let entry = self.backoffs.entry(id).or_insert(Backoff { urgency, failures: 0, not_before: now });
         entry.urgency = urgency;
         entry.failures = entry.failures.saturating_add(1);
-        entry.not_before = later(now, backoff(entry.failures, most));
+        entry.not_before = now.after(backoff(entry.failures, most));
     }
 }
 

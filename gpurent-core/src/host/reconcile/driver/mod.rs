@@ -21,7 +21,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, select_biased};
 
 use crate::allocation::{Holds, Written};
-use crate::clock::{Moment, Sleep};
+use crate::clock::{BootInstant, Moment, Sleep};
 use crate::host::context::HostContext;
 use crate::host::lease::Lease;
 use crate::host::pulls::PullId;
@@ -29,7 +29,7 @@ use crate::host::reconcile::driver::disk_watch::{DiskWatch, Look};
 use crate::host::reconcile::driver::in_flight::{Backoff, Ended, InFlight};
 use crate::host::reconcile::driver::service_watch::ServiceWatch;
 use crate::host::reconcile::leadership::{AcquiredHost, acquire_host};
-use crate::host::reconcile::periodic::{PeriodicTask, later};
+use crate::host::reconcile::periodic::PeriodicTask;
 use crate::host::reconcile::watchdog::watch_while_unused;
 use crate::host::{ReconcileError, pulls};
 use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
@@ -47,7 +47,7 @@ pub(in crate::host::reconcile) enum Done {
     Observed(Generation, Moment, Result<Observation, RuntimeError>),
     Published(Result<Vec<JournalEntry>, StoreError>),
     /// Asked at this time on the boot clock.
-    Confirmed(i64, Result<(), StoreError>),
+    Confirmed(BootInstant, Result<(), StoreError>),
     Kept(Result<(), DeadlineError>),
     Stepped(RentalId, Ended),
     Pulled(PullId, pulls::Outcome),
@@ -119,11 +119,11 @@ pub(in crate::host::reconcile) struct Driver {
     pub(in crate::host::reconcile) later_launches: BTreeMap<RentalId, (LaunchId, bool)>,
     pub(in crate::host::reconcile) last_seen: BTreeMap<LaunchId, Moment>,
     /// Containers that the last observation showed without a use, since when on the boot clock.
-    pub(in crate::host::reconcile) orphans: BTreeMap<LaunchId, i64>,
+    pub(in crate::host::reconcile) orphans: BTreeMap<LaunchId, BootInstant>,
     pub(in crate::host::reconcile) settling: BTreeSet<LaunchId>,
     /// Containers of rentals that the store does not know and cannot be told of now; not tried again before
     /// this time on the boot clock, or before something is freed.
-    pub(in crate::host::reconcile) left_alone: BTreeMap<LaunchId, i64>,
+    pub(in crate::host::reconcile) left_alone: BTreeMap<LaunchId, BootInstant>,
     /// Launches that the last observation showed, and those of them that ran.
     pub(in crate::host::reconcile) shown: BTreeSet<LaunchId>,
 
@@ -246,7 +246,7 @@ impl Driver {
             let after = self.context.clock.now();
             let frozen = after.wall.duration_since(before.wall) - after.since(&before);
             let too_long = self.context.config.lease / 2;
-            if after.boot.micros > later(later(now, pause), too_long) || frozen.unsigned_abs() > too_long {
+            if after.instant() > now.after(pause).after(too_long) || frozen.unsigned_abs() > too_long {
                 self.lease.end();
             }
         }
@@ -263,19 +263,20 @@ impl Driver {
         Ok(())
     }
 
-    pub(in crate::host::reconcile) fn now(&self) -> i64 {
-        self.context.clock.now().boot.micros
+    pub(in crate::host::reconcile) fn now(&self) -> BootInstant {
+        self.context.clock.now().instant()
     }
 
     /// How long nothing happens by itself.
-    fn pause(&self, now: i64) -> Duration {
+    fn pause(&self, now: BootInstant) -> Duration {
         let tasks = [&self.read, &self.publish, &self.confirm, &self.keep, &self.sweep];
         let observe = Some(&self.observe).filter(|_| self.may_observe());
-        let mut wake = tasks.into_iter().chain(observe).filter_map(PeriodicTask::due).min().unwrap_or(i64::MAX);
+        let mut wake =
+            tasks.into_iter().chain(observe).filter_map(PeriodicTask::due).min().unwrap_or(BootInstant::LATEST);
         let moment = self.context.clock.now();
         let acts = self.may_act();
         let looks = [self.disks.due(), self.services.due()];
-        wake = wake.min(looks.into_iter().flatten().min().filter(|_| acts).unwrap_or(i64::MAX));
+        wake = wake.min(looks.into_iter().flatten().min().filter(|_| acts).unwrap_or(BootInstant::LATEST));
         for (id, rental) in &self.live {
             let wait = match self.in_flight.get(id) {
                 _ if !acts => None,
@@ -289,14 +290,14 @@ impl Driver {
                 },
             };
             if let Some(wait) = wait.filter(|wait| wait.is_positive()) {
-                wake = wake.min(later(now, wait.unsigned_abs()));
+                wake = wake.min(now.after(wait.unsigned_abs()));
             }
             // One that is over already waits for something else: a free place among the running steps.
             if let Some(backoff) = self.backoffs.get(id).filter(|backoff| backoff.not_before > now) {
                 wake = wake.min(backoff.not_before);
             }
         }
-        Duration::from_micros(u64::try_from(wake.saturating_sub(now)).unwrap_or(0))
+        wake.since(now)
     }
 
     pub(in crate::host::reconcile) fn spawn(&self, effect: impl Future<Output = Done> + Send + 'static) {

@@ -12,7 +12,6 @@ use crate::host::reconcile::adopt::{Found, adopt};
 use crate::host::reconcile::clock_mapping::ended_with_the_machine;
 use crate::host::reconcile::contain_panic::contained;
 use crate::host::reconcile::driver::{Done, Driver, Orphan};
-use crate::host::reconcile::periodic::later;
 use crate::id::{LaunchId, RentalId};
 use crate::model::{EndReason, Exit, Failure, FailureKind, Rental, RentalState};
 use crate::runtime::{ContainerStatus, Observation, ObservedContainer};
@@ -112,15 +111,15 @@ impl Driver {
             }
         }
         // Whoever they belong to: what they have must not be given to somebody else.
-        self.context.placement.quarantine.observed(beside_the_books, now.boot.micros);
+        self.context.placement.quarantine.observed(beside_the_books, now.instant());
         self.orphans.retain(|launch, _| orphans.contains(launch));
         self.left_alone.retain(|launch, _| orphans.contains(launch));
         for launch in orphans {
-            let since = *self.orphans.entry(launch).or_insert(now.boot.micros);
+            let since = *self.orphans.entry(launch).or_insert(now.instant());
             // Where a later launch or a suspension is known, nobody can still be about to use it.
             let is_earlier = self.live.contains_key(&launch.rental);
-            let past_grace = is_earlier || later(since, self.context.config.orphan_grace) <= now.boot.micros;
-            let waits = self.left_alone.get(&launch).is_some_and(|not_before| *not_before > now.boot.micros);
+            let past_grace = is_earlier || since.after(self.context.config.orphan_grace) <= now.instant();
+            let waits = self.left_alone.get(&launch).is_some_and(|not_before| *not_before > now.instant());
             if !waits && self.settling.insert(launch) {
                 self.settle(launch, past_grace);
             }
@@ -202,7 +201,7 @@ impl Driver {
                 self.keep.request();
             }
             Orphan::Unknown => {
-                let not_before = later(self.context.clock.now().boot.micros, ADOPT_RETRY_DELAY);
+                let not_before = self.context.clock.now().instant().after(ADOPT_RETRY_DELAY);
                 if self.left_alone.insert(launch, not_before).is_none() {
                     tracing::error!(%launch, "left alone: a container whose rental the store does not know, and cannot be told of");
                 }

@@ -3,6 +3,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::BootInstant;
 use crate::host::readiness::Readiness;
 use crate::host::reconcile::contain_panic::contained;
 use crate::host::reconcile::driver::{Done, Driver, Extent};
@@ -24,7 +25,7 @@ fn complain(what: &str, error: &(dyn Error + 'static), most: Duration) -> Durati
 const MAX_CONFIRM_BACKOFF: Duration = Duration::from_secs(2);
 
 impl Driver {
-    pub(super) fn start_periodic_tasks(&mut self, now: i64) {
+    pub(super) fn start_periodic_tasks(&mut self, now: BootInstant) {
         let (context, epoch) = (Arc::clone(&self.context), self.epoch);
         if self.sweep.begin(now) {
             self.read_all();

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, select_biased};
 
+use crate::clock::BootInstant;
 use crate::host::reconcile::contain_panic::contained;
 use crate::host::reconcile::driver::{Done, Driver};
-use crate::host::reconcile::periodic::later;
 use crate::host::reconcile::rounds::Rounds;
 use crate::id::{LaunchId, RentalId};
 use crate::model::{Action, PortBinding, Rental, RentalState, Service};
@@ -31,7 +31,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(in crate::host::reconcile) struct ServiceWatch {
     rounds: Rounds,
     /// Since when each is asked, on the boot clock.
-    since: BTreeMap<LaunchId, i64>,
+    since: BTreeMap<LaunchId, BootInstant>,
     /// Services that were found and are not recorded yet.
     found: BTreeMap<RentalId, (LaunchId, Vec<Service>)>,
 }
@@ -44,7 +44,7 @@ impl Default for ServiceWatch {
 
 impl ServiceWatch {
     /// When the next look is due, on the boot clock.
-    pub(in crate::host::reconcile) fn due(&self) -> Option<i64> {
+    pub(in crate::host::reconcile) fn due(&self) -> Option<BootInstant> {
         self.rounds.due()
     }
 
@@ -62,7 +62,7 @@ impl ServiceWatch {
 
 impl Driver {
     /// Looks at the ports of those whose turn it is.
-    pub(in crate::host::reconcile) fn look_for_services(&mut self, now: i64) {
+    pub(in crate::host::reconcile) fn look_for_services(&mut self, now: BootInstant) {
         let asked: Vec<LaunchId> =
             self.live.values().filter(|rental| rental.silent_ports().next().is_some()).map(Rental::launch).collect();
         self.services.rounds.keep_to(&asked, now);
@@ -91,9 +91,9 @@ impl Driver {
         found: Result<Vec<Service>, RuntimeError>,
     ) {
         let now = self.now();
-        let asked_for = self.services.since.get(&launch).map_or(0, |since| now.saturating_sub(*since));
-        let pause = Duration::from_micros(u64::try_from(asked_for / 4).unwrap_or(0));
-        self.services.rounds.done(launch, later(now, pause.clamp(MIN_PROBE_INTERVAL, MAX_PROBE_INTERVAL)));
+        let asked_for = self.services.since.get(&launch).map_or(Duration::ZERO, |since| now.since(*since));
+        let pause = asked_for / 4;
+        self.services.rounds.done(launch, now.after(pause.clamp(MIN_PROBE_INTERVAL, MAX_PROBE_INTERVAL)));
         match found {
             Ok(found) if found.is_empty() => {}
             Ok(found) => {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::allocation::Holds;
+use crate::clock::BootInstant;
 use crate::host::reconcile::contain_panic::contained;
 use crate::host::reconcile::driver::{Done, Driver, Extent};
 use crate::id::{LaunchId, RentalId};
@@ -58,7 +59,7 @@ impl Driver {
         self.services.forget(id);
         self.prepared.retain(|launch| launch.rental != id);
         // It may have been what somebody else's place was taken by.
-        self.left_alone.values_mut().for_each(|not_before| *not_before = i64::MIN);
+        self.left_alone.values_mut().for_each(|not_before| *not_before = BootInstant::EARLIEST);
     }
 
     /// Replaces the known rentals by those that the store returned, except where a step has written a newer state since.

@@ -20,7 +20,7 @@ use crate::store::Deadline;
 const VERIFY_SLACK: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// For how long a port is not given out that somebody outside the books was found to have: 10 minutes.
-const PORT_QUARANTINE_MICROS: i64 = 10 * 60 * 1_000_000;
+const PORT_QUARANTINE: std::time::Duration = std::time::Duration::from_mins(10);
 
 struct Reporter<'a> {
     context: &'a HostContext,
@@ -115,7 +115,7 @@ impl Step {
         let own: BTreeSet<_> = self.rental.ports().iter().map(|binding| binding.host).collect();
         held.ports.retain(|held| !own.contains(held));
         held.ports.insert(port);
-        let until = self.context.clock.now().boot.micros.saturating_add(PORT_QUARANTINE_MICROS);
+        let until = self.context.clock.now().instant().after(PORT_QUARANTINE);
         self.context.placement.quarantine.port(port, until);
         let ports = self.context.placement.ports(self.rental.launch().next(), self.rental.spec(), &held);
         let ports = ports.map_err(|why| RuntimeError::Refused(Box::new(why)))?;

@@ -12,7 +12,7 @@ use crate::runtime::RuntimeError;
 use crate::store::{Change, LogTail, StoreError};
 
 /// For how long a GPU on which a launch failed is given out last: half an hour.
-const SUSPICION_MICROS: i64 = 30 * 60 * 1_000_000;
+const SUSPICION: std::time::Duration = std::time::Duration::from_mins(30);
 
 /// How often a record is tried while others write in between.
 const RECORD_TRIES: usize = 8;
@@ -97,7 +97,7 @@ impl Step {
             return Err(StepError::Later(Box::new(error)));
         };
         if matches!(kind, FailureKind::WrongDevices | FailureKind::Refused) {
-            let until = self.context.clock.now().boot.micros.saturating_add(SUSPICION_MICROS);
+            let until = self.context.clock.now().instant().after(SUSPICION);
             self.context.placement.quarantine.suspect(self.rental.gpus(), until);
         }
         let log_tail = self.log_tail(kind).await;
