@@ -12,7 +12,7 @@ use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::id::{HostId, Position, RentalId};
 use gpurent_core::memory::SimulatedGpus;
 use gpurent_core::model::{CredentialKind, EndKind, Fingerprint, GpuRequest, Phase, RentalSpec, Sealed};
-use gpurent_core::store::{AuditLog, Filter, NewRental, Store};
+use gpurent_core::store::{AuditLog, Filter, HostStore, NewRental, Store};
 use gpurent_store::{PostgresStore, SqliteStore};
 use jiff::Timestamp;
 
@@ -75,7 +75,7 @@ fn filters() -> Vec<(&'static str, Filter)> {
 }
 
 /// Medians of everything that is asked of one store.
-async fn ask<S: Store + AuditLog>(store: &S) -> Vec<(&'static str, Duration)> {
+async fn ask<S: HostStore + AuditLog>(store: &S) -> Vec<(&'static str, Duration)> {
     let host = host();
     let engine = valid("engine".parse());
     let mut figures = Vec::new();

@@ -17,7 +17,7 @@ use gpurent_core::host::HostBuilder;
 use gpurent_core::id::{HostId, RentalId};
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
 use gpurent_core::model::{CredentialRequest, GpuRequest, RentalRequest, RentalSpec, SealKey};
-use gpurent_core::store::Store;
+use gpurent_core::store::HostStore;
 use gpurent_http::{ApiKey, ApiKeys, HttpApi};
 use gpurent_store::{PostgresStore, SqliteStore};
 
@@ -26,7 +26,7 @@ const BATCH: u32 = 100;
 const KEY: &str = "bench-0123456789abcdef";
 
 /// A host on a store; the URLs of one rental and of a constant answer of the same size.
-async fn serve(store: Arc<dyn Store>) -> (String, String) {
+async fn serve(store: Arc<dyn HostStore>) -> (String, String) {
     let host: HostId = valid(format!("bench-{}", RentalId::generate()).parse());
     let gpus = SimulatedGpus::new(&host, 1, valid("RTX 5090".parse())).gpus().to_vec();
     let pools = valid(PortPools::new(valid("22000-22999".parse()), valid("8000-8999".parse())));
@@ -85,7 +85,7 @@ async fn main() {
     let directory = valid(tempfile::tempdir());
     let sqlite = valid(SqliteStore::open(&directory.path().join("bench.db")).await);
     let postgres = valid(PostgresStore::connect(&environment("DATABASE_URL")).await);
-    let stores: [(&str, Arc<dyn Store>); 3] = [
+    let stores: [(&str, Arc<dyn HostStore>); 3] = [
         ("memory", Arc::new(MemoryStore::default())),
         ("SQLite", Arc::new(sqlite)),
         ("PostgreSQL", Arc::new(postgres)),

@@ -18,7 +18,7 @@ use gpurent_core::model::{
     RentalSpec, SealKey, Sealer, Secrets,
 };
 use gpurent_core::runtime::{ContainerRuntime, LaunchSpec, Progress, PullProgress};
-use gpurent_core::store::{Change, NewRental, Store};
+use gpurent_core::store::{Change, HostStore, NewRental, Store};
 use jiff::SignedDuration;
 
 fn host() -> HostId {
@@ -74,7 +74,7 @@ fn by_hand(key: &SealKey) {
     let clock = ManualClock::new();
     let (runtime, store) = (MemoryRuntime::new(clock.clone()), MemoryStore::default());
     block_on(async {
-        let epoch = store.acquire_host(&host(), &runtime.engine().await.unwrap(), None).await.unwrap().epoch;
+        let owner = store.acquire_host(&host(), &runtime.engine().await.unwrap(), None).await.unwrap();
         let credential = CredentialRequest::Generate.resolve();
         let secrets = Secrets { credential, host_keys: GeneratedHostKeys.next(), registry: None };
         let id = gpurent_core::id::RentalId::generate();
@@ -98,7 +98,7 @@ fn by_hand(key: &SealKey) {
         let mut rental = store.claim(&new, &placement).await.unwrap().rental().clone();
         let launch = LaunchSpec::of(&rental);
         let write = async |rental, event| {
-            let mut change = Change::observation(rental, epoch);
+            let mut change = Change::observation(rental, owner);
             change.apply(event, clock.now().wall).unwrap();
             store.commit(&change).await.unwrap();
             change.into_rental()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gpurent_core::error::ValidationError;
 use gpurent_core::memory::MemoryStore;
-use gpurent_core::store::{AuditLog, KeyStore, RangeStore, Store, StoreError};
+use gpurent_core::store::{AuditLog, HostStore, KeyStore, RangeStore, Store, StoreError};
 use gpurent_store::{PostgresStore, SqliteStore};
 
 use crate::exit::with_causes;
@@ -19,7 +19,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Database {
     /// Rentals.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn HostStore>,
     /// API keys.
     pub keys: Arc<dyn KeyStore>,
     /// Ports that are renters' own.
@@ -29,7 +29,7 @@ pub struct Database {
 }
 
 impl Database {
-    fn of<S: Store + KeyStore + RangeStore + AuditLog>(store: S) -> Self {
+    fn of<S: HostStore + KeyStore + RangeStore + AuditLog>(store: S) -> Self {
         let store = Arc::new(store);
         Self {
             store: Arc::clone(&store) as _,

@@ -21,7 +21,7 @@ use gpurent_core::model::{
     CredentialRequest, Currency, EndReason, FailureKind, GpuRequest, HourlyRate, ImageRef, MicroUnits, RateCard,
     Rental, RentalEvent, RentalRequest, RentalSpec, SealKey, Term,
 };
-use gpurent_core::store::Store;
+use gpurent_core::store::{HostStore, Store};
 use gpurent_docker::LocalPorts;
 use gpurent_store::{PostgresStore, SqliteStore};
 use telling::Telling;
@@ -68,7 +68,7 @@ async fn main() -> ExitCode {
 async fn open_store(
     database: Option<&str>,
     telling: &mut Telling,
-) -> Result<(Arc<dyn Store>, Option<TempDir>), Failure> {
+) -> Result<(Arc<dyn HostStore>, Option<TempDir>), Failure> {
     if let Some(url) = database {
         telling.note("rentals: PostgreSQL");
         return Ok((Arc::new(PostgresStore::connect(url).await?), None));

@@ -75,4 +75,4 @@ pub use model::{
     RentalRequest, RentalSpec, RentalState, SealKey, Term,
 };
 pub use runtime::{ContainerRuntime, GpuProbe, RuntimeError};
-pub use store::{DeadlineBook, Store, StoreError};
+pub use store::{DeadlineBook, HostStore, Store, StoreError};

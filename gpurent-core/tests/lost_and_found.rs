@@ -20,7 +20,7 @@ use gpurent_core::model::{
     CredentialRequest, Files, GpuRequest, Password, Phase, Rental, RentalEvent, RentalRequest, RentalSpec, SealKey,
 };
 use gpurent_core::runtime::{ContainerRuntime, ContainerStatus, LaunchSpec, RuntimeError};
-use gpurent_core::store::{Change, Store};
+use gpurent_core::store::{Change, HostStore, Store};
 use gpurent_core::testing::simulation::Simulation;
 use jiff::SignedDuration;
 

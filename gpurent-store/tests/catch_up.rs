@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 
 use gpurent_core::id::{EngineId, HostId, RentalId};
-use gpurent_core::store::Store;
+use gpurent_core::store::HostStore;
 use gpurent_store::{PostgresStore, SqliteStore};
 
 const BODY: &str = r#"{"state": {"at": "2026-01-01T00:00:00.5Z"}, "spec": {"labels": {"team": "red"}}}"#;
@@ -14,7 +14,7 @@ fn host() -> HostId {
     format!("old-{}", RentalId::generate()).parse().unwrap()
 }
 
-async fn take_over(store: &impl Store, host: &HostId) {
+async fn take_over(store: &impl HostStore, host: &HostId) {
     store.acquire_host(host, &EngineId::try_from("engine".to_owned()).unwrap(), None).await.unwrap();
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gpurent_core::id::HostId;
-use gpurent_core::store::{Store as _, StoreError};
+use gpurent_core::store::{HostOwnership, HostStore, Store as _, StoreError};
 use gpurent_store::{PostgresStore, SqliteStore};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -173,9 +173,9 @@ fn host() -> HostId {
 }
 
 /// Asks until the host is confirmed, for at most 20 s.
-async fn confirmed(store: &PostgresStore, epoch: gpurent_core::id::Epoch) {
+async fn confirmed(store: &PostgresStore, owner: HostOwnership) {
     let until = Instant::now() + Duration::from_secs(20);
-    while let Err(error) = store.confirm(&host(), epoch).await {
+    while let Err(error) = store.confirm(&host(), owner).await {
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
         assert!(Instant::now() < until, "{error:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -212,7 +212,7 @@ async fn a_restart_under_load_is_got_over() {
             let until = Instant::now() + Duration::from_secs(6);
             let (mut answers, mut told_why) = (0_u32, Vec::new());
             while Instant::now() < until {
-                match store.confirm(&host(), ownership.epoch).await {
+                match store.confirm(&host(), ownership).await {
                     Ok(()) => answers += 1,
                     Err(error) => told_why.push(with_causes(&error)),
                 }
@@ -229,7 +229,7 @@ async fn a_restart_under_load_is_got_over() {
         let (answers, _) = one.await.unwrap();
         assert!(answers > 100, "{answers}");
     }
-    confirmed(&store, ownership.epoch).await;
+    confirmed(&store, ownership).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,14 +255,14 @@ async fn another_server_takes_over() {
     address.lead_to(&standby);
     // A standby reads, and takes no writes.
     let refused = loop {
-        match store.resign(&host(), ownership.epoch).await.unwrap_err() {
+        match store.resign(&host(), ownership).await.unwrap_err() {
             error if with_causes(&error).contains("read-only") => break error,
             error => assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}"),
         }
     };
     assert!(matches!(refused, StoreError::Unavailable(_)));
     standby.control(&["promote"]);
-    confirmed(&store, ownership.epoch).await;
+    confirmed(&store, ownership).await;
     let next = store.acquire_host(&host(), &"e1".parse().unwrap(), None).await.unwrap();
     assert_eq!(next.epoch.get(), ownership.epoch.get() + 1, "nothing was lost");
 }
@@ -278,12 +278,12 @@ async fn connections_to_a_standby_are_left_when_the_address_leads_elsewhere() {
     primary.control(&["restart"]);
     // While the address leads to the standby, connections are made to it.
     let until = Instant::now() + Duration::from_secs(20);
-    while !store.resign(&host(), ownership.epoch).await.is_err_and(|error| with_causes(&error).contains("read-only")) {
+    while !store.resign(&host(), ownership).await.is_err_and(|error| with_causes(&error).contains("read-only")) {
         assert!(Instant::now() < until, "the standby was not reached");
     }
     address.lead_to(&primary);
-    confirmed(&store, ownership.epoch).await;
-    store.resign(&host(), ownership.epoch).await.unwrap();
+    confirmed(&store, ownership).await;
+    store.resign(&host(), ownership).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

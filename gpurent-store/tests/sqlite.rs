@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 
-use gpurent_core::store::{Store as _, StoreError};
+use gpurent_core::store::{HostStore, Store as _, StoreError};
 use gpurent_store::SqliteStore;
 use sqlx::SqlitePool;
 

@@ -17,13 +17,13 @@ use crate::id::{HostId, RentalId, RenterId};
 use crate::memory::MemoryDeadlines;
 use crate::model::{GeneratedHostKeys, Gpu, HostKeySource, RateCard, RentalTiming, Sealer};
 use crate::runtime::{ContainerExec, ContainerRuntime};
-use crate::store::{DeadlineBook, Store};
+use crate::store::{DeadlineBook, HostStore};
 
 /// Puts a host together: the parts that have no default go into [`HostBuilder::new`].
 pub struct HostBuilder {
     host: HostId,
     public_host: String,
-    store: Arc<dyn Store>,
+    store: Arc<dyn HostStore>,
     runtime: Arc<dyn ContainerRuntime>,
     sealer: Arc<dyn Sealer>,
     clock: Arc<dyn Clock>,
@@ -44,7 +44,7 @@ impl HostBuilder {
     #[must_use]
     pub fn new(
         host: HostId,
-        store: Arc<dyn Store>,
+        store: Arc<dyn HostStore>,
         runtime: Arc<dyn ContainerRuntime>,
         sealer: Arc<dyn Sealer>,
         gpus: Vec<Gpu>,

@@ -17,7 +17,7 @@ use crate::host::{EngineHealth, ReconcileConfig, Waiting};
 use crate::id::{HostId, RentalId, RenterId};
 use crate::model::{HostKeySource, RentalTiming, SealError, Sealer, Secrets};
 use crate::runtime::{ContainerExec, ContainerRuntime};
-use crate::store::{Store, StoreError};
+use crate::store::{HostStore, StoreError};
 
 /// Why a renter's access could not be told.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum AccessError {
 pub(crate) struct HostContext {
     pub(crate) host: HostId,
     pub(crate) public_host: String,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn HostStore>,
     pub(crate) runtime: Arc<dyn ContainerRuntime>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) sealer: Arc<dyn Sealer>,

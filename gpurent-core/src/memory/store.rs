@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::allocation::renter_limits::lately;
-use crate::allocation::{Holds, Placement, PlacementError, RenterHas};
+use crate::allocation::{Holds, Placement, RenterHas};
 use crate::id::{ContainerId, EngineId, Epoch, HostId, IdempotencyKey, MachineId, Position, RentalId, RenterId, Seq};
 use crate::model::{Fingerprint, JournalEntry, PortRange, RecordedEvent, Rental, RentalEvent, RentalState, Sealed};
 use crate::store::{
-    Change, ClaimError, ClaimOutcome, Filter, HostOwnership, KeyRecord, LogTail, MAX_PAGE, NewRental, NumberedEntry,
-    RecoveredRental, Store, StoreError,
+    Change, ClaimDecision, ClaimError, ClaimOutcome, ClaimSnapshot, Filter, HostOwnership, HostStore, KeyRecord,
+    LogTail, MAX_PAGE, NewRental, NumberedEntry, PriorRequest, RecoveredRental, Store, StoreError,
 };
 
 /// The shortest part of a container's id that is taken for it, as Docker shows it.
@@ -276,62 +276,29 @@ impl Tables {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn acquire_host(
-        &self,
-        host: &HostId,
-        engine: &EngineId,
-        machine: Option<&MachineId>,
-    ) -> Result<HostOwnership, StoreError> {
-        let mut tables = self.open().await?;
-        // One that is suspended has nothing on any engine.
-        let busy = tables.live(host).any(|row| !matches!(row.rental.state(), RentalState::Suspended { .. }));
-        let row = tables.hosts.entry(host.clone()).or_insert_with(|| HostRow {
-            engine: engine.clone(),
-            machine: None,
-            epoch: Epoch::ZERO,
-            journal: Vec::new(),
-            last_position: Position::ZERO,
-        });
-        let elsewhere = row.machine.as_ref().zip(machine).is_some_and(|(known, machine)| known != machine);
-        if busy && (row.engine != *engine || elsewhere) {
-            return Err(StoreError::HostPinned(row.engine.clone()));
-        }
-        row.engine = engine.clone();
-        row.machine = machine.cloned().or(row.machine.take().filter(|_| busy));
-        row.epoch = row.epoch.next();
-        Ok(HostOwnership { epoch: row.epoch, last_position: row.last_position })
-    }
-
-    async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
-        self.open().await?.check(host, epoch)
-    }
-
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<ClaimOutcome, ClaimError> {
         let mut tables = self.open().await?;
         let key = new.key.clone().map(|key| (new.host.clone(), new.spec.renter.clone(), key));
-        if let Some((fingerprint, id)) = key.as_ref().and_then(|key| tables.keys.get(key)) {
-            return match tables.rentals.get(id) {
-                Some(row) if *fingerprint == new.fingerprint => Ok(ClaimOutcome::Existing(row.rental.clone())),
-                _ => Err(ClaimError::KeyReused),
-            };
-        }
+        let prior = |row: &RentalRow, fingerprint| PriorRequest { rental: row.rental.clone(), fingerprint };
+        let same_key = match key.as_ref().and_then(|key| tables.keys.get(key)) {
+            Some((fingerprint, id)) => {
+                Some(tables.rentals.get(id).map(|row| prior(row, *fingerprint)).ok_or(ClaimError::KeyReused)?)
+            }
+            None => None,
+        };
         let is_same_name =
             |row: &&RentalRow| *row.rental.name() == new.name && row.rental.spec().renter == new.spec.renter;
-        if let Some(row) = tables.live(&new.host).find(is_same_name) {
-            let is_same = key.is_none() && row.fingerprint == new.fingerprint;
-            return if is_same && row.rental.state().end_reason().is_none() {
-                Ok(ClaimOutcome::Existing(row.rental.clone()))
-            } else {
-                Err(ClaimError::NameTaken(new.name.clone()))
-            };
-        }
+        let same_name = tables.live(&new.host).find(is_same_name).map(|row| prior(row, row.fingerprint));
         // The same request, arriving once more when its rental has ended already.
-        if tables.rentals.contains_key(&new.id) {
+        if same_key.is_none() && same_name.is_none() && tables.rentals.contains_key(&new.id) {
             return Err(StoreError::Conflict.into());
         }
         let has = tables.renter_has(&new.host, &new.spec.renter, lately(new.at.wall));
-        placement.renter_limits.allow(&has, &new.spec).map_err(PlacementError::from)?;
-        let placed = placement.place(new.launch(), &new.spec, &tables.held(&new.host))?;
+        let held = tables.held(&new.host);
+        let placed = match new.decide(ClaimSnapshot { held, has, same_key, same_name }, placement)? {
+            ClaimDecision::Existing(rental) => return Ok(ClaimOutcome::Existing(*rental)),
+            ClaimDecision::Place(placed) => placed,
+        };
         let (rental, event) = new.settle(placed);
         let row = RentalRow {
             rental: rental.clone(),
@@ -348,33 +315,6 @@ impl Store for MemoryStore {
         tables.claimed.push(new.id);
         tables.unpublished.push((new.host.clone(), new.id, event));
         Ok(tables.answer(ClaimOutcome::New(rental))?)
-    }
-
-    async fn adopt(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError> {
-        let mut tables = self.open().await?;
-        let rental = &found.rental;
-        tables.check(rental.host(), epoch)?;
-        let held = tables.held(rental.host());
-        let is_namesake = |other: &Rental| other.name() == rental.name() && other.spec().renter == rental.spec().renter;
-        let name_taken = tables.live(rental.host()).any(|row| is_namesake(&row.rental));
-        let taken = rental.gpus().iter().any(|gpu| held.gpus.contains(&gpu.uuid))
-            || rental.ports().iter().any(|binding| held.ports.contains(&binding.host));
-        if name_taken || taken || tables.rentals.contains_key(&rental.id()) {
-            return Err(StoreError::Conflict);
-        }
-        let row = RentalRow {
-            rental: rental.clone(),
-            fingerprint: found.fingerprint,
-            sealed: None,
-            events: found.events.clone(),
-            log_tail: None,
-        };
-        tables.writes += 1;
-        tables.rentals.insert(rental.id(), row);
-        tables.claimed.push(rental.id());
-        let news = found.events.iter().map(|event| (rental.host().clone(), rental.id(), event.clone()));
-        tables.unpublished.extend(news);
-        tables.answer(())
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
@@ -506,9 +446,80 @@ impl Store for MemoryStore {
         Ok(events.iter().filter(|event| event.seq > after).take(limit.min(MAX_PAGE)).cloned().collect())
     }
 
-    async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+    async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        let tables = self.open().await?;
+        let journal = tables.hosts.get(host).map(|row| row.journal.as_slice()).unwrap_or_default();
+        Ok(journal.iter().filter(|entry| entry.position > after).take(limit.min(MAX_PAGE)).cloned().collect())
+    }
+}
+
+#[async_trait]
+impl HostStore for MemoryStore {
+    async fn acquire_host(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<HostOwnership, StoreError> {
         let mut tables = self.open().await?;
-        tables.check(host, epoch)?;
+        // One that is suspended has nothing on any engine.
+        let busy = tables.live(host).any(|row| !matches!(row.rental.state(), RentalState::Suspended { .. }));
+        let row = tables.hosts.entry(host.clone()).or_insert_with(|| HostRow {
+            engine: engine.clone(),
+            machine: None,
+            epoch: Epoch::ZERO,
+            journal: Vec::new(),
+            last_position: Position::ZERO,
+        });
+        let elsewhere = row.machine.as_ref().zip(machine).is_some_and(|(known, machine)| known != machine);
+        if busy && (row.engine != *engine || elsewhere) {
+            return Err(StoreError::HostPinned(row.engine.clone()));
+        }
+        row.engine = engine.clone();
+        row.machine = machine.cloned().or(row.machine.take().filter(|_| busy));
+        row.epoch = row.epoch.next();
+        Ok(HostOwnership { epoch: row.epoch, last_position: row.last_position })
+    }
+
+    async fn confirm(&self, host: &HostId, owner: HostOwnership) -> Result<(), StoreError> {
+        self.open().await?.check(host, owner.epoch)
+    }
+
+    async fn adopt(&self, found: &RecoveredRental, owner: HostOwnership) -> Result<(), StoreError> {
+        let mut tables = self.open().await?;
+        let rental = &found.rental;
+        tables.check(rental.host(), owner.epoch)?;
+        let held = tables.held(rental.host());
+        let is_namesake = |other: &Rental| other.name() == rental.name() && other.spec().renter == rental.spec().renter;
+        let name_taken = tables.live(rental.host()).any(|row| is_namesake(&row.rental));
+        let taken = rental.gpus().iter().any(|gpu| held.gpus.contains(&gpu.uuid))
+            || rental.ports().iter().any(|binding| held.ports.contains(&binding.host));
+        if name_taken || taken || tables.rentals.contains_key(&rental.id()) {
+            return Err(StoreError::Conflict);
+        }
+        let row = RentalRow {
+            rental: rental.clone(),
+            fingerprint: found.fingerprint,
+            sealed: None,
+            events: found.events.clone(),
+            log_tail: None,
+        };
+        tables.writes += 1;
+        tables.rentals.insert(rental.id(), row);
+        tables.claimed.push(rental.id());
+        let news = found.events.iter().map(|event| (rental.host().clone(), rental.id(), event.clone()));
+        tables.unpublished.extend(news);
+        tables.answer(())
+    }
+
+    async fn publish(
+        &self,
+        host: &HostId,
+        owner: HostOwnership,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let mut tables = self.open().await?;
+        tables.check(host, owner.epoch)?;
         let (ours, others) = std::mem::take(&mut tables.unpublished).into_iter().partition(|(of, _, _)| of == host);
         tables.unpublished = others;
         let mut ours: Vec<(HostId, RentalId, RecordedEvent)> = ours;
@@ -526,11 +537,5 @@ impl Store for MemoryStore {
         }
         tables.writes += written;
         tables.answer(published)
-    }
-
-    async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        let tables = self.open().await?;
-        let journal = tables.hosts.get(host).map(|row| row.journal.as_slice()).unwrap_or_default();
-        Ok(journal.iter().filter(|entry| entry.position > after).take(limit.min(MAX_PAGE)).cloned().collect())
     }
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::id::{Epoch, Revision};
 use crate::model::{IllegalTransition, Outcome, RecordedEvent, Rental, RentalEvent, Sealed};
+use crate::store::HostOwnership;
 
 /// The last lines of a container's output, which outlive it for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +37,10 @@ impl Change {
         Self { rental, expected, events: Vec::new(), fence: None, sealed: None, log_tail: None }
     }
 
-    /// An observation: allowed to the process that holds the host.
+    /// An observation: allowed to the process that owns the host, as long as it does.
     #[must_use]
-    pub fn observation(rental: Rental, epoch: Epoch) -> Self {
-        Self { fence: Some(epoch), ..Self::intent(rental) }
+    pub fn observation(rental: Rental, owner: HostOwnership) -> Self {
+        Self { fence: Some(owner.epoch), ..Self::intent(rental) }
     }
 
     /// Lets an event happen.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::allocation::{Placed, PlacementError};
+use crate::allocation::{Holds, Placed, Placement, PlacementError, RenterHas};
 use crate::clock::Moment;
 use crate::id::{Attempt, HostId, IdempotencyKey, InstanceName, LaunchId, RentalId};
 use crate::model::{Claim, CredentialKind, Fingerprint, RecordedEvent, Rental, RentalSpec, Sealed};
@@ -33,7 +33,64 @@ pub struct NewRental {
     pub at: Moment,
 }
 
+/// A rental that was made before, and how it was asked for.
+#[derive(Clone, Debug)]
+pub struct PriorRequest {
+    /// The rental.
+    pub rental: Rental,
+    /// The fingerprint of its request.
+    pub fingerprint: Fingerprint,
+}
+
+/// The stored facts that decide on a claim, all read in the transaction that writes it, or guarded by constraints until then.
+#[derive(Clone, Debug)]
+pub struct ClaimSnapshot {
+    /// The resources that the host's live rentals hold.
+    pub held: Holds,
+    /// The sums of what the renter has.
+    pub has: RenterHas,
+    /// The renter's rental that the same key made, live or ended.
+    pub same_key: Option<PriorRequest>,
+    /// The renter's live rental of the same name.
+    pub same_name: Option<PriorRequest>,
+}
+
+/// The decision on a claim.
+#[derive(Clone, Debug)]
+pub enum ClaimDecision {
+    /// Nothing is to be written: the same request made this rental before.
+    Existing(Box<Rental>),
+    /// The rental is to be written, in this place.
+    Place(Placed),
+}
+
 impl NewRental {
+    /// Decides what a claim comes to: what a key and a name mean is the same in every store.
+    ///
+    /// A key identifies a request for ever; without one, the name does while its rental lives and is not ending.
+    ///
+    /// # Errors
+    /// [`ClaimError`]: nothing is to be written.
+    pub fn decide(&self, snapshot: ClaimSnapshot, placement: &Placement) -> Result<ClaimDecision, ClaimError> {
+        if let Some(prior) = snapshot.same_key {
+            return if prior.fingerprint == self.fingerprint {
+                Ok(ClaimDecision::Existing(Box::new(prior.rental)))
+            } else {
+                Err(ClaimError::KeyReused)
+            };
+        }
+        if let Some(prior) = snapshot.same_name {
+            let is_same = self.key.is_none() && prior.fingerprint == self.fingerprint;
+            return if is_same && prior.rental.state().end_reason().is_none() {
+                Ok(ClaimDecision::Existing(Box::new(prior.rental)))
+            } else {
+                Err(ClaimError::NameTaken(self.name.clone()))
+            };
+        }
+        placement.renter_limits.allow(&snapshot.has, &self.spec).map_err(PlacementError::from)?;
+        Ok(ClaimDecision::Place(placement.place(self.launch(), &self.spec, &snapshot.held)?))
+    }
+
     /// The rental's first launch.
     #[must_use]
     pub fn launch(&self) -> LaunchId {

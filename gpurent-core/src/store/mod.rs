@@ -2,8 +2,8 @@
 //! check-then-insert.
 //!
 //! Writes come in two kinds. Intents (rent, cancel) need the revision they saw, so that any process may
-//! write them. Observations (started, stopped, ended) need the host's current [`Epoch`] as well: a
-//! process that lost its host writes nothing any more.
+//! write them: [`Store`] is for all. Observations (started, stopped, ended) need the host's current [`Epoch`] as well, which
+//! only [`HostStore::acquire_host`] gives: a process that lost its host writes nothing any more.
 //!
 //! An implementation proves itself with [`store_suite!`](crate::store_suite), one named test a clause.
 
@@ -24,7 +24,7 @@ pub use api_keys::{KeyDigest, KeyRecord, KeyStore, NewKey, Role};
 use async_trait::async_trait;
 pub use audit::{AuditEntry, AuditLog, NumberedEntry};
 pub use change::{Change, LogTail};
-pub use claim::{ClaimError, ClaimOutcome, NewRental};
+pub use claim::{ClaimDecision, ClaimError, ClaimOutcome, ClaimSnapshot, NewRental, PriorRequest};
 pub use deadline_book::{Deadline, DeadlineBook, DeadlineError};
 pub use error::StoreError;
 pub use filter::Filter;
@@ -34,45 +34,18 @@ pub use port_ranges::{GivenBack, OwnRange, RangeStore};
 pub use recovered::RecoveredRental;
 
 use crate::allocation::{Holds, Placement, RenterHas};
-use crate::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
+use crate::id::{ContainerId, EngineId, HostId, MachineId, Position, RentalId, RenterId, Seq};
 use crate::model::{JournalEntry, RecordedEvent, Rental, Sealed};
 
 /// The most rows that one page holds.
 pub const MAX_PAGE: usize = 500;
 
-/// Keeps rentals, their holds, their events and their sealed credentials.
+/// Keeps rentals, their holds, their events and their sealed credentials, for every process. What only the process that acts
+/// for a host does is in [`HostStore`].
 ///
 /// Every method is safe to retry after [`StoreError::Unavailable`].
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Takes over the host and begins a new epoch; all earlier ones are fenced off from then on. The
-    /// caller must already hold whatever guards the engine (such as a file lock), since the former
-    /// holder is not asked.
-    ///
-    /// # Errors
-    /// [`StoreError::HostPinned`] if the host has live rentals on another engine: of another id, or of the same one on
-    /// another machine, where both machines are known.
-    async fn acquire_host(
-        &self,
-        host: &HostId,
-        engine: &EngineId,
-        machine: Option<&MachineId>,
-    ) -> Result<HostOwnership, StoreError>;
-
-    /// Whether `epoch` is still the host's.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] if it is not.
-    async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError>;
-
-    /// Notes that the holder of the host ends, and acts no longer.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`]; nothing depends on it but [`last_acted`](Self::last_acted).
-    async fn resign(&self, _host: &HostId, _epoch: Epoch) -> Result<(), StoreError> {
-        Ok(())
-    }
-
     /// How long ago somebody last acted for the host, to about ten seconds; `None` where nobody did, where the last holder
     /// has resigned, or where the store does not note it.
     ///
@@ -91,15 +64,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`ClaimError`]; nothing was written then, except perhaps after `Unavailable`.
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<ClaimOutcome, ClaimError>;
 
-    /// Writes a rental that the store does not know, with all of its events and what it holds: one whose
-    /// container was found after the store was restored from a backup. Its secrets are lost.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] where the rental is known, or its name, a GPU or a port is another's;
-    /// [`StoreError::Fenced`] if the epoch is another; nothing was written then.
-    async fn adopt(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError>;
-
-    /// Writes a change: the rental, its events, its usage, the holds it has or no longer has, and what
+    /// Writes a change, an intent or (with the fence of the host's holder) an observation: the rental, its events, its usage, the holds it has or no longer has, and what
     /// else comes with it. The sealed secrets are erased with the event that ends the rental, and so is the environment
     /// in its claim.
     ///
@@ -132,7 +97,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Rental>, StoreError>;
 
     /// The host's rentals that ended before a time, those that did first, at most `limit` (and [`MAX_PAGE`]) of those after
-    /// `after`, or from the first on where that one is gone. Without such whose events were not all [published](Self::publish): nobody may have billed them yet.
+    /// `after`, or from the first on where that one is gone. Without such whose events were not all [published](HostStore::publish): nobody may have billed them yet.
     async fn ended_before(
         &self,
         host: &HostId,
@@ -146,7 +111,11 @@ pub trait Store: Send + Sync + 'static {
     async fn forget(&self, host: &HostId, rentals: &[RentalId]) -> Result<usize, StoreError>;
 
     /// The resources that the host's live rentals hold.
-    async fn held(&self, host: &HostId) -> Result<Holds, StoreError>;
+    async fn held(&self, host: &HostId) -> Result<Holds, StoreError> {
+        let mut held = Holds::default();
+        self.live(host).await?.iter().for_each(|rental| held.add(rental));
+        Ok(held)
+    }
 
     /// The sums of what a renter has on the host, counted without reading it; a rental made after `since` was made
     /// [lately](crate::allocation::renter_limits::lately).
@@ -161,14 +130,57 @@ pub trait Store: Send + Sync + 'static {
     /// A rental's events after a number, at most `limit`.
     async fn events(&self, id: RentalId, after: Seq, limit: usize) -> Result<Vec<RecordedEvent>, StoreError>;
 
-    /// Gives positions in the host's journal to events that have none yet, at most `limit`, and returns
-    /// them. Only the holder of the host publishes, so positions have no gap but for what was
-    /// [forgotten](Self::forget), and no reader can miss one that is committed late.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] if the epoch is another.
-    async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError>;
-
     /// The host's journal after a position, at most `limit` (and [`MAX_PAGE`]).
     async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError>;
+}
+
+/// The part of a store that only the process which acts for a host uses: who that is, and what it alone may write.
+///
+/// Every method is safe to retry after [`StoreError::Unavailable`].
+#[async_trait]
+pub trait HostStore: Store {
+    /// Takes over the host and begins a new epoch; all earlier ones are fenced off from then on. The
+    /// caller must already hold whatever guards the engine (such as a file lock), since the former
+    /// holder is not asked.
+    ///
+    /// # Errors
+    /// [`StoreError::HostPinned`] if the host has live rentals on another engine: of another id, or of the same one on
+    /// another machine, where both machines are known.
+    async fn acquire_host(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<HostOwnership, StoreError>;
+
+    /// Whether `owner` still owns the host.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if it does not.
+    async fn confirm(&self, host: &HostId, owner: HostOwnership) -> Result<(), StoreError>;
+
+    /// Notes that the holder of the host ends, and acts no longer.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; nothing depends on it but [`last_acted`](Store::last_acted).
+    async fn resign(&self, _host: &HostId, _owner: HostOwnership) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Writes a rental that the store does not know, with all of its events and what it holds: one whose
+    /// container was found after the store was restored from a backup. Its secrets are lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where the rental is known, or its name, a GPU or a port is another's;
+    /// [`StoreError::Fenced`] if another owns the host by now; nothing was written then.
+    async fn adopt(&self, found: &RecoveredRental, owner: HostOwnership) -> Result<(), StoreError>;
+
+    /// Gives positions in the host's journal to events that have none yet, at most `limit`, and returns
+    /// them. Only the holder of the host publishes, so positions have no gap but for what was
+    /// [forgotten](Store::forget), and no reader can miss one that is committed late.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if another owns the host by now.
+    async fn publish(&self, host: &HostId, owner: HostOwnership, limit: usize)
+    -> Result<Vec<JournalEntry>, StoreError>;
 }

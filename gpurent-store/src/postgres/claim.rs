@@ -4,12 +4,14 @@ use gpurent_core::allocation::renter_limits::lately;
 use gpurent_core::allocation::{Holds, Placement, RenterHas, RenterLimits};
 use gpurent_core::id::{Epoch, HostId, RenterId};
 use gpurent_core::model::{GpuUuid, HostPort, Rental};
-use gpurent_core::store::{ClaimError, ClaimOutcome, NewRental, RecoveredRental, StoreError};
+use gpurent_core::store::{
+    ClaimDecision, ClaimError, ClaimOutcome, ClaimSnapshot, NewRental, RecoveredRental, StoreError,
+};
 use jiff::Timestamp;
 use sqlx::types::Json;
 
 use super::connections::Connections;
-use crate::claim::{ClaimSnapshot, Decision, NOT_IN_VAIN, counted, decide};
+use crate::claim::{NOT_IN_VAIN, counted, prior};
 use crate::error::{bounded, broken_constraint};
 use crate::listing::Tags;
 use crate::postgres::hold_cache::HoldCache;
@@ -88,17 +90,16 @@ pub(super) async fn claim(
             .bind(NOT_IN_VAIN);
         let (gpus, ports, named, named_as, keyed, keyed_as, live, unready, suspended, in_vain, their_gpus, without_gpu): Columns =
             bounded(connections.fetch_one(query)).await?;
-        let asked = |(Json(rental), fingerprint): (Json<Rental>, Vec<u8>)| (rental, fingerprint);
-        let look = ClaimSnapshot {
+        let snapshot = ClaimSnapshot {
             held: parse(gpus, ports, without_gpu)?,
             has: counted((live, unready, suspended, in_vain, their_gpus)),
-            same_name: named.zip(named_as).map(asked),
-            same_key: keyed.zip(keyed_as).map(asked),
+            same_name: named.zip(named_as).map(prior).transpose()?,
+            same_key: keyed.zip(keyed_as).map(prior).transpose()?,
         };
-        hold_cache.store(&new.host, version, look.held.clone());
-        let placed = match decide(look, new, placement)? {
-            Decision::Existing(rental) => return Ok(ClaimOutcome::Existing(*rental)),
-            Decision::Write(placed) => placed,
+        hold_cache.store(&new.host, version, snapshot.held.clone());
+        let placed = match new.decide(snapshot, placement)? {
+            ClaimDecision::Existing(rental) => return Ok(ClaimOutcome::Existing(*rental)),
+            ClaimDecision::Place(placed) => placed,
         };
         match write(connections, new, placed, &placement.renter_limits).await {
             Ok(rental) => {

@@ -29,7 +29,8 @@ use gpurent_core::allocation::{Holds, Placement, RenterHas};
 use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
 use gpurent_core::model::{JournalEntry, RecordedEvent, Rental, RentalEvent, Sealed};
 use gpurent_core::store::{
-    Change, ClaimError, ClaimOutcome, Filter, HostOwnership, MAX_PAGE, NewRental, RecoveredRental, Store, StoreError,
+    Change, ClaimError, ClaimOutcome, Filter, HostOwnership, HostStore, MAX_PAGE, NewRental, RecoveredRental, Store,
+    StoreError,
 };
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
@@ -140,69 +141,6 @@ fn moves_holds(event: &RentalEvent) -> bool {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn acquire_host(
-        &self,
-        host: &HostId,
-        engine: &EngineId,
-        machine: Option<&MachineId>,
-    ) -> Result<HostOwnership, StoreError> {
-        let query = sqlx::query_as(
-            "WITH busy AS (
-                 SELECT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended' AND phase <> 'suspended') AS is_so
-             ), taken AS (
-                 INSERT INTO gpurent.host AS host (id, engine, machine, epoch, listed_epoch, confirmed_at)
-                 VALUES ($1, $2, $3, 1, 1, now())
-                 ON CONFLICT (id) DO UPDATE
-                 SET epoch = host.epoch + 1, engine = excluded.engine, confirmed_at = now(),
-                     listed_epoch = host.listed_epoch + (host.listed_epoch = host.epoch)::int,
-                     machine = coalesce(excluded.machine, CASE WHEN (SELECT is_so FROM busy) THEN host.machine END)
-                 WHERE NOT (SELECT is_so FROM busy)
-                    OR (host.engine = excluded.engine
-                        AND coalesce(host.machine = excluded.machine, true))
-                 RETURNING id, epoch, listed_epoch = epoch AS is_listed
-             ), head AS (
-                 INSERT INTO gpurent.journal_head (host_id) SELECT id FROM taken ON CONFLICT DO NOTHING
-             )
-             SELECT epoch, is_listed, coalesce((SELECT last_position FROM gpurent.journal_head WHERE host_id = $1), 0)
-             FROM taken",
-        );
-        let taken: Option<(i64, bool, i64)> = bounded(
-            self.connections
-                .fetch_optional(query.bind(host.as_str()).bind(engine.as_str()).bind(machine.map(MachineId::as_str))),
-        )
-        .await?;
-        if let Some((epoch, is_listed, last)) = taken {
-            let epoch = Epoch::new(unsigned(epoch));
-            if !is_listed {
-                catch_up::write_missing(&self.connections, host, epoch).await?;
-            }
-            return Ok(HostOwnership { epoch, last_position: Position::new(unsigned(last)) });
-        }
-        let query = sqlx::query_scalar("SELECT engine FROM gpurent.host WHERE id = $1").bind(host.as_str());
-        let pinned: String = bounded(self.connections.fetch_one(query)).await?;
-        let pinned = EngineId::try_from(pinned).map_err(|error| StoreError::Corrupt(error.into()))?;
-        Err(StoreError::HostPinned(pinned))
-    }
-
-    async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
-        let query = sqlx::query_scalar(
-            "WITH noted AS (
-                 UPDATE gpurent.host SET confirmed_at = now()
-                 WHERE id = $1 AND epoch = $2 AND coalesce(confirmed_at < now() - interval '10 s', true)
-             )
-             SELECT epoch FROM gpurent.host WHERE id = $1",
-        );
-        let query = query.bind(host.as_str()).bind(signed(epoch.get()));
-        let current: Option<i64> = bounded(self.connections.fetch_optional(query)).await?;
-        if current == Some(signed(epoch.get())) { Ok(()) } else { Err(StoreError::Fenced) }
-    }
-
-    async fn resign(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
-        let query = sqlx::query("UPDATE gpurent.host SET confirmed_at = NULL WHERE id = $1 AND epoch = $2");
-        let query = query.bind(host.as_str()).bind(signed(epoch.get()));
-        bounded(self.connections.execute(query)).await.map(|_| ())
-    }
-
     async fn last_acted(&self, host: &HostId) -> Result<Option<Duration>, StoreError> {
         let query = sqlx::query_scalar(
             "SELECT (extract(epoch FROM now() - confirmed_at))::bigint FROM gpurent.host WHERE id = $1",
@@ -221,13 +159,6 @@ impl Store for PostgresStore {
         // writes that fail.
         let looks_first = waited && new.key.is_some();
         claim::claim(&self.connections, &self.hold_cache, looks_first, new, placement).await
-    }
-
-    async fn adopt(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError> {
-        let adopted = claim::adopt(&self.connections, found, epoch).await;
-        // It holds what was free, perhaps also where the answer was lost.
-        self.hold_cache.invalidate(found.rental.host());
-        adopted
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
@@ -330,16 +261,94 @@ impl Store for PostgresStore {
         rows.into_iter().map(|(seq, at, Json(event))| recorded(seq, at, event)).collect()
     }
 
-    async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        let published = journal::publish(&self.connections, host, epoch, limit).await?;
-        if published.is_empty() {
-            // Nothing new, or nothing allowed any more?
-            self.confirm(host, epoch).await?;
-        }
-        Ok(published)
-    }
-
     async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
         journal::read(&self.connections, host, after, limit.min(MAX_PAGE)).await
+    }
+}
+
+#[async_trait]
+impl HostStore for PostgresStore {
+    async fn acquire_host(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<HostOwnership, StoreError> {
+        let query = sqlx::query_as(
+            "WITH busy AS (
+                 SELECT EXISTS (SELECT 1 FROM gpurent.rental WHERE host_id = $1 AND phase <> 'ended' AND phase <> 'suspended') AS is_so
+             ), taken AS (
+                 INSERT INTO gpurent.host AS host (id, engine, machine, epoch, listed_epoch, confirmed_at)
+                 VALUES ($1, $2, $3, 1, 1, now())
+                 ON CONFLICT (id) DO UPDATE
+                 SET epoch = host.epoch + 1, engine = excluded.engine, confirmed_at = now(),
+                     listed_epoch = host.listed_epoch + (host.listed_epoch = host.epoch)::int,
+                     machine = coalesce(excluded.machine, CASE WHEN (SELECT is_so FROM busy) THEN host.machine END)
+                 WHERE NOT (SELECT is_so FROM busy)
+                    OR (host.engine = excluded.engine
+                        AND coalesce(host.machine = excluded.machine, true))
+                 RETURNING id, epoch, listed_epoch = epoch AS is_listed
+             ), head AS (
+                 INSERT INTO gpurent.journal_head (host_id) SELECT id FROM taken ON CONFLICT DO NOTHING
+             )
+             SELECT epoch, is_listed, coalesce((SELECT last_position FROM gpurent.journal_head WHERE host_id = $1), 0)
+             FROM taken",
+        );
+        let taken: Option<(i64, bool, i64)> = bounded(
+            self.connections
+                .fetch_optional(query.bind(host.as_str()).bind(engine.as_str()).bind(machine.map(MachineId::as_str))),
+        )
+        .await?;
+        if let Some((epoch, is_listed, last)) = taken {
+            let epoch = Epoch::new(unsigned(epoch));
+            if !is_listed {
+                catch_up::write_missing(&self.connections, host, epoch).await?;
+            }
+            return Ok(HostOwnership { epoch, last_position: Position::new(unsigned(last)) });
+        }
+        let query = sqlx::query_scalar("SELECT engine FROM gpurent.host WHERE id = $1").bind(host.as_str());
+        let pinned: String = bounded(self.connections.fetch_one(query)).await?;
+        let pinned = EngineId::try_from(pinned).map_err(|error| StoreError::Corrupt(error.into()))?;
+        Err(StoreError::HostPinned(pinned))
+    }
+
+    async fn confirm(&self, host: &HostId, owner: HostOwnership) -> Result<(), StoreError> {
+        let query = sqlx::query_scalar(
+            "WITH noted AS (
+                 UPDATE gpurent.host SET confirmed_at = now()
+                 WHERE id = $1 AND epoch = $2 AND coalesce(confirmed_at < now() - interval '10 s', true)
+             )
+             SELECT epoch FROM gpurent.host WHERE id = $1",
+        );
+        let query = query.bind(host.as_str()).bind(signed(owner.epoch.get()));
+        let current: Option<i64> = bounded(self.connections.fetch_optional(query)).await?;
+        if current == Some(signed(owner.epoch.get())) { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+
+    async fn resign(&self, host: &HostId, owner: HostOwnership) -> Result<(), StoreError> {
+        let query = sqlx::query("UPDATE gpurent.host SET confirmed_at = NULL WHERE id = $1 AND epoch = $2");
+        let query = query.bind(host.as_str()).bind(signed(owner.epoch.get()));
+        bounded(self.connections.execute(query)).await.map(|_| ())
+    }
+
+    async fn adopt(&self, found: &RecoveredRental, owner: HostOwnership) -> Result<(), StoreError> {
+        let adopted = claim::adopt(&self.connections, found, owner.epoch).await;
+        // It holds what was free, perhaps also where the answer was lost.
+        self.hold_cache.invalidate(found.rental.host());
+        adopted
+    }
+
+    async fn publish(
+        &self,
+        host: &HostId,
+        owner: HostOwnership,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let published = journal::publish(&self.connections, host, owner.epoch, limit).await?;
+        if published.is_empty() {
+            // Nothing new, or nothing allowed any more?
+            self.confirm(host, owner).await?;
+        }
+        Ok(published)
     }
 }

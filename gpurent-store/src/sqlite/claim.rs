@@ -4,11 +4,13 @@ use gpurent_core::allocation::Placement;
 use gpurent_core::allocation::renter_limits::lately;
 use gpurent_core::id::Epoch;
 use gpurent_core::model::{Fingerprint, Rental};
-use gpurent_core::store::{ClaimError, ClaimOutcome, NewRental, RecoveredRental, StoreError};
+use gpurent_core::store::{
+    ClaimDecision, ClaimError, ClaimOutcome, ClaimSnapshot, NewRental, RecoveredRental, StoreError,
+};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
-use crate::claim::{Asked, ClaimSnapshot, Decision, decide};
+use crate::claim::prior;
 use crate::error::bounded;
 use crate::listing::tags;
 use crate::rows::rental::RentalColumns;
@@ -20,10 +22,9 @@ pub(super) async fn claim(
     new: &NewRental,
     placement: &Placement,
 ) -> Result<ClaimOutcome, ClaimError> {
-    let look = look(connection, new).await?;
-    let placed = match decide(look, new, placement)? {
-        Decision::Existing(rental) => return Ok(ClaimOutcome::Existing(*rental)),
-        Decision::Write(placed) => placed,
+    let placed = match new.decide(snapshot(connection, new).await?, placement)? {
+        ClaimDecision::Existing(rental) => return Ok(ClaimOutcome::Existing(*rental)),
+        ClaimDecision::Place(placed) => placed,
     };
     let (rental, event) = new.settle(placed);
     let id = rental.id().to_string();
@@ -95,7 +96,7 @@ async fn insert(
     hold(connection, rental.host(), &id, &columns).await
 }
 
-async fn look(connection: &mut SqliteConnection, new: &NewRental) -> Result<ClaimSnapshot, StoreError> {
+async fn snapshot(connection: &mut SqliteConnection, new: &NewRental) -> Result<ClaimSnapshot, StoreError> {
     let name = sqlx::query_as(
         "SELECT body, fingerprint FROM gpurent_rental WHERE host_id = ? AND renter = ? AND name = ? AND phase <> 'ended'",
     );
@@ -111,8 +112,12 @@ async fn look(connection: &mut SqliteConnection, new: &NewRental) -> Result<Clai
         let query = query.bind(new.host.as_str()).bind(new.spec.renter.as_str()).bind(key.as_str());
         same_key = bounded(query.fetch_optional(&mut *connection)).await?;
     }
-    let asked = |(Json(rental), fingerprint)| -> Asked { (rental, fingerprint) };
     let held = held(&mut *connection, &new.host).await?;
     let has = renter_has(connection, &new.host, &new.spec.renter, lately(new.at.wall)).await?;
-    Ok(ClaimSnapshot { held, has, same_name: same_name.map(asked), same_key: same_key.map(asked) })
+    Ok(ClaimSnapshot {
+        held,
+        has,
+        same_name: same_name.map(prior).transpose()?,
+        same_key: same_key.map(prior).transpose()?,
+    })
 }

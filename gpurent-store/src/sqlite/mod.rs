@@ -23,7 +23,8 @@ use gpurent_core::allocation::{Holds, Placement, RenterHas};
 use gpurent_core::id::{ContainerId, EngineId, Epoch, HostId, MachineId, Position, RentalId, RenterId, Seq};
 use gpurent_core::model::{GpuUuid, HostPort, JournalEntry, RecordedEvent, Rental, RentalEvent, Sealed};
 use gpurent_core::store::{
-    Change, ClaimError, ClaimOutcome, Filter, HostOwnership, MAX_PAGE, NewRental, RecoveredRental, Store, StoreError,
+    Change, ClaimError, ClaimOutcome, Filter, HostOwnership, HostStore, MAX_PAGE, NewRental, RecoveredRental, Store,
+    StoreError,
 };
 use jiff::Timestamp;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -314,40 +315,6 @@ async fn renter_has(
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn acquire_host(
-        &self,
-        host: &HostId,
-        engine: &EngineId,
-        machine: Option<&MachineId>,
-    ) -> Result<HostOwnership, StoreError> {
-        match self.take_over_once(host, engine, machine).await {
-            Err(error) if self.made_room(&error).await => self.take_over_once(host, engine, machine).await,
-            result => result,
-        }
-    }
-
-    async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
-        let query = sqlx::query_as(
-            "SELECT epoch, coalesce(confirmed_at < unixepoch() - 10, true) FROM gpurent_host WHERE id = ?",
-        );
-        let found: Option<(i64, bool)> = bounded(query.bind(host.as_str()).fetch_optional(&self.pool)).await?;
-        match found {
-            Some((current, to_be_noted)) if current == signed(epoch.get()) => {
-                let note = "UPDATE gpurent_host SET confirmed_at = unixepoch() WHERE id = ? AND epoch = ?";
-                if to_be_noted && let Err(error) = self.note(note, host, epoch).await {
-                    // For operators to read; nobody holds a host by it, and the disk may be full.
-                    tracing::debug!(error = &error as &dyn std::error::Error, "a confirmation was not noted");
-                }
-                Ok(())
-            }
-            _ => Err(StoreError::Fenced),
-        }
-    }
-
-    async fn resign(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
-        self.note("UPDATE gpurent_host SET confirmed_at = NULL WHERE id = ? AND epoch = ?", host, epoch).await
-    }
-
     async fn last_acted(&self, host: &HostId) -> Result<Option<Duration>, StoreError> {
         let query = sqlx::query_scalar("SELECT unixepoch() - confirmed_at FROM gpurent_host WHERE id = ?");
         let seconds: Option<Option<i64>> = bounded(query.bind(host.as_str()).fetch_optional(&self.pool)).await?;
@@ -359,13 +326,6 @@ impl Store for SqliteStore {
         let claimed = claim::claim(&mut writing.transaction, new, placement).await?;
         writing.commit().await?;
         Ok(claimed)
-    }
-
-    async fn adopt(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError> {
-        match self.adopt_once(found, epoch).await {
-            Err(error) if self.made_room(&error).await => self.adopt_once(found, epoch).await,
-            result => result,
-        }
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
@@ -475,14 +435,63 @@ impl Store for SqliteStore {
         rows.into_iter().map(|(seq, at, Json(event))| recorded(seq, at, event)).collect()
     }
 
-    async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        match self.publish_once(host, epoch, limit).await {
-            Err(error) if self.made_room(&error).await => self.publish_once(host, epoch, limit).await,
+    async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        journal::read(&self.pool, host, after, limit.min(MAX_PAGE)).await
+    }
+}
+
+#[async_trait]
+impl HostStore for SqliteStore {
+    async fn acquire_host(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<HostOwnership, StoreError> {
+        match self.take_over_once(host, engine, machine).await {
+            Err(error) if self.made_room(&error).await => self.take_over_once(host, engine, machine).await,
             result => result,
         }
     }
 
-    async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        journal::read(&self.pool, host, after, limit.min(MAX_PAGE)).await
+    async fn confirm(&self, host: &HostId, owner: HostOwnership) -> Result<(), StoreError> {
+        let query = sqlx::query_as(
+            "SELECT epoch, coalesce(confirmed_at < unixepoch() - 10, true) FROM gpurent_host WHERE id = ?",
+        );
+        let found: Option<(i64, bool)> = bounded(query.bind(host.as_str()).fetch_optional(&self.pool)).await?;
+        match found {
+            Some((current, to_be_noted)) if current == signed(owner.epoch.get()) => {
+                let note = "UPDATE gpurent_host SET confirmed_at = unixepoch() WHERE id = ? AND epoch = ?";
+                if to_be_noted && let Err(error) = self.note(note, host, owner.epoch).await {
+                    // For operators to read; nobody holds a host by it, and the disk may be full.
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a confirmation was not noted");
+                }
+                Ok(())
+            }
+            _ => Err(StoreError::Fenced),
+        }
+    }
+
+    async fn resign(&self, host: &HostId, owner: HostOwnership) -> Result<(), StoreError> {
+        self.note("UPDATE gpurent_host SET confirmed_at = NULL WHERE id = ? AND epoch = ?", host, owner.epoch).await
+    }
+
+    async fn adopt(&self, found: &RecoveredRental, owner: HostOwnership) -> Result<(), StoreError> {
+        match self.adopt_once(found, owner.epoch).await {
+            Err(error) if self.made_room(&error).await => self.adopt_once(found, owner.epoch).await,
+            result => result,
+        }
+    }
+
+    async fn publish(
+        &self,
+        host: &HostId,
+        owner: HostOwnership,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        match self.publish_once(host, owner.epoch, limit).await {
+            Err(error) if self.made_room(&error).await => self.publish_once(host, owner.epoch, limit).await,
+            result => result,
+        }
     }
 }

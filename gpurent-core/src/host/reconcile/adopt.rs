@@ -2,9 +2,9 @@
 use crate::error::BoxError;
 use crate::host::context::HostContext;
 use crate::host::reconcile::step::adopted;
-use crate::id::{Epoch, LaunchId, Seq};
+use crate::id::{LaunchId, Seq};
 use crate::model::{RecordedEvent, Rental, RentalEvent, SuspendCause};
-use crate::store::{RecoveredRental, StoreError};
+use crate::store::{HostOwnership, RecoveredRental, StoreError};
 
 /// The outcome for a container whose rental the store does not know.
 pub(super) enum Found {
@@ -17,7 +17,7 @@ pub(super) enum Found {
 /// Makes a rental again from what its container carries. What the renter pays for begins where it began, by
 /// the host's own book; one that the book does not have was never ready, or lost its book too, and its access is
 /// verified now.
-pub(super) async fn adopt(context: &HostContext, epoch: Epoch, launch: LaunchId) -> Result<Found, BoxError> {
+pub(super) async fn adopt(context: &HostContext, owner: HostOwnership, launch: LaunchId) -> Result<Found, BoxError> {
     let Some(found) = context.runtime.inspect(launch).await? else { return Ok(Found::LeftAlone) };
     if found.claim.id != launch.rental || found.claim.host != context.host {
         return Ok(Found::LeftAlone);
@@ -57,7 +57,7 @@ pub(super) async fn adopt(context: &HostContext, epoch: Epoch, launch: LaunchId)
     rental.bump_revision(now.wall);
     let fingerprint = context.sealer.fingerprint(rental.id().to_string().as_bytes());
     context.failpoints.pass("adopted-unrecorded");
-    match context.store.adopt(&RecoveredRental { rental: rental.clone(), events, fingerprint }, epoch).await {
+    match context.store.adopt(&RecoveredRental { rental: rental.clone(), events, fingerprint }, owner).await {
         Ok(()) => {
             context.failpoints.pass("adopted");
             tracing::warn!(%launch, "a container was adopted: the store did not know its rental");

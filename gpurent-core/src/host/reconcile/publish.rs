@@ -1,8 +1,8 @@
 //! The journal: what happened gets its position there.
 use crate::host::context::HostContext;
-use crate::id::{Epoch, Position};
+use crate::id::Position;
 use crate::model::JournalEntry;
-use crate::store::StoreError;
+use crate::store::{HostOwnership, StoreError};
 
 /// How many events are published at once.
 pub(super) const PUBLISH_BATCH: usize = 256;
@@ -11,11 +11,11 @@ pub(super) const PUBLISH_BATCH: usize = 256;
 /// published is then read from the journal, so that subscribers miss nothing.
 pub(super) async fn publish(
     context: &HostContext,
-    epoch: Epoch,
+    owner: HostOwnership,
     fed: Position,
     doubt: bool,
 ) -> Result<Vec<JournalEntry>, StoreError> {
-    let news = context.store.publish(&context.host, epoch, PUBLISH_BATCH).await?;
+    let news = context.store.publish(&context.host, owner, PUBLISH_BATCH).await?;
     let gap = news.first().is_some_and(|first| first.position > fed.next());
     if gap || (doubt && news.is_empty()) {
         return context.store.journal(&context.host, fed, PUBLISH_BATCH).await;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::allocation::{Holds, Placement, RenterHas, Written};
-use crate::id::{ContainerId, EngineId, Epoch, HostId, LaunchId, MachineId, Position, RentalId, RenterId, Seq};
+use crate::id::{ContainerId, EngineId, HostId, LaunchId, MachineId, Position, RentalId, RenterId, Seq};
 use crate::memory::{MemoryDeadlines, MemoryRuntime, MemoryStore};
 use crate::model::{
     Exit, JournalEntry, Phase, PortBinding, RecordedEvent, RegistryLogin, Rental, RentalEvent, Retained, Sealed,
@@ -22,8 +22,8 @@ use crate::runtime::{
     Progress, PullProgress, RuntimeError,
 };
 use crate::store::{
-    Change, ClaimError, ClaimOutcome, Deadline, DeadlineBook, DeadlineError, Filter, HostOwnership, NewRental,
-    RecoveredRental, Store, StoreError,
+    Change, ClaimError, ClaimOutcome, Deadline, DeadlineBook, DeadlineError, Filter, HostOwnership, HostStore,
+    NewRental, RecoveredRental, Store, StoreError,
 };
 use crate::testing::simulation::environment::{About, Environment, HostNo, ProcessId, at_once};
 use crate::testing::simulation::fault_point::{FaultPoint, SimFault};
@@ -227,28 +227,6 @@ impl FaultyStore {
 
 #[async_trait]
 impl Store for FaultyStore {
-    async fn acquire_host(
-        &self,
-        host: &HostId,
-        engine: &EngineId,
-        machine: Option<&MachineId>,
-    ) -> Result<HostOwnership, StoreError> {
-        let (host, engine, machine) = (host.clone(), engine.clone(), machine.cloned());
-        let (oracle, process, number) = (Arc::clone(&self.0.oracle), self.0.process, self.0.host);
-        let taken = self
-            .ask(FaultPoint::TakeOver, self.0.about_host(), move |store| {
-                at_once(store.acquire_host(&host, &engine, machine.as_ref()))
-            })
-            .await?;
-        oracle.lock().unwrap_or_else(PoisonError::into_inner).took_over(process, number, taken.epoch);
-        Ok(taken)
-    }
-
-    async fn confirm(&self, host: &HostId, epoch: Epoch) -> Result<(), StoreError> {
-        let host = host.clone();
-        self.ask(FaultPoint::Confirm, self.0.about_host(), move |store| at_once(store.confirm(&host, epoch))).await
-    }
-
     async fn claim(&self, new: &NewRental, placement: &Placement) -> Result<ClaimOutcome, ClaimError> {
         let about = About { phases: Vec::new(), ..self.0.about(new.id, || new.name.to_string()) };
         let (new, placement, store) = (new.clone(), placement.clone(), Arc::clone(&self.0.store));
@@ -256,12 +234,6 @@ impl Store for FaultyStore {
         self.0
             .call(FaultPoint::Claim, about, effect, |what| Err(away(what).into()), || Err(away("refused").into()))
             .await
-    }
-
-    async fn adopt(&self, found: &RecoveredRental, epoch: Epoch) -> Result<(), StoreError> {
-        let about = About { phases: Vec::new(), ..self.0.about(found.rental.id(), String::new) };
-        let found = found.clone();
-        self.ask(FaultPoint::Adopt, about, move |store| at_once(store.adopt(&found, epoch))).await
     }
 
     async fn commit(&self, change: &Change) -> Result<(), StoreError> {
@@ -359,15 +331,51 @@ impl Store for FaultyStore {
         at_once(self.0.store.events(id, after, limit))
     }
 
-    async fn publish(&self, host: &HostId, epoch: Epoch, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        let host = host.clone();
-        self.ask(FaultPoint::Publish, self.0.about_host(), move |store| at_once(store.publish(&host, epoch, limit)))
-            .await
-    }
-
     async fn journal(&self, host: &HostId, after: Position, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
         let host = host.clone();
         self.ask(FaultPoint::Journal, self.0.about_host(), move |store| at_once(store.journal(&host, after, limit)))
+            .await
+    }
+}
+
+#[async_trait]
+impl HostStore for FaultyStore {
+    async fn acquire_host(
+        &self,
+        host: &HostId,
+        engine: &EngineId,
+        machine: Option<&MachineId>,
+    ) -> Result<HostOwnership, StoreError> {
+        let (host, engine, machine) = (host.clone(), engine.clone(), machine.cloned());
+        let (oracle, process, number) = (Arc::clone(&self.0.oracle), self.0.process, self.0.host);
+        let taken = self
+            .ask(FaultPoint::TakeOver, self.0.about_host(), move |store| {
+                at_once(store.acquire_host(&host, &engine, machine.as_ref()))
+            })
+            .await?;
+        oracle.lock().unwrap_or_else(PoisonError::into_inner).took_over(process, number, taken.epoch);
+        Ok(taken)
+    }
+
+    async fn confirm(&self, host: &HostId, owner: HostOwnership) -> Result<(), StoreError> {
+        let host = host.clone();
+        self.ask(FaultPoint::Confirm, self.0.about_host(), move |store| at_once(store.confirm(&host, owner))).await
+    }
+
+    async fn adopt(&self, found: &RecoveredRental, owner: HostOwnership) -> Result<(), StoreError> {
+        let about = About { phases: Vec::new(), ..self.0.about(found.rental.id(), String::new) };
+        let found = found.clone();
+        self.ask(FaultPoint::Adopt, about, move |store| at_once(store.adopt(&found, owner))).await
+    }
+
+    async fn publish(
+        &self,
+        host: &HostId,
+        owner: HostOwnership,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let host = host.clone();
+        self.ask(FaultPoint::Publish, self.0.about_host(), move |store| at_once(store.publish(&host, owner, limit)))
             .await
     }
 }

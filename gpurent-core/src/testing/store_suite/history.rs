@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::{Bench, at, cancelled, moment, valid, way_down, whole_life};
 use crate::id::{Position, RentalId, Seq};
 use crate::model::{EndKind, Phase, Rental};
-use crate::store::{Filter, Store};
+use crate::store::{Filter, HostStore};
 use crate::testing::store_suite::suspend::on_its_way_down;
 
 /// Every list is what its filter lets pass, newest first, however long its pages are.
-pub async fn lists_are_what_their_filters_let_pass<S: Store>(store: Arc<S>) {
+pub async fn lists_are_what_their_filters_let_pass<S: HostStore>(store: Arc<S>) {
     let bench = Bench::with_gpus(store, 16);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let mut newest_first: Vec<Rental> = Vec::new();
     for n in 0..24_i64 {
         let mut new = bench.request(if n % 3 == 0 { "same" } else { "another" });
@@ -34,7 +34,7 @@ pub async fn lists_are_what_their_filters_let_pass<S: Store>(store: Arc<S>) {
             20..22 => vec![cancelled()],
             _ => Vec::new(),
         };
-        newest_first.push(bench.live_through(rental, epoch, events).await);
+        newest_first.push(bench.live_through(rental, owner, events).await);
     }
     newest_first.sort_by_key(|rental| std::cmp::Reverse((rental.created_at(), rental.id())));
     for filter in filters() {
@@ -87,16 +87,16 @@ fn filters() -> Vec<Filter> {
 
 /// Rentals that have ended are read in the order of their ends, and are gone with all that is known of them once they are
 /// deleted; what lives, or was not published, stays.
-pub async fn ended_rentals_are_read_by_age_and_forgotten<S: Store>(store: Arc<S>) {
+pub async fn ended_rentals_are_read_by_age_and_forgotten<S: HostStore>(store: Arc<S>) {
     let bench = Bench::with_gpus(store, 8);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let mut ended = Vec::new();
     for (name, events) in [("late", whole_life()), ("early", way_down())] {
         let mut new = bench.request(name);
         new.key = Some(valid(name.parse()));
         new.spec.labels = valid(BTreeMap::from([("team".to_owned(), "red".to_owned())]).try_into());
         let rental = valid(bench.claim(&new).await).rental().clone();
-        ended.insert(0, bench.live_through(rental, epoch, events).await.id());
+        ended.insert(0, bench.live_through(rental, owner, events).await.id());
     }
     let live = bench.claimed("live").await.id();
     let later = at(1_000);
@@ -107,7 +107,7 @@ pub async fn ended_rentals_are_read_by_age_and_forgotten<S: Store>(store: Arc<S>
     assert_eq!(before(later, None, 10).await, [], "nobody was told of their ends");
     assert_eq!(valid(bench.store.forget(&bench.host, &ended).await), 0);
 
-    valid(bench.store.publish(&bench.host, epoch, 100).await);
+    valid(bench.store.publish(&bench.host, owner, 100).await);
     assert_eq!(before(later, None, 10).await, ended);
     assert_eq!(before(later, None, 1).await, ended[..1]);
     assert_eq!(before(later, Some(ended[0]), 10).await, ended[1..]);
@@ -129,8 +129,8 @@ pub async fn ended_rentals_are_read_by_age_and_forgotten<S: Store>(store: Arc<S>
     assert_eq!(valid(bench.store.forget(&bench.host, &ended).await), 1);
     // Positions are never given again, and keys are free.
     let rental = valid(bench.store.get(live).await).unwrap_or_else(|| panic!("it lives"));
-    bench.live_through(rental, epoch, vec![cancelled()]).await;
-    let next = valid(bench.store.publish(&bench.host, epoch, 100).await);
+    bench.live_through(rental, owner, vec![cancelled()]).await;
+    let next = valid(bench.store.publish(&bench.host, owner, 100).await);
     assert_eq!(next.first().map(|entry| entry.position.get()), last.map(|last| last.get() + 1));
     assert_eq!(valid(bench.store.acquire_host(&bench.host, &bench.engine, None).await).last_position, next[0].position);
     let mut again = bench.request("early");

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::allocation::{Placement, PlacementError, PortError, PortPools};
 use crate::clock::{BootId, BootTime, Moment};
-use crate::id::{Attempt, EngineId, Epoch, HostId, MachineId, Position, RentalId, Seq};
+use crate::id::{Attempt, EngineId, HostId, MachineId, Position, RentalId, Seq};
 use crate::memory::SimulatedGpus;
 use crate::model::port::WEB;
 use crate::model::{
@@ -36,8 +36,8 @@ use crate::model::{
     PortBinding, PublishedPort, RecordedEvent, Rental, RentalEvent, RentalSpec, Sealed, Term, Transport,
 };
 use crate::store::{
-    Change, ClaimError, ClaimOutcome, Filter, KeyDigest, KeyStore, LogTail, NewKey, NewRental, RecoveredRental, Role,
-    Store, StoreError,
+    Change, ClaimError, ClaimOutcome, Filter, HostOwnership, HostStore, KeyDigest, KeyStore, LogTail, NewKey,
+    NewRental, RecoveredRental, Role, StoreError,
 };
 
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
@@ -66,7 +66,7 @@ macro_rules! store_suite {
             a_clone_of_the_engines_machine_is_another_engine,
             the_end_frees_what_was_held_and_erases_the_credential,
             a_lost_rental_is_adopted_once_and_holds_what_it_has,
-            a_foundling_takes_nothing_from_others,
+            a_recovered_rental_takes_nothing_from_others,
             new_ports_replace_the_old_ones,
             what_is_suspended_holds_nothing_but_its_name,
             a_resumed_rental_takes_nothing_from_others,
@@ -148,7 +148,7 @@ fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("the suite's own data is valid: {error:?}"))
 }
 
-impl<S: Store> Bench<S> {
+impl<S: HostStore> Bench<S> {
     fn new(store: Arc<S>) -> Self {
         Self::with_gpus(store, 2)
     }
@@ -168,8 +168,8 @@ impl<S: Store> Bench<S> {
         }
     }
 
-    async fn epoch(&self) -> Epoch {
-        valid(self.store.acquire_host(&self.host, &self.engine, None).await).epoch
+    async fn owner(&self) -> HostOwnership {
+        valid(self.store.acquire_host(&self.host, &self.engine, None).await)
     }
 
     fn request(&self, name: &str) -> NewRental {
@@ -206,9 +206,9 @@ impl<S: Store> Bench<S> {
     }
 
     /// Lets events happen, each in a write of its own.
-    async fn live_through(&self, mut rental: Rental, epoch: Epoch, events: Vec<RentalEvent>) -> Rental {
+    async fn live_through(&self, mut rental: Rental, owner: HostOwnership, events: Vec<RentalEvent>) -> Rental {
         for (second, event) in (1..).zip(events) {
-            let mut change = Change::observation(rental, epoch);
+            let mut change = Change::observation(rental, owner);
             valid(change.apply(event, at(second)));
             valid(self.store.commit(&change).await);
             rental = change.into_rental();
@@ -262,7 +262,7 @@ fn whole_life() -> Vec<RentalEvent> {
 }
 
 /// A claim is read back as it was given.
-pub async fn a_claim_is_read_back_whole<S: Store>(store: Arc<S>) {
+pub async fn a_claim_is_read_back_whole<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     let rental = bench.claimed("one").await;
     assert_eq!(bench.get(rental.id()).await, Some(rental.clone()));
@@ -276,26 +276,26 @@ pub async fn a_claim_is_read_back_whole<S: Store>(store: Arc<S>) {
 }
 
 /// A store that notes who acts for a host says so until that one resigns.
-pub async fn who_acts_is_noted_until_it_resigns<S: Store>(store: Arc<S>) {
+pub async fn who_acts_is_noted_until_it_resigns<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     assert_eq!(valid(bench.store.last_acted(&bench.host).await), None);
-    let epoch = bench.epoch().await;
-    valid(bench.store.confirm(&bench.host, epoch).await);
+    let owner = bench.owner().await;
+    valid(bench.store.confirm(&bench.host, owner).await);
     let ago = valid(bench.store.last_acted(&bench.host).await);
     assert!(ago.is_none_or(|ago| ago.as_secs() < 20), "{ago:?}");
-    valid(bench.store.resign(&bench.host, epoch).await);
+    valid(bench.store.resign(&bench.host, owner).await);
     assert_eq!(valid(bench.store.last_acted(&bench.host).await), None);
     // A former holder has nothing to resign.
-    let next = bench.epoch().await;
+    let next = bench.owner().await;
     let noted = valid(bench.store.last_acted(&bench.host).await);
     assert_eq!(noted.is_some(), ago.is_some(), "whoever takes over acts");
-    valid(bench.store.resign(&bench.host, epoch).await);
+    valid(bench.store.resign(&bench.host, owner).await);
     assert_eq!(valid(bench.store.last_acted(&bench.host).await).is_some(), noted.is_some());
     valid(bench.store.confirm(&bench.host, next).await);
 }
 
 /// Two GPUs are two rentals; the third finds none free, an unknown model none at all.
-pub async fn gpus_are_never_held_twice<S: Store>(store: Arc<S>) {
+pub async fn gpus_are_never_held_twice<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
     assert_ne!(one.gpus()[0].uuid, two.gpus()[0].uuid);
@@ -308,7 +308,7 @@ pub async fn gpus_are_never_held_twice<S: Store>(store: Arc<S>) {
 }
 
 /// However many ask at once, there are as many winners as GPUs, and all others hear "none free".
-pub async fn many_claims_at_once_win_as_often_as_there_are_gpus<S: Store>(store: Arc<S>) {
+pub async fn many_claims_at_once_win_as_often_as_there_are_gpus<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     let requests: Vec<_> = (0..50).map(|n| bench.request(&format!("r{n}"))).collect();
     let results = join_all(requests.iter().map(|new| bench.claim(new))).await;
@@ -323,7 +323,7 @@ pub async fn many_claims_at_once_win_as_often_as_there_are_gpus<S: Store>(store:
 }
 
 /// A port for datagrams is refused, and leaves no trace, where the engine publishes none.
-pub async fn datagrams_are_refused_where_the_engine_publishes_none<S: Store>(store: Arc<S>) {
+pub async fn datagrams_are_refused_where_the_engine_publishes_none<S: HostStore>(store: Arc<S>) {
     let mut bench = Bench::new(store);
     bench.placement.udp = false;
     let mut new = bench.request("one");
@@ -337,7 +337,7 @@ pub async fn datagrams_are_refused_where_the_engine_publishes_none<S: Store>(sto
 }
 
 /// A host port that somebody asked for is theirs until the end.
-pub async fn a_port_asked_for_is_held_once<S: Store>(store: Arc<S>) {
+pub async fn a_port_asked_for_is_held_once<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     let asking = |name| {
         let mut new = bench.request(name);
@@ -352,7 +352,7 @@ pub async fn a_port_asked_for_is_held_once<S: Store>(store: Arc<S>) {
 }
 
 /// Asked twice in the same way, there is one rental; asked in another way, the name is taken.
-pub async fn the_same_request_under_one_name_is_one_rental<S: Store>(store: Arc<S>) {
+pub async fn the_same_request_under_one_name_is_one_rental<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     let requests: Vec<_> = (0..20).map(|_| bench.request("same")).collect();
     let results = join_all(requests.iter().map(|new| bench.claim(new))).await;
@@ -370,11 +370,11 @@ pub async fn the_same_request_under_one_name_is_one_rental<S: Store>(store: Arc<
 }
 
 /// A name belongs to live rentals only, and is a space of each renter's.
-pub async fn a_name_is_free_again_after_the_end<S: Store>(store: Arc<S>) {
+pub async fn a_name_is_free_again_after_the_end<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let first = bench.claimed("again").await;
-    bench.live_through(first.clone(), epoch, way_down()).await;
+    bench.live_through(first.clone(), owner, way_down()).await;
     assert_ne!(bench.claimed("again").await.id(), first.id());
     let mut anothers = bench.request("again");
     anothers.spec.renter = valid("another".parse());
@@ -383,9 +383,9 @@ pub async fn a_name_is_free_again_after_the_end<S: Store>(store: Arc<S>) {
 
 /// However often a request is sent under a key, it makes one rental, also after that has ended; another
 /// request under the key is refused, and another renter's key is another key.
-pub async fn one_key_is_one_rental_for_ever<S: Store>(store: Arc<S>) {
+pub async fn one_key_is_one_rental_for_ever<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let keyed = |name: &str| NewRental { key: Some(valid("key-1".parse())), ..bench.request(name) };
     let requests: Vec<_> = (0..100).map(|n| keyed(&format!("r{n}"))).collect();
     let results = join_all(requests.iter().map(|new| bench.claim(new))).await;
@@ -393,7 +393,7 @@ pub async fn one_key_is_one_rental_for_ever<S: Store>(store: Arc<S>) {
     assert_eq!(ids.len(), 1);
     let rentals = valid(bench.store.live(&bench.host).await);
     assert_eq!(rentals.len(), 1);
-    bench.live_through(rentals[0].clone(), epoch, way_down()).await;
+    bench.live_through(rentals[0].clone(), owner, way_down()).await;
     let again = valid(bench.claim(&keyed("late")).await);
     assert!(matches!(&again, ClaimOutcome::Existing(rental) if ids.contains(&rental.id()) && !rental.is_live()));
     let other = NewRental { fingerprint: Fingerprint([8; 32]), ..keyed("other") };
@@ -409,23 +409,23 @@ pub async fn one_key_is_one_rental_for_ever<S: Store>(store: Arc<S>) {
 }
 
 /// A refused request may be made again under the same key.
-pub async fn a_refused_request_binds_no_key<S: Store>(store: Arc<S>) {
+pub async fn a_refused_request_binds_no_key<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let (one, _two) = (bench.claimed("one").await, bench.claimed("two").await);
     let keyed = NewRental { key: Some(valid("key".parse())), ..bench.request("three") };
     assert!(matches!(bench.claim(&keyed).await, Err(ClaimError::NotPlaced(_))));
-    bench.live_through(one, epoch, way_down()).await;
+    bench.live_through(one, owner, way_down()).await;
     assert!(matches!(valid(bench.claim(&keyed).await), ClaimOutcome::New(_)));
 }
 
 /// Of two writes that saw the same revision, one is written.
-pub async fn a_stale_write_changes_nothing<S: Store>(store: Arc<S>) {
+pub async fn a_stale_write_changes_nothing<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let rental = bench.claimed("one").await;
     let writes = ["c1", "c2", "c3", "c4"].map(|container| {
-        let mut change = Change::observation(rental.clone(), epoch);
+        let mut change = Change::observation(rental.clone(), owner);
         valid(change.apply(
             RentalEvent::Created {
                 container: valid(container.parse()),
@@ -448,12 +448,12 @@ pub async fn a_stale_write_changes_nothing<S: Store>(store: Arc<S>) {
 }
 
 /// A process whose host was taken over writes no observation and publishes nothing.
-pub async fn observations_need_the_current_epoch<S: Store>(store: Arc<S>) {
+pub async fn observations_need_the_current_epoch<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let old = bench.epoch().await;
+    let old = bench.owner().await;
     let rental = bench.claimed("one").await;
-    let new = bench.epoch().await;
-    assert!(new > old);
+    let new = bench.owner().await;
+    assert!(new.epoch > old.epoch);
     let mut change = Change::observation(rental.clone(), old);
     valid(change.apply(
         RentalEvent::Created {
@@ -474,9 +474,9 @@ pub async fn observations_need_the_current_epoch<S: Store>(store: Arc<S>) {
 }
 
 /// Any process may cancel.
-pub async fn intents_need_no_epoch<S: Store>(store: Arc<S>) {
+pub async fn intents_need_no_epoch<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    bench.epoch().await;
+    bench.owner().await;
     let rental = bench.claimed("one").await;
     let mut change = Change::intent(rental.clone());
     valid(change.apply(cancelled(), at(1)));
@@ -486,16 +486,16 @@ pub async fn intents_need_no_epoch<S: Store>(store: Arc<S>) {
 }
 
 /// A host id cannot be used with two engines, unless nothing of the first one is left.
-pub async fn a_host_with_live_rentals_is_pinned_to_its_engine<S: Store>(store: Arc<S>) {
+pub async fn a_host_with_live_rentals_is_pinned_to_its_engine<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let rental = bench.claimed("one").await;
     let other: EngineId = valid("another".parse());
     let refused = bench.store.acquire_host(&bench.host, &other, None).await;
     assert!(matches!(&refused, Err(StoreError::HostPinned(engine)) if *engine == bench.engine), "{refused:?}");
-    valid(bench.store.confirm(&bench.host, epoch).await);
-    bench.live_through(rental, epoch, way_down()).await;
-    assert!(valid(bench.store.acquire_host(&bench.host, &other, None).await).epoch > epoch);
+    valid(bench.store.confirm(&bench.host, owner).await);
+    bench.live_through(rental, owner, way_down()).await;
+    assert!(valid(bench.store.acquire_host(&bench.host, &other, None).await).epoch > owner.epoch);
     bench.claimed("two").await;
     let back = bench.store.acquire_host(&bench.host, &bench.engine, None).await;
     assert!(matches!(&back, Err(StoreError::HostPinned(engine)) if *engine == other), "{back:?}");
@@ -503,7 +503,7 @@ pub async fn a_host_with_live_rentals_is_pinned_to_its_engine<S: Store>(store: A
 
 /// Engines of two machines that were cloned from one image have one id, and are two. One of which the machine is not known
 /// is believed.
-pub async fn a_clone_of_the_engines_machine_is_another_engine<S: Store>(store: Arc<S>) {
+pub async fn a_clone_of_the_engines_machine_is_another_engine<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     let machines: [MachineId; 2] = ["here", "clone"].map(|name| valid(name.parse()));
     let take_over =
@@ -517,23 +517,23 @@ pub async fn a_clone_of_the_engines_machine_is_another_engine<S: Store>(store: A
     valid(take_over(None).await);
     let refused = take_over(Some(&machines[1])).await;
     assert!(matches!(refused, Err(StoreError::HostPinned(_))), "it is still known: {refused:?}");
-    let epoch = valid(take_over(Some(&machines[0])).await).epoch;
+    let owner = valid(take_over(Some(&machines[0])).await);
     let rental = valid(bench.store.live(&bench.host).await).remove(0);
-    bench.live_through(rental, epoch, way_down()).await;
+    bench.live_through(rental, owner, way_down()).await;
     valid(take_over(Some(&machines[1])).await);
 }
 
 /// Holds last until the end and not longer; so does the credential.
-pub async fn the_end_frees_what_was_held_and_erases_the_credential<S: Store>(store: Arc<S>) {
+pub async fn the_end_frees_what_was_held_and_erases_the_credential<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let mut new = bench.request("one");
     new.spec.environment = valid(BTreeMap::from([("TOKEN".to_owned(), "canary-4711".to_owned())]).try_into());
     let rental = valid(bench.claim(&new).await).rental().clone();
-    let stopped = bench.live_through(rental, epoch, way_down()[..2].to_vec()).await;
+    let stopped = bench.live_through(rental, owner, way_down()[..2].to_vec()).await;
     assert!(format!("{stopped:?}").contains("canary-4711"), "it may be launched again");
     assert_eq!(valid(bench.store.held(&bench.host).await).gpus.len(), 1);
-    let ended = bench.live_through(stopped, epoch, vec![RentalEvent::Ended]).await;
+    let ended = bench.live_through(stopped, owner, vec![RentalEvent::Ended]).await;
     let held = valid(bench.store.held(&bench.host).await);
     assert!(held.gpus.is_empty() && held.ports.is_empty());
     assert_eq!(valid(bench.store.sealed(ended.id()).await), None);
@@ -568,14 +568,14 @@ fn lost(rental: &Rental, name: &str) -> RecoveredRental {
 
 /// A rental that only its container knew of is live again, holds its GPUs and ports, is in the journal, and
 /// ends like any other.
-pub async fn a_lost_rental_is_adopted_once_and_holds_what_it_has<S: Store>(store: Arc<S>) {
+pub async fn a_lost_rental_is_adopted_once_and_holds_what_it_has<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
-    let ended = bench.live_through(bench.claimed("one").await, epoch, way_down()).await;
+    let owner = bench.owner().await;
+    let ended = bench.live_through(bench.claimed("one").await, owner, way_down()).await;
     let found = lost(&ended, "found");
     let id = found.rental.id();
-    let later = bench.epoch().await;
-    let fenced = bench.store.adopt(&found, epoch).await;
+    let later = bench.owner().await;
+    let fenced = bench.store.adopt(&found, owner).await;
     assert!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
     valid(bench.store.adopt(&found, later).await);
     let again = bench.store.adopt(&found, later).await;
@@ -593,29 +593,29 @@ pub async fn a_lost_rental_is_adopted_once_and_holds_what_it_has<S: Store>(store
 }
 
 /// Where its place or its name is another's by now, nothing is written.
-pub async fn a_foundling_takes_nothing_from_others<S: Store>(store: Arc<S>) {
+pub async fn a_recovered_rental_takes_nothing_from_others<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let live = bench.claimed("one").await;
     let found = lost(&live, "found");
-    let refused = bench.store.adopt(&found, epoch).await;
+    let refused = bench.store.adopt(&found, owner).await;
     assert!(matches!(refused, Err(StoreError::Conflict)), "its GPU is taken: {refused:?}");
     assert_eq!(bench.get(found.rental.id()).await, None);
     let namesake = bench.claimed("found").await;
-    bench.live_through(live, epoch, way_down()).await;
-    let refused = bench.store.adopt(&found, epoch).await;
+    bench.live_through(live, owner, way_down()).await;
+    let refused = bench.store.adopt(&found, owner).await;
     assert!(matches!(refused, Err(StoreError::Conflict)), "its name is taken: {refused:?}");
     assert_eq!(bench.get(namesake.id()).await, Some(namesake));
 }
 
 /// A relaunch holds its new ports and no longer the old ones; a port of somebody else is a conflict.
-pub async fn new_ports_replace_the_old_ones<S: Store>(store: Arc<S>) {
+pub async fn new_ports_replace_the_old_ones<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
     let relaunched = |host| {
         let ports = vec![PortBinding::tcp(crate::model::port::SSH, host)];
-        let mut change = Change::observation(one.clone(), epoch);
+        let mut change = Change::observation(one.clone(), owner);
         valid(change.apply(RentalEvent::Relaunched { ports }, at(1)));
         change
     };
@@ -628,9 +628,9 @@ pub async fn new_ports_replace_the_old_ones<S: Store>(store: Arc<S>) {
 }
 
 /// A changed credential is what is read from then on, until the end erases it.
-pub async fn new_secrets_replace_the_old_ones<S: Store>(store: Arc<S>) {
+pub async fn new_secrets_replace_the_old_ones<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let rental = bench.claimed("one").await;
     let new = Sealed { key_id: "other".to_owned(), bytes: vec![9] };
     let mut change = Change::intent(rental).with_sealed(new.clone());
@@ -639,22 +639,22 @@ pub async fn new_secrets_replace_the_old_ones<S: Store>(store: Arc<S>) {
     let id = change.rental().id();
     assert_eq!(valid(bench.store.sealed(id).await), Some(new));
     assert_eq!(bench.get(id).await.map(|rental| rental.credential()), Some(CredentialKind::PublicKey));
-    bench.live_through(change.into_rental(), epoch, way_down()).await;
+    bench.live_through(change.into_rental(), owner, way_down()).await;
     assert_eq!(valid(bench.store.sealed(id).await), None);
 }
 
 /// The last lines are there for as long as was said, and are dropped then.
-pub async fn last_lines_outlive_the_container_for_their_time<S: Store>(store: Arc<S>) {
+pub async fn last_lines_outlive_the_container_for_their_time<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let stop_with = async |name: &str, line: &str, second| {
         let rental = bench.claimed(name).await;
-        let rental = bench.live_through(rental, epoch, vec![cancelled()]).await;
+        let rental = bench.live_through(rental, owner, vec![cancelled()]).await;
         let tail = LogTail { lines: vec![line.to_owned()], at: at(second), until: at(second + 100) };
-        let mut change = Change::observation(rental, epoch).with_log_tail(tail);
+        let mut change = Change::observation(rental, owner).with_log_tail(tail);
         valid(change.apply(RentalEvent::Stopped { exit: None, ended: None }, at(second)));
         valid(bench.store.commit(&change).await);
-        bench.live_through(change.into_rental(), epoch, vec![RentalEvent::Ended]).await.id()
+        bench.live_through(change.into_rental(), owner, vec![RentalEvent::Ended]).await.id()
     };
     let first = stop_with("one", "a \u{e9} \"line\"", 0).await;
     let lines = async |id, second| valid(bench.store.log_tail(id, at(second)).await);
@@ -667,11 +667,11 @@ pub async fn last_lines_outlive_the_container_for_their_time<S: Store>(store: Ar
 }
 
 /// The stored events tell the whole of the stored rental.
-pub async fn events_fold_to_the_rental<S: Store>(store: Arc<S>) {
+pub async fn events_fold_to_the_rental<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let rental = bench.claimed("one").await;
-    let ended = bench.live_through(rental, epoch, whole_life()).await;
+    let ended = bench.live_through(rental, owner, whole_life()).await;
     let events = valid(bench.store.events(ended.id(), Seq::ZERO, 100).await);
     let folded = Rental::folded(&events);
     assert_eq!(folded.as_ref().map(Rental::state), Some(ended.state()));
@@ -682,16 +682,16 @@ pub async fn events_fold_to_the_rental<S: Store>(store: Arc<S>) {
 }
 
 /// Positions run from 1 without a gap; nothing is published twice.
-pub async fn the_journal_has_every_event_once_and_in_order<S: Store>(store: Arc<S>) {
+pub async fn the_journal_has_every_event_once_and_in_order<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let rental = bench.claimed("one").await;
-    let first = valid(bench.store.publish(&bench.host, epoch, 10).await);
+    let first = valid(bench.store.publish(&bench.host, owner, 10).await);
     assert_eq!(first.len(), 1);
-    bench.live_through(rental, epoch, whole_life()).await;
+    bench.live_through(rental, owner, whole_life()).await;
     let mut published = first;
     loop {
-        let more = valid(bench.store.publish(&bench.host, epoch, 3).await);
+        let more = valid(bench.store.publish(&bench.host, owner, 3).await);
         if more.is_empty() {
             break;
         }
@@ -707,10 +707,10 @@ pub async fn the_journal_has_every_event_once_and_in_order<S: Store>(store: Arc<
 }
 
 /// A reader that follows positions sees every event, however many write meanwhile.
-pub async fn readers_miss_nothing_while_others_write<S: Store>(store: Arc<S>) {
+pub async fn readers_miss_nothing_while_others_write<S: HostStore>(store: Arc<S>) {
     const WRITERS: usize = 32;
     let bench = Bench::with_gpus(store, 32);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let mut rentals = Vec::new();
     for n in 0..WRITERS {
         rentals.push(bench.claimed(&format!("r{n}")).await);
@@ -718,7 +718,7 @@ pub async fn readers_miss_nothing_while_others_write<S: Store>(store: Arc<S>) {
     let read = async {
         let (mut seen, mut cursor) = (Vec::new(), Position::ZERO);
         while seen.len() < 8 * WRITERS {
-            valid(bench.store.publish(&bench.host, epoch, 4).await);
+            valid(bench.store.publish(&bench.host, owner, 4).await);
             for entry in valid(bench.store.journal(&bench.host, cursor, 100).await) {
                 cursor = entry.position;
                 seen.push((entry.rental, entry.recorded.seq.get()));
@@ -727,7 +727,7 @@ pub async fn readers_miss_nothing_while_others_write<S: Store>(store: Arc<S>) {
         }
         seen
     };
-    let write = join_all(rentals.iter().map(|rental| bench.live_through(rental.clone(), epoch, whole_life())));
+    let write = join_all(rentals.iter().map(|rental| bench.live_through(rental.clone(), owner, whole_life())));
     let (seen, _) = futures_util::join!(read, write);
     for rental in rentals {
         let seqs: Vec<_> = seen.iter().filter(|(id, _)| *id == rental.id()).map(|(_, seq)| *seq).collect();
@@ -736,29 +736,29 @@ pub async fn readers_miss_nothing_while_others_write<S: Store>(store: Arc<S>) {
 }
 
 /// A publication that was given up may still happen, beside the next one: each position is given once.
-pub async fn publications_at_once_leave_no_gap<S: Store>(store: Arc<S>) {
+pub async fn publications_at_once_leave_no_gap<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let (one, two) = (bench.claimed("one").await, bench.claimed("two").await);
     let publish = async {
         for _ in 0..8 {
-            let at_once = join_all((0..6).map(|_| bench.store.publish(&bench.host, epoch, 100))).await;
+            let at_once = join_all((0..6).map(|_| bench.store.publish(&bench.host, owner, 100))).await;
             assert!(at_once.iter().all(Result::is_ok), "{at_once:?}");
             let_others_go_on().await;
         }
     };
-    let write_one = bench.live_through(one, epoch, whole_life());
-    let write_two = bench.live_through(two, epoch, whole_life());
+    let write_one = bench.live_through(one, owner, whole_life());
+    let write_two = bench.live_through(two, owner, whole_life());
     futures_util::join!(publish, write_one, write_two);
-    valid(bench.store.publish(&bench.host, epoch, 100).await);
+    valid(bench.store.publish(&bench.host, owner, 100).await);
     let journal = valid(bench.store.journal(&bench.host, Position::ZERO, 100).await);
     assert_eq!(journal.iter().map(|entry| entry.position.get()).collect::<Vec<_>>(), (1..=16).collect::<Vec<_>>());
 }
 
 /// Lists come newest first, page after page, filtered by renter and phase.
-pub async fn lists_are_filtered_and_paged<S: Store>(store: Arc<S>) {
+pub async fn lists_are_filtered_and_paged<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let mut ids = Vec::new();
     for n in 0..5 {
         let mut new = bench.request(&format!("r{n}"));
@@ -768,7 +768,7 @@ pub async fn lists_are_filtered_and_paged<S: Store>(store: Arc<S>) {
         }
         let rental = valid(bench.claim(&new).await).rental().clone();
         ids.insert(0, rental.id());
-        bench.live_through(rental, epoch, if n < 4 { way_down() } else { Vec::new() }).await;
+        bench.live_through(rental, owner, if n < 4 { way_down() } else { Vec::new() }).await;
     }
     let list = async |filter: &Filter, after, limit| {
         let page = valid(bench.store.list(&bench.host, filter, after, limit).await);
@@ -786,15 +786,15 @@ pub async fn lists_are_filtered_and_paged<S: Store>(store: Arc<S>) {
 }
 
 /// Names, labels and outcomes select as phases do; a state may be named either way.
-pub async fn lists_are_filtered_by_name_label_and_outcome<S: Store>(store: Arc<S>) {
+pub async fn lists_are_filtered_by_name_label_and_outcome<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let mut labelled = bench.request("labelled");
     let labels = [("team".to_owned(), "it's \"ours\"".to_owned())];
     labelled.spec.labels = valid(std::collections::BTreeMap::from(labels).try_into());
     let labelled = valid(bench.claim(&labelled).await).rental().id();
-    let expired = bench.live_through(bench.claimed("expired").await, epoch, whole_life()).await.id();
-    let terminated = bench.live_through(bench.claimed("terminated").await, epoch, way_down()).await.id();
+    let expired = bench.live_through(bench.claimed("expired").await, owner, whole_life()).await.id();
+    let terminated = bench.live_through(bench.claimed("terminated").await, owner, way_down()).await.id();
     let list = async |filter: Filter| {
         let page = valid(bench.store.list(&bench.host, &filter, None, 100).await);
         page.iter().map(Rental::id).collect::<BTreeSet<_>>()

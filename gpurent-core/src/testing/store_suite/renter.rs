@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::{Bench, at, moment, valid, whole_life};
 use crate::allocation::{PlacementError, RenterHas, RenterLimits, TooMany};
 use crate::model::{EndReason, Failure, FailureKind, GpuRequest, RentalEvent};
-use crate::store::{ClaimError, Store};
+use crate::store::{ClaimError, HostStore};
 
 /// Containers without a GPU have their places, as cards are places of others: the next one is free when one has ended or is
 /// suspended.
-pub async fn there_are_so_many_places_without_a_gpu<S: Store>(store: Arc<S>) {
+pub async fn there_are_so_many_places_without_a_gpu<S: HostStore>(store: Arc<S>) {
     let mut bench = Bench::new(store);
     bench.placement.without_gpu = 2;
     let request = |name: &str| {
@@ -27,14 +27,14 @@ pub async fn there_are_so_many_places_without_a_gpu<S: Store>(store: Arc<S>) {
     assert!(matches!(refused, Err(ClaimError::NotPlaced(PlacementError::NoPlaceWithoutGpu))), "{refused:?}");
     assert_eq!(valid(bench.store.held(&bench.host).await).without_gpu, 2);
     bench.claimed("with-a-gpu").await;
-    let epoch = bench.epoch().await;
-    bench.live_through(made.remove(0), epoch, whole_life()).await;
+    let owner = bench.owner().await;
+    bench.live_through(made.remove(0), owner, whole_life()).await;
     valid(bench.claim(&third).await);
     assert_eq!(valid(bench.store.held(&bench.host).await).without_gpu, 2);
 }
 
 /// A renter who has as much as one may have gets nothing, and everybody else what is free. What is refused leaves no trace.
-pub async fn one_renter_has_no_more_than_one_may<S: Store>(store: Arc<S>) {
+pub async fn one_renter_has_no_more_than_one_may<S: HostStore>(store: Arc<S>) {
     let mut bench = Bench::with_gpus(store, 8);
     let too_many = |result| match result {
         Err(ClaimError::NotPlaced(PlacementError::TooMany(limit))) => limit,
@@ -63,10 +63,10 @@ pub async fn one_renter_has_no_more_than_one_may<S: Store>(store: Arc<S>) {
 }
 
 /// A rental that was never paid for counts against its renter for three hours, one that was does not.
-pub async fn what_came_to_nothing_counts_for_a_while<S: Store>(store: Arc<S>) {
+pub async fn what_came_to_nothing_counts_for_a_while<S: HostStore>(store: Arc<S>) {
     let mut bench = Bench::with_gpus(store, 8);
-    let epoch = bench.epoch().await;
-    bench.live_through(bench.claimed("paid").await, epoch, whole_life()).await;
+    let owner = bench.owner().await;
+    bench.live_through(bench.claimed("paid").await, owner, whole_life()).await;
     bench.placement.renter_limits = RenterLimits { in_vain: 1, ..RenterLimits::default() };
     let in_vain = bench.claimed("in-vain").await;
     let given_up = vec![
@@ -74,7 +74,7 @@ pub async fn what_came_to_nothing_counts_for_a_while<S: Store>(store: Arc<S>) {
         RentalEvent::Stopped { exit: None, ended: None },
         RentalEvent::Ended,
     ];
-    bench.live_through(in_vain.clone(), epoch, given_up).await;
+    bench.live_through(in_vain.clone(), owner, given_up).await;
     let failure = Failure { kind: FailureKind::PortTaken, detail: String::new(), log_tail: Vec::new() };
     let by_the_host = vec![
         RentalEvent::EndBegan { reason: EndReason::Failed(failure) },
@@ -82,7 +82,7 @@ pub async fn what_came_to_nothing_counts_for_a_while<S: Store>(store: Arc<S>) {
         RentalEvent::Ended,
     ];
     bench.placement.renter_limits = RenterLimits { in_vain: 9, ..RenterLimits::default() };
-    bench.live_through(bench.claimed("by-the-host").await, epoch, by_the_host).await;
+    bench.live_through(bench.claimed("by-the-host").await, owner, by_the_host).await;
     bench.placement.renter_limits = RenterLimits { in_vain: 1, ..RenterLimits::default() };
     let has = valid(bench.store.renter_has(&bench.host, &in_vain.spec().renter, at(-1)).await);
     assert_eq!(has, RenterHas { in_vain: 1, ..RenterHas::default() });

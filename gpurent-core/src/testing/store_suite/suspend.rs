@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use crate::allocation::Holds;
-use crate::id::Epoch;
 use crate::model::{Files, Phase, Rental, RentalEvent, Resumption, SuspendCause};
-use crate::store::{Change, ClaimError, ClaimOutcome, Filter, Store, StoreError};
+use crate::store::{Change, ClaimError, ClaimOutcome, Filter, HostOwnership, HostStore, StoreError};
 use crate::testing::store_suite::{Bench, at, moment, valid};
 
 pub(super) fn on_its_way_down() -> Vec<RentalEvent> {
@@ -27,18 +26,18 @@ fn resumption(before: &Rental) -> RentalEvent {
     }))
 }
 
-async fn suspended<S: Store>(bench: &Bench<S>, epoch: Epoch, name: &str) -> (Rental, Rental) {
+async fn suspended<S: HostStore>(bench: &Bench<S>, owner: HostOwnership, name: &str) -> (Rental, Rental) {
     let before = bench.claimed(name).await;
-    let after = bench.live_through(before.clone(), epoch, on_its_way_down()).await;
+    let after = bench.live_through(before.clone(), owner, on_its_way_down()).await;
     (before, after)
 }
 
 /// GPUs and ports are free while a rental is suspended, its name and its credential are not; resumed, it holds
 /// again what it was given.
-pub async fn what_is_suspended_holds_nothing_but_its_name<S: Store>(store: Arc<S>) {
+pub async fn what_is_suspended_holds_nothing_but_its_name<S: HostStore>(store: Arc<S>) {
     let bench = Bench::with_gpus(store, 1);
-    let epoch = bench.epoch().await;
-    let (before, rental) = suspended(&bench, epoch, "one").await;
+    let owner = bench.owner().await;
+    let (before, rental) = suspended(&bench, owner, "one").await;
     let held = valid(bench.store.held(&bench.host).await);
     assert!(held.gpus.is_empty() && held.ports.is_empty(), "{held:?}");
     assert!(valid(bench.store.sealed(rental.id()).await).is_some());
@@ -59,10 +58,10 @@ pub async fn what_is_suspended_holds_nothing_but_its_name<S: Store>(store: Arc<S
 }
 
 /// A place that another rental holds by now cannot be taken again, not even by a rental that had it before.
-pub async fn a_resumed_rental_takes_nothing_from_others<S: Store>(store: Arc<S>) {
+pub async fn a_resumed_rental_takes_nothing_from_others<S: HostStore>(store: Arc<S>) {
     let bench = Bench::with_gpus(store, 1);
-    let epoch = bench.epoch().await;
-    let (before, rental) = suspended(&bench, epoch, "one").await;
+    let owner = bench.owner().await;
+    let (before, rental) = suspended(&bench, owner, "one").await;
     let other = bench.claimed("two").await;
     let mut change = Change::intent(rental.clone());
     valid(change.apply(resumption(&before), at(80)));
@@ -72,9 +71,9 @@ pub async fn a_resumed_rental_takes_nothing_from_others<S: Store>(store: Arc<S>)
 }
 
 /// By its whole id or the first twelve characters, also when the rental has another one, or has ended.
-pub async fn a_container_leads_to_its_rental_for_ever<S: Store>(store: Arc<S>) {
+pub async fn a_container_leads_to_its_rental_for_ever<S: HostStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let id = |n: u32| -> crate::id::ContainerId { valid(format!("{}{n}", uuid::Uuid::new_v4().simple()).parse()) };
     let (first, second) = (id(1), id(2));
     let created = |container: &crate::id::ContainerId| RentalEvent::Created {
@@ -86,11 +85,11 @@ pub async fn a_container_leads_to_its_rental_for_ever<S: Store>(store: Arc<S>) {
         copied_bytes: 0,
     };
     let claimed = bench.claimed("one").await;
-    let mut rental = bench.live_through(claimed.clone(), epoch, vec![created(&first)]).await;
+    let mut rental = bench.live_through(claimed.clone(), owner, vec![created(&first)]).await;
     let whose = async |container: &str| valid(bench.store.of_container(&bench.host, &valid(container.parse())).await);
-    rental = bench.live_through(rental, epoch, on_its_way_down()).await;
-    rental = bench.live_through(rental, epoch, vec![resumption(&claimed), created(&second)]).await;
-    bench.live_through(rental.clone(), epoch, crate::testing::store_suite::way_down()).await;
+    rental = bench.live_through(rental, owner, on_its_way_down()).await;
+    rental = bench.live_through(rental, owner, vec![resumption(&claimed), created(&second)]).await;
+    bench.live_through(rental.clone(), owner, crate::testing::store_suite::way_down()).await;
     for container in [&first, &second] {
         assert_eq!(whose(container.as_str()).await, Some(rental.id()));
         assert_eq!(whose(&container.as_str()[..12]).await, Some(rental.id()));

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::id::RenterId;
 use crate::model::PortRange;
-use crate::store::{AuditEntry, AuditLog, GivenBack, RangeStore, Role, Store};
+use crate::store::{AuditEntry, AuditLog, GivenBack, HostStore, RangeStore, Role};
 use crate::testing::store_suite::{Bench, at, valid, way_down};
 
 const SIZE: u16 = 10;
@@ -22,7 +22,7 @@ fn renter(n: usize) -> RenterId {
 }
 
 /// A renter who has a range keeps it; what was given back is the next one's; where none is left, nobody gets one.
-pub async fn a_range_stays_its_renters_until_it_is_given_back<S: Store + RangeStore>(store: Arc<S>) {
+pub async fn a_range_stays_its_renters_until_it_is_given_back<S: HostStore + RangeStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     let (store, host, pool) = (&bench.store, &bench.host, pool("9000-9024"));
     let own = async |n| valid(store.own_range(host, &renter(n), &pool, SIZE).await).map(|range| range.to_string());
@@ -40,7 +40,7 @@ pub async fn a_range_stays_its_renters_until_it_is_given_back<S: Store + RangeSt
 }
 
 /// Two hundred at once get two hundred, and each the same when it is asked twice at once.
-pub async fn many_renters_at_once_get_ranges_of_their_own<S: Store + RangeStore>(store: Arc<S>) {
+pub async fn many_renters_at_once_get_ranges_of_their_own<S: HostStore + RangeStore>(store: Arc<S>) {
     let bench = Bench::new(store);
     let pool = pool("9000-10999");
     let asked = (0..200).flat_map(|n| [n, n]);
@@ -56,27 +56,27 @@ pub async fn many_renters_at_once_get_ranges_of_their_own<S: Store + RangeStore>
 }
 
 /// As long as a live rental holds one of its ports, a range is nobody else's.
-pub async fn a_range_in_use_is_not_given_back<S: Store + RangeStore>(store: Arc<S>) {
+pub async fn a_range_in_use_is_not_given_back<S: HostStore + RangeStore>(store: Arc<S>) {
     let bench = Bench::new(store);
-    let epoch = bench.epoch().await;
+    let owner = bench.owner().await;
     let rental = bench.claimed("one").await;
     let port = rental.ports()[0].host.get();
     let pool = pool(&format!("{port}-{}", port + SIZE - 1));
     assert!(valid(bench.store.own_range(&bench.host, &renter(1), &pool, SIZE).await).is_some());
     assert_eq!(valid(bench.store.give_back(&bench.host, &renter(1)).await), GivenBack::InUse);
-    bench.live_through(rental, epoch, way_down()).await;
+    bench.live_through(rental, owner, way_down()).await;
     assert_eq!(valid(bench.store.give_back(&bench.host, &renter(1)).await), GivenBack::Yes);
     // One that is suspended holds nothing, and is to have the same ports again.
     let mut new = bench.request("two");
     new.spec.renter = renter(2);
     new.spec.sticky_ports = valid(bench.store.own_range(&bench.host, &renter(2), &pool, SIZE).await);
     let rental = valid(bench.claim(&new).await).rental().clone();
-    let suspended = bench.live_through(rental, epoch, crate::testing::store_suite::suspend::on_its_way_down()).await;
+    let suspended = bench.live_through(rental, owner, crate::testing::store_suite::suspend::on_its_way_down()).await;
     assert_eq!(valid(bench.store.give_back(&bench.host, &renter(2)).await), GivenBack::InUse);
     bench
         .live_through(
             suspended,
-            epoch,
+            owner,
             vec![crate::testing::store_suite::cancelled(), crate::model::RentalEvent::Ended],
         )
         .await;

@@ -153,7 +153,7 @@ impl Driver {
         Some(Step {
             context: Arc::clone(&self.context),
             sleep: Arc::clone(&self.sleep),
-            epoch: self.epoch,
+            owner: self.owner,
             lease: self.lease.clone(),
             last_seen: self.last_seen.get(&rental.launch()).cloned(),
             rental,

@@ -32,10 +32,10 @@ use crate::host::reconcile::leadership::{AcquiredHost, acquire_host};
 use crate::host::reconcile::periodic::PeriodicTask;
 use crate::host::reconcile::watchdog::watch_while_unused;
 use crate::host::{ReconcileError, pulls};
-use crate::id::{EngineId, Epoch, LaunchId, Position, RentalId};
+use crate::id::{EngineId, LaunchId, Position, RentalId};
 use crate::model::{EndReason, JournalEntry, Next, Rental, Service};
 use crate::runtime::{Observation, RuntimeError};
-use crate::store::{Deadline, DeadlineError, StoreError};
+use crate::store::{Deadline, DeadlineError, HostOwnership, StoreError};
 
 /// How long the store may take to note that this process acts no longer.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -87,7 +87,7 @@ pub(in crate::host::reconcile) enum Orphan {
 pub(in crate::host::reconcile) struct Driver {
     pub(in crate::host::reconcile) context: Arc<HostContext>,
     pub(in crate::host::reconcile) sleep: Arc<dyn Sleep>,
-    pub(in crate::host::reconcile) epoch: Epoch,
+    pub(in crate::host::reconcile) owner: HostOwnership,
     pub(in crate::host::reconcile) lease: Lease,
     pub(in crate::host::reconcile) generation: Generation,
     /// How much is read next.
@@ -152,7 +152,7 @@ impl Driver {
         Self {
             context,
             sleep,
-            epoch: ownership.epoch,
+            owner: ownership,
             lease,
             generation: Generation(0),
             extent: Extent::All,
@@ -252,7 +252,7 @@ impl Driver {
         }
         self.drain().await;
         let mut timer = self.sleep.sleep(RESIGN_TIMEOUT).fuse();
-        let mut resigned = self.context.store.resign(&self.context.host, self.epoch).fuse();
+        let mut resigned = self.context.store.resign(&self.context.host, self.owner).fuse();
         select_biased! {
             resigned = resigned => if let Err(error) = resigned {
                 // A note for operators; whoever takes over does not ask for it.

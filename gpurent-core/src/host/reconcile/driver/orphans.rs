@@ -138,7 +138,7 @@ impl Driver {
     /// Removes a container that its own rental has no use for any more. A missing row proves nothing: the
     /// store may have been restored from a backup, so then the rental is made again.
     fn settle(&self, launch: LaunchId, past_grace: bool) {
-        let (context, epoch, lease) = (Arc::clone(&self.context), self.epoch, self.lease.clone());
+        let (context, owner, lease) = (Arc::clone(&self.context), self.owner, self.lease.clone());
         self.spawn(async move {
             let tried: Result<Orphan, Box<dyn Error + Send + Sync>> = contained(async {
                 match context.store.get(launch.rental).await? {
@@ -162,7 +162,7 @@ impl Driver {
                     }
                     // It became live again in our eyes; the next observation looks anew.
                     Some(_) => Ok(Orphan::Kept),
-                    None => Ok(match adopt(&context, epoch, launch).await? {
+                    None => Ok(match adopt(&context, owner, launch).await? {
                         Found::Adopted(rental) => Orphan::Adopted(rental),
                         Found::LeftAlone => {
                             // For an operator to decide, but not for ever on somebody else's GPU.

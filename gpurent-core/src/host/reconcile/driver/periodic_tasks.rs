@@ -26,7 +26,7 @@ const MAX_CONFIRM_BACKOFF: Duration = Duration::from_secs(2);
 
 impl Driver {
     pub(super) fn start_periodic_tasks(&mut self, now: BootInstant) {
-        let (context, epoch) = (Arc::clone(&self.context), self.epoch);
+        let (context, owner) = (Arc::clone(&self.context), self.owner);
         if self.sweep.begin(now) {
             self.read_all();
             self.observe.request();
@@ -35,7 +35,7 @@ impl Driver {
         if self.confirm.begin(now) {
             let context = Arc::clone(&context);
             self.spawn(
-                async move { Done::Confirmed(now, contained(context.store.confirm(&context.host, epoch)).await) },
+                async move { Done::Confirmed(now, contained(context.store.confirm(&context.host, owner)).await) },
             );
         }
         if self.read.begin(now) {
@@ -55,7 +55,7 @@ impl Driver {
         if self.publish.begin(now) {
             let context = Arc::clone(&context);
             let (fed, doubt) = (self.fed, self.publish.has_failed());
-            self.spawn(async move { Done::Published(contained(publish(&context, epoch, fed, doubt)).await) });
+            self.spawn(async move { Done::Published(contained(publish(&context, owner, fed, doubt)).await) });
         }
         if self.may_observe() && self.observe.begin(now) {
             self.acted_during_observation = self.in_flight.keys().copied().collect();

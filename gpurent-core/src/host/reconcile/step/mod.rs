@@ -16,10 +16,10 @@ use std::sync::Arc;
 use crate::clock::{Moment, Sleep};
 use crate::host::context::HostContext;
 use crate::host::lease::{Lapsed, Lease};
-use crate::id::{Epoch, LaunchId};
+use crate::id::LaunchId;
 use crate::model::{Action, Adoption, Rental, RentalEvent};
 use crate::runtime::{InspectedContainer, RuntimeError};
-use crate::store::StoreError;
+use crate::store::{HostOwnership, StoreError};
 
 /// How a step ended.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl From<StoreError> for Trouble {
 pub(super) struct Step {
     pub(super) context: Arc<HostContext>,
     pub(super) sleep: Arc<dyn Sleep>,
-    pub(super) epoch: Epoch,
+    pub(super) owner: HostOwnership,
     pub(super) rental: Rental,
     pub(super) lease: Lease,
     /// When its container was last seen running.

@@ -39,7 +39,7 @@ impl Step {
     ) -> Result<Rental, StepError> {
         let mut rental = self.rental.clone();
         for _ in 0..RECORD_TRIES {
-            let mut change = Change::observation(rental.clone(), self.epoch);
+            let mut change = Change::observation(rental.clone(), self.owner);
             if let Some(tail) = &tail {
                 change = change.with_log_tail(tail.clone());
             }
