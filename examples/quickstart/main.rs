@@ -21,7 +21,7 @@ use gpurent_core::model::{
     CredentialRequest, Currency, EndReason, FailureKind, GpuRequest, HourlyRate, ImageRef, MicroUnits, RateCard,
     Rental, RentalEvent, RentalRequest, RentalSpec, SealKey, Term,
 };
-use gpurent_core::store::{HostStore, Store};
+use gpurent_core::store::HostStore;
 use gpurent_docker::LocalPorts;
 use gpurent_store::{PostgresStore, SqliteStore};
 use telling::Telling;

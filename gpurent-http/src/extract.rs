@@ -145,28 +145,22 @@ impl From<Malformed> for Problem {
     fn from(malformed: Malformed) -> Self {
         let title = "Malformed body";
         match malformed {
-            Malformed::TooLarge => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "/problems/too-large",
-                title,
-                "the body is larger than 256 KiB",
-            ),
+            Malformed::TooLarge => {
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", title, "the body is larger than 256 KiB")
+            }
             Malformed::NotJson => Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "/problems/not-json",
+                "not-json",
                 title,
                 "send Content-Type: application/json",
             ),
-            Malformed::Incomplete => {
-                Problem::new(StatusCode::BAD_REQUEST, "/problems/malformed", title, "the body broke off")
-            }
+            Malformed::Incomplete => Problem::new(StatusCode::BAD_REQUEST, "malformed", title, "the body broke off"),
             Malformed::Wrong { field, reason, missing } => {
                 let path = [Some(field).filter(|field| !field.is_empty()), missing].into_iter().flatten();
                 let field = path.collect::<Vec<_>>().join(".");
                 // Not JSON at all, or JSON that says something we cannot take.
                 let status = if field.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
-                Problem::new(status, "/problems/malformed", title, format!("{field} {reason}").trim().to_owned())
-                    .about(field)
+                Problem::new(status, "malformed", title, format!("{field} {reason}").trim().to_owned()).about(field)
             }
         }
     }

@@ -32,10 +32,12 @@ mod server;
 mod state;
 mod subscribers;
 pub mod v1;
+mod websocket;
 
 pub use caller::Caller;
 pub use limits::HttpLimits;
 pub use middleware::auth::{ApiKey, ApiKeys, AuthError, Authenticator};
+pub use problem::Problem;
 pub use protocol::Protocol;
 pub use router::HttpApi;
 pub use server::{ServeError, Server, Tls, TlsError};

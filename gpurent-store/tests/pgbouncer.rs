@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
 
 use futures_util::future::join_all;
-use gpurent_core::store::{HostStore, Store as _};
+use gpurent_core::store::HostStore as _;
 use gpurent_store::{CompatibilityViews, PostgresStore};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};

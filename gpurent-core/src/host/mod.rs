@@ -17,6 +17,7 @@ mod notify;
 mod pulls;
 mod readiness;
 mod reconcile;
+mod refusal;
 mod rentals;
 
 pub use builder::HostBuilder;
@@ -26,6 +27,7 @@ pub use events::{FEED_CAPACITY, Followed, Follower, Lagged, Subscription, Update
 pub use failpoint::{FAILPOINTS, FailpointHook};
 pub use health::{EngineHealth, Waiting};
 pub use reconcile::{Planned, ReconcileError, Reconciler, plan, watch};
+pub use refusal::{Refusal, RefusalKind, ToRefusal};
 pub use rentals::{
     Access, ChangeAccessError, ExecError, ExtendError, ForceEndError, Logs, LogsError, RentError, Rentals, ResumeError,
     SuspendError, TermExtension, force_end,

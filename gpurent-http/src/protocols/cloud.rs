@@ -11,21 +11,21 @@ use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use gpurent_core::allocation::PlacementError;
 use gpurent_core::error::ValidationError;
-use gpurent_core::host::{RentError, Rentals, ResumeError, SuspendError};
+use gpurent_core::host::{RefusalKind, Rentals, ToRefusal};
 use gpurent_core::id::{RentalId, RenterId};
 use gpurent_core::model::{
     ContainerPort, Credential, CredentialRequest, GpuModel, GpuRequest, ImageRef, Labels, MicroUnits, MountPath, Phase,
     PublishedPort, Quote, RateCard, Rental, RentalRequest, RentalSpec, RentalState, Term, Workspace, WorkspaceFolder,
 };
-use gpurent_core::store::{Filter, MAX_PAGE, Role, StoreError};
+use gpurent_core::store::{Filter, MAX_PAGE, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::caller::Caller;
 use crate::extract::JsonBody;
+use crate::problem::refusal_of;
 use crate::protocol::Protocol;
 use crate::protocols::described::{Described, Takes};
 use crate::protocols::services::jupyter_url;
@@ -208,60 +208,17 @@ impl IntoResponse for Refused {
     }
 }
 
-impl From<ValidationError> for Refused {
-    fn from(invalid: ValidationError) -> Self {
-        Self(StatusCode::UNPROCESSABLE_ENTITY, invalid.to_string())
-    }
-}
-
-impl From<StoreError> for Refused {
-    fn from(error: StoreError) -> Self {
-        tracing::warn!(error = &error as &dyn std::error::Error, "instance request refused");
-        Self(StatusCode::SERVICE_UNAVAILABLE, "the host's database does not answer; try again".to_owned())
-    }
-}
-
-impl From<PlacementError> for Refused {
-    fn from(no_place: PlacementError) -> Self {
-        let status = match &no_place {
-            PlacementError::NoGpuFree(_)
-            | PlacementError::NoPlaceWithoutGpu
-            | PlacementError::NoPort(_)
-            | PlacementError::TooMany(_) => StatusCode::CONFLICT,
-            PlacementError::DiskFull | PlacementError::EngineUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::UNPROCESSABLE_ENTITY,
+impl<E: ToRefusal + 'static> From<E> for Refused {
+    fn from(error: E) -> Self {
+        let refusal = refusal_of(&error);
+        let status = match refusal.kind {
+            RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            RefusalKind::Conflict | RefusalKind::NoCapacity | RefusalKind::NotReady | RefusalKind::RateLimited => {
+                StatusCode::CONFLICT
+            }
+            _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self(status, no_place.to_string())
-    }
-}
-
-impl From<RentError> for Refused {
-    fn from(error: RentError) -> Self {
-        match error {
-            RentError::NotPlaced(no_place) => no_place.into(),
-            RentError::Store(error) => error.into(),
-            RentError::Unpullable(why) => Self(StatusCode::UNPROCESSABLE_ENTITY, why),
-            other => Self(StatusCode::SERVICE_UNAVAILABLE, other.to_string()),
-        }
-    }
-}
-
-impl From<SuspendError> for Refused {
-    fn from(error: SuspendError) -> Self {
-        match error {
-            SuspendError::Store(error) => error.into(),
-            over => Self(StatusCode::CONFLICT, over.to_string()),
-        }
-    }
-}
-
-impl From<ResumeError> for Refused {
-    fn from(error: ResumeError) -> Self {
-        match error {
-            ResumeError::NotPlaced(no_place) => no_place.into(),
-            ResumeError::Store(error) => error.into(),
-            other => Self(StatusCode::CONFLICT, other.to_string()),
-        }
+        Self(status, refusal.detail)
     }
 }
 

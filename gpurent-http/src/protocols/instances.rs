@@ -11,15 +11,15 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use gpurent_core::error::ValidationError;
-use gpurent_core::host::Rentals;
+use gpurent_core::host::{Rentals, ToRefusal};
 use gpurent_core::model::{ContainerLimits, CredentialRequest, GpuRequest, Rental, RentalRequest, RentalSpec, Term};
-use gpurent_core::store::StoreError;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::caller::Caller;
 use crate::extract::JsonBody;
+use crate::problem::refusal_of;
 use crate::protocol::Protocol;
 use crate::protocols::described::{Described, Takes};
 use crate::protocols::fastapi::unprocessable;
@@ -89,16 +89,9 @@ impl IntoResponse for Refused {
     }
 }
 
-impl From<ValidationError> for Refused {
-    fn from(invalid: ValidationError) -> Self {
-        Self(invalid.to_string())
-    }
-}
-
-impl From<StoreError> for Refused {
-    fn from(error: StoreError) -> Self {
-        tracing::warn!(error = &error as &dyn std::error::Error, "instance request refused");
-        Self("the host's database does not answer; try again".to_owned())
+impl<E: ToRefusal + 'static> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self(refusal_of(&error).detail)
     }
 }
 

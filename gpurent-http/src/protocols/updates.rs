@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::ws::{Message, WebSocket, close_code};
 use axum::extract::{State, WebSocketUpgrade};
 use axum::response::Response;
 use axum::{Extension, Router};
-use gpurent_core::host::{Rentals, Update};
+use gpurent_core::host::{Lagged, Rentals, Update};
 use gpurent_core::id::{ContainerId, RentalId};
 use gpurent_core::model::{Credential, EndReason, JournalEntry, Rental, RentalEvent};
 use gpurent_core::runtime::Progress;
@@ -25,11 +25,7 @@ use crate::protocols::services::{sentence, vnc_url, web_url};
 use crate::protocols::{instance_id, services, state_names};
 use crate::state::{AppState, Own};
 use crate::subscribers::{READ_BUFFER, Subscribers};
-
-/// A client that takes longer to read one message is cut off; it may come back and ask the API.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a silent client is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+use crate::websocket::{self, Connection, Incoming, Turn};
 
 const READ_TRIES: u32 = 5;
 const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -77,53 +73,41 @@ async fn upgrade(
 
 /// Tells one client everything until it leaves, is too slow, or the server ends.
 pub(crate) async fn serve(
-    mut socket: WebSocket,
+    socket: WebSocket,
     rentals: Rentals,
     caller: Caller,
     access: SocketSession,
     shutdown: CancellationToken,
 ) {
     let mut updates = rentals.subscribe();
-    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
-    let goodbye = loop {
-        let message = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break (close_code::AWAY, "the host shuts down".to_owned()),
-            update = updates.next() => match update {
-                Ok(update) => match render(&rentals, &caller, &update).await {
-                    Some(message) => Message::Text(message.to_string().into()),
-                    None => continue,
-                },
-                Err(lagged) => break (close_code::AGAIN, lagged.to_string()),
-            },
-            heard = socket.recv() => match heard {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue,
-            },
-            _ = ping.tick() => {
-                if !access.is_valid().await {
-                    break (close_code::POLICY, "no longer allowed".to_owned());
+    let mut connection = Connection::new(socket, access, shutdown);
+    loop {
+        let next = async {
+            loop {
+                let update = updates.next().await?;
+                if let Some(message) = render(&rentals, &caller, &update).await {
+                    return Ok::<_, Lagged>(message);
                 }
-                Message::Ping(Vec::new().into())
             }
         };
-        match tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await {
-            Ok(Ok(())) => {}
-            // Gone, or not reading: nobody is left to tell why.
-            Ok(Err(_)) | Err(_) => return,
+        match connection.turn(Incoming::Discard, next).await {
+            Turn::Done(Ok(message)) => {
+                // Gone, or not reading: nobody is left to tell why.
+                if connection.send(Message::Text(message.to_string().into())).await.is_err() {
+                    return;
+                }
+            }
+            Turn::Done(Err(lagged)) => return connection.close(close_code::AGAIN, lagged.to_string()).await,
+            Turn::Stopping => return connection.close_stopping().await,
+            Turn::Revoked => return connection.close_revoked().await,
+            Turn::Gone | Turn::Heard(_) => return,
         }
-    };
-    let (code, reason) = goodbye;
-    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-    // A farewell that does not arrive changes nothing.
-    drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(close)).await);
+    }
 }
 
 /// Tells somebody that there is no place for them now.
 pub(crate) async fn turn_away(mut socket: WebSocket) {
-    let close = CloseFrame { code: close_code::AGAIN, reason: "too many listen already".into() };
-    // A farewell that does not arrive changes nothing.
-    drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::Close(Some(close)))).await);
+    websocket::close(&mut socket, close_code::AGAIN, "too many listen already").await;
 }
 
 /// The message for an update; `None` where there is nothing to tell this client.

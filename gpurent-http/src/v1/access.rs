@@ -8,9 +8,8 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use gpurent_core::error::ValidationError;
-use gpurent_core::host::{ChangeAccessError, Rentals};
+use gpurent_core::host::Rentals;
 use gpurent_core::model::{Credential, CredentialKind, HostPort, LoginUser, PublicKey, Rental};
-use gpurent_core::store::StoreError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -58,7 +57,7 @@ pub(super) async fn change(
     let id = find(&rentals, &caller, &id).await?.id();
     let wanted = credential(body?)?;
     let at = precondition(&rentals, &headers)?;
-    let rental = at.judge(at.rentals.change_access(id, wanted).await, store_error)?;
+    let rental = at.judge(at.rentals.change_access(id, wanted).await)?;
     access_response(&rentals, &rental).await
 }
 
@@ -98,7 +97,7 @@ pub(super) async fn add_key(
     let id = find(&rentals, &caller, &id).await?.id();
     let key: PublicKey = body?.ssh_key.parse()?;
     let at = precondition(&rentals, &headers)?;
-    let rental = at.judge(at.rentals.add_key(id, key).await, store_error)?;
+    let rental = at.judge(at.rentals.add_key(id, key).await)?;
     access_response(&rentals, &rental).await
 }
 
@@ -123,15 +122,8 @@ pub(super) async fn remove_key(
         return Err(ValidationError::new("fingerprint", "must be a key's fingerprint such as 'SHA256:...'").into());
     }
     let at = precondition(&rentals, &headers)?;
-    let rental = at.judge(at.rentals.remove_key(id, &which.fingerprint).await, store_error)?;
+    let rental = at.judge(at.rentals.remove_key(id, &which.fingerprint).await)?;
     access_response(&rentals, &rental).await
-}
-
-fn store_error(error: &ChangeAccessError) -> Option<&StoreError> {
-    match error {
-        ChangeAccessError::Store(error) => Some(error),
-        _ => None,
-    }
 }
 
 /// How to log in.

@@ -3,7 +3,7 @@
 use axum::http::HeaderMap;
 use axum::http::header::{ETAG, HeaderName, IF_MATCH};
 use gpurent_core::error::ValidationError;
-use gpurent_core::host::Rentals;
+use gpurent_core::host::{Rentals, ToRefusal};
 use gpurent_core::id::Revision;
 use gpurent_core::model::Rental;
 use gpurent_core::store::StoreError;
@@ -39,14 +39,10 @@ pub(super) fn precondition(rentals: &Rentals, headers: &HeaderMap) -> Result<Pre
 
 impl Precondition {
     /// The answer to a change that came to this.
-    pub(super) fn judge<T, E: Into<Problem>>(
-        &self,
-        changed: Result<Option<T>, E>,
-        store_error: impl Fn(&E) -> Option<&StoreError>,
-    ) -> Result<T, Problem> {
+    pub(super) fn judge<T, E: ToRefusal + 'static>(&self, changed: Result<Option<T>, E>) -> Result<T, Problem> {
         match changed {
             Ok(changed) => changed.ok_or_else(Problem::not_found),
-            Err(error) if self.is_given && matches!(store_error(&error), Some(StoreError::Conflict)) => {
+            Err(error) if self.is_given && matches!(error.store_error(), Some(StoreError::Conflict)) => {
                 Err(Problem::precondition_failed())
             }
             Err(error) => Err(error.into()),

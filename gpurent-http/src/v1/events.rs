@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use futures_util::future::poll_immediate;
 use futures_util::stream;
 use gpurent_core::error::ValidationError;
 use gpurent_core::host::{Followed, Follower, Rentals};
@@ -27,7 +26,6 @@ use gpurent_core::store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
@@ -37,11 +35,8 @@ use crate::problem::Problem;
 use crate::subscribers::{READ_BUFFER, Subscribers};
 use crate::v1::event_cache::EventCache;
 use crate::v1::{Refusals, event, find};
+use crate::websocket::{self, Connection, Incoming, PING_INTERVAL, SEND_TIMEOUT, SendError, Turn};
 
-/// A client that takes longer to read one message is cut off; it resumes where it was.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a silent client is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How many events wait for a client that reads slowly.
 const SENT_AHEAD: usize = 16;
 /// Between two tries to read the journal.
@@ -181,15 +176,9 @@ fn admit_late(upgrade: WebSocketUpgrade, auth: SocketAuth, late: Late) -> Respon
                 subscribers.tracker.track_future(send_events(socket, reader, stopping)).await;
                 drop(place);
             }
-            Err(problem) => goodbye(&mut socket, close_code::POLICY, problem.sentence()).await,
+            Err(problem) => websocket::close(&mut socket, close_code::POLICY, problem.sentence()).await,
         }
     })
-}
-
-async fn goodbye(socket: &mut WebSocket, code: u16, reason: String) {
-    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-    // A farewell that does not arrive changes nothing.
-    drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(close)).await);
 }
 
 /// A position that the journal does not have (after a restored backup, say) would be waited for in vain.
@@ -367,44 +356,26 @@ async fn pump(sender: mpsc::Sender<Sent>, mut reader: Reader, stopping: Cancella
     }
 }
 
-/// Sends a message in time. A clock is needed only for a client who does not take it at once.
-async fn send_in_time(socket: &mut WebSocket, message: Message) -> Result<Result<(), axum::Error>, Elapsed> {
-    let mut sending = std::pin::pin!(socket.send(message));
-    match poll_immediate(sending.as_mut()).await {
-        Some(sent) => Ok(sent),
-        None => tokio::time::timeout(SEND_TIMEOUT, sending).await,
-    }
-}
-
 /// Tells one client everything until it leaves, is too slow, or the server ends.
-async fn send_events(mut socket: WebSocket, mut reader: Reader, stopping: CancellationToken) {
-    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
+async fn send_events(socket: WebSocket, mut reader: Reader, stopping: CancellationToken) {
+    let mut connection = Connection::new(socket, reader.session.clone(), stopping);
     loop {
-        let message = tokio::select! {
-            biased;
-            () = stopping.cancelled() => break,
-            // Before what may never end.
-            _ = ping.tick() => {
-                if !reader.session.is_valid().await {
-                    return;
+        match connection.turn(Incoming::Discard, reader.next()).await {
+            Turn::Done(told) => match connection.send(Message::Text(told.text)).await {
+                Ok(()) => {}
+                Err(SendError::Gone) => return,
+                // Told where to resume, should they read after all.
+                Err(SendError::TooSlow) => {
+                    let reason = format!("too slow; resume after {}", reader.told);
+                    return connection.close(close_code::POLICY, reason).await;
                 }
-                Message::Ping(Vec::new().into())
-            }
-            told = reader.next() => Message::Text(told.text),
-            heard = socket.recv() => match heard {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue,
             },
-        };
-        match send_in_time(&mut socket, message).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_gone)) => return,
-            // Does not read: told where to resume, should they read after all.
-            Err(_late) => {
-                goodbye(&mut socket, close_code::POLICY, format!("too slow; resume after {}", reader.told)).await;
-                return;
+            Turn::Stopping => {
+                let reason = format!("the host shuts down; resume after {}", reader.told);
+                return connection.close(close_code::AWAY, reason).await;
             }
+            Turn::Revoked => return connection.close_revoked().await,
+            Turn::Gone | Turn::Heard(_) => return,
         }
     }
-    goodbye(&mut socket, close_code::AWAY, format!("the host shuts down; resume after {}", reader.told)).await;
 }

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use gpurent_core::error::ValidationError;
-use gpurent_core::host::{ExtendError, Rentals, ResumeError, SuspendError, TermExtension as ByOrTo};
+use gpurent_core::host::{Rentals, TermExtension as ByOrTo};
 use gpurent_core::id::{IdempotencyKey, RentalId};
 use gpurent_core::model::{EndKind, Phase, Rental};
 use gpurent_core::store::{ClaimOutcome, Filter};
@@ -199,10 +199,7 @@ pub(super) async fn extend(
         _ => return Err(ValidationError::new("by", "must be given, or else to, and not both").into()),
     };
     let at = precondition(&rentals, &headers)?;
-    let rental = at.judge(at.rentals.extend(id, extension).await, |error| match error {
-        ExtendError::Store(error) => Some(error),
-        _ => None,
-    })?;
+    let rental = at.judge(at.rentals.extend(id, extension).await)?;
     Ok((etag(&rental), Json(view::rental(&rentals, &rental))).into_response())
 }
 
@@ -279,6 +276,12 @@ struct LogsView {
     live: bool,
 }
 
+/// The answer to a request for another state: 200 once the rental is in it, 202 while it is on its way there.
+fn on_its_way_to(goal: Phase, rentals: &Rentals, rental: &Rental) -> Response {
+    let status = if rental.state().phase() == goal { StatusCode::OK } else { StatusCode::ACCEPTED };
+    (status, etag(rental), Json(view::rental(rentals, rental))).into_response()
+}
+
 /// Suspends a rental
 ///
 /// Its container is stopped and kept with its files, its GPU is free for others, its paid time stands still.
@@ -299,13 +302,8 @@ pub(super) async fn suspend(
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
     let at = precondition(&caller.within_their_limits(&rentals), &headers)?;
-    let rental = at.judge(at.rentals.suspend(id).await, |error| match error {
-        SuspendError::Store(error) => Some(error),
-        _ => None,
-    })?;
-    let is_done = rental.state().phase() == Phase::Suspended;
-    let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, etag(&rental), Json(view::rental(&rentals, &rental))).into_response())
+    let rental = at.judge(at.rentals.suspend(id).await)?;
+    Ok(on_its_way_to(Phase::Suspended, &rentals, &rental))
 }
 
 /// Resumes a suspended rental, where there is a GPU for it
@@ -326,13 +324,8 @@ pub(super) async fn resume(
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
     let at = precondition(&caller.within_their_limits(&rentals), &headers)?;
-    let rental = at.judge(at.rentals.resume(id).await, |error| match error {
-        ResumeError::Store(error) => Some(error),
-        _ => None,
-    })?;
-    let is_done = rental.state().phase() == Phase::Ready;
-    let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, etag(&rental), Json(view::rental(&rentals, &rental))).into_response())
+    let rental = at.judge(at.rentals.resume(id).await)?;
+    Ok(on_its_way_to(Phase::Ready, &rentals, &rental))
 }
 
 /// Ends a rental
@@ -353,7 +346,6 @@ pub(super) async fn end(
 ) -> Result<Response, Problem> {
     let id = find(&rentals, &caller, &id).await?.id();
     let at = precondition(&rentals, &headers)?;
-    let rental = at.judge(at.rentals.cancel(id).await, |error| Some(error))?;
-    let status = if rental.is_live() { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, etag(&rental), Json(view::rental(&rentals, &rental))).into_response())
+    let rental = at.judge(at.rentals.cancel(id).await)?;
+    Ok(on_its_way_to(Phase::Ended, &rentals, &rental))
 }

@@ -5,23 +5,21 @@
 //! headers with a WebSocket, sends `{"api_key":"..."}` first.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::Response;
 use futures_util::StreamExt;
 use gpurent_core::error::ValidationError;
 use gpurent_core::host::Rentals;
 use gpurent_core::id::RentalId;
-use gpurent_core::runtime::{Input, Program, Session, TerminalSize};
+use gpurent_core::runtime::{Input, Program, RuntimeError, Session, TerminalSize};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
 use crate::middleware::audit;
@@ -31,11 +29,8 @@ use crate::middleware::auth::first_message::SocketAuth;
 use crate::problem::Problem;
 use crate::subscribers::{RentalPermit, SubscriberPermit, Subscribers};
 use crate::v1::Refusals;
+use crate::websocket::{Connection, Incoming, Turn};
 
-/// A client that takes longer to read one message is cut off.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a silent client is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest message that is taken: what is typed or pasted at once.
 const MOST_TYPED: usize = 64 * 1024;
 
@@ -123,20 +118,18 @@ struct Asked {
 }
 
 impl Asked {
-    async fn serve(self, mut socket: WebSocket, caller: Caller, access: SocketSession) {
+    async fn serve(self, socket: WebSocket, caller: Caller, access: SocketSession) {
         let result = self.begin(&caller).await;
         if let Some(audit) = self.audit.as_ref().filter(|_| !self.noted) {
             let action = format!("GET /v1/rentals/{}/terminal", self.id);
             let status = if result.is_ok() { 101 } else { 404 };
             audit.note(audit::entry(&caller, self.address, action, status));
         }
-        let (code, reason) = match result {
-            Ok((session, _places)) => relay(&mut socket, session, access, self.subscribers.stopping.clone()).await,
-            Err(problem) => (close_code::POLICY, problem.sentence()),
-        };
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        // A farewell that does not arrive changes nothing.
-        drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(close)).await);
+        let connection = Connection::new(socket, access, self.subscribers.stopping.clone());
+        match result {
+            Ok((session, _places)) => relay(connection, session).await,
+            Err(problem) => connection.close(close_code::POLICY, problem.sentence()).await,
+        }
     }
 
     async fn begin(&self, caller: &Caller) -> Result<(Session, (SubscriberPermit, RentalPermit)), Problem> {
@@ -183,63 +176,71 @@ async fn type_in(mut input: Box<dyn Input>, mut typed: mpsc::Receiver<Typed>) {
     }
 }
 
-/// Carries bytes both ways until one side ends; tells how to say goodbye. No way waits for the other: a program that
-/// writes before it reads on would otherwise never read on.
-async fn relay(
-    socket: &mut WebSocket,
-    session: Session,
-    access: SocketSession,
-    stopping: CancellationToken,
-) -> (u16, String) {
+/// What the program did.
+enum Progress {
+    Wrote(Option<Result<Vec<u8>, RuntimeError>>),
+    HasRoom,
+    TakesNoMore,
+}
+
+/// Carries bytes both ways until one side ends. No way waits for the other: a program that writes before it reads on would
+/// otherwise never read on.
+async fn relay(mut connection: Connection, session: Session) {
     let Session { input, mut output, exit } = session;
     let (typing, typed) = mpsc::channel(TYPED_AHEAD);
     let mut typist = std::pin::pin!(type_in(input, typed));
-    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
-    let message = loop {
-        let message = tokio::select! {
-            biased;
-            () = stopping.cancelled() => return (close_code::AWAY, "the host shuts down".to_owned()),
-            // Before what may never end.
-            _ = ping.tick() => {
-                if !access.is_valid().await {
-                    return (close_code::POLICY, "no longer allowed".to_owned());
-                }
-                Message::Ping(Vec::new().into())
+    // Heard, and not passed on yet: nothing else is heard meanwhile.
+    let mut waiting: Option<Typed> = None;
+    loop {
+        let incoming = if waiting.is_some() { Incoming::Hold } else { Incoming::Deliver };
+        let program = async {
+            tokio::select! {
+                biased;
+                () = &mut typist => Progress::TakesNoMore,
+                written = output.next() => Progress::Wrote(written),
+                _ = typing.reserve(), if incoming == Incoming::Hold => Progress::HasRoom,
             }
-            () = &mut typist => return (close_code::NORMAL, String::new()),
-            written = output.next() => match written {
-                Some(Ok(bytes)) => Message::Binary(bytes.into()),
-                Some(Err(error)) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "a terminal broke");
-                    return (close_code::ERROR, "the terminal broke".to_owned());
-                }
-                None => break Message::Text(json!({"exit_code": exit.await}).to_string().into()),
-            },
-            heard = socket.recv(), if typing.capacity() > 0 => {
-                let typed = match heard {
-                    Some(Ok(Message::Binary(bytes))) => Typed::Bytes(bytes),
-                    Some(Ok(Message::Text(text))) => match size_of(&text) {
-                        Some(size) => Typed::Size(size),
-                        None => return (close_code::INVALID, "text messages are {\"resize\":{...}}".to_owned()),
-                    },
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return (close_code::NORMAL, String::new()),
-                };
+        };
+        let bytes = match connection.turn(incoming, program).await {
+            Turn::Done(Progress::Wrote(Some(Ok(bytes)))) => bytes,
+            Turn::Done(Progress::Wrote(Some(Err(error)))) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a terminal broke");
+                return connection.close(close_code::ERROR, "the terminal broke").await;
+            }
+            Turn::Done(Progress::Wrote(None)) => break,
+            Turn::Done(Progress::HasRoom) => {
                 // There is room, and nobody else types.
-                if typing.try_send(typed).is_err() {
-                    return (close_code::NORMAL, String::new());
+                if waiting.take().is_some_and(|typed| typing.try_send(typed).is_err()) {
+                    return connection.close(close_code::NORMAL, "").await;
                 }
                 continue;
             }
+            Turn::Heard(Message::Text(text)) => match size_of(&text) {
+                Some(size) => {
+                    waiting = Some(Typed::Size(size));
+                    continue;
+                }
+                None => return connection.close(close_code::INVALID, "text messages are {\"resize\":{...}}").await,
+            },
+            Turn::Heard(Message::Binary(bytes)) => {
+                waiting = Some(Typed::Bytes(bytes));
+                continue;
+            }
+            Turn::Heard(_) => continue,
+            Turn::Done(Progress::TakesNoMore) | Turn::Gone => return connection.close(close_code::NORMAL, "").await,
+            Turn::Stopping => return connection.close_stopping().await,
+            Turn::Revoked => return connection.close_revoked().await,
         };
-        match tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return (close_code::POLICY, "too slow".to_owned()),
+        if connection.send(Message::Binary(bytes.into())).await.is_err() {
+            return connection.close(close_code::POLICY, "too slow").await;
         }
-    };
-    // The last word; whoever does not hear it sees the close.
-    drop(tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await);
-    (close_code::NORMAL, "the program has ended".to_owned())
+    }
+    let last_word = Message::Text(json!({"exit_code": exit.await}).to_string().into());
+    match connection.send(last_word).await {
+        Ok(()) => connection.close(close_code::NORMAL, "the program has ended").await,
+        // Whoever does not hear it sees the close.
+        Err(_) => connection.close(close_code::POLICY, "too slow").await,
+    }
 }
 
 fn size_of(text: &str) -> Option<TerminalSize> {

@@ -150,7 +150,7 @@ pub enum ResumeError {
     NotReconciled,
     /// The host does not know yet what runs on it: what seems free may not be. Later.
     #[error("the host cannot tell yet what is free on it")]
-    TakingStock,
+    Starting,
     /// The store failed; after [`StoreError::Unavailable`] it may have been recorded all the same.
     #[error(transparent)]
     Store(#[from] StoreError),

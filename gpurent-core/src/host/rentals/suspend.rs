@@ -68,7 +68,7 @@ impl Rentals {
         match self.context.readiness.settled().await {
             Readiness::Ready => {}
             Readiness::NoReconciler => return Err(ResumeError::NotReconciled),
-            Readiness::Starting | Readiness::Stalled => return Err(ResumeError::TakingStock),
+            Readiness::Starting | Readiness::Stalled => return Err(ResumeError::Starting),
         }
         // Others may take the same place at the same time: the store lets one of them, and the rest look again.
         for _ in 0..TRIES {

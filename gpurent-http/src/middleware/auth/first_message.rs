@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::ws::{Message, WebSocket, close_code};
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HeaderValue};
 use axum::http::request::Parts;
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::caller::Caller;
 use crate::middleware::auth::origin::address;
 use crate::middleware::auth::{AuthError, AuthLayer, SocketSession};
+use crate::websocket;
 
 /// How long a client may take to show its key.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,7 +84,7 @@ impl SocketAuth {
             Self::Pending(late) => late,
         };
         let Some(_waiting) = late.gate.waiting.enter(address(&late.request)) else {
-            close(socket, close_code::AGAIN, "too many are waiting").await;
+            websocket::close(socket, close_code::AGAIN, "too many are waiting").await;
             return None;
         };
         let heard = tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, async {
@@ -106,11 +107,11 @@ impl SocketAuth {
         match admitted {
             Ok(admitted) => Some(admitted),
             Err(AuthError::Unavailable(_)) => {
-                close(socket, close_code::AGAIN, "who calls cannot be found out now").await;
+                websocket::close(socket, close_code::AGAIN, "who calls cannot be found out now").await;
                 None
             }
             Err(_) => {
-                close(socket, close_code::POLICY, "send {\"api_key\":\"KEY\"} first").await;
+                websocket::close(socket, close_code::POLICY, "send {\"api_key\":\"KEY\"} first").await;
                 None
             }
         }
@@ -129,10 +130,4 @@ impl PendingAuth {
         };
         Ok((caller, session))
     }
-}
-
-async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
-    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-    // A farewell that does not arrive changes nothing.
-    drop(tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, socket.send(close)).await);
 }

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use gpurent_core::host::Rentals;
 use gpurent_core::model::{Gpu, Phase, Rental};
-use gpurent_core::runtime::{GpuLoad, Image, ImageDetails, ImageStep, ProbeError, RemoveImageError, RuntimeError};
+use gpurent_core::runtime::{GpuLoad, Image, ImageDetails, ImageStep, ProbeError, RemoveImageError};
 use gpurent_core::store::{Filter, MAX_PAGE};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -16,13 +16,6 @@ use crate::caller::Caller;
 use crate::extract::LooseJson;
 use crate::protocols::dashboard::show::{rounded, uptime};
 use crate::protocols::dashboard::{Dashboard, Refused};
-
-impl From<RuntimeError> for Refused {
-    fn from(error: RuntimeError) -> Self {
-        tracing::warn!(error = &error as &dyn std::error::Error, "dashboard request refused");
-        Self::new("the host's container engine does not answer; try again")
-    }
-}
 
 fn expect_operator(caller: &Caller) -> Result<(), Refused> {
     if caller.runs_the_machine() { Ok(()) } else { Err(Refused::new("only an operator's key may do this")) }

@@ -30,12 +30,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use gpurent_core::allocation::PlacementError;
 use gpurent_core::error::ValidationError;
-use gpurent_core::host::{RentError, ResumeError, SuspendError};
+use gpurent_core::host::{RentError, ToRefusal};
 use gpurent_core::model::{ContainerLimits, ContainerPort, GpuSelector, ImageRef, MountPath, PortRange, Term};
 use gpurent_core::runtime::{Images, MachineProbe};
-use gpurent_core::store::{RangeStore, StoreError};
+use gpurent_core::store::RangeStore;
 use serde_json::json;
 
+use crate::problem::refusal_of;
 use crate::protocol::Protocol;
 use crate::protocols::dashboard::downloads::Downloads;
 use crate::protocols::described::{Described, Takes};
@@ -293,43 +294,13 @@ impl IntoResponse for Refused {
     }
 }
 
-impl From<ValidationError> for Refused {
-    fn from(invalid: ValidationError) -> Self {
-        Self::new(invalid.to_string())
-    }
-}
-
-impl From<StoreError> for Refused {
-    fn from(error: StoreError) -> Self {
-        tracing::warn!(error = &error as &dyn std::error::Error, "dashboard request refused");
-        Self::new("the host's database does not answer; try again")
-    }
-}
-
-impl From<RentError> for Refused {
-    fn from(error: RentError) -> Self {
-        match error {
-            RentError::Store(error) => error.into(),
-            RentError::NameTaken(_) => Self::new("the user's container is being made; ask again"),
-            other => Self::new(other.to_string()),
-        }
-    }
-}
-
-impl From<SuspendError> for Refused {
-    fn from(error: SuspendError) -> Self {
-        match error {
-            SuspendError::Store(error) => error.into(),
-            over => Self::new(over.to_string()),
-        }
-    }
-}
-
-impl From<ResumeError> for Refused {
-    fn from(error: ResumeError) -> Self {
-        match error {
-            ResumeError::Store(error) => error.into(),
-            other => Self::new(other.to_string()),
+impl<E: ToRefusal + 'static> From<E> for Refused {
+    fn from(error: E) -> Self {
+        let refusal = refusal_of(&error);
+        match refusal.code {
+            // Its clients give no names: it is the user's own, which another request makes at this moment.
+            "name-taken" => Self::new("the user's container is being made; ask again"),
+            _ => Self::new(refusal.detail),
         }
     }
 }
