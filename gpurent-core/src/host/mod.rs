@@ -23,7 +23,7 @@ mod rentals;
 pub use builder::HostBuilder;
 pub use config::ReconcileConfig;
 pub use context::AccessError;
-pub use events::{FEED_CAPACITY, Followed, Follower, Lagged, Subscription, Update};
+pub use events::{FEED_CAPACITY, Followed, Follower, Lagged, RentalFollower, RentalUpdate, Subscription, Update};
 pub use failpoint::{FAILPOINTS, FailpointHook};
 pub use health::{EngineHealth, Waiting};
 pub use reconcile::{Planned, ReconcileError, Reconciler, plan, watch};

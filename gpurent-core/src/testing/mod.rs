@@ -1,4 +1,5 @@
-//! Conformance suites: what a backend has to do, one named test a clause.
+//! Conformance suites: what a backend has to do, one named test a clause; the simulation; and [`TestHost`], a whole host in
+//! one line, for tests of an application.
 //!
 //! A third party proves a store of its own in a few lines:
 //!
@@ -10,6 +11,9 @@
 //! }
 //! ```
 
+mod host;
 pub mod runtime_suite;
 pub mod simulation;
 pub mod store_suite;
+
+pub use host::{TEST_GPU, TestHost};

@@ -6,23 +6,26 @@
 use std::sync::Arc;
 
 use futures_executor::LocalPool;
-use futures_util::task::LocalSpawnExt;
-use gpurent_core::allocation::PortPools;
 use gpurent_core::host::{ExtendError, HostBuilder, Rentals, TermExtension};
-use gpurent_core::id::{HostId, RentalId, Seq};
+use gpurent_core::id::{RentalId, Seq};
 use gpurent_core::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::model::{
-    Credential, CredentialRequest, GpuRequest, GpuUuid, Password, Rental, RentalRequest, RentalSpec, SealKey, Term,
-};
+use gpurent_core::model::{Credential, CredentialRequest, GpuUuid, Password, Rental, RentalRequest, Term};
+use gpurent_core::testing::{TEST_GPU, TestHost};
 use jiff::SignedDuration;
 
-/// One host on the fakes: a GPU, a clock that stands until it is moved.
+/// A [`TestHost`], with verbs for what happens to its rentals.
 pub struct World {
     pub clock: ManualClock,
     pub runtime: MemoryRuntime,
     pub store: Arc<MemoryStore>,
     pub rentals: Rentals,
     pub pool: LocalPool,
+}
+
+impl From<TestHost> for World {
+    fn from(TestHost { clock, runtime, store, rentals, pool }: TestHost) -> Self {
+        Self { clock, runtime, store, rentals, pool }
+    }
 }
 
 pub fn password(text: &str) -> Password {
@@ -44,48 +47,22 @@ impl World {
 
     /// A host that was put together otherwise.
     pub fn with(otherwise: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
-        Self::made(1, otherwise)
+        TestHost::with(1, otherwise).into()
     }
 
     /// A host with so many GPUs.
     pub fn with_gpus(count: u8) -> Self {
-        Self::made(count, |host| host)
-    }
-
-    fn made(gpus: u8, otherwise: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
-        let host: HostId = "host".parse().unwrap();
-        let clock = ManualClock::new();
-        let (runtime, store) = (MemoryRuntime::new(clock.clone()), Arc::new(MemoryStore::default()));
-        let host = HostBuilder::new(
-            host.clone(),
-            store.clone(),
-            Arc::new(runtime.clone()),
-            Arc::new(SealKey::generate().0),
-            SimulatedGpus::new(&host, gpus, "RTX 5090".parse().unwrap()).gpus().to_vec(),
-            PortPools::new("22000-22999".parse().unwrap(), "8000-8999".parse().unwrap()).unwrap(),
-        )
-        .clock(Arc::new(clock.clone()));
-        let (rentals, reconciler) = otherwise(host).build();
-        let mut pool = LocalPool::new();
-        let sleeper = clock.clone();
-        pool.spawner()
-            .spawn_local(async move {
-                reconciler.run(move |time| sleeper.sleep(time), std::future::pending()).await.unwrap();
-            })
-            .unwrap();
-        pool.run_until_stalled();
-        Self { clock, runtime, store, rentals, pool }
+        TestHost::with(count, |host| host).into()
     }
 
     /// The first GPU.
     pub fn gpu(&self) -> GpuUuid {
-        SimulatedGpus::new(&"host".parse().unwrap(), 1, "RTX 5090".parse().unwrap()).gpus()[0].uuid.clone()
+        SimulatedGpus::new(&"host".parse().unwrap(), 1, TEST_GPU.parse().unwrap()).gpus()[0].uuid.clone()
     }
 
     pub fn request(&self) -> RentalRequest {
-        let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
-        let spec = RentalSpec::new("me".parse().unwrap(), gpu, "ubuntu:22.04".parse().unwrap(), term("1h"));
-        RentalRequest::new(spec, CredentialRequest::Password(password("first-password")))
+        let first = CredentialRequest::Password(password("first-password"));
+        RentalRequest { credential: first, ..TestHost::request("1h") }
     }
 
     pub fn rent(&mut self) -> RentalId {

@@ -107,6 +107,17 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// Waits until something was told of a rental that may have changed it, or updates were missed.
+    pub async fn next_of(&mut self, id: RentalId) {
+        loop {
+            match self.next().await {
+                Ok(Update::Event(entry)) if entry.rental == id => return,
+                Ok(_) => {}
+                Err(_lagged) => return,
+            }
+        }
+    }
+
     /// The next update. Cancel-safe.
     ///
     /// # Errors

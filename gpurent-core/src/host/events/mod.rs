@@ -5,4 +5,4 @@ mod follower;
 
 pub(crate) use feed::Feed;
 pub use feed::{FEED_CAPACITY, Lagged, Subscription, Update};
-pub use follower::{Followed, Follower};
+pub use follower::{Followed, Follower, RentalFollower, RentalUpdate};

@@ -55,13 +55,18 @@ pub enum ReconcileError {
 
 /// The one that acts for a host. Run it on any executor; dropping the future stops it at once, and the
 /// next one goes on where it was.
+///
+/// Whoever rents while it has been built, and not yet begun to run or found out what is there, waits for it; once it is
+/// dropped, or has ended, they are refused.
+#[must_use = "nothing happens on the host unless it runs"]
 pub struct Reconciler {
-    context: Arc<HostContext>,
+    running: Running,
 }
 
 impl Reconciler {
     pub(crate) fn new(context: Arc<HostContext>) -> Self {
-        Self { context }
+        context.readiness.set(Readiness::Starting);
+        Self { running: Running(context) }
     }
 
     /// Takes over the host and acts for it until `shutdown` ends. Tenants run on after a shutdown.
@@ -76,24 +81,15 @@ impl Reconciler {
         sleep: impl Sleep + 'static,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ReconcileError> {
-        let running = Running::begin(&self.context);
-        let result = driver::Driver::run(Arc::clone(&self.context), Arc::new(sleep), shutdown.boxed().fuse()).await;
-        drop(running);
-        result
+        let context = Arc::clone(&self.running.0);
+        driver::Driver::run(context, Arc::new(sleep), shutdown.boxed().fuse()).await
     }
 }
 
-/// Says that a reconciler runs for as long as it lives, however the future ends.
-struct Running<'a>(&'a HostContext);
+/// Says that there is a reconciler for as long as it lives, however its future ends.
+struct Running(Arc<HostContext>);
 
-impl<'a> Running<'a> {
-    fn begin(context: &'a HostContext) -> Self {
-        context.readiness.set(Readiness::Starting);
-        Self(context)
-    }
-}
-
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.readiness.set(Readiness::NoReconciler);
         self.0.set_lease(None);

@@ -11,6 +11,7 @@ mod force_end;
 mod rent;
 mod suspend;
 
+use crate::host::RentalFollower;
 use std::sync::Arc;
 
 pub use access::Access;
@@ -161,6 +162,34 @@ impl Rentals {
     #[must_use]
     pub fn follow(&self, after: Position) -> Follower {
         Follower::new(Arc::clone(&self.context), self.subscribe(), after)
+    }
+
+    /// A rental's own events after a number ([`Seq::ZERO`]: from its claim on) and the progress of its pulls, until it has
+    /// ended. Live in the process that runs the reconciler.
+    #[must_use]
+    pub fn follow_rental(&self, id: RentalId, after: Seq) -> RentalFollower {
+        RentalFollower::new(Arc::clone(&self.context), self.subscribe(), id, after)
+    }
+
+    /// Waits until a rental is so, and returns it as it is then; a rental that has ended is returned in any case, since it
+    /// changes no more. `None` where there is no such rental. Woken by what this process's reconciler publishes; limit it
+    /// with your executor's timeout.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the rental may be so all the same.
+    pub async fn wait_until(
+        &self,
+        id: RentalId,
+        is_so: impl Fn(&Rental) -> bool + Send,
+    ) -> Result<Option<Rental>, StoreError> {
+        // Before the look, so that no change falls in between.
+        let mut updates = self.subscribe();
+        loop {
+            match self.get(id).await? {
+                Some(rental) if !is_so(&rental) && rental.is_live() => updates.next_of(id).await,
+                found => return Ok(found),
+            }
+        }
     }
 
     /// The last position of the journal, as far as this process knows; `None` until it has taken over the
