@@ -76,3 +76,5 @@ pub use model::{
 };
 pub use runtime::{ContainerRuntime, GpuProbe, RuntimeError};
 pub use store::{DeadlineBook, HostStore, Store, StoreError};
+/// Crates whose types are in the traits, so that an implementor has the same versions.
+pub use {async_trait, jiff, secrecy, uuid};

@@ -6,7 +6,7 @@ use gpurent_core::store::StoreError;
 use sqlx::migrate::MigrateError;
 
 /// A database that cannot be used as it is set up, by what is to be done about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub(crate) enum Refused {
     #[error("the database's address cannot be understood")]
     Address(#[source] sqlx::Error),
@@ -34,8 +34,17 @@ pub(crate) enum Refused {
         "the file cannot be opened, made or written: check its folder, its owner and whether its disk is mounted read-only"
     )]
     File(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the connections' search_path leads into the schema gpurent: use another role, or set search_path=public")]
+    AmongOurTables,
     #[error("the file is no SQLite database")]
     NotADatabase(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// As [`Display`](std::fmt::Display): `fn main() -> Result<..>` prints errors so, and what is to be done is in the sentence.
+impl std::fmt::Debug for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 fn misconfigured(refused: Refused) -> StoreError {

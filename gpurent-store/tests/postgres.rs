@@ -54,7 +54,11 @@ async fn nothing_is_put_outside_our_own_schema() {
 async fn an_applications_tables_never_land_among_ours() {
     // The tests' role is called gpurent, and so its search path begins with our schema.
     let pool = PgPool::connect(&url()).await.unwrap();
-    assert!(matches!(PostgresStore::from_pool(pool).await, Err(StoreError::Misconfigured(_))));
+    let Err(error @ StoreError::Misconfigured(_)) = PostgresStore::from_pool(pool).await else { panic!("taken") };
+    // Printed by whoever, also by a `main` that returns it: what to do is in the first line.
+    for told in [error.to_string(), format!("{error:?}")] {
+        assert!(told.contains("set search_path=public"), "{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

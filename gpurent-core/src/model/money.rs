@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Add;
+use std::str::FromStr;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -116,6 +117,14 @@ impl TryFrom<String> for Currency {
         } else {
             Err(ValidationError::new("currency", "must be three capital letters (ISO 4217)"))
         }
+    }
+}
+
+impl FromStr for Currency {
+    type Err = ValidationError;
+
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
+        Self::try_from(text.to_owned())
     }
 }
 

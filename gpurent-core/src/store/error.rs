@@ -20,9 +20,10 @@ pub enum StoreError {
     /// host id.
     #[error("this host id is pinned to the engine {0}, on the machine where its rentals run")]
     HostPinned(EngineId),
-    /// The database is set up so that it must not be used as asked: somebody has to change that.
-    #[error("the database must not be used as it is set up")]
-    Misconfigured(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database is set up so that it must not be used as asked: somebody has to change that, and its own sentence says
+    /// what.
+    #[error(transparent)]
+    Misconfigured(Box<dyn std::error::Error + Send + Sync>),
     /// The stored data cannot be understood: an operator has to look.
     #[error("the store holds something unreadable")]
     Corrupt(#[source] Box<dyn std::error::Error + Send + Sync>),

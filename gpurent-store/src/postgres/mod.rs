@@ -40,7 +40,7 @@ pub use views::CompatibilityViews;
 
 use crate::error::bounded;
 use crate::postgres::hold_cache::HoldCache;
-use crate::refused::unless_permanent;
+use crate::refused::{Refused, unless_permanent};
 use crate::rows::rental::{recorded, signed, unsigned};
 
 /// For so many hosts a place to stand in line is kept before unused ones are dropped.
@@ -98,7 +98,7 @@ impl PostgresStore {
         );
         let connections = Connections::of(pool).await.map_err(unless_permanent)?;
         if bounded(connections.fetch_one(query)).await? {
-            return Err(StoreError::Misconfigured(Box::new(AmongOurTables)));
+            return Err(StoreError::Misconfigured(Box::new(Refused::AmongOurTables)));
         }
         Self::on(connections).await
     }
@@ -121,10 +121,6 @@ impl PostgresStore {
         Arc::clone(lines.entry(host.clone()).or_default())
     }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("the connections' search_path leads into the schema gpurent: use another role, or set search_path=public")]
-struct AmongOurTables;
 
 type EventColumns = (i64, i64, Json<RentalEvent>);
 

@@ -11,7 +11,6 @@ mod force_end;
 mod rent;
 mod suspend;
 
-use crate::host::RentalFollower;
 use std::sync::Arc;
 
 pub use access::Access;
@@ -24,7 +23,7 @@ use crate::allocation::{Holds, RenterLimits};
 use crate::clock::Moment;
 use crate::host::context::HostContext;
 use crate::host::readiness::Readiness;
-use crate::host::{EngineHealth, Follower, Subscription, Waiting};
+use crate::host::{EngineHealth, Follower, RentalFollower, Subscription, Waiting};
 use crate::id::{ContainerId, HostId, Position, RentalId, RenterId, Revision, Seq};
 use crate::model::{Gpu, JournalEntry, RecordedEvent, Rental, RentalState};
 use crate::runtime::Isolation;

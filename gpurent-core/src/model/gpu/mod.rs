@@ -157,9 +157,9 @@ impl Gpu {
     }
 }
 
-/// Which GPUs would do.
+/// Which GPUs would do. Read as it is serialised, and as people write it ([`FromStr`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "WrittenSelector")]
 pub enum GpuSelector {
     /// Any GPU of this model.
     Model(GpuModel),
@@ -171,12 +171,40 @@ pub enum GpuSelector {
     Any,
 }
 
-/// The memory in a request such as "at least 24 GB", ">=24GB" or "24GB+".
+/// A selector as it comes.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenSelector {
+    Text(String),
+    Tagged(TaggedSelector),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TaggedSelector {
+    Model(GpuModel),
+    Uuid(GpuUuid),
+    AtLeast(u32),
+}
+
+impl TryFrom<WrittenSelector> for GpuSelector {
+    type Error = ValidationError;
+
+    fn try_from(written: WrittenSelector) -> Result<Self, ValidationError> {
+        match written {
+            WrittenSelector::Text(text) => text.parse(),
+            WrittenSelector::Tagged(TaggedSelector::Model(model)) => Ok(Self::Model(model)),
+            WrittenSelector::Tagged(TaggedSelector::Uuid(uuid)) => Ok(Self::Uuid(uuid)),
+            WrittenSelector::Tagged(TaggedSelector::AtLeast(gigabytes)) => Ok(Self::AtLeast(gigabytes)),
+        }
+    }
+}
+
+/// The memory in a request such as "at least 24 GB", ">=24GB", "24GB+" or "24 GB".
 fn least_memory(text: &str) -> Option<u32> {
     let text = text.trim().to_ascii_lowercase();
-    let amount =
-        text.strip_prefix("at least").or_else(|| text.strip_prefix(">=")).or_else(|| text.strip_suffix('+'))?;
-    let amount = amount.trim();
+    let amount = text.strip_prefix("at least").or_else(|| text.strip_prefix(">=")).or_else(|| text.strip_suffix('+'));
+    let amount = amount.unwrap_or(&text).trim();
     let number =
         amount.strip_suffix("gib").or_else(|| amount.strip_suffix("gb")).or_else(|| amount.strip_suffix('g'))?;
     number.trim().parse().ok().filter(|gigabytes| *gigabytes > 0)
@@ -199,11 +227,11 @@ impl GpuSelector {
 impl FromStr for GpuSelector {
     type Err = ValidationError;
 
-    /// A text that starts like a GPU UUID is one; "any" and "at least 24 GB" (">=24GB", "24GB+") are what they say; anything
-    /// else is a model.
+    /// A text that starts like a GPU UUID is one; "any" and "at least 24 GB" (">=24GB", "24GB+") are what they say, and so is
+    /// what [`Display`](fmt::Display) makes of them; anything else is a model.
     fn from_str(text: &str) -> Result<Self, ValidationError> {
         let text = text.trim_matches([' ', '\t']);
-        if text.eq_ignore_ascii_case("any") {
+        if text.eq_ignore_ascii_case("any") || text.eq_ignore_ascii_case("nvidia") {
             return Ok(Self::Any);
         }
         if let Some(gigabytes) = least_memory(text) {
@@ -229,13 +257,29 @@ impl fmt::Display for GpuSelector {
     }
 }
 
-/// The GPUs that a renter asks for: so many of a kind.
+/// The GPUs that a renter asks for: so many of a kind. Reading one from JSON refuses what [`GpuRequest::new`] refuses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenRequest")]
 pub struct GpuRequest {
     /// Which GPUs would do.
     pub selector: GpuSelector,
     /// How many; a UUID allows one.
     pub count: NonZeroU8,
+}
+
+/// A request as it comes.
+#[derive(Deserialize)]
+struct WrittenRequest {
+    selector: GpuSelector,
+    count: u8,
+}
+
+impl TryFrom<WrittenRequest> for GpuRequest {
+    type Error = ValidationError;
+
+    fn try_from(written: WrittenRequest) -> Result<Self, ValidationError> {
+        Self::new(written.selector, written.count)
+    }
 }
 
 impl GpuRequest {
@@ -300,6 +344,31 @@ mod tests {
         ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97_887, &["RTX PRO 6000", "RTX PRO 6000 Blackwell"]),
         ("NVIDIA TITAN RTX", 24_576, &["TITAN RTX", "Titan RTX"]),
     ];
+
+    #[test]
+    fn a_selector_reads_what_it_prints_and_what_it_was_stored_as() {
+        for text in ["RTX 5090", "GPU-0000-0001", "at least 24 GB", "any"] {
+            let selector: GpuSelector = text.parse().unwrap();
+            assert_eq!(selector.to_string().parse::<GpuSelector>().unwrap(), selector, "{selector}");
+            let stored = serde_json::to_string(&selector).unwrap();
+            assert_eq!(serde_json::from_str::<GpuSelector>(&stored).unwrap(), selector, "{stored}");
+            assert_eq!(serde_json::from_value::<GpuSelector>(text.into()).unwrap(), selector, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_keeps_its_rules_whoever_reads_it() {
+        let read = |json: &str| serde_json::from_str::<GpuRequest>(json);
+        assert_eq!(read(r#"{"selector":"RTX 5090","count":2}"#).unwrap().count.get(), 2);
+        assert_eq!(read(r#"{"selector":{"model":"RTX 5090"},"count":16}"#).unwrap().count.get(), 16);
+        for json in [
+            r#"{"selector":"RTX 5090","count":0}"#,
+            r#"{"selector":"RTX 5090","count":200}"#,
+            r#"{"selector":{"uuid":"GPU-0000-0001"},"count":3}"#,
+        ] {
+            assert!(read(json).is_err(), "{json}");
+        }
+    }
 
     #[test]
     fn the_same_card_under_its_many_names() {

@@ -79,6 +79,14 @@ impl TryFrom<String> for ImageDigest {
     }
 }
 
+impl FromStr for ImageDigest {
+    type Err = ValidationError;
+
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
+        Self::try_from(text.to_owned())
+    }
+}
+
 impl From<ImageDigest> for String {
     fn from(digest: ImageDigest) -> String {
         digest.0

@@ -1,9 +1,11 @@
 //! How long a rental lasts.
 
+use std::fmt;
 use std::str::FromStr;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ValidationError;
 
@@ -18,8 +20,11 @@ use crate::error::ValidationError;
 /// assert!("-1h".parse::<Term>().is_err());
 /// # Ok::<(), gpurent_core::ValidationError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Option<i64>", into = "Option<i64>")]
+///
+/// Serialised as whole microseconds, an open end as null; read from those, and from what [`FromStr`] reads. A field of this
+/// type that is missing is an error: nobody rents without an end by forgetting one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "Option<i64>")]
 pub enum Term {
     /// Ends by itself after this time.
     Fixed(SignedDuration),
@@ -87,11 +92,35 @@ impl FromStr for Term {
     }
 }
 
-impl TryFrom<Option<i64>> for Term {
-    type Error = ValidationError;
+impl<'de> Deserialize<'de> for Term {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TermVisitor)
+    }
+}
 
-    fn try_from(micros: Option<i64>) -> Result<Self, ValidationError> {
-        micros.map_or(Ok(Self::OpenEnded), |micros| Self::fixed(SignedDuration::from_micros(micros)))
+struct TermVisitor;
+
+impl Visitor<'_> for TermVisitor {
+    type Value = Term;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as \"2h\", microseconds, or null")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Term, E> {
+        Ok(Term::OpenEnded)
+    }
+
+    fn visit_i64<E: de::Error>(self, micros: i64) -> Result<Term, E> {
+        Term::fixed(SignedDuration::from_micros(micros)).map_err(E::custom)
+    }
+
+    fn visit_u64<E: de::Error>(self, micros: u64) -> Result<Term, E> {
+        self.visit_i64(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Term, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
@@ -111,6 +140,24 @@ mod tests {
             assert!(text.parse::<Term>().is_err(), "{text:?}");
         }
         assert!(Term::hours(0).is_err() && Term::hours(-1).is_err() && Term::hours(i64::MAX).is_err());
+    }
+
+    #[test]
+    fn what_is_stored_and_what_people_write_is_read_and_what_is_missing_is_not() {
+        #[derive(Deserialize)]
+        struct Body {
+            term: Term,
+        }
+        let read = |json: &str| serde_json::from_str::<Body>(json).map(|body| body.term);
+        let two_hours = Term::hours(2).unwrap();
+        for json in [r#"{"term":7200000000}"#, r#"{"term":"2h"}"#, r#"{"term":"PT2H"}"#] {
+            assert_eq!(read(json).unwrap(), two_hours, "{json}");
+        }
+        assert_eq!(read(r#"{"term":null}"#).unwrap(), Term::OpenEnded);
+        assert_eq!(serde_json::to_string(&[two_hours, Term::OpenEnded]).unwrap(), "[7200000000,null]");
+        for json in ["{}", r#"{"term":0}"#, r#"{"term":-5}"#, r#"{"term":"soon"}"#, r#"{"term":1.5}"#] {
+            assert!(read(json).is_err(), "{json}");
+        }
     }
 
     #[test]

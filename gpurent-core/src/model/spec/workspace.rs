@@ -93,6 +93,14 @@ impl TryFrom<String> for WorkspaceFolder {
     }
 }
 
+impl FromStr for WorkspaceFolder {
+    type Err = ValidationError;
+
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
+        Self::try_from(text.to_owned())
+    }
+}
+
 impl From<WorkspaceFolder> for String {
     fn from(folder: WorkspaceFolder) -> Self {
         folder.0
