@@ -28,7 +28,7 @@ pub enum NotOurs {
 /// [`NotOurs`]
 pub fn expect_folder(folder: &Path) -> Result<(), NotOurs> {
     match look(folder)? {
-        Some(found) if is_anothers(&found) || found.mode() & 0o002 != 0 => Err(NotOurs::Writable(folder.to_owned())),
+        Some(found) if belongs_to_another(&found) || found.mode() & 0o002 != 0 => Err(NotOurs::Writable(folder.to_owned())),
         _ => Ok(()),
     }
 }
@@ -47,7 +47,7 @@ pub fn is_everybodys(folder: &Path) -> Result<bool, NotOurs> {
 /// [`NotOurs`]
 pub fn close_secret(file: &Path) -> Result<(), NotOurs> {
     let Some(found) = look(file)? else { return Ok(()) };
-    if is_anothers(&found) || !found.is_file() {
+    if belongs_to_another(&found) || !found.is_file() {
         return Err(NotOurs::Writable(file.to_owned()));
     }
     if found.mode() & 0o007 != 0 {
@@ -68,7 +68,7 @@ fn look(path: &Path) -> Result<Option<fs::Metadata>, NotOurs> {
 }
 
 /// Whether a file is neither ours nor root's: root needs no file to do as it likes.
-fn is_anothers(found: &fs::Metadata) -> bool {
+fn belongs_to_another(found: &fs::Metadata) -> bool {
     found.uid() != rustix::process::geteuid().as_raw() && found.uid() != 0
 }
 

@@ -36,6 +36,7 @@ pub use image::registries::Registries;
 pub use machine::deadline_file::DeadlineFile;
 pub use machine::disk::DiskReserve;
 pub use machine::engine_lock::{EngineLock, LockError};
+#[cfg(feature = "nvml")]
 pub use machine::gpus::NvmlGpus;
 pub use machine::load::LocalMachine;
 pub use machine::ports::LocalPorts;

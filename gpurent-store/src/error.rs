@@ -33,6 +33,7 @@ async fn within<T>(limit: Duration, query: impl Future<Output = Result<T, sqlx::
 }
 
 /// The name of the unique constraint that a write broke.
+#[cfg(feature = "postgres")]
 pub(crate) fn broken_constraint(error: &StoreError) -> Option<&str> {
     let StoreError::Unavailable(source) = error else { return None };
     let database = source.downcast_ref::<sqlx::Error>()?.as_database_error()?;
@@ -40,6 +41,7 @@ pub(crate) fn broken_constraint(error: &StoreError) -> Option<&str> {
 }
 
 /// Whether a write broke any unique constraint.
+#[cfg(feature = "sqlite")]
 pub(crate) fn is_unique_violation(error: &StoreError) -> bool {
     let StoreError::Unavailable(source) = error else { return false };
     let database = source.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);

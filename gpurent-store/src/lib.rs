@@ -33,13 +33,20 @@
 //! # }
 //! ```
 
+#[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+compile_error!("gpurent-store keeps nothing without a database: enable the feature `postgres` or `sqlite`");
+
 mod claim;
 mod error;
 mod listing;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod refused;
 mod rows;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "postgres")]
 pub use postgres::{CompatibilityViews, PostgresStore};
+#[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

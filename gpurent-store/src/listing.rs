@@ -27,12 +27,14 @@ pub(crate) fn tags(rental: &Rental) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// A rental's tags as columns.
+#[cfg(feature = "postgres")]
 pub(crate) struct Tags<'a> {
     pub(crate) names: Vec<&'a str>,
     pub(crate) values: Vec<&'a str>,
     pub(crate) digests: Vec<Vec<u8>>,
 }
 
+#[cfg(feature = "postgres")]
 impl<'a> Tags<'a> {
     pub(crate) fn of(rental: &'a Rental) -> Self {
         let (names, values) = tags(rental).unzip();
@@ -212,7 +214,7 @@ fn words<T: Copy>(values: &[T], word: fn(T) -> &'static str) -> String {
     values.iter().map(|value| format!("'{}'", word(*value))).collect::<Vec<_>>().join(", ")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres", feature = "sqlite"))]
 mod tests {
     use sqlx::{Postgres, Row as _, Sqlite};
 

@@ -3,10 +3,15 @@
 use std::io::ErrorKind;
 
 use gpurent_core::store::StoreError;
+#[cfg(feature = "sqlite")]
 use sqlx::migrate::MigrateError;
 
 /// A database that cannot be used as it is set up, by what is to be done about it.
 #[derive(thiserror::Error)]
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "sqlite")),
+    allow(dead_code, reason = "each database refuses in ways of its own")
+)]
 pub(crate) enum Refused {
     #[error("the database's address cannot be understood")]
     Address(#[source] sqlx::Error),
@@ -52,6 +57,7 @@ fn misconfigured(refused: Refused) -> StoreError {
 }
 
 /// An error of PostgreSQL at the start: permanent ones by what is to be done, all others as an outage.
+#[cfg(feature = "postgres")]
 pub(crate) fn unless_permanent(error: sqlx::Error) -> StoreError {
     let made: fn(sqlx::Error) -> Refused = match &error {
         sqlx::Error::Configuration(_) => Refused::Address,
@@ -72,6 +78,7 @@ pub(crate) fn unless_permanent(error: sqlx::Error) -> StoreError {
 }
 
 /// An error of SQLite and its tables at the start, likewise.
+#[cfg(feature = "sqlite")]
 pub(crate) fn unless_permanent_file(error: MigrateError) -> StoreError {
     match error {
         MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => {
@@ -88,6 +95,7 @@ pub(crate) fn unless_permanent_file(error: MigrateError) -> StoreError {
 }
 
 /// The primary result code of SQLite in an error.
+#[cfg(feature = "sqlite")]
 fn sqlite_code(error: &MigrateError) -> Option<i32> {
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return None };
     let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
@@ -95,6 +103,7 @@ fn sqlite_code(error: &MigrateError) -> Option<i32> {
 }
 
 /// A file, or its folder, that could not be made.
+#[cfg(feature = "sqlite")]
 pub(crate) fn unless_permanent_io(error: std::io::Error) -> StoreError {
     match error.kind() {
         ErrorKind::PermissionDenied

@@ -57,6 +57,12 @@ impl MachineProbe for LocalMachine {
         read.await.unwrap_or_default()
     }
 
+    #[cfg(not(feature = "nvml"))]
+    async fn gpus(&self) -> Result<Vec<GpuLoad>, ProbeError> {
+        Err(ProbeError::NoDriver("compiled without the feature nvml".into()))
+    }
+
+    #[cfg(feature = "nvml")]
     async fn gpus(&self) -> Result<Vec<GpuLoad>, ProbeError> {
         // NVML blocks, sometimes for seconds after a driver reset.
         let read = tokio::task::spawn_blocking(crate::machine::gpus::loads).await;

@@ -4,6 +4,7 @@
 pub(crate) mod deadline_file;
 pub(crate) mod disk;
 pub(crate) mod engine_lock;
+#[cfg(feature = "nvml")]
 pub(crate) mod gpus;
 pub(crate) mod load;
 pub(crate) mod ports;

@@ -376,9 +376,9 @@ pub async fn a_name_is_free_again_after_the_end<S: HostStore>(store: Arc<S>) {
     let first = bench.claimed("again").await;
     bench.live_through(first.clone(), owner, way_down()).await;
     assert_ne!(bench.claimed("again").await.id(), first.id());
-    let mut anothers = bench.request("again");
-    anothers.spec.renter = valid("another".parse());
-    assert!(matches!(valid(bench.claim(&anothers).await), ClaimOutcome::New(_)));
+    let mut of_another = bench.request("again");
+    of_another.spec.renter = valid("another".parse());
+    assert!(matches!(valid(bench.claim(&of_another).await), ClaimOutcome::New(_)));
 }
 
 /// However often a request is sent under a key, it makes one rental, also after that has ended; another

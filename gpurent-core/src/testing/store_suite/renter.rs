@@ -44,9 +44,9 @@ pub async fn one_renter_has_no_more_than_one_may<S: HostStore>(store: Arc<S>) {
     let one = bench.claimed("one").await;
     bench.claimed("two").await;
     assert_eq!(too_many(bench.claim(&bench.request("three")).await), TooMany::Unready(2));
-    let mut anothers = bench.request("anothers");
-    anothers.spec.renter = valid("another".parse());
-    valid(bench.claim(&anothers).await);
+    let mut of_another = bench.request("another");
+    of_another.spec.renter = valid("another".parse());
+    valid(bench.claim(&of_another).await);
     bench.placement.renter_limits = RenterLimits { live: 2, unready: 9, ..RenterLimits::default() };
     assert_eq!(too_many(bench.claim(&bench.request("three")).await), TooMany::Live(2));
     bench.placement.renter_limits = RenterLimits { gpus: Some(3), ..RenterLimits::default() };

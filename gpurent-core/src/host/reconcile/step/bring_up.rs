@@ -20,7 +20,7 @@ use crate::store::Deadline;
 const VERIFY_SLACK: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// For how long a port is not given out that somebody outside the books was found to have: 10 minutes.
-const PORT_QUARANTINE: std::time::Duration = std::time::Duration::from_mins(10);
+const PORT_QUARANTINE: std::time::Duration = std::time::Duration::from_secs(600);
 
 struct Reporter<'a> {
     context: &'a HostContext,

@@ -12,7 +12,7 @@ use crate::runtime::RuntimeError;
 use crate::store::{Change, LogTail, StoreError};
 
 /// For how long a GPU on which a launch failed is given out last: half an hour.
-const SUSPICION: std::time::Duration = std::time::Duration::from_mins(30);
+const SUSPICION: std::time::Duration = std::time::Duration::from_secs(1800);
 
 /// How often a record is tried while others write in between.
 const RECORD_TRIES: usize = 8;
