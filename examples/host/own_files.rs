@@ -28,7 +28,9 @@ pub enum NotOurs {
 /// [`NotOurs`]
 pub fn expect_folder(folder: &Path) -> Result<(), NotOurs> {
     match look(folder)? {
-        Some(found) if belongs_to_another(&found) || found.mode() & 0o002 != 0 => Err(NotOurs::Writable(folder.to_owned())),
+        Some(found) if belongs_to_another(&found) || found.mode() & 0o002 != 0 => {
+            Err(NotOurs::Writable(folder.to_owned()))
+        }
         _ => Ok(()),
     }
 }

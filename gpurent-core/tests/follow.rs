@@ -40,6 +40,10 @@ fn one_rental_is_followed_from_its_claim_to_its_end() {
     assert_eq!(rest[rest.len() - 2..], ["ended", "(over)"]);
     let mut later = host.rentals.follow_rental(id, Seq::new(3));
     assert_eq!(told(&mut host, &mut later).first().map(String::as_str), Some("verified"), "resumed after the third");
+    let mut after_the_end = host.rentals.follow_rental(id, later.seq());
+    assert_eq!(told(&mut host, &mut after_the_end), ["(over)"], "nothing is waited for that never comes");
+    let mut of_nobody = host.rentals.follow_rental(RentalId::generate(), Seq::ZERO);
+    assert_eq!(told(&mut host, &mut of_nobody), ["(over)"]);
 }
 
 #[test]

@@ -21,6 +21,7 @@
 
 mod caller;
 mod extract;
+mod farewell;
 mod health;
 mod limits;
 mod middleware;

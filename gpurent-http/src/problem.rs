@@ -153,10 +153,12 @@ impl Problem {
 /// The refusal that an error of core's is. What is the host's own in it goes to the log.
 pub(crate) fn refusal_of<E: ToRefusal + 'static>(error: &E) -> Refusal {
     let refusal = error.refusal();
+    // A refusal that says all there is to know is no news to the operator: renters could fill the log with them.
+    let has_a_cause = error.store_error().is_some() || error.source().is_some();
     let error = error as &dyn std::error::Error;
     match refusal.kind {
         RefusalKind::Internal => tracing::error!(error, "request failed"),
-        RefusalKind::Unavailable => tracing::warn!(error, "request refused for now"),
+        RefusalKind::Unavailable if has_a_cause => tracing::warn!(error, "request refused for now"),
         _ => {}
     }
     refusal

@@ -5,15 +5,14 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::ws::{Message, WebSocket, close_code};
 use futures_util::future::poll_immediate;
 use tokio::time::{Instant, Interval, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::farewell::{SEND_TIMEOUT, close};
 use crate::middleware::auth::SocketSession;
 
-/// A client that takes longer to read one message is cut off.
-pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a client is asked whether it is still there, and whether it may be.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -25,18 +24,18 @@ pub(crate) struct Connection {
     ping: Interval,
 }
 
-/// What becomes of a client's messages while the server has something to do.
+/// A client's messages while the server has something to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Incoming {
-    /// They are dropped.
+    /// Messages are dropped.
     Discard,
-    /// They are delivered.
+    /// Messages are delivered.
     Deliver,
-    /// They are not read: the client waits.
+    /// Messages are not read: the client waits.
     Hold,
 }
 
-/// What happened first.
+/// The event that came first.
 pub(crate) enum Turn<T> {
     /// The server's own work was done.
     Done(T),
@@ -44,6 +43,8 @@ pub(crate) enum Turn<T> {
     Heard(Message),
     /// The client is gone: nobody is left to tell why.
     Gone,
+    /// The client does not read.
+    TooSlow,
     /// The host shuts down.
     Stopping,
     /// The client may not be here any more.
@@ -78,8 +79,10 @@ impl Connection {
                     if !self.session.is_valid().await {
                         return Turn::Revoked;
                     }
-                    if self.send(Message::Ping(Vec::new().into())).await.is_err() {
-                        return Turn::Gone;
+                    match self.send(Message::Ping(Vec::new().into())).await {
+                        Ok(()) => {}
+                        Err(SendError::Gone) => return Turn::Gone,
+                        Err(SendError::TooSlow) => return Turn::TooSlow,
                     }
                 }
                 done = &mut work => return Turn::Done(done),
@@ -117,11 +120,4 @@ impl Connection {
     pub(crate) async fn close_revoked(self) {
         self.close(close_code::POLICY, "no longer allowed").await;
     }
-}
-
-/// Says why a connection ends.
-pub(crate) async fn close(socket: &mut WebSocket, code: u16, reason: impl Into<String>) {
-    let frame = CloseFrame { code, reason: reason.into().into() };
-    // A farewell that does not arrive changes nothing.
-    drop(timeout(SEND_TIMEOUT, socket.send(Message::Close(Some(frame)))).await);
 }

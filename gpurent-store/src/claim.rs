@@ -1,4 +1,4 @@
-//! What both databases read for a claim, as core's decision takes it.
+//! The columns that both databases read for a claim, in the form that core's decision takes.
 
 use gpurent_core::allocation::RenterHas;
 use gpurent_core::model::lifecycle::BY_THE_HOST;

@@ -214,7 +214,8 @@ fn words<T: Copy>(values: &[T], word: fn(T) -> &'static str) -> String {
     values.iter().map(|value| format!("'{}'", word(*value))).collect::<Vec<_>>().join(", ")
 }
 
-#[cfg(all(test, feature = "postgres", feature = "sqlite"))]
+#[cfg(test)]
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod tests {
     use sqlx::{Postgres, Row as _, Sqlite};
 

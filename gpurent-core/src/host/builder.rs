@@ -100,7 +100,7 @@ impl HostBuilder {
         self
     }
 
-    /// Another way to choose GPUs than [`BestFit`].
+    /// Another way to choose GPUs than [`BestFit`](crate::allocation::BestFit).
     #[must_use]
     pub fn allocator(mut self, allocator: Arc<dyn Allocator>) -> Self {
         self.placement.allocator = allocator;
@@ -217,7 +217,9 @@ impl HostBuilder {
     }
 
     /// The handle for requests, and the future that makes them come true.
-    #[must_use]
+    ///
+    /// Run the [`Reconciler`]: whoever rents waits for it until it has found out what is there, without a limit where it is
+    /// kept and never run. Drop it in a process that only reads.
     pub fn build(self) -> (Rentals, Reconciler) {
         let context = Arc::new(HostContext {
             host: self.host,

@@ -46,7 +46,7 @@ impl ReadinessCell {
         }
     }
 
-    /// Waits while stock is being taken.
+    /// Waits while the reconciler starts.
     pub(crate) async fn settled(&self) -> Readiness {
         loop {
             // Listened to before the look, so that no change falls in between.

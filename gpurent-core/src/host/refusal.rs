@@ -25,11 +25,11 @@ pub enum RefusalKind {
     NoCapacity,
     /// The caller asked too often, and has to wait.
     RateLimited,
-    /// What is asked for is about to be possible.
+    /// The request is about to be possible.
     NotReady,
     /// Something that the host needs does not answer; the same request may succeed later.
     Unavailable,
-    /// This host never does that.
+    /// A request that this host never carries out.
     NotSupported,
     /// The host's own fault; its operator finds why in the log.
     Internal,

@@ -2,8 +2,8 @@
 //! check-then-insert.
 //!
 //! Writes come in two kinds. Intents (rent, cancel) need the revision they saw, so that any process may
-//! write them: [`Store`] is for all. Observations (started, stopped, ended) need the host's current [`Epoch`] as well, which
-//! only [`HostStore::acquire_host`] gives: a process that lost its host writes nothing any more.
+//! write them: [`Store`] is for all. Observations (started, stopped, ended) need the host's current [`Epoch`](crate::id::Epoch) as well, which
+//! [`HostStore::acquire_host`] gives: a process that lost its host writes nothing any more.
 //!
 //! An implementation proves itself with [`store_suite!`](crate::store_suite), one named test a clause.
 

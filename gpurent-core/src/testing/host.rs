@@ -62,7 +62,7 @@ impl TestHost {
     #[must_use]
     pub fn with(gpus: u8, otherwise: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
         let (mut host, reconciler) = Self::apart(gpus, otherwise);
-        let run = reconciler.map(|ended| valid(ended));
+        let run = reconciler.map(valid);
         valid(host.pool.spawner().spawn_local(run));
         host.settle();
         host

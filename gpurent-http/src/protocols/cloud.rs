@@ -212,6 +212,8 @@ impl<E: ToRefusal + 'static> From<E> for Refused {
     fn from(error: E) -> Self {
         let refusal = refusal_of(&error);
         let status = match refusal.kind {
+            // Its clients take 409 for "all taken", and do not come back.
+            _ if refusal.code == "image-pulling" => StatusCode::SERVICE_UNAVAILABLE,
             RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             RefusalKind::Conflict | RefusalKind::NoCapacity | RefusalKind::NotReady | RefusalKind::RateLimited => {
                 StatusCode::CONFLICT

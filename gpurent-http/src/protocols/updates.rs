@@ -17,6 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::caller::Caller;
+use crate::farewell;
 use crate::middleware::auth::SocketSession;
 use crate::middleware::auth::first_message::SocketAuth;
 use crate::problem::Problem;
@@ -25,7 +26,7 @@ use crate::protocols::services::{sentence, vnc_url, web_url};
 use crate::protocols::{instance_id, services, state_names};
 use crate::state::{AppState, Own};
 use crate::subscribers::{READ_BUFFER, Subscribers};
-use crate::websocket::{self, Connection, Incoming, Turn};
+use crate::websocket::{Connection, Incoming, Turn};
 
 const READ_TRIES: u32 = 5;
 const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -100,14 +101,14 @@ pub(crate) async fn serve(
             Turn::Done(Err(lagged)) => return connection.close(close_code::AGAIN, lagged.to_string()).await,
             Turn::Stopping => return connection.close_stopping().await,
             Turn::Revoked => return connection.close_revoked().await,
-            Turn::Gone | Turn::Heard(_) => return,
+            Turn::Gone | Turn::TooSlow | Turn::Heard(_) => return,
         }
     }
 }
 
 /// Tells somebody that there is no place for them now.
 pub(crate) async fn turn_away(mut socket: WebSocket) {
-    websocket::close(&mut socket, close_code::AGAIN, "too many listen already").await;
+    farewell::close(&mut socket, close_code::AGAIN, "too many listen already").await;
 }
 
 /// The message for an update; `None` where there is nothing to tell this client.

@@ -29,13 +29,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
+use crate::farewell::{self, SEND_TIMEOUT};
 use crate::middleware::auth::SocketSession;
 use crate::middleware::auth::first_message::SocketAuth;
 use crate::problem::Problem;
 use crate::subscribers::{READ_BUFFER, Subscribers};
 use crate::v1::event_cache::EventCache;
 use crate::v1::{Refusals, event, find};
-use crate::websocket::{self, Connection, Incoming, PING_INTERVAL, SEND_TIMEOUT, SendError, Turn};
+use crate::websocket::{Connection, Incoming, PING_INTERVAL, SendError, Turn};
 
 /// How many events wait for a client that reads slowly.
 const SENT_AHEAD: usize = 16;
@@ -176,7 +177,7 @@ fn admit_late(upgrade: WebSocketUpgrade, auth: SocketAuth, late: Late) -> Respon
                 subscribers.tracker.track_future(send_events(socket, reader, stopping)).await;
                 drop(place);
             }
-            Err(problem) => websocket::close(&mut socket, close_code::POLICY, problem.sentence()).await,
+            Err(problem) => farewell::close(&mut socket, close_code::POLICY, problem.sentence()).await,
         }
     })
 }
@@ -364,12 +365,9 @@ async fn send_events(socket: WebSocket, mut reader: Reader, stopping: Cancellati
             Turn::Done(told) => match connection.send(Message::Text(told.text)).await {
                 Ok(()) => {}
                 Err(SendError::Gone) => return,
-                // Told where to resume, should they read after all.
-                Err(SendError::TooSlow) => {
-                    let reason = format!("too slow; resume after {}", reader.told);
-                    return connection.close(close_code::POLICY, reason).await;
-                }
+                Err(SendError::TooSlow) => return too_slow(connection, reader.told).await,
             },
+            Turn::TooSlow => return too_slow(connection, reader.told).await,
             Turn::Stopping => {
                 let reason = format!("the host shuts down; resume after {}", reader.told);
                 return connection.close(close_code::AWAY, reason).await;
@@ -378,4 +376,9 @@ async fn send_events(socket: WebSocket, mut reader: Reader, stopping: Cancellati
             Turn::Gone | Turn::Heard(_) => return,
         }
     }
+}
+
+/// Tells a client that does not read where to resume, should it read after all.
+async fn too_slow(connection: Connection, told: Position) {
+    connection.close(close_code::POLICY, format!("too slow; resume after {told}")).await;
 }

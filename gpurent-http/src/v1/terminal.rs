@@ -176,7 +176,7 @@ async fn type_in(mut input: Box<dyn Input>, mut typed: mpsc::Receiver<Typed>) {
     }
 }
 
-/// What the program did.
+/// An event of the program.
 enum Progress {
     Wrote(Option<Result<Vec<u8>, RuntimeError>>),
     HasRoom,
@@ -197,8 +197,9 @@ async fn relay(mut connection: Connection, session: Session) {
             tokio::select! {
                 biased;
                 () = &mut typist => Progress::TakesNoMore,
-                written = output.next() => Progress::Wrote(written),
+                // Before what may never pause: it would hold up what stops it.
                 _ = typing.reserve(), if incoming == Incoming::Hold => Progress::HasRoom,
+                written = output.next() => Progress::Wrote(written),
             }
         };
         let bytes = match connection.turn(incoming, program).await {
@@ -228,6 +229,7 @@ async fn relay(mut connection: Connection, session: Session) {
             }
             Turn::Heard(_) => continue,
             Turn::Done(Progress::TakesNoMore) | Turn::Gone => return connection.close(close_code::NORMAL, "").await,
+            Turn::TooSlow => return connection.close(close_code::POLICY, "too slow").await,
             Turn::Stopping => return connection.close_stopping().await,
             Turn::Revoked => return connection.close_revoked().await,
         };

@@ -112,7 +112,8 @@ impl RentalFollower {
         self.at
     }
 
-    /// Waits for the next event or progress; `None` once the rental's end was told. Cancel-safe.
+    /// Waits for the next event or progress; `None` once the rental's end was told, or where there is no such rental.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// [`StoreError`]: the events cannot be read now; asked again, it goes on where it was.
@@ -126,6 +127,11 @@ impl RentalFollower {
             }
             if self.behind {
                 let page = self.host.store.events(self.rental, self.at, BATCH).await?;
+                if page.is_empty() {
+                    // It may have ended before where this one begins, or there is none: nothing would ever be told.
+                    let rental = self.host.store.get(self.rental).await?;
+                    self.has_ended = rental.is_none_or(|rental| !rental.is_live() && rental.last_seq() <= self.at);
+                }
                 self.behind = page.len() == BATCH;
                 self.read_ahead.extend(page);
                 continue;

@@ -278,7 +278,7 @@ impl Rental {
     /// Whether the engine attached its GPUs; simulated ones cannot always be.
     #[must_use]
     pub fn gpus_attached(&self) -> bool {
-        self.launch.gpus_attached
+        self.launch.gpus_attached && self.launch.container.is_some()
     }
 
     /// The earliest moment at which its container may have started: when that was made, or the rental claimed.

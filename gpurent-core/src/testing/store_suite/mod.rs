@@ -1,4 +1,4 @@
-//! The clauses that every [`Store`] has to keep. Each works on a host of its own, so all may share a database.
+//! The clauses that every [`HostStore`] has to keep. Each works on a host of its own, so all may share a database.
 
 mod history;
 mod renter;
@@ -41,7 +41,7 @@ use crate::store::{
 };
 
 /// Makes one test of every clause: `store_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on any
-/// executor; `MAKE` is called for each test and gives a future of a [`Store`].
+/// executor; `MAKE` is called for each test and gives a future of a [`HostStore`].
 #[macro_export]
 macro_rules! store_suite {
     ($block_on:expr, $make:expr) => {
@@ -106,7 +106,7 @@ macro_rules! key_suite {
     };
 }
 
-/// Makes the tests of a [`RangeStore`](crate::store::RangeStore) that is a [`Store`] too:
+/// Makes the tests of a [`RangeStore`](crate::store::RangeStore) that is a [`HostStore`] too:
 /// `range_suite!(BLOCK_ON, MAKE)`, as [`store_suite!`](crate::store_suite).
 #[macro_export]
 macro_rules! range_suite {

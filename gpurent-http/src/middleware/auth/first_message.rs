@@ -13,9 +13,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use crate::caller::Caller;
+use crate::farewell;
 use crate::middleware::auth::origin::address;
 use crate::middleware::auth::{AuthError, AuthLayer, SocketSession};
-use crate::websocket;
 
 /// How long a client may take to show its key.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,7 +84,7 @@ impl SocketAuth {
             Self::Pending(late) => late,
         };
         let Some(_waiting) = late.gate.waiting.enter(address(&late.request)) else {
-            websocket::close(socket, close_code::AGAIN, "too many are waiting").await;
+            farewell::close(socket, close_code::AGAIN, "too many are waiting").await;
             return None;
         };
         let heard = tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, async {
@@ -107,11 +107,11 @@ impl SocketAuth {
         match admitted {
             Ok(admitted) => Some(admitted),
             Err(AuthError::Unavailable(_)) => {
-                websocket::close(socket, close_code::AGAIN, "who calls cannot be found out now").await;
+                farewell::close(socket, close_code::AGAIN, "who calls cannot be found out now").await;
                 None
             }
             Err(_) => {
-                websocket::close(socket, close_code::POLICY, "send {\"api_key\":\"KEY\"} first").await;
+                farewell::close(socket, close_code::POLICY, "send {\"api_key\":\"KEY\"} first").await;
                 None
             }
         }

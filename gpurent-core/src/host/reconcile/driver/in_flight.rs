@@ -28,7 +28,7 @@ pub(in crate::host::reconcile) enum Ended {
 pub(in crate::host::reconcile) enum Urgency {
     /// The end of a rental whose paid time is over: nothing comes before it.
     Expiring,
-    /// Whatever gives way to that alone.
+    /// A step that gives way to that alone.
     #[default]
     Normal,
     /// A message or a credential: gives way to everything that is bound to a time.
