@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Bench, at, cancelled, moment, valid, way_down, whole_life};
 use crate::id::{Position, RentalId, Seq};
 use crate::model::{EndKind, Phase, Rental};
 use crate::store::{Filter, HostStore};
+use crate::testing::store_suite::bench::{Bench, at, cancelled, moment, valid, way_down, whole_life};
 use crate::testing::store_suite::suspend::on_its_way_down;
 
 /// Every list is what its filter lets pass, newest first, however long its pages are.

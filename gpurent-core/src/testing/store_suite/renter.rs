@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Bench, at, moment, valid, whole_life};
 use crate::allocation::{PlacementError, RenterHas, RenterLimits, TooMany};
 use crate::model::{EndReason, Failure, FailureKind, GpuRequest, RentalEvent};
 use crate::store::{ClaimError, HostStore};
+use crate::testing::store_suite::bench::{Bench, at, moment, valid, whole_life};
 
 /// Containers without a GPU have their places, as cards are places of others: the next one is free when one has ended or is
 /// suspended.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::allocation::Holds;
 use crate::model::{Files, Phase, Rental, RentalEvent, Resumption, SuspendCause};
 use crate::store::{Change, ClaimError, ClaimOutcome, Filter, HostOwnership, HostStore, StoreError};
-use crate::testing::store_suite::{Bench, at, moment, valid};
+use crate::testing::store_suite::bench::{Bench, at, moment, valid};
 
 pub(super) fn on_its_way_down() -> Vec<RentalEvent> {
     vec![
@@ -89,7 +89,7 @@ pub async fn a_container_leads_to_its_rental_for_ever<S: HostStore>(store: Arc<S
     let whose = async |container: &str| valid(bench.store.of_container(&bench.host, &valid(container.parse())).await);
     rental = bench.live_through(rental, owner, on_its_way_down()).await;
     rental = bench.live_through(rental, owner, vec![resumption(&claimed), created(&second)]).await;
-    bench.live_through(rental.clone(), owner, crate::testing::store_suite::way_down()).await;
+    bench.live_through(rental.clone(), owner, crate::testing::store_suite::bench::way_down()).await;
     for container in [&first, &second] {
         assert_eq!(whose(container.as_str()).await, Some(rental.id()));
         assert_eq!(whose(&container.as_str()[..12]).await, Some(rental.id()));
