@@ -86,7 +86,7 @@ fn the_renter_is_warned_told_of_an_extension_and_warned_again() {
 fn a_warning_that_does_not_arrive_holds_nothing_up() {
     let mut world = World::new();
     let id = world.rent();
-    world.runtime.fail_next(RuntimeStep::Announce, InjectedFault::Hang);
+    world.runtime.fail_next(RuntimeStep::MessageUser, InjectedFault::Hang);
     world.advance(mins(55));
     assert!(!world.events_of(id).contains(&"warned"));
     world.advance(SignedDuration::from_secs(5));

@@ -1,9 +1,11 @@
 //! A container engine in memory, which can be told to fail, to hang and to lose containers.
 
 mod engine;
+#[cfg(feature = "testing")]
+mod snapshot;
 mod steps;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -12,6 +14,8 @@ use crate::clock::Clock;
 use crate::id::LaunchId;
 use crate::memory::ManualClock;
 use crate::memory::runtime::engine::{Container, Engine};
+#[cfg(feature = "testing")]
+pub(crate) use crate::memory::runtime::snapshot::ContainerSnapshot;
 use crate::model::{Credential, DiskUse, Exit, GpuUuid, ImageDigest, ImageRef, WorkspaceFolder};
 use crate::runtime::{ContainerStatus, RuntimeError};
 
@@ -29,7 +33,7 @@ pub enum RuntimeStep {
     /// [`ContainerRuntime::replace_access`](crate::runtime::ContainerRuntime::replace_access)
     ReplaceAccess,
     /// [`ContainerRuntime::message_user`](crate::runtime::ContainerRuntime::message_user)
-    Announce,
+    MessageUser,
     /// [`ContainerRuntime::stop`](crate::runtime::ContainerRuntime::stop)
     Stop,
     /// [`ContainerRuntime::retain`](crate::runtime::ContainerRuntime::retain)
@@ -37,7 +41,7 @@ pub enum RuntimeStep {
     /// [`ContainerRuntime::remove`](crate::runtime::ContainerRuntime::remove)
     Remove,
     /// [`ContainerRuntime::inspect`](crate::runtime::ContainerRuntime::inspect)
-    Examine,
+    Inspect,
     /// [`ContainerRuntime::observe`](crate::runtime::ContainerRuntime::observe)
     Observe,
     /// [`ContainerRuntime::disk_use`](crate::runtime::ContainerRuntime::disk_use)
@@ -63,18 +67,6 @@ pub enum InjectedFault {
 pub struct MemoryRuntime {
     clock: Arc<dyn Clock>,
     engine: Arc<Mutex<Engine>>,
-}
-
-/// See [`MemoryRuntime::snapshot`].
-#[cfg(feature = "testing")]
-pub(crate) struct ContainerSnapshot {
-    pub(crate) launch: LaunchId,
-    pub(crate) workspace: Option<WorkspaceFolder>,
-    pub(crate) status: ContainerStatus,
-    pub(crate) gpus: Vec<GpuUuid>,
-    pub(crate) started_at: Option<Timestamp>,
-    pub(crate) retained: bool,
-    pub(crate) files_of: BTreeSet<LaunchId>,
 }
 
 impl MemoryRuntime {
@@ -175,22 +167,6 @@ impl MemoryRuntime {
             container.presence() == ContainerStatus::Running && container.spec.gpus.iter().any(|held| held.uuid == *gpu)
         };
         self.engine().containers.iter().filter(|(_, c)| runs_there(c)).map(|(launch, _)| *launch).collect()
-    }
-
-    /// All containers, as they are at this moment, whether or not the engine answers.
-    #[cfg(feature = "testing")]
-    pub(crate) fn snapshot(&self) -> Vec<ContainerSnapshot> {
-        let engine = self.engine();
-        let snapshot = |(launch, container): (&LaunchId, &Container)| ContainerSnapshot {
-            launch: *launch,
-            workspace: container.spec.workspace.as_ref().map(|workspace| workspace.folder.clone()),
-            status: container.presence(),
-            gpus: container.spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
-            started_at: container.started_at,
-            retained: container.retained,
-            files_of: container.files_of.clone(),
-        };
-        engine.containers.iter().map(snapshot).collect()
     }
 
     /// The folders that outlive containers, each with a number that it keeps as long as it is the same.

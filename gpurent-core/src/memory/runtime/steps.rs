@@ -159,7 +159,7 @@ impl ContainerRuntime for MemoryRuntime {
 
     async fn message_user(&self, launch: LaunchId, message: &str) -> Result<(), RuntimeError> {
         let message = message.to_owned();
-        self.step(RuntimeStep::Announce, move |engine, _| {
+        self.step(RuntimeStep::MessageUser, move |engine, _| {
             engine.containers.get_mut(&launch).ok_or(RuntimeError::Missing)?.announced.push(message);
             Ok(())
         })
@@ -200,7 +200,7 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     async fn inspect(&self, launch: LaunchId) -> Result<Option<InspectedContainer>, RuntimeError> {
-        self.step(RuntimeStep::Examine, |engine, _| {
+        self.step(RuntimeStep::Inspect, |engine, _| {
             Ok(engine.containers.get(&launch).and_then(|container| {
                 Some(InspectedContainer {
                     container: container.id.clone(),

@@ -3,15 +3,17 @@
 mod every_process;
 mod owner;
 mod rows;
+#[cfg(feature = "testing")]
+mod snapshot;
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::id::{Epoch, HostId, IdempotencyKey, RentalId, RenterId};
-use crate::memory::store::rows::{HostRow, RentalRow, Tables};
-use crate::model::{Fingerprint, RecordedEvent, Rental, RentalState};
+use crate::memory::store::rows::Tables;
+#[cfg(feature = "testing")]
+pub(crate) use crate::memory::store::snapshot::StoreSnapshot;
+use crate::model::{Rental, RentalState};
 use crate::store::{Change, StoreError};
 
 /// The shortest part of a container's id that is taken for it, as Docker shows it.
@@ -26,17 +28,6 @@ pub struct MemoryStore {
 }
 
 type Interference = Box<dyn Fn(Rental) -> Option<Change> + Send>;
-
-/// See [`MemoryStore::snapshot`].
-#[cfg(feature = "testing")]
-#[derive(Clone)]
-pub(crate) struct StoreSnapshot {
-    hosts: BTreeMap<HostId, HostRow>,
-    rentals: BTreeMap<RentalId, RentalRow>,
-    claimed: Vec<RentalId>,
-    unpublished: Vec<(HostId, RentalId, RecordedEvent)>,
-    keys: BTreeMap<(HostId, RenterId, IdempotencyKey), (Fingerprint, RentalId)>,
-}
 
 impl MemoryStore {
     /// Lets the store answer, or not.
@@ -59,49 +50,6 @@ impl MemoryStore {
     /// Lets the next `n` claims, commits and publications happen, and their answers get lost.
     pub fn lose_answers(&self, n: u32) {
         self.lock().answers_to_lose = n;
-    }
-
-    /// Everything, as a backup has it.
-    #[cfg(feature = "testing")]
-    pub(crate) fn snapshot(&self) -> StoreSnapshot {
-        let tables = self.lock();
-        StoreSnapshot {
-            hosts: tables.hosts.clone(),
-            rentals: tables.rentals.clone(),
-            claimed: tables.claimed.clone(),
-            unpublished: tables.unpublished.clone(),
-            keys: tables.keys.clone(),
-        }
-    }
-
-    /// Sets everything back to a backup.
-    #[cfg(feature = "testing")]
-    pub(crate) fn restore(&self, backup: StoreSnapshot) {
-        let mut tables = self.lock();
-        tables.writes += 1;
-        tables.hosts = backup.hosts;
-        tables.rentals = backup.rentals;
-        tables.claimed = backup.claimed;
-        tables.unpublished = backup.unpublished;
-        tables.keys = backup.keys;
-    }
-
-    /// All rentals, live or ended.
-    #[cfg(feature = "testing")]
-    pub(crate) fn all(&self) -> Vec<Rental> {
-        self.lock().rentals.values().map(|row| row.rental.clone()).collect()
-    }
-
-    /// A host's current epoch.
-    #[cfg(feature = "testing")]
-    pub(crate) fn epoch_of(&self, host: &HostId) -> Option<Epoch> {
-        self.lock().hosts.get(host).map(|row| row.epoch)
-    }
-
-    /// How often something was written.
-    #[cfg(feature = "testing")]
-    pub(crate) fn writes(&self) -> u64 {
-        self.lock().writes
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
