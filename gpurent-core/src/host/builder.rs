@@ -218,8 +218,8 @@ impl HostBuilder {
 
     /// The handle for requests, and the future that makes them come true.
     ///
-    /// Run the [`Reconciler`]: whoever rents waits for it until it has found out what is there, without a limit where it is
-    /// kept and never run. Drop it in a process that only reads.
+    /// Run the [`Reconciler`]: requests to rent wait until it has found out what is there, without a limit where it is kept and
+    /// never run. Drop it in a process that only reads.
     pub fn build(self) -> (Rentals, Reconciler) {
         let context = Arc::new(HostContext {
             host: self.host,

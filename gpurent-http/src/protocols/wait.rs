@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use gpurent_core::host::{Rentals, Subscription, Update};
-use gpurent_core::id::RentalId;
-use gpurent_core::model::{Rental, RentalEvent};
+use gpurent_core::host::{Rentals, Subscription};
+use gpurent_core::model::Rental;
 use tokio::time::Instant;
 
 /// How long an answer waits at most.
@@ -29,25 +28,10 @@ pub(super) async fn until(
                     return;
                 }
             }
-            next_of(id, &mut updates).await;
+            updates.next_of(id).await;
         }
     };
     // What it is by then is the answer.
     drop(tokio::time::timeout_at(deadline, wait).await);
     latest
-}
-
-/// Returns when something was told of the rental that may have changed it, or updates were missed.
-async fn next_of(id: RentalId, updates: &mut Subscription) {
-    loop {
-        match updates.next().await {
-            Ok(Update::Event(entry))
-                if entry.rental == id && !matches!(entry.recorded.event, RentalEvent::Claimed(_)) =>
-            {
-                return;
-            }
-            Ok(_) => {}
-            Err(_lagged) => return,
-        }
-    }
 }

@@ -56,8 +56,8 @@ pub enum ReconcileError {
 /// The one that acts for a host. Run it on any executor; dropping the future stops it at once, and the
 /// next one goes on where it was.
 ///
-/// Whoever rents while it has been built, and not yet begun to run or found out what is there, waits for it; once it is
-/// dropped, or has ended, they are refused.
+/// A request to rent that comes before the reconciler has begun to run, or has found out what is there, waits for it; once the
+/// reconciler is dropped, or has ended, requests are refused.
 #[must_use = "nothing happens on the host unless it runs"]
 pub struct Reconciler {
     running: Running,

@@ -23,27 +23,27 @@ use crate::protocols::cloud::{Cloud, Refused, TEMPLATE, not_found};
 use crate::protocols::wait::{WAIT_LIMIT, until};
 
 #[derive(Deserialize)]
-pub(in crate::protocols) struct CreateBody {
-    pub(in crate::protocols) template: String,
-    pub(in crate::protocols) gpu: String,
+pub(super) struct CreateBody {
+    pub(super) template: String,
+    pub(super) gpu: String,
     /// Gigabytes.
     #[serde(default)]
-    pub(in crate::protocols) storage: Option<u32>,
+    pub(super) storage: Option<u32>,
     #[serde(default = "ssh_alone")]
-    pub(in crate::protocols) access: Vec<String>,
+    pub(super) access: Vec<String>,
 }
 
-pub(in crate::protocols) fn ssh_alone() -> Vec<String> {
+pub(super) fn ssh_alone() -> Vec<String> {
     vec!["ssh".to_owned()]
 }
 
-pub(in crate::protocols) async fn find(rentals: &Rentals, caller: &Caller, name: &str) -> Result<Rental, Refused> {
+pub(super) async fn find(rentals: &Rentals, caller: &Caller, name: &str) -> Result<Rental, Refused> {
     let id = name.strip_prefix("inst_").and_then(|id| id.parse::<RentalId>().ok()).ok_or_else(not_found)?;
     let is_ours = |rental: &Rental| rental.spec().labels.get(TEMPLATE).is_some() && caller.may_see(rental);
     rentals.get(id).await?.filter(is_ours).ok_or_else(not_found)
 }
 
-pub(in crate::protocols) async fn create(
+pub(super) async fn create(
     State(rentals): State<Rentals>,
     State(cloud): State<Arc<Cloud>>,
     Extension(caller): Extension<Caller>,
@@ -62,12 +62,12 @@ pub(in crate::protocols) async fn create(
     respond(StatusCode::CREATED, &rentals, &rental).await
 }
 
-pub(in crate::protocols) fn is_up_or_over(rental: &Rental) -> bool {
+pub(super) fn is_up_or_over(rental: &Rental) -> bool {
     let state = rental.state();
     matches!(state, RentalState::Ready | RentalState::Suspended { .. }) || state.end_reason().is_some()
 }
 
-pub(in crate::protocols) async fn list(
+pub(super) async fn list(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
@@ -86,7 +86,7 @@ pub(in crate::protocols) async fn list(
     Ok(Json(json!({"instances": instances})).into_response())
 }
 
-pub(in crate::protocols) async fn show(
+pub(super) async fn show(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
@@ -95,7 +95,7 @@ pub(in crate::protocols) async fn show(
     respond(StatusCode::OK, &rentals, &rental).await
 }
 
-pub(in crate::protocols) async fn destroy(
+pub(super) async fn destroy(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
@@ -109,7 +109,7 @@ pub(in crate::protocols) async fn destroy(
     respond(status, &rentals, &rental).await
 }
 
-pub(in crate::protocols) async fn stop(
+pub(super) async fn stop(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
@@ -129,7 +129,7 @@ pub(in crate::protocols) async fn stop(
     respond(status, &rentals, &rental).await
 }
 
-pub(in crate::protocols) async fn start(
+pub(super) async fn start(
     State(rentals): State<Rentals>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
@@ -150,20 +150,16 @@ pub(in crate::protocols) async fn start(
     respond(status, &rentals, &rental).await
 }
 
-pub(in crate::protocols) async fn respond(
-    status: StatusCode,
-    rentals: &Rentals,
-    rental: &Rental,
-) -> Result<Response, Refused> {
+pub(super) async fn respond(status: StatusCode, rentals: &Rentals, rental: &Rental) -> Result<Response, Refused> {
     let body = view(rentals, rental, true).await?;
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
-pub(in crate::protocols) async fn templates(State(cloud): State<Arc<Cloud>>) -> Result<Response, Refused> {
+pub(super) async fn templates(State(cloud): State<Arc<Cloud>>) -> Result<Response, Refused> {
     Ok(Json(json!({"templates": cloud.templates})).into_response())
 }
 
-pub(in crate::protocols) async fn availability(
+pub(super) async fn availability(
     State(rentals): State<Rentals>,
     State(cloud): State<Arc<Cloud>>,
 ) -> Result<Response, Refused> {

@@ -11,16 +11,12 @@ use crate::protocols::services::jupyter_url;
 use crate::protocols::{services, state_names};
 
 /// `inst_` and the rental's id: a name that needs no table.
-pub(in crate::protocols) fn name_of(id: RentalId) -> String {
+pub(super) fn name_of(id: RentalId) -> String {
     format!("inst_{}", id.as_uuid().simple())
 }
 
 /// An instance; with its password only where one was asked for alone.
-pub(in crate::protocols) async fn view(
-    rentals: &Rentals,
-    rental: &Rental,
-    with_secrets: bool,
-) -> Result<Value, Refused> {
+pub(super) async fn view(rentals: &Rentals, rental: &Rental, with_secrets: bool) -> Result<Value, Refused> {
     let spec = rental.spec();
     let is_up = matches!(rental.state(), RentalState::Ready);
     let access = if with_secrets && is_up {
@@ -81,17 +77,17 @@ pub(in crate::protocols) async fn view(
     }))
 }
 
-pub(in crate::protocols) fn billing(quote: &Quote) -> Value {
+pub(super) fn billing(quote: &Quote) -> Value {
     json!({"rate": in_units(quote.rate.per_hour()), "unit": "hour", "currency": quote.currency})
 }
 
 /// A number as the protocol has it; all sums are made elsewhere, and not of these.
-pub(in crate::protocols) fn in_units(amount: MicroUnits) -> f64 {
+pub(super) fn in_units(amount: MicroUnits) -> f64 {
     amount.get() as f64 / 1_000_000.0
 }
 
 /// Without the maker's words: "RTX 5090".
-pub(in crate::protocols) fn short_name(model: &GpuModel) -> String {
+pub(super) fn short_name(model: &GpuModel) -> String {
     let text = model.to_string();
     let short = text.trim_start_matches("NVIDIA ").trim_start_matches("GeForce ");
     short.to_owned()
