@@ -107,7 +107,8 @@ async fn ten_thousand_requests_have_as_many_winners_as_gpus_and_health_answers_t
         while !done.load(std::sync::atomic::Ordering::Relaxed) {
             let begun = std::time::Instant::now();
             let answer = machine.client.get(machine.url("/health")).send().await.unwrap();
-            assert_eq!(answer.status(), 200);
+            let status = answer.status();
+            assert_eq!(status, 200, "{}", answer.text().await.unwrap());
             slowest = slowest.max(begun.elapsed());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -2,10 +2,11 @@
 //! carried out, had the host a free GPU.
 //!
 //! What database and disks answer is good for a second, and they are asked one question at a time: strangers cost them no
-//! more, however many they are.
+//! more, however many they are. An answer that is late is no answer against them: in a rush of renters the question waits
+//! behind theirs. The answer before it goes on being believed for a few seconds.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -17,6 +18,7 @@ use gpurent_core::store::Filter;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -26,26 +28,49 @@ use crate::state::Own;
 
 /// How long an answer of the database and the disks is good for.
 const CACHE_TTL: Duration = Duration::from_secs(1);
-/// How long each of them may take.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request for the host's health waits for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the latest answer is believed while the next one is awaited: somewhat longer than a query may wait for one of
+/// the database's connections, after which requests to rent fail as well.
+const BELIEVED_FOR: Duration = Duration::from_secs(7);
 
 /// The latest answers of the database and the disks.
 #[derive(Clone, Default)]
-pub(crate) struct Health(Arc<Mutex<Asked>>);
+pub(crate) struct Health(Arc<Mutex<Questions>>);
 
 #[derive(Default)]
-struct Asked {
-    last: Option<Look>,
-    /// A question about the disks that has not come back.
-    disk: Option<JoinHandle<bool>>,
+struct Questions {
+    /// Whether the database answers.
+    database: Question,
+    /// Whether the disks have room.
+    disk: Question,
 }
 
-#[derive(Clone, Copy)]
-struct Look {
-    at: Instant,
-    database_answers: bool,
-    /// `None` where the file system does not answer.
-    disk_has_room: Option<bool>,
+/// A question to a part of the host that may never come back.
+#[derive(Default)]
+struct Question {
+    asked: Option<JoinHandle<bool>>,
+    last: Option<(Instant, bool)>,
+}
+
+impl Question {
+    /// The answer. `None`: there is none, nor was there one lately.
+    async fn answer(&mut self, ask: impl FnOnce() -> JoinHandle<bool>) -> Option<bool> {
+        if let Some(answer) = self.last_within(CACHE_TTL) {
+            return Some(answer);
+        }
+        let asked = self.asked.get_or_insert_with(ask);
+        if let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+            self.asked = None;
+            // One that panicked gave none.
+            self.last = answer.ok().map(|answer| (Instant::now(), answer));
+        }
+        self.last_within(BELIEVED_FOR)
+    }
+
+    fn last_within(&self, age: Duration) -> Option<bool> {
+        self.last.filter(|(at, _)| at.elapsed() < age).map(|(_, answer)| answer)
+    }
 }
 
 impl FromRef<Own<Self>> for Health {
@@ -55,27 +80,25 @@ impl FromRef<Own<Self>> for Health {
 }
 
 impl Health {
-    async fn look(&self, rentals: &Rentals) -> Look {
+    /// Whether the database answers, and whether the disks have room; `None` where the file system does not answer.
+    async fn look(&self, rentals: &Rentals) -> (bool, Option<bool>) {
         // Held while they are asked: who comes meanwhile waits.
-        let mut asked = self.0.lock().await;
-        if let Some(look) = asked.last.filter(|look| look.at.elapsed() < CACHE_TTL) {
-            return look;
-        }
-        let filter = Filter::default();
-        let database = tokio::time::timeout(CHECK_TIMEOUT, rentals.list(&filter, None, 1));
+        let mut questions = self.0.lock().await;
+        let Questions { database, disk } = &mut *questions;
+        let database = database.answer(|| {
+            let rentals = rentals.clone();
+            tokio::spawn(async move {
+                let one = Filter::default();
+                matches!(tokio::time::timeout(BELIEVED_FOR, rentals.list(&one, None, 1)).await, Ok(Ok(_)))
+            })
+        });
         // A file system that hangs holds one thread, and never the executor.
-        let disk = asked.disk.get_or_insert_with(|| {
+        let disk = disk.answer(|| {
             let rentals = rentals.clone();
             tokio::task::spawn_blocking(move || rentals.has_disk_room())
         });
-        let (database, disk) = tokio::join!(database, tokio::time::timeout(CHECK_TIMEOUT, disk));
-        if disk.is_ok() {
-            asked.disk = None;
-        }
-        let disk_has_room = disk.ok().and_then(Result::ok);
-        let look = Look { at: Instant::now(), database_answers: matches!(database, Ok(Ok(_))), disk_has_room };
-        asked.last = Some(look);
-        look
+        let (database, disk) = tokio::join!(database, disk);
+        (database == Some(true), disk)
     }
 }
 
@@ -162,7 +185,7 @@ pub(crate) fn routes() -> OpenApiRouter<Own<Health>> {
     )
 )]
 async fn health(State(rentals): State<Rentals>, State(health): State<Health>) -> Response {
-    let Look { database_answers: database, disk_has_room, .. } = health.look(&rentals).await;
+    let (database, disk_has_room) = health.look(&rentals).await;
     let disk = disk_has_room == Some(true);
     let (reconciler, engine) = (rentals.is_reconciled(), rentals.engine_health());
     let well = database && reconciler && disk && engine == EngineHealth::Answers;
@@ -193,4 +216,47 @@ async fn health(State(rentals): State<Rentals>, State(health): State<Health>) ->
     let serves = database && reconciler && disk && engine != EngineHealth::Silent;
     let status = if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+mod tests {
+    use super::*;
+
+    fn after(time: Duration, answer: bool) -> impl FnOnce() -> JoinHandle<bool> {
+        move || {
+            tokio::spawn(async move {
+                tokio::time::sleep(time).await;
+                answer
+            })
+        }
+    }
+
+    fn unasked() -> JoinHandle<bool> {
+        unreachable!("asked although an answer is known, or awaited")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_leaves_the_one_before_it_to_be_believed() {
+        let mut question = Question::default();
+        assert_eq!(question.answer(after(Duration::ZERO, true)).await, Some(true));
+        tokio::time::sleep(CACHE_TTL).await;
+        assert_eq!(question.answer(after(Duration::from_secs(4), true)).await, Some(true), "a rush of renters");
+        assert_eq!(question.answer(unasked).await, Some(true), "the same question came back");
+        assert_eq!(question.answer(unasked).await, Some(true), "and is good for a second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_never_answers_is_not_believed_for_long_and_one_that_says_no_not_at_all() {
+        let mut question = Question::default();
+        assert_eq!(question.answer(after(Duration::from_secs(3600), true)).await, None, "nothing is known at first");
+        let mut question = Question::default();
+        assert_eq!(question.answer(after(Duration::ZERO, true)).await, Some(true));
+        tokio::time::sleep(BELIEVED_FOR - ANSWER_TIMEOUT).await;
+        assert_eq!(question.answer(after(Duration::from_secs(3600), true)).await, None);
+        let mut question = Question::default();
+        assert_eq!(question.answer(after(Duration::ZERO, true)).await, Some(true));
+        tokio::time::sleep(CACHE_TTL).await;
+        assert_eq!(question.answer(after(Duration::ZERO, false)).await, Some(false));
+    }
 }
