@@ -89,7 +89,7 @@ impl BenchHost {
         let id = valid(self.rentals.rent(request).await).rental().id();
         let mut running = Duration::ZERO;
         loop {
-            let Update::Event(entry) = valid(updates.next().await) else { continue };
+            let Update::Event { entry, .. } = valid(updates.next().await) else { continue };
             match &entry.recorded.event {
                 _ if entry.rental != id => {}
                 RentalEvent::Started { .. } => running = begun.elapsed(),

@@ -194,16 +194,15 @@ async fn next(
     telling: &mut Telling,
 ) -> Result<Option<Rental>, Failure> {
     match updates.next().await? {
-        Update::Progress { rental, progress } if rental == id => telling.pulling(&progress),
-        Update::Event(entry) if entry.rental == id => {
-            let rental = rentals.get(id).await?.ok_or("the rental is gone")?;
+        Update::Progress { rental, progress } if rental.id() == id => telling.pulling(&progress),
+        Update::Event { entry, rental } if entry.rental == id => {
             let access = match entry.recorded.event {
                 RentalEvent::Verified { .. } => rentals.access(&rental).await?,
                 _ => None,
             };
             telling.event(&entry.recorded.event, &rental, access.as_ref());
             if matches!(entry.recorded.event, RentalEvent::Ended) {
-                return Ok(Some(rental));
+                return Ok(Some(Arc::unwrap_or_clone(rental)));
             }
         }
         _ => {}

@@ -166,7 +166,11 @@ impl World {
         let mut names = Vec::new();
         while let Some(Ok(update)) = self.heard.next().now_or_never() {
             match update {
-                Update::Event(entry) => names.push(entry.recorded.event.name()),
+                Update::Event { entry, rental } => {
+                    assert_eq!(rental.id(), entry.rental);
+                    assert!(rental.last_seq() >= entry.recorded.seq, "the rental is told as it was then or later");
+                    names.push(entry.recorded.event.name());
+                }
                 Update::Progress { .. } => names.push("progress"),
             }
         }

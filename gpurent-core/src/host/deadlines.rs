@@ -136,7 +136,7 @@ impl Deadlines {
     /// Takes over what the store knows better, and forgets what nobody needs any more.
     pub(crate) async fn agree_with(
         &self,
-        ready: &[Rental],
+        ready: &[Arc<Rental>],
         seen: &[(LaunchId, Moment)],
         is_needed: impl Fn(LaunchId) -> bool,
     ) -> Result<(), DeadlineError> {

@@ -10,8 +10,8 @@ use crate::host::events::Feed;
 use crate::host::lease::Lease;
 use crate::host::notify::Notify;
 use crate::host::readiness::{Readiness, ReadinessCell};
-use crate::id::RentalId;
 use crate::memory::ManualClock;
+use crate::model::rental::tests::claimed;
 use crate::runtime::Progress;
 
 /// Waits for a notification as the reconciler does.
@@ -60,11 +60,11 @@ fn a_subscriber_hears_everything_in_order() {
         let feed = Arc::new(Feed::default());
         let mut hears = feed.subscribe();
         let pushes = Arc::clone(&feed);
-        let rental = RentalId::from(uuid::Uuid::nil());
+        let rental = Arc::new(claimed().0);
         let other = thread::spawn(move || {
             for n in 1..=2 {
                 let progress = Progress { current_bytes: n, ..Progress::default() };
-                pushes.push(Update::Progress { rental, progress });
+                pushes.push(Update::Progress { rental: Arc::clone(&rental), progress });
             }
         });
         block_on(async {

@@ -1,7 +1,5 @@
 //! The WebSocket of the `rent` and the `instances` protocol: the server tells, what the client says is ignored.
 
-use std::time::Duration;
-
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, close_code};
 use axum::extract::{State, WebSocketUpgrade};
@@ -27,9 +25,6 @@ use crate::protocols::{instance_id, services, state_names};
 use crate::state::{AppState, Own};
 use crate::subscribers::{READ_BUFFER, Subscribers};
 use crate::websocket::{Connection, Incoming, Turn};
-
-const READ_TRIES: u32 = 5;
-const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The route, which belongs to the `rent` and to the `instances` protocol.
 pub(crate) fn routes() -> OpenApiRouter<Own<()>> {
@@ -113,17 +108,17 @@ pub(crate) async fn turn_away(mut socket: WebSocket) {
 
 /// The message for an update; `None` where there is nothing to tell this client.
 async fn render(rentals: &Rentals, caller: &Caller, update: &Update) -> Option<Value> {
-    let id = match update {
-        Update::Progress { rental, .. } => *rental,
-        Update::Event(entry) if is_told(&entry.recorded.event) => entry.rental,
-        Update::Event(_) => return None,
-    };
-    let rental = read(rentals, id).await.filter(|rental| caller.may_see(rental))?;
+    let rental = update.rental();
+    if !caller.may_see(rental) {
+        return None;
+    }
     match update {
-        Update::Progress { .. } if is_an_instance(&rental) => Some(live_update(rentals, id, "Pulling Docker image...")),
-        Update::Progress { progress, .. } => Some(pulling(rentals, id, progress)),
-        Update::Event(entry) if is_an_instance(&rental) => of_an_instance(rentals, &entry.recorded.event, &rental),
-        Update::Event(entry) => render_event(rentals, entry, &rental).await,
+        Update::Progress { .. } if is_an_instance(rental) => {
+            Some(live_update(rentals, rental.id(), "Pulling Docker image..."))
+        }
+        Update::Progress { progress, .. } => Some(pulling(rentals, rental.id(), progress)),
+        Update::Event { entry, .. } if is_an_instance(rental) => of_an_instance(rentals, &entry.recorded.event, rental),
+        Update::Event { entry, .. } => render_event(rentals, entry, rental).await,
     }
 }
 
@@ -153,37 +148,6 @@ fn of_an_instance(rentals: &Rentals, event: &RentalEvent, rental: &Rental) -> Op
         },
         _ => None,
     }
-}
-
-fn is_told(event: &RentalEvent) -> bool {
-    use RentalEvent::{Claimed, Created, Ended, Resumed, ServicesUp, Started, Suspended, Verified, Warned};
-    matches!(
-        event,
-        Claimed(_)
-            | Created { .. }
-            | Started { .. }
-            | Verified { .. }
-            | ServicesUp { .. }
-            | Warned
-            | Suspended { .. }
-            | Resumed(_)
-            | Ended
-    )
-}
-
-/// Reads the rental that an update is about; a store that does not answer gets a few more chances, since
-/// an update that is skipped is never told again.
-async fn read(rentals: &Rentals, id: RentalId) -> Option<Rental> {
-    for _ in 0..READ_TRIES {
-        match rentals.get(id).await {
-            Ok(rental) => return rental,
-            Err(error) => {
-                tracing::warn!(rental = %id, error = &error as &dyn std::error::Error, "update waits for the store");
-                tokio::time::sleep(STORE_RETRY_DELAY).await;
-            }
-        }
-    }
-    None
 }
 
 fn pulling(rentals: &Rentals, rental: RentalId, progress: &Progress) -> Value {

@@ -1,5 +1,6 @@
 //! Waiting for a rental: these protocols answer once something has happened, not once it was asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gpurent_core::host::{Rentals, Subscription};
@@ -28,7 +29,15 @@ pub(super) async fn until(
                     return;
                 }
             }
-            updates.next_of(id).await;
+            // Until updates were missed, they tell all that it becomes. The first may be older than what was read.
+            while let Ok(rental) = updates.next_of(id).await {
+                if rental.last_seq() > latest.last_seq() {
+                    latest = Arc::unwrap_or_clone(rental);
+                    if is_so(&latest) {
+                        return;
+                    }
+                }
+            }
         }
     };
     // What it is by then is the answer.

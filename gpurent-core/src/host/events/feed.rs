@@ -10,24 +10,39 @@ use event_listener::Event;
 
 use crate::host::notify::Mutex;
 use crate::id::{Position, RentalId};
-use crate::model::JournalEntry;
+use crate::model::{JournalEntry, Rental};
 use crate::runtime::Progress;
 
-/// How many updates the ring holds.
-pub const FEED_CAPACITY: usize = 4096;
+/// How many updates the ring holds. Each has a rental, of some kilobytes.
+pub const FEED_CAPACITY: usize = 1024;
 
 /// Something a subscriber hears.
 #[derive(Clone, Debug)]
 pub enum Update {
     /// An event was published in the journal.
-    Event(Arc<JournalEntry>),
+    Event {
+        /// The event, and where it stands in the journal.
+        entry: Arc<JournalEntry>,
+        /// The rental that it happened to, as it was then or later.
+        rental: Arc<Rental>,
+    },
     /// A pull goes on. Not stored; only the latest matters.
     Progress {
         /// The rental whose image is pulled.
-        rental: RentalId,
+        rental: Arc<Rental>,
         /// How far.
         progress: Progress,
     },
+}
+
+impl Update {
+    /// The rental that the update is about, as it was then or later.
+    #[must_use]
+    pub fn rental(&self) -> &Arc<Rental> {
+        match self {
+            Self::Event { rental, .. } | Self::Progress { rental, .. } => rental,
+        }
+    }
 }
 
 /// A subscriber was too slow; what it missed is in the journal after `resume_after`.
@@ -65,7 +80,7 @@ impl Feed {
     pub(crate) fn push(&self, update: Update) {
         {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Update::Event(entry) = &update {
+            if let Update::Event { entry, .. } = &update {
                 ring.last_position = entry.position;
             }
             ring.updates.push_back(update);
@@ -107,13 +122,15 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Waits until something was told of a rental that may have changed it, or updates were missed.
-    pub async fn next_of(&mut self, id: RentalId) {
+    /// Waits for a rental's next event, and gives the rental as it was then or later. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Lagged`] where updates were missed; the subscription goes on with the oldest it can have.
+    pub async fn next_of(&mut self, id: RentalId) -> Result<Arc<Rental>, Lagged> {
         loop {
-            match self.next().await {
-                Ok(Update::Event(entry)) if entry.rental == id => return,
-                Ok(_) => {}
-                Err(_lagged) => return,
+            match self.next().await? {
+                Update::Event { entry, rental } if entry.rental == id => return Ok(rental),
+                Update::Event { .. } | Update::Progress { .. } => {}
             }
         }
     }
@@ -142,7 +159,7 @@ impl Subscription {
         let index = usize::try_from(self.next - ring.first).ok()?;
         let update = ring.updates.get(index)?.clone();
         self.next += 1;
-        if let Update::Event(entry) = &update {
+        if let Update::Event { entry, .. } = &update {
             self.resume_after = entry.position;
         }
         Some(Ok(update))
@@ -152,10 +169,11 @@ impl Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::rental::tests::claimed;
 
     fn progress(n: u64) -> Update {
         let progress = Progress { current_bytes: n, ..Progress::default() };
-        Update::Progress { rental: RentalId::generate(), progress }
+        Update::Progress { rental: Arc::new(claimed().0), progress }
     }
 
     #[test]

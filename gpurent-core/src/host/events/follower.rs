@@ -66,14 +66,16 @@ impl Follower {
                 continue;
             }
             match self.live.next().await {
-                Ok(Update::Event(entry)) if entry.position <= self.at => {}
-                Ok(Update::Event(entry)) if entry.position == self.at.next() => {
+                Ok(Update::Event { entry, .. }) if entry.position <= self.at => {}
+                Ok(Update::Event { entry, .. }) if entry.position == self.at.next() => {
                     self.at = entry.position;
                     return Ok(Followed::Entry(entry));
                 }
                 // A gap, or the ring has moved on: the journal has all of it.
-                Ok(Update::Event(_)) | Err(_) => self.behind = true,
-                Ok(Update::Progress { rental, progress }) => return Ok(Followed::Progress { rental, progress }),
+                Ok(Update::Event { .. }) | Err(_) => self.behind = true,
+                Ok(Update::Progress { rental, progress }) => {
+                    return Ok(Followed::Progress { rental: rental.id(), progress });
+                }
             }
         }
     }
@@ -137,13 +139,13 @@ impl RentalFollower {
                 continue;
             }
             match self.live.next().await {
-                Ok(Update::Event(entry)) if entry.rental != self.rental || entry.recorded.seq <= self.at => {}
-                Ok(Update::Event(entry)) if entry.recorded.seq == self.at.next() => {
+                Ok(Update::Event { entry, .. }) if entry.rental != self.rental || entry.recorded.seq <= self.at => {}
+                Ok(Update::Event { entry, .. }) if entry.recorded.seq == self.at.next() => {
                     return Ok(Some(self.tell(entry.recorded.clone())));
                 }
                 // A gap, or the ring has moved on: the store has all of it.
-                Ok(Update::Event(_)) | Err(_) => self.behind = true,
-                Ok(Update::Progress { rental, progress }) if rental == self.rental => {
+                Ok(Update::Event { .. }) | Err(_) => self.behind = true,
+                Ok(Update::Progress { rental, progress }) if rental.id() == self.rental => {
                     return Ok(Some(RentalUpdate::Progress(progress)));
                 }
                 Ok(Update::Progress { .. }) => {}

@@ -183,10 +183,17 @@ impl Rentals {
     ) -> Result<Option<Rental>, StoreError> {
         // Before the look, so that no change falls in between.
         let mut updates = self.subscribe();
+        let is_over = |rental: &Rental| is_so(rental) || !rental.is_live();
         loop {
-            match self.get(id).await? {
-                Some(rental) if !is_so(&rental) && rental.is_live() => updates.next_of(id).await,
-                found => return Ok(found),
+            let Some(known) = self.get(id).await? else { return Ok(None) };
+            if is_over(&known) {
+                return Ok(Some(known));
+            }
+            // Until updates were missed, they tell all that it becomes. The first may be older than what was read.
+            while let Ok(rental) = updates.next_of(id).await {
+                if rental.last_seq() > known.last_seq() && is_over(&rental) {
+                    return Ok(Some(Arc::unwrap_or_clone(rental)));
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ mod launch;
 mod next_action;
 mod paid_time;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transition;
 
 use jiff::{SignedDuration, Timestamp};

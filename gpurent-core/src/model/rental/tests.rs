@@ -19,7 +19,8 @@ fn moment(second: i64) -> Moment {
     Moment { wall: at(second), boot: BootTime { boot: BootId("b".to_owned()), micros: second * 1_000_000 } }
 }
 
-fn claimed() -> (Rental, RecordedEvent) {
+/// A rental that was claimed, and its first event.
+pub(crate) fn claimed() -> (Rental, RecordedEvent) {
     let gpu = GpuRequest::one("RTX 5090".parse().unwrap());
     let spec = RentalSpec::new("me".parse().unwrap(), gpu, "a:1".parse().unwrap(), Term::hours(1).unwrap());
     let claim = Claim {

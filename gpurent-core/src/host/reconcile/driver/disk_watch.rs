@@ -78,7 +78,7 @@ impl Driver {
             return;
         }
         let up: Vec<LaunchId> =
-            self.live.values().filter(|rental| rental.state().is_up()).map(Rental::launch).collect();
+            self.live.values().filter(|rental| rental.state().is_up()).map(|rental| rental.launch()).collect();
         self.disks.rounds.keep_to(&up, now);
         self.disks.seen.retain(|launch, _| up.contains(launch));
         while let Some(launch) = self.disks.rounds.begin(now) {
@@ -106,11 +106,15 @@ impl Driver {
         let placement = &self.context.placement;
         let allowed = |rental: &Rental| placement.disk_limit.allowed(placement.division().part(rental.gpus().len()));
         let Some(workspace) = &rental.spec().workspace else { return allowed(rental) };
-        let shares = |other: &&Rental| {
+        let shares = |other: &&Arc<Rental>| {
             let theirs = other.spec().workspace.as_ref();
             other.id() != rental.id() && other.state().is_up() && theirs.is_some_and(|w| w.folder == workspace.folder)
         };
-        self.live.values().filter(shares).filter_map(allowed).fold(allowed(rental), |sum, other| Some(sum?.with(other)))
+        self.live
+            .values()
+            .filter(shares)
+            .filter_map(|other| allowed(other))
+            .fold(allowed(rental), |sum, other| Some(sum?.with(other)))
     }
 
     /// Judges a look.
@@ -129,7 +133,7 @@ impl Driver {
         let used = match result {
             Ok(mut used) => {
                 // What was copied lies below what the container shows.
-                let copied = self.live.get(&launch.rental).map_or(0, Rental::copied_bytes);
+                let copied = self.live.get(&launch.rental).map_or(0, |rental| rental.copied_bytes());
                 used.container = used.container.plus(DiskUse { bytes: copied, files: 0 });
                 used
             }

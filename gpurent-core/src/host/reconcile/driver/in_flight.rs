@@ -282,7 +282,7 @@ impl Driver {
     /// Whether this is a later state of the launch that is known. Whatever else it may be, a read tells.
     fn is_a_later_state(&self, found: &Rental) -> bool {
         let known = self.live.get(&found.id());
-        let is_later = |known: &Rental| known.launch() == found.launch() && known.last_seq() < found.last_seq();
+        let is_later = |known: &Arc<Rental>| known.launch() == found.launch() && known.last_seq() < found.last_seq();
         found.is_live() && known.is_some_and(is_later)
     }
 

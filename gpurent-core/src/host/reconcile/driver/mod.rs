@@ -30,10 +30,11 @@ use crate::host::reconcile::driver::in_flight::{Backoff, Ended, InFlight};
 use crate::host::reconcile::driver::service_watch::ServiceWatch;
 use crate::host::reconcile::leadership::{AcquiredHost, acquire_host};
 use crate::host::reconcile::periodic::PeriodicTask;
+use crate::host::reconcile::publish::{Known, Published};
 use crate::host::reconcile::watchdog::watch_while_unused;
 use crate::host::{ReconcileError, pulls};
 use crate::id::{EngineId, LaunchId, Position, RentalId};
-use crate::model::{EndReason, JournalEntry, Next, Rental, Service};
+use crate::model::{EndReason, Next, Rental, Service};
 use crate::runtime::{Observation, RuntimeError};
 use crate::store::{Deadline, DeadlineError, HostOwnership, StoreError};
 
@@ -45,7 +46,7 @@ pub(in crate::host::reconcile) enum Done {
     Read(Generation, Extent, Result<Vec<Rental>, StoreError>),
     /// Asked at this moment: what was seen was so then or later.
     Observed(Generation, Moment, Result<Observation, RuntimeError>),
-    Published(Result<Vec<JournalEntry>, StoreError>),
+    Published(Result<Vec<Published>, StoreError>),
     /// Asked at this time on the boot clock.
     Confirmed(BootInstant, Result<(), StoreError>),
     Kept(Result<(), DeadlineError>),
@@ -101,7 +102,7 @@ pub(in crate::host::reconcile) struct Driver {
     pub(in crate::host::reconcile) running: FuturesUnordered<BoxFuture<'static, Done>>,
 
     /// The host's rentals as last known.
-    pub(in crate::host::reconcile) live: BTreeMap<RentalId, Rental>,
+    pub(in crate::host::reconcile) live: Known,
     pub(in crate::host::reconcile) in_flight: BTreeMap<RentalId, InFlight>,
     /// Holds of rentals that are worked on, and that the store does not know any more.
     pub(in crate::host::reconcile) unbooked: BTreeMap<LaunchId, Holds>,
@@ -160,7 +161,7 @@ impl Driver {
             observed_in: None,
             engine,
             running: FuturesUnordered::new(),
-            live: BTreeMap::new(),
+            live: Known::new(),
             in_flight: BTreeMap::new(),
             unbooked: BTreeMap::new(),
             backoffs: BTreeMap::new(),

@@ -12,7 +12,6 @@ use crate::host::reconcile::publish::{PUBLISH_BATCH, publish};
 use crate::host::reconcile::pull::pull;
 use crate::host::{EngineHealth, ReconcileError, Update};
 use crate::id::{Attempt, LaunchId, RentalId};
-use crate::model::Rental;
 use crate::runtime::ContainerStatus;
 use crate::store::StoreError;
 
@@ -54,13 +53,13 @@ impl Driver {
         }
         if self.publish.begin(now) {
             let context = Arc::clone(&context);
-            let (fed, doubt) = (self.fed, self.publish.has_failed());
-            self.spawn(async move { Done::Published(contained(publish(&context, owner, fed, doubt)).await) });
+            let (fed, doubt, known) = (self.fed, self.publish.has_failed(), self.live.clone());
+            self.spawn(async move { Done::Published(contained(publish(&context, owner, fed, doubt, known)).await) });
         }
         if self.may_observe() && self.observe.begin(now) {
             self.acted_during_observation = self.in_flight.keys().copied().collect();
             let expected: Vec<_> =
-                self.live.values().filter(|rental| rental.state().is_up()).map(Rental::launch).collect();
+                self.live.values().filter(|rental| rental.state().is_up()).map(|rental| rental.launch()).collect();
             let asked_at = self.context.clock.now();
             self.context.asks_engine(Some(now));
             let (engine, generation, context) = (self.engine.clone(), self.generation, Arc::clone(&context));
@@ -102,9 +101,12 @@ impl Driver {
                 if entries.len() == PUBLISH_BATCH {
                     self.publish.request();
                 }
-                for entry in entries {
+                for (entry, rental) in entries {
                     self.fed = entry.position;
-                    self.context.feed.push(Update::Event(Arc::new(entry)));
+                    // Without it there is nothing that could be told live; the journal has the entry.
+                    if let Some(rental) = rental {
+                        self.context.feed.push(Update::Event { entry: Arc::new(entry), rental });
+                    }
                 }
                 self.publish.finished(now, self.context.config.read);
             }

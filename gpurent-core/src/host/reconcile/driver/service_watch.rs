@@ -63,8 +63,12 @@ impl ServiceWatch {
 impl Driver {
     /// Looks at the ports of those whose turn it is.
     pub(in crate::host::reconcile) fn look_for_services(&mut self, now: BootInstant) {
-        let asked: Vec<LaunchId> =
-            self.live.values().filter(|rental| rental.silent_ports().next().is_some()).map(Rental::launch).collect();
+        let asked: Vec<LaunchId> = self
+            .live
+            .values()
+            .filter(|rental| rental.silent_ports().next().is_some())
+            .map(|rental| rental.launch())
+            .collect();
         self.services.rounds.keep_to(&asked, now);
         self.services.since.retain(|launch, _| asked.contains(launch));
         while let Some(launch) = self.services.rounds.begin(now) {

@@ -43,7 +43,7 @@ impl Driver {
     /// A live rental is so now.
     pub(in crate::host::reconcile) fn know(&mut self, rental: Rental) {
         self.context.placement.quarantine.has(rental.id(), Holds::of(&rental));
-        self.live.insert(rental.id(), rental);
+        self.live.insert(rental.id(), Arc::new(rental));
     }
 
     pub(in crate::host::reconcile) fn forget(&mut self, id: RentalId) {
@@ -68,7 +68,7 @@ impl Driver {
         let busy = |id: &RentalId| self.in_flight.contains_key(id) || self.moved_during_read.contains(id);
         let missing = self.live.values().filter(|rental| !listed.contains(&rental.id()) && !busy(&rental.id()));
         let gone: Vec<_> = match extent {
-            Extent::All => missing.map(Rental::id).collect(),
+            Extent::All => missing.map(|rental| rental.id()).collect(),
             Extent::Active => {
                 // It has ended, or is suspended, by somebody else's doing or by a store that was set back: all is read to
                 // tell, and what it has is nobody's meanwhile.
@@ -85,11 +85,11 @@ impl Driver {
             }
         };
         // What is worked on is not forgotten yet; but a store that was set back would give what it has to others.
-        let may_run = |rental: &&Rental| {
+        let may_run = |rental: &&Arc<Rental>| {
             matches!(rental.state(), RentalState::Provisioning | RentalState::Running | RentalState::Ready)
         };
         let is_worked_on = |id: &RentalId| self.in_flight.contains_key(id) && !self.moved_during_read.contains(id);
-        let is_lost = |rental: &&Rental| !listed.contains(&rental.id()) && is_worked_on(&rental.id());
+        let is_lost = |rental: &&Arc<Rental>| !listed.contains(&rental.id()) && is_worked_on(&rental.id());
         self.unbooked =
             self.live.values().filter(may_run).filter(is_lost).map(|r| (r.launch(), Holds::of(r))).collect();
         for (launch, held) in &self.unbooked {
@@ -99,7 +99,7 @@ impl Driver {
             .into_iter()
             .filter(|rental| !self.moved_during_read.contains(&rental.id()))
             // Also what has a lower revision, or the same and says something else: a store that was set back.
-            .filter(|rental| self.live.get(&rental.id()) != Some(rental))
+            .filter(|rental| self.live.get(&rental.id()).is_none_or(|known| **known != *rental))
             .collect();
         self.unsure.retain(|id| self.in_flight.contains_key(id) || self.moved_during_read.contains(id));
         for id in gone {

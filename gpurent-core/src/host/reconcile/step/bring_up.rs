@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::sync::Arc;
 
 use futures_util::{FutureExt, select_biased};
 
@@ -11,7 +12,6 @@ use crate::host::context::HostContext;
 use crate::host::reconcile::clock_mapping::{on_both_clocks, paid_from};
 use crate::host::reconcile::step::{Step, StepError, Stepped, Trouble};
 use crate::host::{AccessError, Update};
-use crate::id::RentalId;
 use crate::model::{Files, HostPort, Rental, RentalEvent, Secrets};
 use crate::runtime::{Created, LaunchSpec, Progress, PullProgress, RuntimeError};
 use crate::store::Deadline;
@@ -24,19 +24,19 @@ const PORT_QUARANTINE: std::time::Duration = std::time::Duration::from_secs(600)
 
 struct Reporter<'a> {
     context: &'a HostContext,
-    rental: RentalId,
+    rental: Arc<Rental>,
 }
 
 impl PullProgress for Reporter<'_> {
     fn update(&self, progress: Progress) {
-        self.context.feed.push(Update::Progress { rental: self.rental, progress });
+        self.context.feed.push(Update::Progress { rental: Arc::clone(&self.rental), progress });
     }
 }
 
 impl Step {
     /// Fetches what the container needs. May be dropped at any time.
     pub(in crate::host::reconcile) async fn prepare(self) -> Result<Stepped, StepError> {
-        let progress = Reporter { context: &self.context, rental: self.rental.id() };
+        let progress = Reporter { context: &self.context, rental: Arc::clone(&self.rental) };
         let registry = match self.secrets().await {
             Ok(secrets) => secrets.registry,
             Err(Trouble::Step(error)) => return Err(error),

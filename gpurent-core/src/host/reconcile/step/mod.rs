@@ -101,7 +101,7 @@ pub(super) struct Step {
     pub(super) context: Arc<HostContext>,
     pub(super) sleep: Arc<dyn Sleep>,
     pub(super) owner: HostOwnership,
-    pub(super) rental: Rental,
+    pub(super) rental: Arc<Rental>,
     pub(super) lease: Lease,
     /// When its container was last seen running.
     pub(super) last_seen: Option<Moment>,

@@ -37,7 +37,7 @@ impl Step {
         at: Timestamp,
         tail: Option<LogTail>,
     ) -> Result<Rental, StepError> {
-        let mut rental = self.rental.clone();
+        let mut rental = Rental::clone(&self.rental);
         for _ in 0..RECORD_TRIES {
             let mut change = Change::observation(rental.clone(), self.owner);
             if let Some(tail) = &tail {

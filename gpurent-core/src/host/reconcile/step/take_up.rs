@@ -1,7 +1,9 @@
 //! Going on with a container that is further than the store knows.
+use std::sync::Arc;
+
 use crate::host::reconcile::step::{Step, StepError, Stepped, adopted};
 use crate::id::LaunchId;
-use crate::model::{Gpu, RentalEvent, RentalState, SuspendCause};
+use crate::model::{Gpu, Rental, RentalEvent, RentalState, SuspendCause};
 
 impl Step {
     /// Takes over a container of a later launch than the store knows of: the store was restored from a backup.
@@ -25,7 +27,7 @@ impl Step {
                 tracing::warn!(%launch, "a launch is further than the store knows, and is gone on with");
                 let is_known = matches!(self.rental.state(), RentalState::Running | RentalState::Ready)
                     && launch.attempt == self.rental.attempt();
-                let rental = match if is_known { Ok(self.rental.clone()) } else { self.record(event).await } {
+                let rental = match if is_known { Ok(Rental::clone(&self.rental)) } else { self.record(event).await } {
                     Err(changed @ (StepError::Stale | StepError::Overtaken(_))) => {
                         // Another rental holds its GPU or port by now. Until that is settled, it runs no longer than it is paid for.
                         self.stop_if_overdue(launch).await?;
@@ -35,20 +37,20 @@ impl Step {
                 };
                 if found.retained.is_some() {
                     // It was suspended, and its files are to be kept.
-                    let step = Self { rental, ..self };
+                    let step = Self { rental: Arc::new(rental), ..self };
                     let event = RentalEvent::SuspendBegan { cause: SuspendCause::Requested };
                     return Ok(Stepped::Moved(Box::new(step.record(event).await?)));
                 }
                 match self.context.deadlines.of(launch).await.filter(|_| rental.started_at().is_some()) {
                     // It was ready before, and paid for since then.
                     Some(kept) => {
-                        let step = Self { rental, ..self };
+                        let step = Self { rental: Arc::new(rental), ..self };
                         let ready = step.record(RentalEvent::Verified { paid_from: kept.paid_from }).await?;
                         if !ready.spec().term.is_shorter_than(kept.term) {
                             return Ok(Stepped::Moved(Box::new(ready)));
                         }
                         // What was promised once is kept.
-                        let step = Self { rental: ready, ..step };
+                        let step = Self { rental: Arc::new(ready), ..step };
                         let extended = step.record(RentalEvent::Extended { term: kept.term }).await?;
                         Ok(Stepped::Moved(Box::new(extended)))
                     }
