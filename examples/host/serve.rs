@@ -11,7 +11,7 @@ use gpurent_core::clock::{SleepFuture, SystemClock};
 use gpurent_core::host::{HostBuilder, ReconcileConfig, watch};
 use gpurent_core::id::HostId;
 use gpurent_core::memory::SimulatedGpus;
-use gpurent_core::model::{Gpu, HostPort, RateCard, RentalTiming};
+use gpurent_core::model::{Gpu, HostPort, RateCard};
 use gpurent_core::runtime::{ContainerRuntime, GpuProbe, Isolation, ProbeError};
 use gpurent_core::store::DeadlineBook as _;
 use gpurent_docker::{
@@ -22,9 +22,9 @@ use gpurent_http::{ApiKey, ApiKeys, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{GpuSource, Serve};
+use crate::config::{GpuSource, Protocol, Serve};
 use crate::dashboard_registration::DashboardRegistration;
-use crate::protocols::{Parts, Protocol};
+use crate::protocols::Parts;
 use crate::{archive, database, failpoint, kernel, own_files, seal_key};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -125,11 +125,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     let mut builder = HostBuilder::new(host, database.store.clone(), runtime.clone(), Arc::new(sealer), gpus, pools)
         .inside(runtime.clone())
         .public_host(settings.public_host.clone())
-        .timing(RentalTiming {
-            access: settings.access_timeout,
-            provisioning: settings.start_timeout,
-            ..RentalTiming::default()
-        })
+        .timing(settings.timeouts.timing())
         .capacity(capacity)
         .renter_limits(settings.access.renter_limits())
         .deadlines(Arc::new(deadlines))

@@ -1,22 +1,36 @@
-//! Settings of an operator: by flag, or by environment.
+//! The settings of the host, as flags and as variables of its environment, in one file for each subject.
+
+mod access;
+mod engine;
+mod gpus;
+mod prices;
+mod protocols;
+mod renter_limits;
+mod timeouts;
+mod workspaces;
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
+pub use access::Access;
 use clap::Args;
-use gpurent_core::allocation::renter_limits::LATELY;
+pub use engine::Engine;
 use gpurent_core::allocation::{DiskLimit, DiskRoom, Division};
 use gpurent_core::error::ValidationError;
 use gpurent_core::id::HostId;
-use gpurent_core::model::{Currency, DiskUse, GpuModel, GpuUuid, HourlyRate, MicroUnits, PortRange};
-use gpurent_docker::{EngineAddress, Registries, TlsFiles};
+use gpurent_core::model::{Currency, DiskUse, HourlyRate, PortRange};
+use gpurent_docker::Registries;
+pub use gpus::{GpuSource, WithoutGpu};
 use jiff::SignedDuration;
+pub use prices::Rate;
+use prices::price;
+pub use protocols::{Protocol, Protocols};
+pub use timeouts::Timeouts;
+pub use workspaces::Workspaces;
 
 use crate::exit::with_causes;
 use crate::finding::{Finding, Part};
-use crate::protocols::{Access, Protocols, Workspaces};
 use crate::{archive, former_settings};
 
 /// The settings of `gpurent-host serve`.
@@ -68,17 +82,12 @@ pub struct Serve {
     /// program had the GPU all the same.
     #[arg(long, env = "GPURENT_CHARGE_UNVERIFIED")]
     pub charge_unverified: bool,
-    /// How long a rental may take until its container has started, such as 2h: so long it holds its GPUs while its image is
-    /// pulled.
-    #[arg(long, env = "GPURENT_START_TIMEOUT", default_value = "2h", value_parser = start_timeout)]
-    pub start_timeout: SignedDuration,
+    #[command(flatten)]
+    pub timeouts: Timeouts,
     /// Pull images before anything is claimed for them: who asks for one that is not here hears that it is being pulled, and
     /// asks again. A rental that is resumed has its GPU first.
     #[arg(long, env = "GPURENT_PULL_FIRST")]
     pub pull_first: bool,
-    /// How long after its start a container may take until SSH answers, such as 90s.
-    #[arg(long, env = "GPURENT_ACCESS_TIMEOUT", default_value = "90s")]
-    pub access_timeout: SignedDuration,
     /// Where the lock is kept that makes this the engine's only agent; the same for all agents of a machine.
     #[arg(long, env = "GPURENT_LOCK_DIR", default_value = "/run/gpurent")]
     pub lock_dir: PathBuf,
@@ -202,151 +211,7 @@ impl Serve {
     }
 }
 
-/// Which container engine, and how to speak to it.
-#[derive(Args)]
-pub struct Engine {
-    /// Docker Engine: unix:///var/run/docker.sock, or tcp://host:2376 with --docker-tls-dir.
-    #[arg(long, env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
-    pub docker: String,
-    /// Folder with ca.pem, cert.pem and key.pem for an engine that is spoken to over TLS.
-    #[arg(long, env = "DOCKER_CERT_PATH")]
-    pub docker_tls_dir: Option<PathBuf>,
-}
-
-impl Engine {
-    /// The engine's address.
-    pub fn address(&self) -> EngineAddress {
-        match &self.docker_tls_dir {
-            Some(directory) if self.docker.starts_with("tcp://") => {
-                EngineAddress::with_tls(&self.docker, TlsFiles::in_directory(directory))
-            }
-            _ => self.docker.as_str().into(),
-        }
-    }
-}
-
 /// The machine's name as a host id.
 pub fn machine_name() -> Result<HostId, ValidationError> {
     HostId::try_from(rustix::system::uname().nodename().to_string_lossy().into_owned())
-}
-
-/// Where GPUs come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GpuSource {
-    /// All that the NVIDIA driver shows.
-    Nvml,
-    /// Some of them.
-    NvmlOnly(Vec<GpuUuid>),
-    /// So many that exist as names only.
-    Simulated(u8, GpuModel),
-}
-
-impl FromStr for GpuSource {
-    type Err = ValidationError;
-
-    fn from_str(text: &str) -> Result<Self, ValidationError> {
-        let mut parts = text.splitn(3, ':');
-        match (parts.next(), parts.next(), parts.next()) {
-            (Some("nvml"), None, _) => Ok(Self::Nvml),
-            (Some("nvml"), Some(uuids), None) => {
-                Ok(Self::NvmlOnly(uuids.split(',').map(str::parse).collect::<Result<_, _>>()?))
-            }
-            (Some("simulated"), Some(count), Some(model)) => {
-                let count = count.parse().ok().filter(|count| (1..=64).contains(count));
-                let count =
-                    count.ok_or_else(|| ValidationError::new("gpus", "simulated:N:MODEL takes 1 to 64 GPUs"))?;
-                Ok(Self::Simulated(count, model.parse()?))
-            }
-            _ => Err(ValidationError::new("gpus", "must be nvml, nvml:UUID,... or simulated:N:MODEL")),
-        }
-    }
-}
-
-/// How many containers without a GPU there may be at once: a number, `true` for as many as is usual, `false` for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WithoutGpu(pub u32);
-
-impl FromStr for WithoutGpu {
-    type Err = ValidationError;
-
-    fn from_str(text: &str) -> Result<Self, ValidationError> {
-        match text {
-            "true" => Ok(Self(4)),
-            "false" => Ok(Self(0)),
-            number => number
-                .parse()
-                .map(Self)
-                .map_err(|_| ValidationError::new("rent-without-gpu", "must be a number of containers")),
-        }
-    }
-}
-
-/// The price of a model.
-#[derive(Clone, Debug)]
-pub struct Rate {
-    /// The model.
-    pub model: GpuModel,
-    /// The model's price.
-    pub rate: HourlyRate,
-}
-
-impl FromStr for Rate {
-    type Err = ValidationError;
-
-    fn from_str(text: &str) -> Result<Self, ValidationError> {
-        let refused = || ValidationError::new("rate", "must be MODEL=PRICE, such as 'RTX 5090=1.49'");
-        let (model, rate) = text.rsplit_once('=').ok_or_else(refused)?;
-        Ok(Self { model: model.trim().parse()?, rate: price(rate)? })
-    }
-}
-
-/// A time to start in. What came to nothing is counted for [three hours](gpurent_core::allocation::renter_limits::LATELY).
-fn start_timeout(text: &str) -> Result<SignedDuration, ValidationError> {
-    let refused = || ValidationError::new("start-timeout", "must be 1s to 3h");
-    let time: SignedDuration = text.parse().map_err(|_| refused())?;
-    if (SignedDuration::from_secs(1)..=LATELY).contains(&time) { Ok(time) } else { Err(refused()) }
-}
-
-/// A price an hour, read without a float.
-fn price(text: &str) -> Result<HourlyRate, ValidationError> {
-    let refused = || ValidationError::new("rate", "must be a price of at most six decimals, such as 1.49");
-    let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
-    if part.len() > 6 || !part.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(refused());
-    }
-    let whole: i64 = whole.parse().map_err(|_| refused())?;
-    let part: i64 = format!("{part:0<6}").parse().map_err(|_| refused())?;
-    let micros = whole.checked_mul(1_000_000).and_then(|micros| micros.checked_add(part)).ok_or_else(refused)?;
-    HourlyRate::new(MicroUnits::new(micros))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gpus_come_from_where_the_operator_says() {
-        assert_eq!("nvml".parse(), Ok(GpuSource::Nvml));
-        assert_eq!(
-            "nvml:GPU-1,GPU-2"
-                .parse::<GpuSource>()
-                .map(|source| matches!(source, GpuSource::NvmlOnly(only) if only.len() == 2)),
-            Ok(true)
-        );
-        assert_eq!("simulated:2:RTX 5090".parse(), Ok(GpuSource::Simulated(2, "RTX 5090".parse().unwrap())));
-        for text in ["", "cuda", "simulated", "simulated:0:X", "simulated:x:X", "simulated:2:", "nvml:x"] {
-            assert!(text.parse::<GpuSource>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn prices_are_read_without_a_float() {
-        let rate = |text: &str| text.parse::<Rate>().map(|rate| rate.rate.per_hour().get());
-        assert_eq!(rate("RTX 5090=1.49").unwrap(), 1_490_000);
-        assert_eq!(rate("H200 = 3").unwrap(), 3_000_000);
-        assert_eq!(rate("A100=0.000001").unwrap(), 1);
-        for text in ["RTX 5090", "RTX 5090=", "RTX 5090=1.1234567", "RTX 5090=-1", "=1", "X=1e9"] {
-            assert!(rate(text).is_err(), "{text}");
-        }
-    }
 }
