@@ -8,16 +8,16 @@ mod world;
 use gpurent_core::allocation::PlacementError;
 use gpurent_core::clock::Clock;
 use gpurent_core::host::{
-    ChangeAccessError, EngineHealth, ExtendError, ForceEndError, Planned, RentError, TermExtension, force_end, plan,
+    ChangeAccessError, EngineHealth, ExtendError, ForceEndError, RentError, TermExtension, force_end,
 };
-use gpurent_core::id::{Attempt, HostId, Position};
+use gpurent_core::id::{Attempt, Position};
 use gpurent_core::memory::{InjectedFault, RuntimeStep};
 use gpurent_core::model::{
-    Adoption, Credential, CredentialRequest, EndReason, FailureKind, Outcome, Phase, PublicKey, PublicKeys, Rental,
-    RentalEvent, RentalState, RentalTiming, Term,
+    Adoption, Credential, CredentialRequest, EndReason, FailureKind, Outcome, Phase, PublicKey, PublicKeys,
+    RentalEvent, RentalState, Term,
 };
-use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
-use gpurent_core::store::{Change, Store, StoreError};
+use gpurent_core::runtime::RuntimeError;
+use gpurent_core::store::{Change, StoreError};
 use jiff::SignedDuration;
 use world::{World, mins, password, term};
 
@@ -179,28 +179,6 @@ fn a_follower_hears_each_event_once_from_wherever_it_begins() {
     assert_eq!(read(&mut early, 7), (1..=7).collect::<Vec<_>>());
     assert_eq!(read(&mut late, 5), (3..=7).collect::<Vec<_>>());
     assert_eq!(world.rentals.last_position(), Some(Position::new(7)));
-}
-
-#[test]
-fn a_plan_says_what_would_be_done_and_does_nothing() {
-    let mut world = World::new();
-    let id = world.rent();
-    let look = |world: &mut World| {
-        let host: HostId = "host".parse().unwrap();
-        let observation = world.pool.run_until(world.runtime.observe(&host)).unwrap();
-        let live = world.pool.run_until(world.store.live(&host)).unwrap();
-        let known: Vec<_> = live.iter().map(Rental::id).collect();
-        plan(&live, &known, &observation, &world.clock.now(), &RentalTiming::default())
-    };
-    let launch = world.get(id).launch();
-    assert_eq!(look(&mut world), [Planned::Runs { rental: id, launch }]);
-    world.clock.advance(mins(60));
-    let planned = look(&mut world);
-    assert!(matches!(&planned[..], [Planned::Step { action, .. }] if action.starts_with("end:")), "{planned:?}");
-    world.runtime.lose(launch);
-    world.pool.run_until_stalled();
-    let other = plan(&[], &[], &Default::default(), &world.clock.now(), &RentalTiming::default());
-    assert!(other.is_empty());
 }
 
 #[test]

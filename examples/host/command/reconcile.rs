@@ -4,14 +4,13 @@ use clap::Args;
 use gpurent_core::clock::{Clock, SystemClock};
 use gpurent_core::host::{Planned, plan};
 use gpurent_core::id::HostId;
-use gpurent_core::model::RentalTiming;
 use gpurent_core::runtime::{ContainerRuntime, RuntimeError};
 use gpurent_docker::{AccessKit, DockerRuntime};
 use serde_json::json;
 
 use super::keys::{KeyLocation, stored};
 use super::show;
-use crate::config::Engine;
+use crate::config::{Engine, Timeouts};
 use crate::exit::{Failed, with_causes};
 
 /// The settings of the dry run.
@@ -25,6 +24,9 @@ pub struct Reconcile {
     host_id: Option<HostId>,
     #[command(flatten)]
     engine: Engine,
+    /// As the agent is set.
+    #[command(flatten)]
+    timeouts: Timeouts,
     #[command(flatten)]
     place: KeyLocation,
 }
@@ -41,13 +43,15 @@ pub async fn reconcile(arguments: Reconcile, as_json: bool) -> Result<(), Failed
     let runtime = DockerRuntime::connect(arguments.engine.address(), kit).await.map_err(engine)?;
     let observation = runtime.observe(&host).await.map_err(engine)?;
     let live = store.live(&host).await.map_err(stored)?;
-    let mut known: Vec<_> = live.iter().map(|rental| rental.id()).collect();
+    let mut others = Vec::new();
     for seen in &observation.containers {
-        if !known.contains(&seen.launch.rental) && store.get(seen.launch.rental).await.map_err(stored)?.is_some() {
-            known.push(seen.launch.rental);
+        let id = seen.launch.rental;
+        if !live.iter().chain(&others).any(|rental| rental.id() == id) {
+            others.extend(store.get(id).await.map_err(stored)?);
         }
     }
-    let plan = plan(&live, &known, &observation, &SystemClock::new().now(), &RentalTiming::default());
+    let now = SystemClock::new().now();
+    let plan = plan(&live, &others, &observation, &now, &arguments.timeouts.timing());
     if as_json {
         show::json(&json!({"host_id": host, "plan": plan}));
         return Ok(());
@@ -60,6 +64,13 @@ pub async fn reconcile(arguments: Reconcile, as_json: bool) -> Result<(), Failed
         Planned::Waits { rental, files: false } => row(rental, "suspended, and its container is gone", "nothing"),
         Planned::Unknown { rental, launch } => {
             row(rental, &format!("the engine does not answer for {}", launch.container_name()), "ask again")
+        }
+        Planned::HeldUp { rental } => row(rental, "its GPU is used by a container without a rental", "wait"),
+        Planned::TakeUp { rental, launch } => {
+            row(rental, "is behind its container", &format!("go on with {}", launch.container_name()))
+        }
+        Planned::PutAway { launch } => {
+            row(&launch.rental, "suspended, and not put away", &format!("put {} away", launch.container_name()))
         }
         Planned::Remove { launch } => row(&launch.rental, "has ended", &format!("remove {}", launch.container_name())),
         Planned::Adopt { launch } => {

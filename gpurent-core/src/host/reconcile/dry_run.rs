@@ -3,9 +3,12 @@
 use serde::Serialize;
 
 use crate::clock::Moment;
+use crate::host::reconcile::decide::{
+    Decision, Settlement, Sighting, Standing, decide, settlement, sighting, standing,
+};
 use crate::id::{LaunchId, RentalId};
-use crate::model::{Action, Next, Rental, RentalState, RentalTiming};
-use crate::runtime::{ContainerStatus, Observation, ObservedContainer};
+use crate::model::{Action, Rental, RentalTiming};
+use crate::runtime::{Observation, ObservedContainer};
 
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,6 +51,23 @@ pub enum Planned {
         /// The rental's container.
         launch: LaunchId,
     },
+    /// A rental cannot be brought up: a container that the store does not have down for it has one of its GPUs.
+    HeldUp {
+        /// Which.
+        rental: RentalId,
+    },
+    /// A container belongs to a later launch than the store knows of: the rental goes on with it.
+    TakeUp {
+        /// Which.
+        rental: RentalId,
+        /// The launch of the container.
+        launch: LaunchId,
+    },
+    /// A container of a suspended rental that is not put away.
+    PutAway {
+        /// The launch of the container.
+        launch: LaunchId,
+    },
     /// A container whose rental has ended, or has been launched anew: it is removed.
     Remove {
         /// The launch of the container.
@@ -66,33 +86,48 @@ pub enum Planned {
     },
 }
 
-/// Plans the next actions on the host's live rentals and its containers. `known` tells which rentals the
-/// store knows, live or ended.
+/// Plans the next actions on the host's live rentals and its containers. `others` are the rentals that its other containers
+/// belong to, as far as the store has them: they have ended.
+///
+/// The decisions are the reconciler's own. What only a running one knows is left out: steps that failed lately, and when
+/// each container was last seen running.
 #[must_use]
 pub fn plan(
     live: &[Rental],
-    known: &[RentalId],
+    others: &[Rental],
     observation: &Observation,
     now: &Moment,
     timing: &RentalTiming,
 ) -> Vec<Planned> {
-    let mut lines: Vec<Planned> = live.iter().map(|rental| of_rental(rental, observation, now, timing)).collect();
-    for seen in &observation.containers {
+    let containers: Vec<(&ObservedContainer, Standing)> = observation
+        .containers
+        .iter()
+        .map(|seen| (seen, standing(live.iter().find(|rental| rental.id() == seen.launch.rental), seen, now)))
+        .collect();
+    let mut lines: Vec<Planned> =
+        live.iter().map(|rental| of_rental(rental, &containers, observation, now, timing)).collect();
+    for (seen, standing) in containers {
         let launch = seen.launch;
-        let is_needed = |rental: &Rental| rental.attempt() <= launch.attempt || rental.may_need(launch.attempt);
-        if live.iter().any(|rental| rental.id() == launch.rental && is_needed(rental)) {
-            continue;
+        match standing {
+            Standing::InUse | Standing::Further | Standing::Later => {}
+            Standing::NotPutAway => lines.push(Planned::PutAway { launch }),
+            Standing::Orphan { .. } => {
+                let stored = live.iter().chain(others).find(|rental| rental.id() == launch.rental);
+                match settlement(stored, launch) {
+                    Settlement::PutAway => lines.push(Planned::PutAway { launch }),
+                    Settlement::Remove => lines.push(Planned::Remove { launch }),
+                    Settlement::Adopt if may_be_adopted(seen, live) => lines.push(Planned::Adopt { launch }),
+                    Settlement::Adopt => lines.push(Planned::Quarantine { launch }),
+                    Settlement::Keep => {}
+                }
+            }
         }
-        lines.push(match known.contains(&launch.rental) {
-            true => Planned::Remove { launch },
-            false if may_be_adopted(seen, live) => Planned::Adopt { launch },
-            false => Planned::Quarantine { launch },
-        });
     }
     lines
 }
 
-/// Whether a container tells what it holds, and nobody else holds that.
+/// Whether a container tells what it holds, and nobody else holds that. The reconciler asks the store, which knows of what
+/// is claimed in the same moment.
 fn may_be_adopted(seen: &ObservedContainer, live: &[Rental]) -> bool {
     let holds = |rental: &Rental| {
         rental.gpus().iter().any(|gpu| seen.gpus.contains(&gpu.uuid))
@@ -101,27 +136,37 @@ fn may_be_adopted(seen: &ObservedContainer, live: &[Rental]) -> bool {
     !seen.ports.is_empty() && !live.iter().any(holds)
 }
 
-fn of_rental(rental: &Rental, observation: &Observation, now: &Moment, timing: &RentalTiming) -> Planned {
-    let id = rental.id();
-    let seen = observation.of(rental.launch());
-    match rental.next(now, timing) {
-        Next::Now(action) => {
-            Planned::Step { rental: id, state: rental.state().phase().as_str(), action: describe(&action) }
+fn of_rental(
+    rental: &Rental,
+    containers: &[(&ObservedContainer, Standing)],
+    observation: &Observation,
+    now: &Moment,
+    timing: &RentalTiming,
+) -> Planned {
+    let (id, state) = (rental.id(), rental.state().phase().as_str());
+    let its = |seen: &ObservedContainer| seen.launch.rental == id;
+    let further = containers.iter().find(|(seen, standing)| its(seen) && *standing == Standing::Further);
+    let occupies = |seen: &ObservedContainer| rental.gpus().iter().any(|gpu| seen.gpus.contains(&gpu.uuid));
+    let is_held_up = containers.iter().any(|(seen, standing)| standing.holds_beside_the_store(seen) && occupies(seen));
+    let sighting = sighting(rental, observation, None, now);
+    let ended = match &sighting {
+        Sighting::EndedByItself(reason) => Some(reason.clone()),
+        _ => None,
+    };
+    let further = further.map(|(seen, _)| seen.launch);
+    match (decide(rental, rental.next(now, timing), ended.clone(), further, is_held_up), sighting) {
+        (Decision::TakeUp(launch), _) => Planned::TakeUp { rental: id, launch },
+        (Decision::Act(Action::End(reason)), _) if ended.as_ref() == Some(&reason) => {
+            Planned::EndedByItself { rental: id, found: reason.describe() }
         }
-        Next::After(_) | Next::Idle if matches!(rental.state(), RentalState::Suspended { .. }) => {
-            let its = |seen: &ObservedContainer| seen.launch.rental == id && seen.retained;
-            Planned::Waits { rental: id, files: observation.containers.iter().any(its) }
+        (Decision::Act(action), _) => Planned::Step { rental: id, state, action: describe(&action) },
+        (Decision::HeldUp, _) => Planned::HeldUp { rental: id },
+        (Decision::Nothing, Sighting::Unknown) => Planned::Unknown { rental: id, launch: rental.launch() },
+        (Decision::Nothing, _) if rental.state().is_up() => Planned::Runs { rental: id, launch: rental.launch() },
+        (Decision::Nothing, _) => {
+            let files = observation.containers.iter().any(|seen| its(seen) && seen.retained);
+            Planned::Waits { rental: id, files }
         }
-        Next::After(_) | Next::Idle => match seen.map(|seen| &seen.status) {
-            Some(ContainerStatus::Running) => Planned::Runs { rental: id, launch: rental.launch() },
-            Some(ContainerStatus::Exited(exit)) => {
-                Planned::EndedByItself { rental: id, found: format!("exited with code {}", exit.code) }
-            }
-            Some(ContainerStatus::Unknown) => Planned::Unknown { rental: id, launch: rental.launch() },
-            Some(ContainerStatus::Created) | None => {
-                Planned::EndedByItself { rental: id, found: "no container".to_owned() }
-            }
-        },
     }
 }
 

@@ -4,17 +4,20 @@
 //! ([`Rental::next`](crate::model::Rental::next)), never from a message. A crash anywhere is therefore
 //! repaired by starting again.
 //!
-//! - `driver` is the loop: what it believes, which rental's step runs (`in_flight`), what an observation means (`orphans`),
-//!   and what recurs for the host (`periodic_tasks`, `periodic`; `disk_watch` and `service_watch` look at what rentals write and
+//! - `decide` is what is done with a rental or a container, by what the store and the engine say: pure, for the loop and for
+//!   `dry_run`, which tells an operator what would be done.
+//! - `driver` is the loop: what it believes, which rental's step runs (`in_flight`), what becomes of containers without a use
+//!   (`orphans`), and what recurs for the host (`periodic_tasks`, `periodic`; `disk_watch` and `service_watch` look at what rentals write and
 //!   offer, in `rounds`).
 //! - `step` carries one action out for one rental: the effect on the engine, then its record.
 //! - `leadership` is how a process becomes the one that acts; `observe`, `publish`, `pull` and `adopt` are what it asks.
 //! - `clock_mapping` puts the engine's times on the host's clocks; `contain_panic` makes a backend's panic a failure.
-//! - `watchdog` is what is still done while nobody may act; `dry_run` tells an operator what would be done.
+//! - `watchdog` is what is still done while nobody may act.
 
 mod adopt;
 mod clock_mapping;
 mod contain_panic;
+mod decide;
 mod driver;
 mod dry_run;
 mod leadership;

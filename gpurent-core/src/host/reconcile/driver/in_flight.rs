@@ -9,6 +9,7 @@ use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 
 use crate::clock::{BootInstant, Moment};
 use crate::host::ReconcileError;
+use crate::host::reconcile::decide::{Decision, decide, is_expiry};
 use crate::host::reconcile::driver::{Done, Driver};
 use crate::host::reconcile::periodic::backoff;
 use crate::host::reconcile::step::{Step, StepError, Stepped};
@@ -88,7 +89,6 @@ impl Driver {
                 continue;
             }
             let next = self.next(rental, &moment);
-            let expires = next == Next::Now(Action::End(EndReason::Expired));
             // What else went wrong does not hold up the end of the paid time, nor does what can wait hold up
             // a warning.
             let held_up = |entry: &Backoff| {
@@ -98,21 +98,17 @@ impl Driver {
             if self.backoffs.get(id).is_some_and(held_up) {
                 continue;
             }
-            if let Some(launch) = self.later_launch(*id) {
-                let urgency = if expires { Urgency::Expiring } else { Urgency::Normal };
-                taken_up.push((*id, launch, urgency));
-                continue;
-            }
-            let by_itself = self.ended_by_themselves.remove(id).filter(|_| rental.state().is_up());
-            match (by_itself, next) {
-                // Otherwise we may have stopped it ourselves, when its time was over and the store away.
-                (Some(reason), _) if !expires => due.push((*id, Action::End(reason))),
-                // Nothing is created or started while the outcome of an earlier write is unknown (a newer launch may exist), or
-                // while a container without a stored rental occupies one of the GPUs.
-                (_, Next::Now(Action::Prepare | Action::Create | Action::Start))
-                    if self.unsure.contains(id) || self.context.placement.quarantine.has_any_of(rental.gpus()) => {}
-                (_, Next::Now(action)) => due.push((*id, self.with_the_last_failure(*id, action))),
-                (_, Next::After(_) | Next::Idle) => {
+            let further = self.later_launch(*id);
+            let ended = if further.is_none() { self.ended_by_themselves.remove(id) } else { None };
+            // Nothing is created or started while the outcome of an earlier write is unknown (a newer launch may exist), or
+            // while a container without a stored rental occupies one of the GPUs.
+            let is_held_up = self.unsure.contains(id) || self.context.placement.quarantine.has_any_of(rental.gpus());
+            let urgency = if is_expiry(&next) { Urgency::Expiring } else { Urgency::Normal };
+            match decide(rental, next, ended, further, is_held_up) {
+                Decision::TakeUp(launch) => taken_up.push((*id, launch, urgency)),
+                Decision::Act(action) => due.push((*id, self.with_the_last_failure(*id, action))),
+                Decision::HeldUp => {}
+                Decision::Nothing => {
                     let found = self.disks.warning(rental).or_else(|| self.services.news(rental));
                     due.extend(found.map(|action| (*id, action)));
                 }

@@ -9,12 +9,13 @@ use std::time::Duration;
 use crate::allocation::Holds;
 use crate::clock::Moment;
 use crate::host::reconcile::adopt::{Found, adopt};
-use crate::host::reconcile::clock_mapping::ended_with_the_machine;
 use crate::host::reconcile::contain_panic::contained;
+use crate::host::reconcile::decide::{
+    Settlement, Sighting, Standing, is_still_further, settlement, sighting, standing,
+};
 use crate::host::reconcile::driver::{Done, Driver, Orphan};
 use crate::id::{LaunchId, RentalId};
-use crate::model::{EndReason, Exit, Failure, FailureKind, Rental, RentalState};
-use crate::runtime::{ContainerStatus, Observation, ObservedContainer};
+use crate::runtime::{Observation, ObservedContainer};
 
 /// How long a container that could not be adopted is left alone before that is tried again.
 const ADOPT_RETRY_DELAY: Duration = Duration::from_secs(10);
@@ -24,26 +25,20 @@ impl Driver {
     pub(in crate::host::reconcile) fn compare(&mut self, observation: &Observation, asked_at: &Moment) {
         let now = self.context.clock.now();
         for (id, rental) in &self.live {
-            if self.acted_during_observation.contains(id) || !rental.state().is_up() {
+            if self.acted_during_observation.contains(id) {
                 continue;
             }
             let launch = rental.launch();
-            let last_seen = self.last_seen.get(&launch);
-            let seen = observation.of(launch);
-            if seen.is_some_and(|seen| seen.retained) {
-                // It did not end: it was suspended, and the store was set back. It is gone on with below.
-                continue;
-            }
-            let reason = match seen.map(|seen| &seen.status) {
-                Some(ContainerStatus::Running) => {
+            match sighting(rental, observation, self.last_seen.get(&launch), &now) {
+                Sighting::Running => {
                     self.last_seen.insert(launch, asked_at.clone());
-                    continue;
                 }
-                Some(ContainerStatus::Unknown) => continue,
-                Some(ContainerStatus::Exited(exit)) => ended_by_itself(rental, Some(exit), last_seen, &now),
-                Some(ContainerStatus::Created) | None => ended_by_itself(rental, None, last_seen, &now),
-            };
-            self.ended_by_themselves.insert(*id, reason);
+                Sighting::EndedByItself(reason) => {
+                    self.ended_by_themselves.insert(*id, reason);
+                }
+                // One that was put away is gone on with below.
+                Sighting::NotUp | Sighting::Unknown | Sighting::PutAway => {}
+            }
         }
         self.shown = observation.containers.iter().map(|seen| seen.launch).collect();
         let is_current = |launch: &LaunchId| self.live.get(&launch.rental).is_some_and(|r| r.launch() == *launch);
@@ -57,14 +52,8 @@ impl Driver {
 
     /// A later launch of a rental than the store knows of.
     pub(in crate::host::reconcile) fn later_launch(&self, id: RentalId) -> Option<LaunchId> {
-        let rental = self.live.get(&id).filter(|rental| may_be_further(rental.state()))?;
         let (launch, retained) = *self.later_launches.get(&id)?;
-        let is_further = match rental.state() {
-            RentalState::Provisioning => launch.attempt >= rental.attempt(),
-            RentalState::Running | RentalState::Ready if retained => launch.attempt >= rental.attempt(),
-            _ => launch.attempt > rental.attempt(),
-        };
-        is_further.then_some(launch)
+        self.live.get(&id).filter(|rental| is_still_further(rental, launch, retained)).map(|_| launch)
     }
 
     fn look_for_orphans(&mut self, observation: &Observation, now: &Moment) {
@@ -79,35 +68,18 @@ impl Driver {
             if is_worked_on(&launch.rental) {
                 continue;
             }
-            let held = self.held_by(seen);
-            match self.live.get(&launch.rental) {
-                Some(rental) if is_further(rental, seen, now) => {
+            let standing = standing(self.live.get(&launch.rental).map(Arc::as_ref), seen, now);
+            match standing {
+                Standing::Further => {
                     self.later_launches.insert(launch.rental, (launch, seen.retained));
-                    if !seen.retained {
-                        beside_the_books.insert(launch, held);
-                    }
                 }
-                Some(rental) if may_be_put_away(rental, launch) => {
-                    // Made after all, by a request that was late, or started by somebody else.
-                    let is_put_away = seen.retained && !matches!(seen.status, ContainerStatus::Running);
-                    if !is_put_away {
-                        orphans.insert(launch);
-                        beside_the_books.insert(launch, held);
-                    }
-                }
-                Some(rental) if rental.may_need(launch.attempt) => {}
-                Some(rental) if rental.attempt() == launch.attempt => {}
-                Some(rental) if rental.attempt() < launch.attempt => {
-                    beside_the_books.insert(launch, held);
-                }
-                // Of an earlier launch, or of no live rental at all.
-                Some(_) | None => {
+                Standing::NotPutAway | Standing::Orphan { .. } => {
                     orphans.insert(launch);
-                    // What was put away holds nothing, and cannot be started by a request that is late.
-                    if !seen.retained || matches!(seen.status, ContainerStatus::Running) {
-                        beside_the_books.insert(launch, held);
-                    }
                 }
+                Standing::InUse | Standing::Later => {}
+            }
+            if standing.holds_beside_the_store(seen) {
+                beside_the_books.insert(launch, self.held_by(seen));
             }
         }
         // Whoever they belong to: what they have must not be given to somebody else.
@@ -141,28 +113,22 @@ impl Driver {
         let (context, owner, lease) = (Arc::clone(&self.context), self.owner, self.lease.clone());
         self.spawn(async move {
             let tried: Result<Orphan, Box<dyn Error + Send + Sync>> = contained(async {
-                match context.store.get(launch.rental).await? {
-                    Some(rental) if may_be_put_away(&rental, launch) => {
+                let stored = context.store.get(launch.rental).await?;
+                match settlement(stored.as_ref(), launch) {
+                    Settlement::PutAway => {
                         tracing::info!(%launch, "putting a container of a suspended rental away");
                         lease.check()?;
                         context.runtime.retain(launch).await?;
                         Ok(Orphan::PutAway)
                     }
-                    Some(rental)
-                        if !rental.is_live()
-                            || (rental.attempt() > launch.attempt && !rental.may_need(launch.attempt)) =>
-                    {
-                        if !past_grace {
-                            return Ok(Orphan::Kept);
-                        }
+                    Settlement::Remove if past_grace => {
                         tracing::info!(%launch, "removing a container whose rental needs it no more");
                         lease.check()?;
                         context.runtime.remove(launch).await?;
                         Ok(Orphan::Removed)
                     }
-                    // It became live again in our eyes; the next observation looks anew.
-                    Some(_) => Ok(Orphan::Kept),
-                    None => Ok(match adopt(&context, owner, launch).await? {
+                    Settlement::Remove | Settlement::Keep => Ok(Orphan::Kept),
+                    Settlement::Adopt => Ok(match adopt(&context, owner, launch).await? {
                         Found::Adopted(rental) => Orphan::Adopted(rental),
                         Found::LeftAlone => {
                             // For an operator to decide, but not for ever on somebody else's GPU.
@@ -207,49 +173,5 @@ impl Driver {
                 }
             }
         }
-    }
-}
-
-/// Whether the container belongs to a later launch than the stored rental. It does after the store was restored from a
-/// backup that predates the launch, or predates it so far that the rental looks as if it had missed its start deadline.
-fn is_further(rental: &Rental, seen: &ObservedContainer, now: &Moment) -> bool {
-    let later = rental.attempt() < seen.launch.attempt;
-    if seen.retained && matches!(rental.state(), RentalState::Provisioning | RentalState::Running | RentalState::Ready)
-    {
-        return later || rental.attempt() == seen.launch.attempt;
-    }
-    let too_late = rental.time_to_end(now).is_some_and(|left| !left.is_positive());
-    let has_run = matches!(seen.status, ContainerStatus::Running | ContainerStatus::Exited(_));
-    let started = rental.attempt() == seen.launch.attempt && has_run;
-    match rental.state() {
-        RentalState::Provisioning => later || (started && too_late),
-        state => later && may_be_further(state),
-    }
-}
-
-/// Whether a rental that was read in this state may have been launched again since, by a store that was set back.
-fn may_be_further(state: &RentalState) -> bool {
-    state.end_reason().is_none()
-}
-
-/// Whether a container is one of a suspended rental, which are put away.
-fn may_be_put_away(rental: &Rental, launch: LaunchId) -> bool {
-    matches!(rental.state(), RentalState::Suspended { .. }) && rental.may_need(launch.attempt)
-}
-
-fn ended_by_itself(rental: &Rental, exit: Option<&Exit>, last_seen: Option<&Moment>, now: &Moment) -> EndReason {
-    let lost = || {
-        let seen = last_seen.map(|seen| seen.wall).or(rental.started_at());
-        EndReason::Lost { last_seen: seen.unwrap_or(now.wall) }
-    };
-    match (rental.state(), exit) {
-        (RentalState::Ready, Some(exit)) if ended_with_the_machine(rental, exit, last_seen, now) => lost(),
-        (RentalState::Ready, Some(exit)) => EndReason::Exited { code: exit.code, out_of_memory: exit.out_of_memory },
-        (RentalState::Ready, None) => lost(),
-        (_, exit) => EndReason::Failed(Failure {
-            kind: if exit.is_some() { FailureKind::ExitedEarly } else { FailureKind::Vanished },
-            detail: "The container ended before access was verified".to_owned(),
-            log_tail: Vec::new(),
-        }),
     }
 }
