@@ -7,6 +7,7 @@ pub mod error;
 pub mod exec;
 pub mod gpu_probe;
 pub mod images;
+pub mod labels;
 pub mod launch_spec;
 pub mod machine;
 pub mod observation;

@@ -4,6 +4,7 @@
 pub(crate) mod device_check;
 pub(crate) mod disk_use;
 pub(crate) mod gpu_support;
+pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod screening;
 pub(crate) mod share;
@@ -15,9 +16,7 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 use gpurent_access::paths::{PROGRAM, RUN, SSH_PORT};
-use gpurent_core::id::{Attempt, LaunchId};
-use gpurent_core::model::Claim;
-use gpurent_core::runtime::{LaunchSpec, RuntimeError};
+use gpurent_core::runtime::{LaunchSpec, RuntimeError, labels};
 
 use crate::access_kit::AccessKit;
 use crate::access_kit::volume::kit_mount;
@@ -25,22 +24,10 @@ use crate::container::share::Share;
 use crate::engine::helper_image;
 use crate::network;
 
-/// The host that the container belongs to.
-pub(crate) const LABEL_HOST: &str = "io.gpurent.host";
-pub(crate) const LABEL_RENTAL: &str = "io.gpurent.rental";
-const LABEL_ATTEMPT: &str = "io.gpurent.attempt";
-/// Hash of the spec it was made of.
-pub(crate) const LABEL_HASH: &str = "io.gpurent.spec-hash";
-/// The claim that it was made for, as JSON and without the renter's environment.
-const LABEL_CLAIM: &str = "io.gpurent.claim";
-/// The beginning of the names of a renter's labels.
-const LABEL_OF_RENTER: &str = "io.gpurent.label.";
 /// The id of the image that the rental asked for, of a container that was made with the files of the one before it.
 pub(crate) const LABEL_IMAGE: &str = "io.gpurent.image";
 /// The rental whose files an image holds.
 pub(crate) const LABEL_FILES_OF: &str = "io.gpurent.files-of";
-/// Whether the engine attached its GPUs.
-pub(crate) const LABEL_GPUS: &str = "io.gpurent.gpus-attached";
 
 /// A container that only finds out whether the engine attaches these GPUs: it runs our own program, which ends at once.
 pub(crate) fn trial(launch: &LaunchSpec, kit: &AccessKit) -> ContainerCreateBody {
@@ -94,7 +81,7 @@ pub(crate) fn body(
         // The entry point lets the renter in, which takes root; the image's own user runs its program.
         user: Some(text("0:0")),
         env: Some(environment(launch, image)),
-        labels: Some(labels(launch, image, attach_gpus)),
+        labels: Some(emptied(image).into_iter().chain(labels::of(launch, attach_gpus)).collect()),
         exposed_ports: Some(launch.ports.iter().map(port_key).collect()),
         host_config: Some(HostConfig {
             port_bindings: Some(
@@ -217,39 +204,9 @@ fn environment(launch: &LaunchSpec, image: &ImageConfig) -> Vec<String> {
     variables
 }
 
-/// Other programs of the machine believe labels of containers (they publish them to the world, restart them, run commands
-/// for them): so those of an image have no value, and a renter's have a name of ours before them.
-fn labels(launch: &LaunchSpec, image: &ImageConfig, attach_gpus: bool) -> HashMap<String, String> {
-    let of_the_renter = launch.labels.iter().map(|(name, value)| (format!("{LABEL_OF_RENTER}{name}"), text(value)));
-    let mut labels: HashMap<String, String> = emptied(image).into_iter().chain(of_the_renter).collect();
-    labels.extend([
-        (text(LABEL_HOST), launch.host.to_string()),
-        (text(LABEL_RENTAL), launch.id.rental.to_string()),
-        (text(LABEL_ATTEMPT), launch.id.attempt.to_string()),
-        (text(LABEL_HASH), launch.hash()),
-        (text(LABEL_GPUS), attach_gpus.to_string()),
-    ]);
-    if let Some(claim) = &launch.claim {
-        // A struct of strings and numbers always has a JSON form.
-        labels.insert(text(LABEL_CLAIM), serde_json::to_string(claim).unwrap_or_default());
-    }
-    labels
-}
-
-/// An image's labels without their values.
+/// An image's labels without their values, which other programs of the machine would believe: they publish containers to the
+/// world by them, restart them, run commands for them.
 pub(crate) fn emptied(image: &ImageConfig) -> HashMap<String, String> {
     let names = image.labels.as_ref().into_iter().flat_map(|labels| labels.keys());
     names.map(|name| (text(name), String::new())).collect()
-}
-
-/// The claim that a container was made for, if it tells one that this version understands.
-pub(crate) fn claim_of(labels: &HashMap<String, String>) -> Option<Box<Claim>> {
-    serde_json::from_str(labels.get(LABEL_CLAIM)?).ok()
-}
-
-/// The launch that a container was made for, by its labels.
-pub(crate) fn launch_of(labels: &HashMap<String, String>) -> Option<LaunchId> {
-    let rental = labels.get(LABEL_RENTAL)?.parse().ok()?;
-    let attempt = Attempt::new(labels.get(LABEL_ATTEMPT)?.parse().ok()?);
-    Some(LaunchId { rental, attempt })
 }

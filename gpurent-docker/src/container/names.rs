@@ -11,11 +11,10 @@ use bollard::Docker;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use gpurent_core::id::{Attempt, LaunchId, RentalId};
-use gpurent_core::runtime::RuntimeError;
+use gpurent_core::runtime::{RuntimeError, labels};
 use tokio::sync::OnceCell;
 
 use crate::access_kit::former;
-use crate::container::{LABEL_HOST, LABEL_RENTAL, launch_of};
 use crate::engine::error::unavailable;
 
 /// The standing of a container, by its name.
@@ -62,7 +61,7 @@ impl Named {
 
     /// A listed container, if it is one of ours and does not only say so.
     pub(crate) fn of(listed: ContainerSummary) -> Option<Self> {
-        let made_for = launch_of(listed.labels.as_ref()?)?;
+        let made_for = labels::launch_of(listed.labels.as_ref()?)?;
         // Docker writes them with a slash before them.
         let names = listed.names.iter().flatten().filter_map(|name| name.strip_prefix('/'));
         let named =
@@ -107,14 +106,14 @@ impl Names {
 
 async fn find_former(docker: &Docker) -> Result<BTreeMap<LaunchId, String>, RuntimeError> {
     let former = |container: ContainerSummary| {
-        let launch = launch_of(container.labels.as_ref()?)?;
+        let launch = labels::launch_of(container.labels.as_ref()?)?;
         let has_name = |name: &String| {
             let names = container.names.as_deref().unwrap_or_default();
             names.iter().any(|found| found.strip_prefix('/') == Some(name))
         };
         former::names(launch).into_iter().find(has_name).map(|name| (launch, name))
     };
-    Ok(list(docker, LABEL_HOST.to_owned()).await?.into_iter().filter_map(former).collect())
+    Ok(list(docker, labels::HOST.to_owned()).await?.into_iter().filter_map(former).collect())
 }
 
 /// Every container that carries a label, in whatever state.
@@ -126,7 +125,7 @@ pub(crate) async fn list(docker: &Docker, label: String) -> Result<Vec<Container
 
 /// The containers of a rental's launches, the latest last.
 pub(crate) async fn of_rental(docker: &Docker, rental: RentalId) -> Result<Vec<Named>, RuntimeError> {
-    let listed = list(docker, format!("{LABEL_RENTAL}={rental}")).await?;
+    let listed = list(docker, format!("{}={rental}", labels::RENTAL)).await?;
     let mut ours: Vec<Named> = listed.into_iter().filter_map(Named::of).collect();
     ours.sort_by_key(|named| named.launch.attempt);
     Ok(ours)

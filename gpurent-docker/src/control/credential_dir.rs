@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount};
 use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder};
 use gpurent_access::paths::ACCESS;
 use gpurent_core::id::{Attempt, LaunchId, RentalId};
 
 use crate::access_kit::credential::AccessFile;
+use crate::container::mounts::bind;
 use crate::engine::error::is_missing;
 use crate::engine::helper_image;
 use crate::engine::state::remove_by_name;
@@ -75,7 +76,10 @@ impl AccessDir {
         let body = ContainerCreateBody {
             image: Some(helper_image::image()),
             entrypoint: Some(vec!["/none".to_owned()]),
-            host_config: Some(HostConfig { mounts: Some(vec![mount(&directory)]), ..HostConfig::default() }),
+            host_config: Some(HostConfig {
+                mounts: Some(vec![bind(&directory, ACCESS, true)]),
+                ..HostConfig::default()
+            }),
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
@@ -95,7 +99,7 @@ impl AccessDir {
 
     /// The mount that a container of the launch sees.
     pub(crate) fn mount(&self, launch: LaunchId) -> Mount {
-        mount(&self.folder(launch))
+        bind(&self.folder(launch), ACCESS, true)
     }
 
     /// Where a launch's files lie.
@@ -137,16 +141,6 @@ async fn remove_folder(folder: &Path) -> io::Result<()> {
     match tokio::fs::remove_dir_all(folder).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
-}
-
-fn mount(directory: &Path) -> Mount {
-    Mount {
-        target: Some(ACCESS.to_owned()),
-        source: Some(directory.to_string_lossy().into_owned()),
-        typ: Some(MountType::BIND),
-        read_only: Some(true),
-        ..Mount::default()
     }
 }
 

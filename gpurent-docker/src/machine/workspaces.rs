@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
-use bollard::models::{Mount, MountType};
 use gpurent_core::id::RenterId;
 use gpurent_core::model::{MountPath, Workspace, WorkspaceFolder};
 
@@ -89,13 +88,19 @@ impl WorkspaceRoot {
     }
 
     /// Makes the workspace where it is not there yet. May be dropped; what was begun then is finished or forgotten.
-    pub(crate) async fn ensure(&self, workspace: &Workspace) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The file system's. The next try begins anew.
+    pub async fn ensure(&self, workspace: &Workspace) -> io::Result<()> {
         let (root, folder) = (self.clone(), workspace.folder.clone());
         tokio::task::spawn_blocking(move || root.ensure_now(&folder)).await.map_err(io::Error::other)?
     }
 
     /// The workspaces of a renter that are there.
-    pub(crate) async fn of(&self, renter: &RenterId) -> io::Result<BTreeSet<WorkspaceFolder>> {
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn of(&self, renter: &RenterId) -> io::Result<BTreeSet<WorkspaceFolder>> {
         let (root, renter) = (self.root.clone(), renter.clone());
         let list = move || {
             let names = fs::read_dir(root)?.map(|entry| entry.map(|entry| entry.file_name()));
@@ -107,8 +112,11 @@ impl WorkspaceRoot {
         tokio::task::spawn_blocking(list).await.map_err(io::Error::other)?
     }
 
-    /// Whether the workspace is there.
-    pub(crate) fn is_there(&self, folder: &WorkspaceFolder) -> io::Result<bool> {
+    /// Whether the workspace is there. Blocks for as long as the file system does.
+    ///
+    /// # Errors
+    /// The file system's, and where its place is no folder.
+    pub fn is_there(&self, folder: &WorkspaceFolder) -> io::Result<bool> {
         match fs::symlink_metadata(self.path(folder)) {
             Ok(found) if found.is_dir() => Ok(true),
             Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "the workspace's place is no folder")),
@@ -144,22 +152,30 @@ impl WorkspaceRoot {
         settle(&self.root)
     }
 
-    /// The mounts by which a container sees this workspace.
-    pub(crate) fn mounts(&self, workspace: &Workspace) -> Vec<Mount> {
-        let own = mount(&self.path(&workspace.folder), &workspace.mount, false);
+    /// The folders that a container with this workspace sees: the workspace itself, and the operator's.
+    #[must_use]
+    pub fn mounts(&self, workspace: &Workspace) -> Vec<FolderMount> {
+        let own =
+            FolderMount { folder: self.path(&workspace.folder), target: workspace.mount.clone(), read_only: false };
         let extra = self.read_only.iter().filter(|(_, target)| *target != workspace.mount);
-        std::iter::once(own).chain(extra.map(|(folder, target)| mount(folder, target, true))).collect()
+        let extra = extra.map(|(folder, target)| FolderMount {
+            folder: folder.clone(),
+            target: target.clone(),
+            read_only: true,
+        });
+        std::iter::once(own).chain(extra).collect()
     }
 }
 
-fn mount(folder: &Path, target: &MountPath, read_only: bool) -> Mount {
-    Mount {
-        typ: Some(MountType::BIND),
-        source: Some(folder.to_string_lossy().into_owned()),
-        target: Some(target.to_string()),
-        read_only: Some(read_only),
-        ..Mount::default()
-    }
+/// A folder of the machine that a container sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FolderMount {
+    /// Where it lies on the machine.
+    pub folder: PathBuf,
+    /// Where the container sees it.
+    pub target: MountPath,
+    /// Whether the container cannot change it.
+    pub read_only: bool,
 }
 
 /// Copies a folder with everything in it; links stay links, and nothing but files, folders and links is copied.

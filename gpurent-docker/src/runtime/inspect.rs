@@ -9,18 +9,16 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSt
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use gpurent_core::id::LaunchId;
 use gpurent_core::model::Files;
-use gpurent_core::runtime::{ContainerStatus, Created, LaunchSpec, ObservedContainer, RuntimeError};
+use gpurent_core::runtime::{ContainerStatus, Created, LaunchSpec, ObservedContainer, RuntimeError, labels};
 
+use crate::container::LABEL_IMAGE;
 use crate::container::names::{Named, Standing};
-use crate::container::{LABEL_HASH, LABEL_IMAGE, claim_of, launch_of};
 use crate::engine::error::{is_missing, refusal, unavailable};
 use crate::engine::helper_image;
 use crate::engine::state::{container_id, exit, is_running, presence, remove_by_name};
 use crate::image;
 use crate::runtime::credentials::access_folder;
-use crate::runtime::{
-    DockerRuntime, INSPECT_TIMEOUT, POLL_INTERVAL, REMOVAL_TIMEOUT, as_of_this_launch, gpus_attached,
-};
+use crate::runtime::{DockerRuntime, INSPECT_TIMEOUT, POLL_INTERVAL, REMOVAL_TIMEOUT, as_of_this_launch};
 
 impl DockerRuntime {
     /// The name of a launch's container, whether or not there is one.
@@ -149,7 +147,7 @@ impl DockerRuntime {
             }
         };
         let labels = listed.labels.unwrap_or_default();
-        let (gpus, ports) = claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
+        let (gpus, ports) = labels::claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
         Ok(Some(ObservedContainer {
             launch,
             container: container_id(id)?,
@@ -191,21 +189,20 @@ impl DockerRuntime {
         };
         let folder = access_folder(&found);
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        let made_for = launch_of(&labels).unwrap_or(launch.id);
-        if labels.get(LABEL_HASH) != Some(&LaunchSpec { id: made_for, ..launch.clone() }.hash()) {
+        if !labels::is_made_of(&labels, launch) {
             return Err(RuntimeError::Refused(
                 "the name belongs to a container that was made of something else".into(),
             ));
         }
         let created = Created {
             container: container_id(found.id.unwrap_or_default())?,
-            gpus_attached: gpus_attached(&labels),
+            gpus_attached: labels::gpus_attached(&labels),
             is_new: false,
             image: None,
             copied_bytes: 0,
             files: match launch.carries_files {
                 _ if labels.contains_key(LABEL_IMAGE) => Files::Copied,
-                _ if made_for != launch.id => Files::Same,
+                _ if labels::launch_of(&labels).is_some_and(|made_for| made_for != launch.id) => Files::Same,
                 true => Files::Lost,
                 false => Files::New,
             },

@@ -35,7 +35,7 @@ use gpurent_core::model::{
 };
 use gpurent_core::runtime::{
     ContainerRuntime, ContainerStatus, Created, InspectedContainer, Isolation, LaunchSpec, Observation,
-    ObservedContainer, Prepared, PullProgress, RuntimeError,
+    ObservedContainer, Prepared, PullProgress, RuntimeError, labels,
 };
 use jiff::Timestamp;
 use retention::Copy;
@@ -44,13 +44,11 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::access_kit::volume::KitVolume;
 use crate::access_kit::{credential, former};
 use crate::container::gpu_support::Attaching;
+use crate::container::mounts::bind;
 use crate::container::names::{Named, Names, Standing};
 use crate::container::screening::Screening;
 use crate::container::share::Share;
-use crate::container::{
-    LABEL_GPUS, LABEL_HOST, LABEL_IMAGE, body, claim_of, device_check, disk_use, expect_ordinary_volumes, launch_of,
-    names,
-};
+use crate::container::{LABEL_IMAGE, body, device_check, disk_use, expect_ordinary_volumes, names};
 use crate::control::credential_dir::AccessDir;
 use crate::control::exec::Execs;
 use crate::control::output;
@@ -143,7 +141,10 @@ impl DockerRuntime {
         let Some(workspace) = &launch.workspace else { return Ok(Vec::new()) };
         let root = self.workspace_root()?;
         match root.is_there(&workspace.folder) {
-            Ok(true) => Ok(root.mounts(workspace)),
+            Ok(true) => {
+                let folders = root.mounts(workspace).into_iter();
+                Ok(folders.map(|seen| bind(&seen.folder, seen.target.as_str(), seen.read_only)).collect())
+            }
             Ok(false) => Err(RuntimeError::Unavailable("the workspace is not made yet".into())),
             Err(error) => Err(not_made(error)),
         }
@@ -213,10 +214,6 @@ fn name_of(container: &ContainerInspectResponse) -> String {
 /// The state of a container that was taken over from an earlier launch: what it did then is over.
 fn as_of_this_launch(state: ContainerState) -> ContainerState {
     if is_running(&state) { state } else { ContainerState::default() }
-}
-
-fn gpus_attached(labels: &HashMap<String, String>) -> bool {
-    labels.get(LABEL_GPUS).is_some_and(|value| value == "true")
 }
 
 fn ports(launch: &LaunchSpec) -> Vec<HostPort> {
@@ -541,19 +538,19 @@ impl ContainerRuntime for DockerRuntime {
             Standing::Current | Standing::TakenUp => None,
         };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        let is_its = launch_of(&labels).is_some_and(|made_for| made_for.rental == launch.rental);
-        let Some(claim) = claim_of(&labels).filter(|_| is_its) else { return Ok(None) };
+        let is_its = labels::launch_of(&labels).is_some_and(|made_for| made_for.rental == launch.rental);
+        let Some(claim) = labels::claim_of(&labels).filter(|_| is_its) else { return Ok(None) };
         Ok(Some(InspectedContainer {
             container: container_id(found.id.unwrap_or_default())?,
             claim,
-            gpus_attached: gpus_attached(&labels),
+            gpus_attached: labels::gpus_attached(&labels),
             started_at: time(found.state.unwrap_or_default().started_at.as_deref()),
             retained,
         }))
     }
 
     async fn observe(&self, host: &HostId) -> Result<Observation, RuntimeError> {
-        let listed = names::list(&self.docker, format!("{LABEL_HOST}={host}")).await?;
+        let listed = names::list(&self.docker, format!("{}={host}", labels::HOST)).await?;
         if !listed.is_empty() {
             // Others reload firewalls while tenants run.
             self.firewall.ensure().await;

@@ -18,13 +18,13 @@ use bollard::query_parameters::{
 };
 use gpurent_core::id::{Attempt, LaunchId, RentalId};
 use gpurent_core::model::{Files, Retained, Secrets};
-use gpurent_core::runtime::{Created, LaunchSpec, Progress, PullProgress, RuntimeError};
+use gpurent_core::runtime::{Created, LaunchSpec, Progress, PullProgress, RuntimeError, labels};
 
+use super::DockerRuntime;
 use super::credentials::access_folder;
-use super::{DockerRuntime, gpus_attached};
 use crate::access_kit::{credential, former};
 use crate::container::names::{Named, Standing};
-use crate::container::{LABEL_FILES_OF, LABEL_GPUS, LABEL_HASH, LABEL_IMAGE, claim_of, launch_of, names};
+use crate::container::{LABEL_FILES_OF, LABEL_IMAGE, names};
 use crate::control::credential_dir as access_dir;
 use crate::engine::error::{classify, is_missing, refusal, unavailable};
 use crate::engine::helper_image::MARKS;
@@ -158,7 +158,7 @@ impl DockerRuntime {
         let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
         Ok(Created {
             container: container_id(container.id.unwrap_or_default())?,
-            gpus_attached: gpus_attached(&labels),
+            gpus_attached: labels::gpus_attached(&labels),
             is_new,
             image: None,
             files: Files::Same,
@@ -208,12 +208,11 @@ impl DockerRuntime {
             return Err(RuntimeError::Unavailable("the rental's last container changes at the moment".into()));
         };
         let labels = last.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
-        let Some(made_for) = launch_of(&labels) else { return Ok(Before::Other(Box::new(last), of)) };
-        let as_then = LaunchSpec { id: made_for, ..launch.clone() };
+        let Some(made_for) = labels::launch_of(&labels) else { return Ok(Before::Other(Box::new(last), of)) };
         let attaches = self.attaching.attaches(&self.docker, &self.kit.kit, launch).await?;
         let folder = self.access_dir().await.map(|directory| directory.folder(made_for));
-        let is_same = labels.get(LABEL_HASH) == Some(&as_then.hash())
-            && labels.get(LABEL_GPUS) == Some(&attaches.to_string())
+        let is_same = labels::is_made_of(&labels, launch)
+            && labels::gpus_attached(&labels) == attaches
             && access_folder(&last) == folder
             && !former::has_kit(&last)
             && self.is_locked_as_now(&last)
@@ -334,7 +333,7 @@ impl DockerRuntime {
         container: &ContainerInspectResponse,
     ) -> Result<Retained, RuntimeError> {
         let labels = container.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
-        let (gpus, ports) = claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
+        let (gpus, ports) = labels::claim_of(&labels).map(|claim| (claim.gpus, claim.ports)).unwrap_or_default();
         let id = container.id.clone().unwrap_or_default();
         Ok(Retained {
             attempt: launch.attempt,
