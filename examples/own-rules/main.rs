@@ -7,24 +7,25 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::http::request::Parts;
-use gpurent_core::allocation::{Allocator, PortPools};
+use gpurent_core::allocation::{AllocationRequest, Allocator, PortPools};
 use gpurent_core::clock::{SleepFuture, SystemClock};
 use gpurent_core::host::HostBuilder;
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::model::{Gpu, GpuRequest, SealKey};
+use gpurent_core::model::{Gpu, SealKey};
 use gpurent_core::store::Role;
 use gpurent_http::{AuthError, Authenticator, Caller, Server};
 
-/// Keeps GPU 0 for the house, and gives out the others from the last to the first.
+/// Keeps GPU 0 for Ada, who runs the house, and gives out the others from the last to the first.
 struct KeepTheFirst;
 
 impl Allocator for KeepTheFirst {
-    fn choose<'a>(&self, request: &GpuRequest, free: &[&'a Gpu]) -> Option<Vec<&'a Gpu>> {
+    fn choose<'a>(&self, request: &AllocationRequest<'_>, free: &[&'a Gpu]) -> Option<Vec<&'a Gpu>> {
+        let is_for = |gpu: &&Gpu| gpu.index != 0 || request.renter().as_str() == "ada";
         let mut usable: Vec<&Gpu> =
-            free.iter().copied().filter(|gpu| gpu.index != 0 && request.selector.matches(gpu)).collect();
+            free.iter().copied().filter(is_for).filter(|gpu| request.gpu.selector.matches(gpu)).collect();
         usable.sort_by_key(|gpu| std::cmp::Reverse(gpu.index));
-        usable.truncate(usize::from(request.count.get()));
-        (usable.len() == usize::from(request.count.get())).then_some(usable)
+        usable.truncate(usize::from(request.gpu.count.get()));
+        (usable.len() == usize::from(request.gpu.count.get())).then_some(usable)
     }
 }
 
@@ -66,14 +67,25 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
 #[cfg(test)]
 mod tests {
+    use gpurent_core::allocation::Holds;
+    use gpurent_core::model::{GpuRequest, RentalSpec, Term};
+
     use super::*;
 
+    gpurent_core::allocator_suite!(|| KeepTheFirst);
+
     #[test]
-    fn the_first_gpu_is_kept() {
-        let gpus = SimulatedGpus::new(&"h".parse().unwrap(), 2, "RTX 5090".parse().unwrap());
-        let free: Vec<&Gpu> = gpus.gpus().iter().collect();
+    fn the_first_gpu_is_adas() {
+        let gpus = SimulatedGpus::new(&"h".parse().unwrap(), 2, "RTX 5090".parse().unwrap()).gpus().to_vec();
+        let (free, held): (Vec<&Gpu>, _) = (gpus.iter().collect(), Holds::default());
         let one = GpuRequest::one("RTX 5090".parse().unwrap());
-        assert_eq!(KeepTheFirst.choose(&one, &free).unwrap()[0].index, 1);
-        assert!(KeepTheFirst.choose(&one, &free[..1]).is_none());
+        let chosen = |renter: &str, free: &[&Gpu]| {
+            let term = Term::hours(1).unwrap();
+            let spec = RentalSpec::new(renter.parse().unwrap(), one.clone(), "a:1".parse().unwrap(), term);
+            let chosen = KeepTheFirst.choose(&AllocationRequest::new(&spec, &one, &gpus, &held), free);
+            chosen.map(|gpus| gpus[0].index)
+        };
+        assert_eq!(chosen("grace", &free), Some(1));
+        assert_eq!((chosen("grace", &free[..1]), chosen("ada", &free[..1])), (None, Some(0)));
     }
 }

@@ -25,3 +25,44 @@ mod runtime {
         }
     });
 }
+
+mod allocator {
+    use gpurent_core::allocation::BestFit;
+
+    gpurent_core::allocator_suite!(|| BestFit);
+}
+
+mod clock {
+    use gpurent_core::clock::SystemClock;
+
+    gpurent_core::clock_suite!(SystemClock::new);
+}
+
+mod manual_clock {
+    use gpurent_core::memory::ManualClock;
+
+    gpurent_core::clock_suite!(ManualClock::new);
+}
+
+mod sealer {
+    use gpurent_core::model::SealKey;
+
+    gpurent_core::sealer_suite!(|| SealKey::generate().0);
+}
+
+mod gpu_probe {
+    use gpurent_core::memory::SimulatedGpus;
+
+    gpurent_core::gpu_probe_suite!(futures_executor::block_on, || {
+        SimulatedGpus::new(&"host".parse().unwrap(), 8, "RTX 5090".parse().unwrap())
+    });
+}
+
+mod deadline_book {
+    use gpurent_core::memory::MemoryDeadlines;
+
+    gpurent_core::deadline_book_suite!(futures_executor::block_on, || {
+        let book = MemoryDeadlines::default();
+        move || book.clone()
+    });
+}

@@ -14,7 +14,7 @@ pub mod port_pools;
 pub mod quarantine;
 pub mod renter_limits;
 
-pub use allocator::{Allocator, BestFit};
+pub use allocator::{AllocationRequest, Allocator, BestFit};
 pub use capacity::Capacity;
 pub use disk_limit::{Allowed, Before, DiskLimit, DiskRoom, Verdict, Written};
 pub use disk_probe::{DiskProbe, NoDiskProbe};

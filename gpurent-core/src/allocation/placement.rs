@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::allocation::{
-    Allocator, BestFit, Capacity, DiskLimit, DiskProbe, Division, Holds, NoDiskProbe, NoPortProbe, PortError,
-    PortPools, PortProbe, Quarantine, RenterLimits, TooMany,
+    AllocationRequest, Allocator, BestFit, Capacity, DiskLimit, DiskProbe, Division, Holds, NoDiskProbe, NoPortProbe,
+    PortError, PortPools, PortProbe, Quarantine, RenterLimits, TooMany,
 };
 use crate::error::ValidationError;
 use crate::id::{Attempt, LaunchId};
@@ -211,7 +211,7 @@ impl Placement {
         let held = &self.quarantine.add_to(held, launch.rental);
         let (chosen, quote) = match &spec.gpu {
             Some(wanted) => {
-                let chosen = self.choose(wanted, held, before)?;
+                let chosen = self.choose(spec, wanted, held, before)?;
                 let quote = self.quote(&chosen)?;
                 (chosen, quote)
             }
@@ -251,6 +251,7 @@ impl Placement {
 
     fn choose(
         &self,
+        spec: &RentalSpec,
         wanted: &GpuRequest,
         held: &Holds,
         before: Option<Before<'_>>,
@@ -267,7 +268,8 @@ impl Placement {
         }
         // A card on which launches fail would fail the next one too, while a sibling may be fine.
         let trusted: Vec<&Gpu> = free.iter().copied().filter(|gpu| !self.quarantine.is_suspect(gpu)).collect();
-        let chosen = self.allocator.choose(wanted, &trusted).or_else(|| self.allocator.choose(wanted, &free));
+        let request = AllocationRequest::new(spec, wanted, &self.gpus, held);
+        let chosen = self.allocator.choose(&request, &trusted).or_else(|| self.allocator.choose(&request, &free));
         let chosen = chosen.unwrap_or_default();
         let distinct: BTreeSet<_> = chosen.iter().map(|gpu| &gpu.uuid).collect();
         if distinct.len() != usize::from(wanted.count.get()) {

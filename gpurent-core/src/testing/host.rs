@@ -13,6 +13,7 @@ use crate::host::{HostBuilder, ReconcileError, Rentals};
 use crate::id::{HostId, RentalId};
 use crate::memory::{ManualClock, MemoryRuntime, MemoryStore, SimulatedGpus};
 use crate::model::{CredentialRequest, GpuRequest, Rental, RentalRequest, RentalSpec, SealKey};
+use crate::testing::valid;
 
 /// The model of a test host's GPUs.
 pub const TEST_GPU: &str = "RTX 5090";
@@ -124,8 +125,4 @@ impl TestHost {
     pub fn settle(&mut self) {
         self.pool.run_until_stalled();
     }
-}
-
-fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("the test host's own part goes well: {error:?}"))
 }

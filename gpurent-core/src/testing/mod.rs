@@ -11,9 +11,19 @@
 //! }
 //! ```
 
+pub mod allocator_suite;
+pub mod clock_suite;
+pub mod deadline_book_suite;
+pub mod gpu_probe_suite;
 mod host;
 pub mod runtime_suite;
+pub mod sealer_suite;
 pub mod simulation;
 pub mod store_suite;
 
 pub use host::{TEST_GPU, TestHost};
+
+/// The result of what cannot fail where the part under test does as it should.
+fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("this goes well: {error:?}"))
+}

@@ -19,6 +19,7 @@ use crate::model::{
 use crate::runtime::{
     ContainerRuntime, ContainerStatus, InspectedContainer, LaunchSpec, Progress, PullProgress, RuntimeError,
 };
+use crate::testing::valid;
 
 /// Makes one test of every clause: `runtime_suite!(BLOCK_ON, MAKE)`. `BLOCK_ON` runs a future to its end on
 /// any executor; `MAKE` is called for each test and gives a future of a
@@ -75,10 +76,6 @@ struct Silent;
 
 impl PullProgress for Silent {
     fn update(&self, _progress: Progress) {}
-}
-
-fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("the step works: {error:?}"))
 }
 
 const CLAUSE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -84,9 +84,7 @@ pub(super) struct Run {
     pub(super) sealer: Arc<SealKey>,
 }
 
-pub(super) fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("the simulation's own data is valid: {error:?}"))
-}
+pub(super) use crate::testing::valid;
 
 impl Run {
     pub(super) fn new(number: u64, policy: &Simulation, faults: Faults, traced: bool) -> Self {

@@ -32,9 +32,7 @@ pub(super) fn moment(second: i64) -> Moment {
     Moment { wall: at(second), boot: BootTime { boot: BootId("boot".to_owned()), micros: second * 1_000_000 } }
 }
 
-pub(super) fn valid<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("the suite's own data is valid: {error:?}"))
-}
+pub(super) use crate::testing::valid;
 
 impl<S: HostStore> Bench<S> {
     pub(super) fn new(store: Arc<S>) -> Self {
