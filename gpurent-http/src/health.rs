@@ -1,11 +1,12 @@
 //! `/health`: what machines and people are told of the host that have no key. It is 200 where a request to rent would be
 //! carried out, had the host a free GPU.
 //!
-//! What database and disks answer is good for a second, and they are asked one question at a time: strangers cost them no
-//! more, however many they are. An answer that is late is no answer against them: in a rush of renters the question waits
-//! behind theirs. The answer before it goes on being believed for a few seconds.
+//! What database and disks answer is good for a second, and each is asked one question at a time, for which all wait together:
+//! strangers cost them no more, however many they are. An answer that is late is no answer against them: in a rush of renters
+//! the question waits behind theirs. The answer before it goes on being believed for some seconds.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Json;
@@ -16,7 +17,7 @@ use gpurent_core::host::{EngineHealth, Rentals};
 use gpurent_core::runtime::Isolation;
 use gpurent_core::store::Filter;
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -28,48 +29,55 @@ use crate::state::Own;
 
 /// How long an answer of the database and the disks is good for.
 const CACHE_TTL: Duration = Duration::from_secs(1);
-/// How long a request for the host's health waits for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the latest answer is believed while the next one is awaited: somewhat longer than a query may wait for one of
-/// the database's connections, after which requests to rent fail as well.
-const BELIEVED_FOR: Duration = Duration::from_secs(7);
+/// How long a request for the host's health waits for the next answer while the one before it is believed.
+const NEXT_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it waits where nothing is believed.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the latest answer is believed while the next one is awaited, and how long that may take: somewhat longer than a
+/// query may, which waits up to 5 s for a connection and 4 s for its answer. Requests to rent fail by then as well.
+const BELIEVED_FOR: Duration = Duration::from_secs(10);
 
 /// The latest answers of the database and the disks.
 #[derive(Clone, Default)]
-pub(crate) struct Health(Arc<Mutex<Questions>>);
-
-#[derive(Default)]
-struct Questions {
+pub(crate) struct Health {
     /// Whether the database answers.
-    database: Question,
+    database: Arc<Question>,
     /// Whether the disks have room.
-    disk: Question,
+    disk: Arc<Question>,
 }
 
 /// A question to a part of the host that may never come back.
 #[derive(Default)]
 struct Question {
-    asked: Option<JoinHandle<bool>>,
-    last: Option<(Instant, bool)>,
+    is_asked: AtomicBool,
+    /// The latest answer, and when it was given.
+    last: watch::Sender<Option<(Instant, bool)>>,
 }
 
 impl Question {
-    /// The answer. `None`: there is none, nor was there one lately.
-    async fn answer(&mut self, ask: impl FnOnce() -> JoinHandle<bool>) -> Option<bool> {
-        if let Some(answer) = self.last_within(CACHE_TTL) {
+    /// The answer. `None`: there is none, nor was there one lately. `ask` puts the question, unless that is awaited already.
+    async fn answer(self: &Arc<Self>, ask: impl FnOnce() -> JoinHandle<bool>) -> Option<bool> {
+        let mut news = self.last.subscribe();
+        let last = *news.borrow_and_update();
+        let within = |age: Duration| last.filter(|(at, _)| at.elapsed() < age).map(|(_, answer)| answer);
+        if let Some(answer) = within(CACHE_TTL) {
             return Some(answer);
         }
-        let asked = self.asked.get_or_insert_with(ask);
-        if let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
-            self.asked = None;
-            // One that panicked gave none.
-            self.last = answer.ok().map(|answer| (Instant::now(), answer));
+        if !self.is_asked.swap(true, Ordering::AcqRel) {
+            let (asked, question) = (ask(), Arc::clone(self));
+            tokio::spawn(async move {
+                // One that panicked does not answer.
+                let answer = asked.await.unwrap_or(false);
+                question.last.send_replace(Some((Instant::now(), answer)));
+                question.is_asked.store(false, Ordering::Release);
+            });
         }
-        self.last_within(BELIEVED_FOR)
-    }
-
-    fn last_within(&self, age: Duration) -> Option<bool> {
-        self.last.filter(|(at, _)| at.elapsed() < age).map(|(_, answer)| answer)
+        let wait = if within(BELIEVED_FOR).is_some() { NEXT_ANSWER_TIMEOUT } else { FIRST_ANSWER_TIMEOUT };
+        match tokio::time::timeout(wait, news.changed()).await {
+            Ok(Ok(())) => news.borrow().map(|(_, answer)| answer),
+            // Late, since this question holds the other end.
+            Ok(Err(_)) | Err(_) => within(BELIEVED_FOR),
+        }
     }
 }
 
@@ -82,10 +90,7 @@ impl FromRef<Own<Self>> for Health {
 impl Health {
     /// Whether the database answers, and whether the disks have room; `None` where the file system does not answer.
     async fn look(&self, rentals: &Rentals) -> (bool, Option<bool>) {
-        // Held while they are asked: who comes meanwhile waits.
-        let mut questions = self.0.lock().await;
-        let Questions { database, disk } = &mut *questions;
-        let database = database.answer(|| {
+        let database = self.database.answer(|| {
             let rentals = rentals.clone();
             tokio::spawn(async move {
                 let one = Filter::default();
@@ -93,7 +98,7 @@ impl Health {
             })
         });
         // A file system that hangs holds one thread, and never the executor.
-        let disk = disk.answer(|| {
+        let disk = self.disk.answer(|| {
             let rentals = rentals.clone();
             tokio::task::spawn_blocking(move || rentals.has_disk_room())
         });
@@ -236,27 +241,48 @@ mod tests {
         unreachable!("asked although an answer is known, or awaited")
     }
 
+    const NEVER: Duration = Duration::from_secs(3600);
+
     #[tokio::test(start_paused = true)]
     async fn a_late_answer_leaves_the_one_before_it_to_be_believed() {
-        let mut question = Question::default();
+        let question = Arc::new(Question::default());
         assert_eq!(question.answer(after(Duration::ZERO, true)).await, Some(true));
         tokio::time::sleep(CACHE_TTL).await;
-        assert_eq!(question.answer(after(Duration::from_secs(4), true)).await, Some(true), "a rush of renters");
+        assert_eq!(question.answer(after(Duration::from_secs(3), true)).await, Some(true), "a rush of renters");
         assert_eq!(question.answer(unasked).await, Some(true), "the same question came back");
         assert_eq!(question.answer(unasked).await, Some(true), "and is good for a second");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_never_answers_is_not_believed_for_long_and_one_that_says_no_not_at_all() {
-        let mut question = Question::default();
-        assert_eq!(question.answer(after(Duration::from_secs(3600), true)).await, None, "nothing is known at first");
-        let mut question = Question::default();
+        let question = Arc::new(Question::default());
+        assert_eq!(question.answer(after(NEVER, true)).await, None, "nothing is known at first");
+        let question = Arc::new(Question::default());
         assert_eq!(question.answer(after(Duration::ZERO, true)).await, Some(true));
-        tokio::time::sleep(BELIEVED_FOR - ANSWER_TIMEOUT).await;
-        assert_eq!(question.answer(after(Duration::from_secs(3600), true)).await, None);
-        let mut question = Question::default();
+        tokio::time::sleep(BELIEVED_FOR - NEXT_ANSWER_TIMEOUT).await;
+        assert_eq!(question.answer(after(NEVER, true)).await, None);
+        let question = Arc::new(Question::default());
         assert_eq!(question.answer(after(Duration::ZERO, true)).await, Some(true));
         tokio::time::sleep(CACHE_TTL).await;
         assert_eq!(question.answer(after(Duration::ZERO, false)).await, Some(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_waited_for_is_as_old_as_it_is() {
+        let question = Arc::new(Question::default());
+        assert_eq!(question.answer(after(FIRST_ANSWER_TIMEOUT * 2, true)).await, None);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(question.answer(after(Duration::ZERO, false)).await, Some(false), "it is asked anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_wait_as_long_as_one() {
+        let question = Arc::new(Question::default());
+        let begun = Instant::now();
+        let first = question.answer(after(NEVER, true));
+        let others = futures_util::future::join_all((0..1000).map(|_| question.answer(unasked)));
+        let (first, others) = tokio::join!(first, others);
+        assert!(first.is_none() && others.iter().all(Option::is_none));
+        assert!(begun.elapsed() <= FIRST_ANSWER_TIMEOUT);
     }
 }
