@@ -196,6 +196,7 @@ async fn next(
     match updates.next().await? {
         Update::Progress { rental, progress } if rental.id() == id => telling.pulling(&progress),
         Update::Event { entry, rental } if entry.rental == id => {
+            let rental = rental.ok_or("the rental is gone")?;
             let access = match entry.recorded.event {
                 RentalEvent::Verified { .. } => rentals.access(&rental).await?,
                 _ => None,

@@ -167,6 +167,7 @@ impl World {
         while let Some(Ok(update)) = self.heard.next().now_or_never() {
             match update {
                 Update::Event { entry, rental } => {
+                    let rental = rental.expect("the store has it");
                     assert_eq!(rental.id(), entry.rental);
                     assert!(rental.last_seq() >= entry.recorded.seq, "the rental is told as it was then or later");
                     names.push(entry.recorded.event.name());

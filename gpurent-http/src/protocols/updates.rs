@@ -108,7 +108,8 @@ pub(crate) async fn turn_away(mut socket: WebSocket) {
 
 /// The message for an update; `None` where there is nothing to tell this client.
 async fn render(rentals: &Rentals, caller: &Caller, update: &Update) -> Option<Value> {
-    let rental = update.rental();
+    // There is nothing to tell of one that the store has no more.
+    let rental = update.rental()?;
     if !caller.may_see(rental) {
         return None;
     }

@@ -29,13 +29,15 @@ pub(super) async fn until(
                     return;
                 }
             }
-            // Until updates were missed, they tell all that it becomes. The first may be older than what was read.
-            while let Ok(rental) = updates.next_of(id).await {
-                if rental.last_seq() > latest.last_seq() {
-                    latest = Arc::unwrap_or_clone(rental);
-                    if is_so(&latest) {
-                        return;
-                    }
+            // They tell all that it becomes. It is read again where updates were missed, and where one is no later than what is
+            // known: either it was told before that, or the store was set back.
+            while let Ok(Some(told)) = updates.next_of(id).await {
+                if told.last_seq() <= latest.last_seq() {
+                    break;
+                }
+                latest = Arc::unwrap_or_clone(told);
+                if is_so(&latest) {
+                    return;
                 }
             }
         }

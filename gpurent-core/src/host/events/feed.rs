@@ -13,7 +13,7 @@ use crate::id::{Position, RentalId};
 use crate::model::{JournalEntry, Rental};
 use crate::runtime::Progress;
 
-/// How many updates the ring holds. Each has a rental, of some kilobytes.
+/// How many updates the ring holds. Each may have a rental of its own, of some kilobytes and at most a hundred.
 pub const FEED_CAPACITY: usize = 1024;
 
 /// Something a subscriber hears.
@@ -23,12 +23,13 @@ pub enum Update {
     Event {
         /// The event, and where it stands in the journal.
         entry: Arc<JournalEntry>,
-        /// The rental that it happened to, as it was then or later.
-        rental: Arc<Rental>,
+        /// The rental that it happened to, as it was then or later; `None` where the store has it no more, as one that was set
+        /// back.
+        rental: Option<Arc<Rental>>,
     },
     /// A pull goes on. Not stored; only the latest matters.
     Progress {
-        /// The rental whose image is pulled.
+        /// The rental whose image is pulled, as it was when the pull began.
         rental: Arc<Rental>,
         /// How far.
         progress: Progress,
@@ -36,11 +37,12 @@ pub enum Update {
 }
 
 impl Update {
-    /// The rental that the update is about, as it was then or later.
+    /// The rental that the update is about, where the update has it.
     #[must_use]
-    pub fn rental(&self) -> &Arc<Rental> {
+    pub fn rental(&self) -> Option<&Arc<Rental>> {
         match self {
-            Self::Event { rental, .. } | Self::Progress { rental, .. } => rental,
+            Self::Event { rental, .. } => rental.as_ref(),
+            Self::Progress { rental, .. } => Some(rental),
         }
     }
 }
@@ -122,11 +124,12 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Waits for a rental's next event, and gives the rental as it was then or later. Cancel-safe.
+    /// Waits for a rental's next event, and gives the rental as it was then or later; `None` where the store had it no more.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// [`Lagged`] where updates were missed; the subscription goes on with the oldest it can have.
-    pub async fn next_of(&mut self, id: RentalId) -> Result<Arc<Rental>, Lagged> {
+    pub async fn next_of(&mut self, id: RentalId) -> Result<Option<Arc<Rental>>, Lagged> {
         loop {
             match self.next().await? {
                 Update::Event { entry, rental } if entry.rental == id => return Ok(rental),

@@ -14,8 +14,8 @@ pub(super) const PUBLISH_BATCH: usize = 256;
 /// The loop's rentals, as it knows them.
 pub(super) type Known = BTreeMap<RentalId, Arc<Rental>>;
 
-/// An event in its place in the journal, and its rental as it was then or later; `None`: the store does not know that any
-/// more.
+/// An event in its place in the journal, and its rental as it was then or later; `None`: the store has it no more, or only as
+/// it was before, since it was set back, or nobody can read it.
 pub(super) type Published = (JournalEntry, Option<Arc<Rental>>);
 
 /// Publishes new events into the journal. If the answer to the last publish was lost, it may have committed: what it
@@ -39,10 +39,18 @@ pub(super) async fn publish(
     for entry in news {
         let (id, seq) = (entry.rental, entry.recorded.seq);
         let is_as_late = |rental: &&Arc<Rental>| rental.last_seq() >= seq;
-        if known.get(&id).filter(is_as_late).is_none()
-            && let Some(rental) = context.store.get(id).await?
-        {
-            known.insert(id, Arc::new(rental));
+        if known.get(&id).filter(is_as_late).is_none() {
+            match context.store.get(id).await {
+                Ok(Some(rental)) => {
+                    known.insert(id, Arc::new(rental));
+                }
+                Ok(None) => {}
+                // One rental that cannot be read keeps no other's events from being told.
+                Err(error @ StoreError::Corrupt(_)) => {
+                    tracing::error!(rental = %id, error = &error as &dyn std::error::Error, "told without its rental");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let rental = known.get(&id).filter(is_as_late).cloned();
         published.push((entry, rental));

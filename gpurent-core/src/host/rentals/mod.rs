@@ -189,10 +189,14 @@ impl Rentals {
             if is_over(&known) {
                 return Ok(Some(known));
             }
-            // Until updates were missed, they tell all that it becomes. The first may be older than what was read.
-            while let Ok(rental) = updates.next_of(id).await {
-                if rental.last_seq() > known.last_seq() && is_over(&rental) {
-                    return Ok(Some(Arc::unwrap_or_clone(rental)));
+            // They tell all that it becomes. It is read again where updates were missed, and where one is no later than what was
+            // read: either it was told before that, or the store was set back.
+            while let Ok(Some(told)) = updates.next_of(id).await {
+                if told.last_seq() <= known.last_seq() {
+                    break;
+                }
+                if is_over(&told) {
+                    return Ok(Some(Arc::unwrap_or_clone(told)));
                 }
             }
         }

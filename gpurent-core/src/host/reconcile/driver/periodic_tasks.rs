@@ -103,10 +103,7 @@ impl Driver {
                 }
                 for (entry, rental) in entries {
                     self.fed = entry.position;
-                    // Without it there is nothing that could be told live; the journal has the entry.
-                    if let Some(rental) = rental {
-                        self.context.feed.push(Update::Event { entry: Arc::new(entry), rental });
-                    }
+                    self.context.feed.push(Update::Event { entry: Arc::new(entry), rental });
                 }
                 self.publish.finished(now, self.context.config.read);
             }
