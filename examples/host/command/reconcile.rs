@@ -65,7 +65,7 @@ pub async fn reconcile(arguments: Reconcile, as_json: bool) -> Result<(), Failed
         Planned::Unknown { rental, launch } => {
             row(rental, &format!("the engine does not answer for {}", launch.container_name()), "ask again")
         }
-        Planned::HeldUp { rental } => row(rental, "its GPU is used by a container without a rental", "wait"),
+        Planned::HeldUp { rental } => row(rental, "another container has, or may have, its GPU", "wait"),
         Planned::TakeUp { rental, launch } => {
             row(rental, "is behind its container", &format!("go on with {}", launch.container_name()))
         }

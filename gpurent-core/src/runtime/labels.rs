@@ -67,13 +67,14 @@ pub fn gpus_attached(labels: &HashMap<String, String>) -> bool {
 /// Whether a container was made of the same as this launch's would be, by whichever of the rental's launches.
 #[must_use]
 pub fn is_made_of(labels: &HashMap<String, String>, launch: &LaunchSpec) -> bool {
-    let as_then = LaunchSpec { id: launch_of(labels).unwrap_or(launch.id), ..launch.clone() };
-    labels.get(HASH) == Some(&as_then.hash())
+    let Some(made_for) = launch_of(labels).filter(|made_for| made_for.rental == launch.id.rental) else { return false };
+    labels.get(HASH) == Some(&LaunchSpec { id: made_for, ..launch.clone() }.hash())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::RentalId;
     use crate::model::rental::tests::claimed;
 
     fn launch() -> LaunchSpec {
@@ -97,8 +98,10 @@ mod tests {
         let next = LaunchId { attempt: Attempt::new(launch.id.attempt.get() + 1), ..launch.id };
         let later = LaunchSpec { id: next, ..launch };
         assert!(is_made_of(&labels, &later));
-        let other = LaunchSpec { image: "b:1".parse().unwrap(), ..later };
+        let other = LaunchSpec { image: "b:1".parse().unwrap(), ..later.clone() };
         assert!(!is_made_of(&labels, &other));
+        let id = LaunchId { rental: RentalId::generate(), ..later.id };
+        assert!(!is_made_of(&labels, &LaunchSpec { id, ..later }), "another rental's");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The reconciler's decisions about rentals and containers, as pure functions of what the store knows, what the engine
 //! shows, and the time. The loop acts on them; the [dry run](super::dry_run) tells them to an operator.
 
+use crate::allocation::Holds;
 use crate::clock::Moment;
 use crate::host::reconcile::clock_mapping::ended_with_the_machine;
 use crate::id::LaunchId;
-use crate::model::{Action, EndReason, Exit, Failure, FailureKind, Next, Rental, RentalState};
+use crate::model::{Action, EndReason, Exit, Failure, FailureKind, Gpu, Next, Rental, RentalState};
 use crate::runtime::{ContainerStatus, Observation, ObservedContainer};
 
 /// The meaning of an observation for a rental.
@@ -146,6 +147,14 @@ fn may_be_further(state: &RentalState) -> bool {
 /// Whether a container is one of a suspended rental, which are put away.
 fn may_be_put_away(rental: &Rental, launch: LaunchId) -> bool {
     matches!(rental.state(), RentalState::Suspended { .. }) && rental.may_need(launch.attempt)
+}
+
+/// The GPUs and ports of a container beside the store, on a host with these GPUs. One that does not say may have every GPU.
+pub(super) fn held_by(seen: &ObservedContainer, gpus: &[Gpu]) -> Holds {
+    if seen.gpus.is_empty() && seen.ports.is_empty() {
+        return Holds { gpus: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(), ..Holds::default() };
+    }
+    Holds { gpus: seen.gpus.iter().cloned().collect(), ports: seen.ports.iter().copied().collect(), without_gpu: 0 }
 }
 
 /// The fate of a container without a use.

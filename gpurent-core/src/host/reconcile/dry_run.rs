@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
+use crate::allocation::Holds;
 use crate::clock::Moment;
 use crate::host::reconcile::decide::{
-    Decision, Settlement, Sighting, Standing, decide, settlement, sighting, standing,
+    Decision, Settlement, Sighting, Standing, decide, held_by, settlement, sighting, standing,
 };
 use crate::id::{LaunchId, RentalId};
 use crate::model::{Action, Rental, RentalTiming};
@@ -27,7 +28,7 @@ pub enum Planned {
     EndedByItself {
         /// Which.
         rental: RentalId,
-        /// The state that the engine shows.
+        /// Why it ended, by what the engine shows.
         found: String,
     },
     /// A rental runs, and its container was found: nothing to do now.
@@ -51,7 +52,7 @@ pub enum Planned {
         /// The rental's container.
         launch: LaunchId,
     },
-    /// A rental cannot be brought up: a container that the store does not have down for it has one of its GPUs.
+    /// A rental cannot be brought up: a container that the store does not have down for it has, or may have, one of its GPUs.
     HeldUp {
         /// Which.
         rental: RentalId,
@@ -145,8 +146,8 @@ fn of_rental(
 ) -> Planned {
     let (id, state) = (rental.id(), rental.state().phase().as_str());
     let its = |seen: &ObservedContainer| seen.launch.rental == id;
-    let further = containers.iter().find(|(seen, standing)| its(seen) && *standing == Standing::Further);
-    let occupies = |seen: &ObservedContainer| rental.gpus().iter().any(|gpu| seen.gpus.contains(&gpu.uuid));
+    let further = containers.iter().rfind(|(seen, standing)| its(seen) && *standing == Standing::Further);
+    let occupies = |seen: &ObservedContainer| !held_by(seen, rental.gpus()).gpus.is_disjoint(&Holds::of(rental).gpus);
     let is_held_up = containers.iter().any(|(seen, standing)| standing.holds_beside_the_store(seen) && occupies(seen));
     let sighting = sighting(rental, observation, None, now);
     let ended = match &sighting {

@@ -1,5 +1,4 @@
-//! The meaning of an observation: which rentals ended by themselves, which containers nobody needs, which ones
-//! the store has lost.
+//! The fate of containers without a use, and of rentals that an observation says something of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -11,11 +10,11 @@ use crate::clock::Moment;
 use crate::host::reconcile::adopt::{Found, adopt};
 use crate::host::reconcile::contain_panic::contained;
 use crate::host::reconcile::decide::{
-    Settlement, Sighting, Standing, is_still_further, settlement, sighting, standing,
+    Settlement, Sighting, Standing, held_by, is_still_further, settlement, sighting, standing,
 };
 use crate::host::reconcile::driver::{Done, Driver, Orphan};
 use crate::id::{LaunchId, RentalId};
-use crate::runtime::{Observation, ObservedContainer};
+use crate::runtime::Observation;
 
 /// How long a container that could not be adopted is left alone before that is tried again.
 const ADOPT_RETRY_DELAY: Duration = Duration::from_secs(10);
@@ -79,7 +78,7 @@ impl Driver {
                 Standing::InUse | Standing::Later => {}
             }
             if standing.holds_beside_the_store(seen) {
-                beside_the_books.insert(launch, self.held_by(seen));
+                beside_the_books.insert(launch, held_by(seen, &self.context.placement.gpus));
             }
         }
         // Whoever they belong to: what they have must not be given to somebody else.
@@ -96,15 +95,6 @@ impl Driver {
                 self.settle(launch, past_grace);
             }
         }
-    }
-
-    /// The resources of a container beside the store. One that does not say may have everything.
-    fn held_by(&self, seen: &ObservedContainer) -> Holds {
-        if seen.gpus.is_empty() && seen.ports.is_empty() {
-            let all = self.context.placement.gpus.iter().map(|gpu| gpu.uuid.clone());
-            return Holds { gpus: all.collect(), ..Holds::default() };
-        }
-        Holds { gpus: seen.gpus.iter().cloned().collect(), ports: seen.ports.iter().copied().collect(), without_gpu: 0 }
     }
 
     /// Removes a container that its own rental has no use for any more. A missing row proves nothing: the
