@@ -14,12 +14,38 @@ mod store {
 mod runtime {
     use std::sync::Arc;
 
+    use async_trait::async_trait;
     use gpurent_core::memory::{ManualClock, MemoryRuntime};
-    use gpurent_core::testing::runtime_suite::Fixture;
+    use gpurent_core::model::Credential;
+    use gpurent_core::runtime::LaunchSpec;
+    use gpurent_core::testing::runtime_suite::{Fixture, RenterView};
+
+    struct Inside(Arc<MemoryRuntime>);
+
+    #[async_trait]
+    impl RenterView for Inside {
+        async fn gets_in(&self, launch: &LaunchSpec, credential: &Credential) -> bool {
+            self.0.lets_in(launch.id, credential)
+        }
+
+        async fn reads(&self, launch: &LaunchSpec) -> String {
+            self.0.announced(launch.id).join("\n")
+        }
+
+        async fn program_ends(&self, launch: &LaunchSpec) -> bool {
+            self.0.has_finished(launch.id)
+        }
+
+        async fn print(&self, launch: &LaunchSpec, line: &str) {
+            self.0.print(launch.id, line);
+        }
+    }
 
     gpurent_core::runtime_suite!(futures_executor::block_on, || async {
+        let runtime = Arc::new(MemoryRuntime::new(ManualClock::new()));
         Fixture {
-            runtime: Arc::new(MemoryRuntime::new(ManualClock::new())),
+            renter: Arc::new(Inside(runtime.clone())),
+            runtime,
             image: "busybox:1".parse().unwrap(),
             ssh_port: 22000.try_into().unwrap(),
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gpurent_core::runtime::{ContainerRuntime, Progress, PullProgress, RuntimeError};
 use gpurent_docker::{AccessKit, DockerRuntime, LocalPorts, PullPatience};
-use support::{Silent, Tenant, docker, engine, launch, password, secrets, text};
+use support::{Silent, Tenant, docker, engine, is_among, launch, password, secrets, text};
 
 async fn field(container: &str, format: &str) -> String {
     docker(&["inspect", "--format", format, container]).await
@@ -180,9 +180,12 @@ async fn an_interactive_shell_dies_at_once_when_its_time_is_over() {
 #[tokio::test]
 async fn a_notice_ends_the_program_and_not_the_container() {
     let tenant = Tenant::up(launch("gpurent-test/shellless:1"), &password()).await;
+    let processes = async || docker(&["top", &tenant.container, "-eo", "pid,args"]).await;
+    let runs = async || is_among(&processes().await, "/sleep 1000000");
+    assert!(runs().await);
     tenant.runtime.signal_stop(tenant.launch.id).await.unwrap();
     let begun = Instant::now();
-    while docker(&["top", &tenant.container, "-eo", "args"]).await.lines().any(|line| line == "/sleep 1000000") {
+    while runs().await {
         assert!(begun.elapsed() < Duration::from_secs(5), "the program still runs");
     }
     assert_eq!(field(&tenant.container, "{{.State.Running}}").await, "true");

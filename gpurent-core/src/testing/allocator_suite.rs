@@ -51,15 +51,20 @@ impl Bench {
 
     /// Asks with every request, for more and more GPUs that are taken.
     fn each(&self, allocator: &impl Allocator, mut check: impl FnMut(&GpuRequest, &[&Gpu], Option<Vec<&Gpu>>)) {
-        for wanted in &self.requests {
+        for (renter, wanted) in
+            ["ada", "grace"].into_iter().flat_map(|renter| self.requests.iter().map(move |r| (renter, r)))
+        {
             let image = valid("a:1".parse());
-            let spec = RentalSpec::new(valid("me".parse()), wanted.clone(), image, valid(Term::hours(1)));
+            let spec = RentalSpec::new(valid(renter.parse()), wanted.clone(), image, valid(Term::hours(1)));
             for taken in 0..=self.gpus.len() {
                 let held =
                     Holds { gpus: self.gpus[..taken].iter().map(|gpu| gpu.uuid.clone()).collect(), ..Holds::default() };
                 let free: Vec<&Gpu> = self.gpus[taken..].iter().collect();
                 let request = AllocationRequest::new(&spec, wanted, &self.gpus, &held);
-                check(wanted, &free, allocator.choose(&request, &free));
+                // A store may ask several times for one rental.
+                let (chosen, again) = (allocator.choose(&request, &free), allocator.choose(&request, &free));
+                assert_eq!(chosen, again, "the same question has the same answer");
+                check(wanted, &free, chosen);
             }
         }
     }
@@ -67,12 +72,15 @@ impl Bench {
 
 /// The chosen GPUs are as many different ones as are asked for, all of them free.
 pub fn as_many_gpus_are_chosen_as_are_asked_for(allocator: &impl Allocator) {
+    let mut is_ever_chosen = false;
     Bench::new().each(allocator, |wanted, free, chosen| {
         let Some(chosen) = chosen else { return };
+        is_ever_chosen = true;
         let distinct: BTreeSet<_> = chosen.iter().map(|gpu| &gpu.uuid).collect();
         assert_eq!((chosen.len(), distinct.len()), (usize::from(wanted.count.get()), chosen.len()), "{wanted:?}");
         assert!(chosen.iter().all(|gpu| free.iter().any(|free| free.uuid == gpu.uuid)), "{wanted:?}");
     });
+    assert!(is_ever_chosen, "somebody gets something");
 }
 
 /// The chosen GPUs are of the kind that was asked for.

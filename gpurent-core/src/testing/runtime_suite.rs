@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -41,6 +42,8 @@ macro_rules! runtime_suite {
             attempts_are_told_apart,
             a_running_container_takes_another_credential,
             the_renter_is_told_inside_the_container,
+            a_notice_ends_the_program_and_not_the_container,
+            the_last_lines_of_output_are_told,
             what_a_container_writes_is_measured,
             what_was_put_away_is_started_again_as_it_is,
             on_other_ports_the_files_are_copied,
@@ -62,6 +65,19 @@ macro_rules! runtime_suite {
     };
 }
 
+/// The sight that a renter has of a container, from outside of the runtime: what is said to be done has to be seen there.
+#[async_trait]
+pub trait RenterView: Send + Sync {
+    /// Whether a renter gets in by this credential now.
+    async fn gets_in(&self, launch: &LaunchSpec, credential: &Credential) -> bool;
+    /// The text that the renter is told inside, the latest message included.
+    async fn reads(&self, launch: &LaunchSpec) -> String;
+    /// Whether the image's program ends within a few seconds.
+    async fn program_ends(&self, launch: &LaunchSpec) -> bool;
+    /// Has a program print a line to the container's output, and returns once it is there.
+    async fn print(&self, launch: &LaunchSpec, line: &str);
+}
+
 /// A runtime and what it can run.
 pub struct Fixture<R> {
     /// The runtime.
@@ -70,6 +86,8 @@ pub struct Fixture<R> {
     pub image: ImageRef,
     /// A host port for SSH that nobody else uses during the test.
     pub ssh_port: HostPort,
+    /// The sight that renters have of its containers.
+    pub renter: Arc<dyn RenterView>,
 }
 
 struct Silent;
@@ -106,6 +124,13 @@ impl<R: ContainerRuntime> Fixture<R> {
         let launch = self.launch();
         valid(self.runtime.prepare(&launch, None, &Silent).await);
         valid(self.runtime.create(&launch, &secrets()).await);
+        launch
+    }
+
+    async fn up(&self) -> LaunchSpec {
+        let launch = self.up_to_created().await;
+        valid(self.runtime.start(&launch).await);
+        valid(self.runtime.verify(&launch, CLAUSE_TIMEOUT).await);
         launch
     }
 
@@ -266,30 +291,53 @@ pub async fn attempts_are_told_apart<R: ContainerRuntime>(fixture: Fixture<R>) {
     fixture.clean_up(&second).await;
 }
 
-/// A credential may be replaced while the container runs, as often as one likes.
+/// A credential may be replaced while the container runs, as often as one likes; the last one alone lets in.
 pub async fn a_running_container_takes_another_credential<R: ContainerRuntime>(fixture: Fixture<R>) {
-    let launch = fixture.up_to_created().await;
-    valid(fixture.runtime.start(&launch).await);
-    valid(fixture.runtime.verify(&launch, CLAUSE_TIMEOUT).await);
-    for _ in 0..2 {
-        let other = secrets();
-        valid(fixture.runtime.replace_access(&launch, &other).await);
+    let launch = fixture.up().await;
+    let (first, second) = (secrets(), secrets());
+    for other in [&first, &second] {
+        valid(fixture.runtime.replace_access(&launch, other).await);
+        assert!(fixture.renter.gets_in(&launch, &other.credential).await, "the new credential lets in");
     }
+    assert!(!fixture.renter.gets_in(&launch, &first.credential).await, "the one before lets in no more");
     valid(fixture.runtime.verify(&launch, CLAUSE_TIMEOUT).await);
     fixture.clean_up(&launch).await;
     let gone = fixture.runtime.replace_access(&launch, &secrets()).await;
     assert!(matches!(gone, Err(RuntimeError::Missing)), "{gone:?}");
 }
 
-/// Messages reach a container that runs, and say so where there is none.
+/// Messages are read in a container that runs, and say so where there is none.
 pub async fn the_renter_is_told_inside_the_container<R: ContainerRuntime>(fixture: Fixture<R>) {
-    let launch = fixture.up_to_created().await;
-    valid(fixture.runtime.start(&launch).await);
-    valid(fixture.runtime.message_user(launch.id, "the end is near; it's \"near\"").await);
-    valid(fixture.runtime.message_user(launch.id, "it is not").await);
+    let launch = fixture.up().await;
+    for message in ["the end is near; it's \"near\"", "it is not"] {
+        valid(fixture.runtime.message_user(launch.id, message).await);
+        let read = fixture.renter.reads(&launch).await;
+        assert!(read.contains(message), "{read}");
+    }
     fixture.clean_up(&launch).await;
     let gone = fixture.runtime.message_user(launch.id, "hello").await;
     assert!(matches!(gone, Err(RuntimeError::Missing)), "{gone:?}");
+}
+
+/// A program that is told to finish does, and its container goes on running: its renter may still be at work in it.
+pub async fn a_notice_ends_the_program_and_not_the_container<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up().await;
+    assert!(!fixture.renter.program_ends(&launch).await, "nobody told it yet");
+    valid(fixture.runtime.signal_stop(launch.id).await);
+    assert!(fixture.renter.program_ends(&launch).await);
+    assert_eq!(fixture.presence(&launch).await, Some(ContainerStatus::Running));
+    fixture.clean_up(&launch).await;
+}
+
+/// As many of the last lines of output are told as are asked for; of a container that is not there, none.
+pub async fn the_last_lines_of_output_are_told<R: ContainerRuntime>(fixture: Fixture<R>) {
+    let launch = fixture.up().await;
+    for line in ["one", "two", "three"] {
+        fixture.renter.print(&launch, line).await;
+    }
+    assert_eq!(valid(fixture.runtime.logs(launch.id, 2).await), ["two", "three"]);
+    fixture.clean_up(&launch).await;
+    assert!(valid(fixture.runtime.logs(launch.id, 2).await).is_empty());
 }
 
 /// The next launch of a rental that is resumed.

@@ -187,6 +187,11 @@ impl Tenant {
     }
 }
 
+/// Whether a command is among processes as `docker top -eo pid,args` shows them.
+pub fn is_among(processes: &str, command: &str) -> bool {
+    processes.lines().any(|line| line.split_once(' ').is_some_and(|(_, found)| found.trim() == command))
+}
+
 /// What the engine's own client says.
 pub async fn docker(args: &[&str]) -> String {
     let output = Command::new("docker").args(args).output().await.unwrap();

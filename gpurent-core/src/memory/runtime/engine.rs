@@ -34,6 +34,8 @@ pub(in crate::memory) struct Container {
     /// The launches that left files in it.
     pub(in crate::memory) files_of: BTreeSet<LaunchId>,
     pub(in crate::memory) announced: Vec<String>,
+    /// Whether the program was told to finish, as it does then.
+    pub(in crate::memory) has_finished: bool,
     pub(in crate::memory) output: Vec<String>,
     pub(in crate::memory) written: DiskUse,
     /// Bytes a second that are written besides, and since when on the boot clock.

@@ -155,6 +155,12 @@ impl MemoryRuntime {
         self.engine().containers.get(&launch).map(|container| container.announced.clone()).unwrap_or_default()
     }
 
+    /// Whether a container's program finished, as it does when it is told to.
+    #[must_use]
+    pub fn has_finished(&self, launch: LaunchId) -> bool {
+        self.engine().containers.get(&launch).is_some_and(|container| container.has_finished)
+    }
+
     /// Removes a container behind everybody's back.
     pub fn lose(&self, launch: LaunchId) {
         self.engine().containers.remove(&launch);

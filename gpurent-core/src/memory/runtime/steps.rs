@@ -115,6 +115,7 @@ impl ContainerRuntime for MemoryRuntime {
                 retained: false,
                 files_of,
                 announced: Vec::new(),
+                has_finished: false,
                 output: Vec::new(),
                 written,
                 fills: None,
@@ -167,8 +168,9 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     async fn signal_stop(&self, launch: LaunchId) -> Result<(), RuntimeError> {
-        let engine = self.engine();
-        engine.containers.get(&launch).map(|_| ()).ok_or(RuntimeError::Missing)
+        let mut engine = self.engine();
+        engine.containers.get_mut(&launch).ok_or(RuntimeError::Missing)?.has_finished = true;
+        Ok(())
     }
 
     async fn stop(&self, launch: LaunchId, _grace: Duration) -> Result<Option<Exit>, RuntimeError> {
