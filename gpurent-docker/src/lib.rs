@@ -3,22 +3,37 @@
 //! [`DockerRuntime`] carries out what `gpurent-core` decides: it pulls the image, makes the container on
 //! exactly the claimed GPUs and ports, hardens it, gives it SSH access whatever the image holds
 //! ([`access_kit`]), verifies that access, and takes everything down again. [`NvmlGpus`] tells which GPUs the
-//! machine has, [`EngineLock`] keeps a second agent off the same engine. Tenants are kept from the host's
+//! machine has, [`EngineLock`] keeps a second agent off the same engine, and [`DockerHost`] puts all of it together. Tenants are kept from the host's
 //! own services, from metadata addresses and from each other by firewall rules where the agent may set
 //! them ([`DockerRuntime::isolate`]).
 //!
-//! Without the feature `docker` there is the machine alone, for the runtime of another engine.
-//!
 //! ```no_run
-//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! use gpurent_docker::{AccessKit, DockerRuntime, NvmlGpus};
+//! # async fn run(
+//! #     store: std::sync::Arc<dyn gpurent_core::store::HostStore>,
+//! #     sealer: std::sync::Arc<dyn gpurent_core::model::Sealer>,
+//! # ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! use gpurent_core::allocation::PortPools;
 //! use gpurent_core::runtime::GpuProbe;
+//! use gpurent_docker::{DockerHost, NvmlGpus};
 //!
 //! let gpus = NvmlGpus::all().discover().await?;
-//! let runtime = DockerRuntime::connect("unix:///var/run/docker.sock", AccessKit::from_host().await?).await?;
+//! let docker =
+//!     DockerHost::new("unix:///var/run/docker.sock", "my-host".parse()?, "/var/lib/mine".into(), gpus).open().await?;
+//! let pools = PortPools::new("22000-22999".parse()?, "8100-8999".parse()?)?;
+//! let (rentals, reconciler) = docker.builder(store, sealer, pools).build();
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # What else a real host needs
+//! A database (`gpurent-store`), a key that seals secrets and is kept for good, and now and then
+//! [`DockerRuntime::probe_isolation`], which tells by packets whether tenants are kept apart.
+//!
+//! # Features
+//! - `docker`, on by default: the container runtime. Without it there is the machine alone (GPUs, disks, ports, workspaces, the
+//!   engine's lock, the book of deadlines), for the runtime of another engine.
+//! - `nvml`, on by default: the machine's GPUs by NVIDIA's own library, which is loaded when it is asked.
+//! - `tls`, on by default: engines on other machines.
 
 #[cfg(feature = "docker")]
 pub mod access_kit;
@@ -28,6 +43,8 @@ mod container;
 mod control;
 #[cfg(feature = "docker")]
 mod engine;
+#[cfg(feature = "docker")]
+mod host;
 #[cfg(feature = "docker")]
 mod image;
 mod machine;
@@ -44,6 +61,8 @@ pub use control::credential_dir::AccessDir;
 pub use control::host_keys::HostKeyStock;
 #[cfg(feature = "docker")]
 pub use engine::client::{EngineAddress, TlsFiles};
+#[cfg(feature = "docker")]
+pub use host::{DockerHost, DockerHostBuilder, DockerHostError};
 #[cfg(feature = "docker")]
 pub use image::PullPatience;
 #[cfg(feature = "docker")]

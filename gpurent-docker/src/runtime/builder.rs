@@ -22,6 +22,7 @@ use crate::engine::client::EngineAddress;
 use crate::engine::error::unavailable;
 use crate::image::PullPatience;
 use crate::image::registries::Registries;
+use crate::machine::engine_lock::EngineLock;
 use crate::machine::workspaces::WorkspaceRoot;
 use crate::network;
 use crate::network::firewall::Firewall;
@@ -82,7 +83,13 @@ impl DockerRuntime {
             sudo: false,
             architecture: info.architecture.unwrap_or_default(),
             pulls: Semaphore::new(CONCURRENT_PULLS),
+            _lock: None,
         })
+    }
+
+    /// Holds the engine's lock for as long as this runtime lives.
+    pub(crate) fn holding(self, lock: EngineLock) -> Self {
+        Self { _lock: Some(lock), ..self }
     }
 
     /// Divides the machine: what a rental gets that asks for no CPU and memory.

@@ -57,6 +57,7 @@ use crate::engine::error::{classify, is_missing, is_without_kit, refusal, unavai
 use crate::engine::state::{container_id, exit, is_running, presence, remove_by_name, time};
 use crate::image::PullPatience;
 use crate::image::registries::Registries;
+use crate::machine::engine_lock::EngineLock;
 use crate::machine::workspaces::WorkspaceRoot;
 use crate::network::firewall::Firewall;
 use crate::network::name_server::NameServerLimits;
@@ -129,6 +130,8 @@ pub struct DockerRuntime {
     architecture: String,
     /// Pulls at once: more would only share the same line.
     pulls: Semaphore,
+    /// The lock that makes this process the engine's only agent, where it was taken for this runtime.
+    _lock: Option<EngineLock>,
 }
 
 impl DockerRuntime {
