@@ -52,6 +52,15 @@
 //! assert_eq!(phase(pool.run_until(rentals.get(id))?), Phase::Ended);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # What else a real host needs
+//! An engine (`gpurent-docker`, whose `DockerHost` brings GPUs, ports, disks and the book of deadlines), a database
+//! (`gpurent-store`), a [`SealKey`] that is kept for good, and an API for callers elsewhere (`gpurent-http`). The reconciler's
+//! future is spawned on your executor, and ends the process's part when it ends.
+//!
+//! # Features
+//! - `testing`: [`testing`](https://docs.rs/gpurent-core/latest/gpurent_core/testing/), the conformance suites for a store, an
+//!   engine or a policy of your own, the simulation, and `TestHost`, a whole host in one line. Off by default.
 
 pub mod allocation;
 pub mod clock;

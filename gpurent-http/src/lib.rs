@@ -18,6 +18,12 @@
 //!     axum::Router::new().nest("/gpus", gpus.router()).route("/", axum::routing::get(|| async { "my own page" }))
 //! }
 //! ```
+//!
+//! Handlers of an application's own answer as `/v1` does by [`Problem`], which every error of `Rentals` becomes.
+//!
+//! # What else a real server needs
+//! Keys ([`ApiKeys::with_store`]) or a login of its own, TLS ([`Server::with_tls`]) or a proxy that speaks it, and a process that
+//! runs the reconciler: its `/health` tells whether one does.
 
 mod caller;
 mod extract;

@@ -53,15 +53,21 @@ impl Problem {
         Self { retry_after: Some(seconds), ..self }
     }
 
-    pub(crate) fn unauthorized() -> Self {
+    /// A caller who does not say who calls, or not truly: 401.
+    #[must_use]
+    pub fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "No valid API key", "send Authorization: Bearer KEY")
     }
 
-    pub(crate) fn forbidden(detail: &str) -> Self {
+    /// A caller who may not do this: 403.
+    #[must_use]
+    pub fn forbidden(detail: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
     }
 
-    pub(crate) fn not_found() -> Self {
+    /// A rental that is not there, or that the caller is not to know of: 404.
+    #[must_use]
+    pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such thing", "there is no such rental or route")
     }
 

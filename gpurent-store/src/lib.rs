@@ -32,6 +32,10 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Features
+//! - `postgres`, on by default: PostgreSQL 12 or newer, over TLS or without, behind poolers too.
+//! - `sqlite`, on by default: SQLite, which is compiled in.
 
 #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
 compile_error!("gpurent-store keeps nothing without a database: enable the feature `postgres` or `sqlite`");
