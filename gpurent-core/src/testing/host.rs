@@ -126,3 +126,35 @@ impl TestHost {
         self.pool.run_until_stalled();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test says that something did not happen")]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::host::TermExtension;
+    use crate::model::Phase;
+
+    #[test]
+    fn a_wait_outlives_a_store_that_was_set_back() {
+        let mut host = TestHost::new();
+        let id = host.rent(TestHost::request("2h"));
+        let backup = host.store.snapshot();
+        for _ in 0..10 {
+            let term = "3m".parse().unwrap();
+            host.pool.run_until(host.rentals.extend(id, TermExtension::By(term))).unwrap();
+        }
+        host.settle();
+        let rentals = host.rentals.clone();
+        let mut wait = Box::pin(rentals.wait_until(id, |rental| rental.state().phase() == Phase::Ended));
+        assert!(wait.as_mut().now_or_never().is_none());
+        // What happens from now on has lower numbers than what was read.
+        host.store.restore(backup);
+        host.settle();
+        host.pool.run_until(host.rentals.cancel(id)).unwrap();
+        host.settle();
+        let ended = wait.now_or_never().expect("its end was told");
+        assert!(ended.unwrap().is_some());
+    }
+}

@@ -159,31 +159,3 @@ impl RentalFollower {
         RentalUpdate::Event(event)
     }
 }
-
-#[cfg(all(test, feature = "testing"))]
-mod tests {
-    use crate::model::Phase;
-    use crate::testing::TestHost;
-
-    #[test]
-    fn a_wait_outlives_a_store_that_was_set_back() {
-        let mut host = TestHost::new();
-        let id = host.rent(TestHost::request("2h"));
-        let backup = host.store.snapshot();
-        for _ in 0..10 {
-            let term = "3m".parse().unwrap();
-            host.pool.run_until(host.rentals.extend(id, crate::host::TermExtension::By(term))).unwrap();
-        }
-        host.settle();
-        let rentals = host.rentals.clone();
-        let mut wait = Box::pin(rentals.wait_until(id, |rental| rental.state().phase() == Phase::Ended));
-        assert!(futures_util::FutureExt::now_or_never(wait.as_mut()).is_none());
-        // What happens from now on has lower numbers than what was read.
-        host.store.restore(backup);
-        host.settle();
-        host.pool.run_until(host.rentals.cancel(id)).unwrap();
-        host.settle();
-        let ended = futures_util::FutureExt::now_or_never(wait).expect("its end was told");
-        assert!(ended.unwrap().is_some());
-    }
-}
