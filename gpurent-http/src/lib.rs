@@ -22,8 +22,20 @@
 //! Handlers of an application's own answer as `/v1` does by [`Problem`], which every error of `Rentals` becomes.
 //!
 //! # What else a real server needs
-//! Keys ([`ApiKeys::with_store`]) or a login of its own, TLS ([`Server::with_tls`]) or a proxy that speaks it, and a process that
+//! Keys ([`ApiKeys::with_store`]) or a login of its own, TLS (`Server::with_tls`) or a proxy that speaks it, and a process that
 //! runs the reconciler: its `/health` tells whether one does.
+//!
+//! # Features
+//! All are on by default.
+//! - `rent`, `instances`, `dashboard`, `cloud`: the protocols of existing platforms, beside `/v1`. The labels by which their rentals
+//!   are known stay set aside whichever are on.
+//! - `tls`: servers that speak TLS themselves.
+
+// With fewer protocols, some of what they share has no use.
+#![cfg_attr(
+    not(all(feature = "cloud", feature = "dashboard", feature = "instances", feature = "rent")),
+    allow(dead_code, unused_imports, reason = "shared by protocols of which some are off")
+)]
 
 mod caller;
 mod extract;
@@ -47,5 +59,7 @@ pub use middleware::auth::{ApiKey, ApiKeys, AuthError, Authenticator};
 pub use problem::Problem;
 pub use protocol::Protocol;
 pub use router::HttpApi;
-pub use server::{ServeError, Server, Tls, TlsError};
+pub use server::{ServeError, Server};
+#[cfg(feature = "tls")]
+pub use server::{Tls, TlsError};
 pub use state::AppState;

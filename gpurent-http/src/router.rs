@@ -30,9 +30,13 @@ use crate::middleware::rate_limit::{Changes, RateLimits};
 use crate::middleware::{audit, rate_limit};
 use crate::problem::Problem;
 use crate::protocol::Protocol;
+#[cfg(feature = "cloud")]
 use crate::protocols::cloud::Cloud;
+#[cfg(feature = "dashboard")]
 use crate::protocols::dashboard::Dashboard;
+#[cfg(feature = "instances")]
 use crate::protocols::instances::Instances;
+#[cfg(feature = "rent")]
 use crate::protocols::rent;
 use crate::state::AppState;
 use crate::subscribers::Subscribers;
@@ -72,7 +76,8 @@ pub struct HttpApi {
 }
 
 impl HttpApi {
-    /// The API of a host, for those whom `authenticator` knows: the protocols `v1`, `rent` and `instances`. Without
+    /// The API of a host, for those whom `authenticator` knows: the protocols `v1`, and `rent` and `instances` where
+    /// these features are on. Without
     /// [limits on rates](HttpLimits::rate): an application may have its own. [`ApiKeys`](crate::ApiKeys) without any
     /// key, and keys that are good from certain networks only, want to know where a connection comes from: serve
     /// them by `into_make_service_with_connect_info::<SocketAddr>()`.
@@ -90,7 +95,11 @@ impl HttpApi {
             others: Vec::new(),
             off: BTreeSet::new(),
         };
-        api.with("rent", rent::protocol).with_instances(Instances::default())
+        #[cfg(feature = "rent")]
+        let api = api.with("rent", rent::protocol);
+        #[cfg(feature = "instances")]
+        let api = api.with_instances(Instances::default());
+        api
     }
 
     /// Speaks one more protocol, in the place of one that had this name. It is made of what all protocols share whenever a
@@ -104,12 +113,14 @@ impl HttpApi {
     }
 
     /// How instances of the `instances` protocol are rented.
+    #[cfg(feature = "instances")]
     #[must_use]
     pub fn with_instances(self, instances: Instances) -> Self {
         self.with("instances", move |state| instances.protocol(state))
     }
 
     /// Speaks the `dashboard` protocol too.
+    #[cfg(feature = "dashboard")]
     #[must_use]
     pub fn with_dashboard(self, dashboard: Dashboard) -> Self {
         let dashboard = Arc::new(dashboard);
@@ -117,6 +128,7 @@ impl HttpApi {
     }
 
     /// Speaks the `cloud` protocol too.
+    #[cfg(feature = "cloud")]
     #[must_use]
     pub fn with_cloud(self, cloud: Cloud) -> Self {
         let cloud = Arc::new(cloud);
@@ -211,7 +223,7 @@ impl HttpApi {
     /// The labels that say by which protocol a rental was made: of ours, spoken here or not, and of those that were added.
     fn reserved(&self) -> Reserved {
         let added = self.others.iter().flat_map(|other| (other.make)(&self.state).labels);
-        let mut all: Vec<_> = protocols::LABELS.iter().copied().flatten().chain(added).copied().collect();
+        let mut all: Vec<_> = protocols::LABELS.iter().chain(added).copied().collect();
         all.sort_unstable();
         all.dedup();
         Reserved(all.into())

@@ -42,9 +42,6 @@ impl Default for Instances {
     }
 }
 
-/// The beginnings of the labels by which the protocol knows its rentals.
-pub(super) const LABELS: &[&str] = &["instances."];
-
 impl FromRef<Own<Self>> for Instances {
     fn from_ref(state: &Own<Self>) -> Self {
         state.own
@@ -56,7 +53,7 @@ impl Instances {
     pub(crate) fn protocol(self, state: &AppState) -> Protocol {
         Protocol::new(routes().into_router().with_state(state.own(self)))
             .with_busy(busy)
-            .with_labels(LABELS)
+            .with_labels(&["instances."])
             .sharing("/ws", updates::protocol(state))
     }
 }

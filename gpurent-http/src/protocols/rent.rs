@@ -35,14 +35,11 @@ use crate::protocols::updates;
 use crate::protocols::wait::{WAIT_LIMIT, until};
 use crate::state::{AppState, Own};
 
-/// The beginnings of the labels by which the protocol knows its rentals.
-pub(super) const LABELS: &[&str] = &["rent."];
-
 /// The protocol, as a host speaks it.
 pub(crate) fn protocol(state: &AppState) -> Protocol {
     Protocol::new(routes().into_router().with_state(state.own(())))
         .with_busy(busy)
-        .with_labels(LABELS)
+        .with_labels(&["rent."])
         .sharing("/ws", updates::protocol(state))
 }
 

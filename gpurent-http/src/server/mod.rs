@@ -1,6 +1,9 @@
 //! The server: all protocols on one listener, with or without TLS, whatever is done to its connections.
 
 mod connections;
+#[cfg(not(feature = "tls"))]
+mod no_tls;
+#[cfg(feature = "tls")]
 mod tls;
 
 use std::convert::Infallible;
@@ -17,6 +20,9 @@ use gpurent_core::host::Rentals;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+#[cfg(not(feature = "tls"))]
+use no_tls::Tls;
+#[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -121,6 +127,7 @@ impl Server {
     }
 
     /// Speaks TLS, and nothing else.
+    #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls: Some(tls), ..self }
@@ -211,7 +218,7 @@ struct Serving {
 impl Serving {
     async fn agree_and_serve(self, tls: &Tls, stream: TcpStream) {
         let agreed = tokio::select! {
-            agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)) => agreed,
+            agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.agree(stream)) => agreed,
             () = self.connection.closed.cancelled() => return,
         };
         // Who does not agree speaks something else, or scans the internet.

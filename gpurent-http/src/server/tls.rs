@@ -1,5 +1,6 @@
 //! TLS from files, read again whenever they change: certificates are renewed under a running host.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -7,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// How often the files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,13 +57,15 @@ impl Tls {
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), acceptor: Arc::new(RwLock::new(acceptor)) })
     }
 
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Agrees with a client on TLS.
+    pub(super) async fn agree(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let acceptor = self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
+        acceptor.accept(stream).await
     }
 
     /// Reads the files again whenever they change, for ever. What cannot be used is told of, and the old one goes on:
     /// a certificate and its key are seldom replaced in one moment.
-    pub(crate) async fn watch(self) {
+    pub(super) async fn watch(self) {
         let mut seen = self.stamp().await;
         loop {
             tokio::time::sleep(RELOAD_INTERVAL).await;

@@ -54,7 +54,6 @@ use crate::caller::Caller;
 use crate::health;
 use crate::problem::Problem;
 use crate::protocol::Protocol;
-use crate::protocols::{cloud, dashboard, instances, rent, updates};
 use crate::state::{AppState, Own};
 use crate::v1::docs::Refusals;
 use crate::v1::event_cache::EventCache;
@@ -116,12 +115,18 @@ fn described_routes() -> (Router<Own<V1>>, Router<Own<V1>>, OpenApi) {
     let of_others = [
         docs::routes().into_openapi(),
         health::routes().into_openapi(),
-        updates::routes().into_openapi(),
-        rent::routes().into_openapi(),
-        instances::routes().into_openapi(),
-        dashboard::routes().into_openapi(),
-        dashboard::open_routes().into_openapi(),
-        cloud::routes().into_openapi(),
+        #[cfg(any(feature = "instances", feature = "rent"))]
+        crate::protocols::updates::routes().into_openapi(),
+        #[cfg(feature = "rent")]
+        crate::protocols::rent::routes().into_openapi(),
+        #[cfg(feature = "instances")]
+        crate::protocols::instances::routes().into_openapi(),
+        #[cfg(feature = "dashboard")]
+        crate::protocols::dashboard::routes().into_openapi(),
+        #[cfg(feature = "dashboard")]
+        crate::protocols::dashboard::open_routes().into_openapi(),
+        #[cfg(feature = "cloud")]
+        crate::protocols::cloud::routes().into_openapi(),
     ];
     document.merge(more);
     of_others.into_iter().for_each(|more| document.merge(more));

@@ -90,15 +90,12 @@ impl FromRef<Own<Self>> for Arc<Cloud> {
     }
 }
 
-/// The beginnings of the labels by which the protocol knows its rentals.
-pub(in crate::protocols) const LABELS: &[&str] = &["cloud."];
-
 impl Cloud {
     /// The protocol, as a host speaks it.
     pub(crate) fn protocol(self: Arc<Self>, state: &AppState) -> Protocol {
         Protocol::new(routes().into_router().with_state(state.own(self)))
             .with_busy(busy)
-            .with_labels(LABELS)
+            .with_labels(&["cloud."])
             // They show passwords.
             .revealing(|path| path.contains("/api/gpu/instances/"))
     }

@@ -195,9 +195,6 @@ impl FromRef<Own<Self>> for Arc<Dashboard> {
     }
 }
 
-/// The beginnings of the labels by which the protocol knows its rentals.
-pub(super) const LABELS: &[&str] = &["dashboard."];
-
 impl Dashboard {
     /// The protocol, as a host speaks it.
     pub(crate) fn protocol(self: Arc<Self>, state: &AppState) -> Protocol {
@@ -205,7 +202,7 @@ impl Dashboard {
         let state = state.own(self);
         let protocol = Protocol::new(routes().into_router().with_state(state.clone()))
             .with_busy(busy)
-            .with_labels(LABELS)
+            .with_labels(&["dashboard."])
             .with_words_for_keys();
         if has_downloads { protocol.with_offered(open_routes().into_router().with_state(state)) } else { protocol }
     }
