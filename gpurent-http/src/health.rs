@@ -31,8 +31,8 @@ use crate::state::Own;
 const CACHE_TTL: Duration = Duration::from_secs(1);
 /// How long a request for the host's health waits for the next answer while the one before it is believed.
 const NEXT_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long it waits where nothing is believed.
-const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long it waits where nothing is believed for so long: few ask seldom, and a rush is no reason to call the host dead.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the latest answer is believed while the next one is awaited, and how long that may take: somewhat longer than a
 /// query may, which waits up to 5 s for a connection and 4 s for its answer. Requests to rent fail by then as well.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
@@ -66,13 +66,14 @@ impl Question {
         if !self.is_asked.swap(true, Ordering::AcqRel) {
             let (asked, question) = (ask(), Arc::clone(self));
             tokio::spawn(async move {
-                // One that panicked does not answer.
-                let answer = asked.await.unwrap_or(false);
-                question.last.send_replace(Some((Instant::now(), answer)));
+                // One that panicked gave no answer.
+                let answer = asked.await.ok();
+                question.last.send_replace(answer.map(|answer| (Instant::now(), answer)));
                 question.is_asked.store(false, Ordering::Release);
             });
         }
-        let wait = if within(BELIEVED_FOR).is_some() { NEXT_ANSWER_TIMEOUT } else { FIRST_ANSWER_TIMEOUT };
+        let is_believed = within(BELIEVED_FOR - NEXT_ANSWER_TIMEOUT).is_some();
+        let wait = if is_believed { NEXT_ANSWER_TIMEOUT } else { FIRST_ANSWER_TIMEOUT };
         match tokio::time::timeout(wait, news.changed()).await {
             Ok(Ok(())) => news.borrow().map(|(_, answer)| answer),
             // Late, since this question holds the other end.
@@ -260,7 +261,7 @@ mod tests {
         let question = Arc::new(Question::default());
         assert_eq!(question.answer(after(Duration::ZERO, true)).await, Some(true));
         tokio::time::sleep(BELIEVED_FOR - NEXT_ANSWER_TIMEOUT).await;
-        assert_eq!(question.answer(after(NEVER, true)).await, None);
+        assert_eq!(question.answer(after(NEVER, true)).await, None, "and waited for as if nothing were known");
         let question = Arc::new(Question::default());
         assert_eq!(question.answer(after(Duration::ZERO, true)).await, Some(true));
         tokio::time::sleep(CACHE_TTL).await;
@@ -273,6 +274,22 @@ mod tests {
         assert_eq!(question.answer(after(FIRST_ANSWER_TIMEOUT * 2, true)).await, None);
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(question.answer(after(Duration::ZERO, false)).await, Some(false), "it is asked anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_seldom_waits_for_a_late_answer() {
+        let question = Arc::new(Question::default());
+        for _ in 0..3 {
+            assert_eq!(question.answer(after(Duration::from_secs(7), true)).await, Some(true));
+            tokio::time::sleep(BELIEVED_FOR - Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_panics_has_no_answer() {
+        let question = Arc::new(Question::default());
+        assert_eq!(question.answer(|| tokio::spawn(async { panic!("as a probe may") })).await, None);
+        assert_eq!(question.answer(after(Duration::ZERO, true)).await, Some(true), "it is asked again");
     }
 
     #[tokio::test(start_paused = true)]

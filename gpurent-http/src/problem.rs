@@ -53,9 +53,7 @@ impl Problem {
         Self { retry_after: Some(seconds), ..self }
     }
 
-    /// A caller who does not say who calls, or not truly: 401.
-    #[must_use]
-    pub fn unauthorized() -> Self {
+    pub(crate) fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "No valid API key", "send Authorization: Bearer KEY")
     }
 
