@@ -38,7 +38,7 @@ pub enum DockerHostError {
     /// The engine does not answer: start it, or name another address.
     #[error("no container engine to rent out by: is Docker installed and started?")]
     Engine(#[source] RuntimeError),
-    /// The engine answers, and refuses what a host needs: the source says what.
+    /// The engine refuses what a host needs, or answers no more: the source says what.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// A program that renters log in with is missing on this host; the source says which package has it.
@@ -47,8 +47,8 @@ pub enum DockerHostError {
     /// Another agent acts for the engine, or nobody can tell.
     #[error("this process cannot be the engine's only agent")]
     Lock(#[from] LockError),
-    /// A folder of the host cannot be used.
-    #[error("{} cannot be used", .folder.display())]
+    /// A folder for credentials cannot be used: name one on a tmpfs that is this process's own, or upload them.
+    #[error("{} cannot be used for credentials", .folder.display())]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -78,7 +78,7 @@ pub struct DockerHostBuilder {
     without_gpu: u32,
     lock_folder: PathBuf,
     credentials: Credentials,
-    workspaces: Option<(WorkspaceRoot, PathBuf)>,
+    workspaces: Option<WorkspaceRoot>,
     disk_reserve: u64,
     other_folders: Vec<PathBuf>,
     customize: Box<dyn FnOnce(DockerRuntime) -> DockerRuntime + Send>,
@@ -105,9 +105,9 @@ impl DockerHostBuilder {
         Self { credentials: Credentials::Uploaded, ..self }
     }
 
-    /// Offers workspaces, which outlive containers, in `root` at this folder; none by default. Engines elsewhere see none.
-    pub fn workspaces(self, root: WorkspaceRoot, folder: PathBuf) -> Self {
-        Self { workspaces: Some((root, folder)), ..self }
+    /// Offers workspaces, which outlive containers, below this root; none by default. Engines elsewhere see none.
+    pub fn workspaces(self, root: WorkspaceRoot) -> Self {
+        Self { workspaces: Some(root), ..self }
     }
 
     /// Takes nobody in where fewer bytes than these are free on the host's disks; 1 GiB by default.
@@ -121,9 +121,46 @@ impl DockerHostBuilder {
         self
     }
 
-    /// Sets what only the runtime knows: its registries, sudo, private networks.
+    /// Sets what only the runtime knows: its registries, sudo, private networks. The division and the folders are set here.
     pub fn runtime(self, customize: impl FnOnce(DockerRuntime) -> DockerRuntime + Send + 'static) -> Self {
         Self { customize: Box::new(customize), ..self }
+    }
+
+    /// Connects to the engine and locks it; [`DockerConnection::prepare`] does the rest. For hosts that have to wait for their
+    /// database: meanwhile [`watch`](gpurent_core::host::watch) ends those whose time is over.
+    ///
+    /// # Errors
+    /// [`DockerHostError`]
+    pub async fn connect(self) -> Result<DockerConnection, DockerHostError> {
+        let is_local = self.address.is_local();
+        let gpus = u32::try_from(self.gpus.len()).unwrap_or(u32::MAX);
+        let division = Division { gpus, without_gpu: self.without_gpu };
+        let access_dir = self.credentials.folder(is_local)?;
+        let runtime = DockerRuntime::connect(self.address, AccessKit::from_host().await?).await;
+        let runtime = runtime.map_err(DockerHostError::Engine)?;
+        let lock = EngineLock::acquire(&self.lock_folder, &runtime.engine().await?)?;
+        let mut runtime = (self.customize)(runtime).with_division(division).holding(lock);
+        if let Some(folder) = &access_dir {
+            runtime = runtime.with_access_dir(folder.clone());
+        }
+        let workspaces = self.workspaces.filter(|_| is_local);
+        let workspaces_folder = workspaces.as_ref().map(|root| root.folder().to_owned());
+        if let Some(root) = workspaces {
+            runtime = runtime.with_workspaces(root);
+        }
+        Ok(DockerConnection {
+            deadlines: Arc::new(DeadlineFile::in_directory(&self.data_folder, &self.host)),
+            runtime: Arc::new(runtime),
+            host: self.host,
+            gpus: self.gpus,
+            data_folder: self.data_folder,
+            other_folders: self.other_folders,
+            disk_reserve: self.disk_reserve,
+            workspaces_folder,
+            access_dir,
+            division,
+            is_local,
+        })
     }
 
     /// Connects to the engine, locks it, and keeps its tenants apart.
@@ -131,34 +168,57 @@ impl DockerHostBuilder {
     /// # Errors
     /// [`DockerHostError`]. Rules that cannot be set are no error: [`DockerHost::isolation`] tells.
     pub async fn open(self) -> Result<DockerHost, DockerHostError> {
-        let is_local = self.address.is_local();
-        let division =
-            Division { gpus: u32::try_from(self.gpus.len()).unwrap_or(u32::MAX), without_gpu: self.without_gpu };
-        let access_dir = self.credentials.folder(is_local)?;
-        let runtime = DockerRuntime::connect(self.address, AccessKit::from_host().await?).await;
-        let runtime = runtime.map_err(DockerHostError::Engine)?;
-        let lock = EngineLock::acquire(&self.lock_folder, &runtime.engine().await?)?;
-        let mut runtime = (self.customize)(runtime.with_division(division).holding(lock));
-        if let Some(folder) = &access_dir {
-            runtime = runtime.with_access_dir(folder.clone());
-        }
-        let workspaces = self.workspaces.filter(|_| is_local);
-        let workspaces_folder = workspaces.as_ref().map(|(_, folder)| folder.clone());
-        if let Some((root, _)) = workspaces {
-            runtime = runtime.with_workspaces(root);
-        }
-        let isolation = runtime.isolate().await?;
-        let engine_folder = runtime.data_folder().await?.filter(|_| is_local);
+        self.connect().await?.prepare().await
+    }
+}
+
+/// A Docker Engine that this process is the agent of, before anything is done on it.
+pub struct DockerConnection {
+    host: HostId,
+    gpus: Vec<Gpu>,
+    runtime: Arc<DockerRuntime>,
+    deadlines: Arc<DeadlineFile>,
+    data_folder: PathBuf,
+    other_folders: Vec<PathBuf>,
+    disk_reserve: u64,
+    workspaces_folder: Option<PathBuf>,
+    access_dir: Option<AccessDir>,
+    division: Division,
+    is_local: bool,
+}
+
+impl DockerConnection {
+    /// The engine's runtime.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<DockerRuntime> {
+        &self.runtime
+    }
+
+    /// The book of deadlines.
+    #[must_use]
+    pub fn deadlines(&self) -> &Arc<DeadlineFile> {
+        &self.deadlines
+    }
+
+    /// Keeps tenants apart, and looks at what there is: disks, and host keys.
+    ///
+    /// # Errors
+    /// [`DockerHostError::Runtime`]. Rules that cannot be set are no error: [`DockerHost::isolation`] tells.
+    pub async fn prepare(self) -> Result<DockerHost, DockerHostError> {
+        let isolation = self.runtime.isolate().await?;
+        let engine_folder = self.runtime.data_folder().await?.filter(|_| self.is_local);
         let own = [self.data_folder.clone()];
         let folders = own.into_iter().chain(engine_folder.clone()).chain(self.other_folders).collect();
         let disks = DiskReserve::new(folders, self.disk_reserve);
-        let room = engine_folder.as_ref().and_then(|engine| disks.room(engine, workspaces_folder.as_deref()));
-        let host_keys = access_dir.map(|folder| folder.path().with_file_name("gpurent-host-keys")).and_then(|folder| {
+        let room = engine_folder.as_ref().and_then(|engine| disks.room(engine, self.workspaces_folder.as_deref()));
+        let stock = self.access_dir.map(|folder| folder.path().with_file_name("gpurent-host-keys"));
+        let host_keys = stock.and_then(|folder| {
             let stock = HostKeyStock::fill(&folder);
             if let Err(error) = &stock {
                 tracing::warn!(
                     error = error as &dyn std::error::Error,
-                    "rentals have no RSA host keys, which old clients ask for: they would be made in {}",
+                    "rentals have no RSA host keys, which old clients ask for: they would be made in {}, beside the folder \
+                     for credentials",
                     folder.display()
                 );
             }
@@ -166,17 +226,17 @@ impl DockerHostBuilder {
             stock.ok().map(Arc::new)
         });
         Ok(DockerHost {
-            deadlines: Arc::new(DeadlineFile::in_directory(&self.data_folder, &self.host)),
+            deadlines: self.deadlines,
             load: LocalMachine::new(engine_folder.unwrap_or(self.data_folder)),
-            runtime: Arc::new(runtime),
+            runtime: self.runtime,
             disks: Arc::new(disks),
-            has_workspaces: workspaces_folder.is_some(),
+            has_workspaces: self.workspaces_folder.is_some(),
             host: self.host,
             gpus: self.gpus,
             host_keys,
-            division,
+            division: self.division,
             isolation,
-            is_local,
+            is_local: self.is_local,
             room,
         })
     }
@@ -193,7 +253,7 @@ impl Credentials {
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
                     tracing::info!(
                         "{ACCESS_FOLDER} is not in memory, so credentials are uploaded, which takes longer, and there are \
-                         no RSA host keys for old clients: name a folder on a tmpfs"
+                         no RSA host keys for old clients: name a folder on a tmpfs (the agent's --access-dir)"
                     );
                     Ok(None)
                 }
@@ -222,8 +282,8 @@ pub struct DockerHost {
 }
 
 impl DockerHost {
-    /// The settings of a host that rents `gpus` on the engine at `address`, and keeps its own book in `data_folder`, which has
-    /// to be there. Ended by [`DockerHostBuilder::open`].
+    /// The settings of a host that rents `gpus` on the engine at `address`, and keeps its own book in `data_folder`, which
+    /// nobody else may write to: the book is believed. Ended by [`DockerHostBuilder::open`].
     #[allow(clippy::new_ret_no_self, reason = "what is opened is the host; these are its settings")]
     pub fn new(
         address: impl Into<EngineAddress>,
@@ -246,8 +306,9 @@ impl DockerHost {
         }
     }
 
-    /// A host with this engine, its capacity, its disks and its book, to be set further and built. The engine stays locked
-    /// for as long as what is built lives.
+    /// A host with this engine, its capacity, its disks and its book, to be set further and built once:
+    /// [`public_host`](HostBuilder::public_host) is what renters are told, and 127.0.0.1 without. The engine stays locked for
+    /// as long as this host, the reconciler, or a handle to its rentals is there.
     #[must_use]
     pub fn builder(&self, store: Arc<dyn HostStore>, sealer: Arc<dyn Sealer>, pools: PortPools) -> HostBuilder {
         let runtime = Arc::clone(&self.runtime);

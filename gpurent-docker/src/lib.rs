@@ -20,13 +20,15 @@
 //! let docker =
 //!     DockerHost::new("unix:///var/run/docker.sock", "my-host".parse()?, "/var/lib/mine".into(), gpus).open().await?;
 //! let pools = PortPools::new("22000-22999".parse()?, "8100-8999".parse()?)?;
-//! let (rentals, reconciler) = docker.builder(store, sealer, pools).build();
+//! let builder = docker.builder(store, sealer, pools).public_host("gpu1.example.org".to_owned());
+//! let (rentals, reconciler) = builder.build();
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # What else a real host needs
-//! A database (`gpurent-store`), a key that seals secrets and is kept for good, and now and then
+//! A database (`gpurent-store`), a key that seals secrets and is kept for good, the name that renters reach it under, and now and
+//! then
 //! [`DockerRuntime::probe_isolation`], which tells by packets whether tenants are kept apart.
 //!
 //! # Features
@@ -62,7 +64,7 @@ pub use control::host_keys::HostKeyStock;
 #[cfg(feature = "docker")]
 pub use engine::client::{EngineAddress, TlsFiles};
 #[cfg(feature = "docker")]
-pub use host::{DockerHost, DockerHostBuilder, DockerHostError};
+pub use host::{DockerConnection, DockerHost, DockerHostBuilder, DockerHostError};
 #[cfg(feature = "docker")]
 pub use image::PullPatience;
 #[cfg(feature = "docker")]

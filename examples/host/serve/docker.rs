@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use gpurent_core::model::Gpu;
-use gpurent_docker::{AccessDir, DockerHost, DockerHostError};
+use gpurent_docker::{AccessDir, DockerConnection, DockerHost, DockerHostError};
 
 use super::Failure;
 use crate::config::Serve;
 use crate::database;
 
 /// Connects to the engine and makes it this agent's.
-pub async fn open(settings: &Serve, gpus: Vec<Gpu>) -> Result<DockerHost, Failure> {
+pub async fn connect(settings: &Serve, gpus: Vec<Gpu>) -> Result<DockerConnection, Failure> {
     let address = settings.engine.address();
     let is_local = address.is_local();
     let mut docker = DockerHost::new(address, settings.host()?, settings.data_dir.clone(), gpus)
@@ -30,8 +30,7 @@ pub async fn open(settings: &Serve, gpus: Vec<Gpu>) -> Result<DockerHost, Failur
         Some(_) | None => docker,
     };
     if is_local {
-        let root = settings.workspaces.root(&settings.data_dir)?;
-        docker = docker.workspaces(root, settings.workspaces.folder(&settings.data_dir));
+        docker = docker.workspaces(settings.workspaces.root(&settings.data_dir)?);
     }
     let registries = settings.registries();
     let (sudo, private_networks) = (settings.allow_sudo, settings.allow_private_networks);
@@ -49,11 +48,14 @@ pub async fn open(settings: &Serve, gpus: Vec<Gpu>) -> Result<DockerHost, Failur
         }
         if no_firewall { runtime.without_firewall() } else { runtime }
     });
-    docker.open().await.map_err(|error| match error {
+    docker.connect().await.map_err(|error| match error {
         DockerHostError::Engine(source) => Failure::from(super::Unusable {
             what: "no container engine to rent out by: is Docker installed and started? --docker names another address",
             source: source.into(),
         }),
+        DockerHostError::Folder { folder, source } => {
+            format!("--access-dir {}: {source}; name a folder on a tmpfs, or none", folder.display()).into()
+        }
         error => error.into(),
     })
 }

@@ -51,15 +51,6 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
     for gpu in &gpus {
         tracing::info!(uuid = %gpu.uuid, model = %gpu.model, memory_mib = gpu.memory_mib, simulated = gpu.simulated, "GPU to rent");
     }
-    let docker = docker::open(&settings, gpus).await?;
-    match docker.isolation() {
-        Isolation::Enforced => tracing::info!(isolation = "enforced", "tenants are kept apart"),
-        Isolation::Degraded(why) => tracing::warn!(
-            isolation = "degraded",
-            why,
-            "tenants can reach this host's services, the metadata address and each other's published ports"
-        ),
-    }
     own_files::expect_folder(&settings.data_dir)?;
     own_files::close_secret(&settings.data_dir.join("seal.key"))?;
     if let Some(file) = database::file_of(&settings.database, &settings.data_dir) {
@@ -70,6 +61,7 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
             own_files::close_secret(Path::new(&name))?;
         }
     }
+    let docker = docker::connect(&settings, gpus).await?;
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
     let clock = SystemClock::new();
     let has_tenants = match docker.deadlines().read().await {
@@ -85,6 +77,15 @@ pub async fn serve(settings: Serve, api_key_file: Option<&Path>) -> Result<(), F
         () = watch(&**docker.deadlines(), &**docker.runtime(), &clock, &sleep) => unreachable!("the watch never ends"),
     };
     let sealer = seal_key::load(settings.seal_key.as_deref(), &settings.data_dir)?;
+    let docker = docker.prepare().await?;
+    match docker.isolation() {
+        Isolation::Enforced => tracing::info!(isolation = "enforced", "tenants are kept apart"),
+        Isolation::Degraded(why) => tracing::warn!(
+            isolation = "degraded",
+            why,
+            "tenants can reach this host's services, the metadata address and each other's published ports"
+        ),
+    }
     let division = docker.division();
     for finding in kernel::scarce_counts(division.gpus.saturating_add(division.without_gpu)) {
         tracing::warn!("{finding}");

@@ -81,6 +81,12 @@ impl WorkspaceRoot {
         Ok(self)
     }
 
+    /// The folder that all of them lie in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.root
+    }
+
     /// Where a workspace lies.
     #[must_use]
     pub fn path(&self, folder: &WorkspaceFolder) -> PathBuf {
