@@ -43,7 +43,9 @@ async fn container(launch: &LaunchSpec) -> String {
 async fn soon(command: &[&str], is_so: fn(&str, &str) -> bool, line: &str) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < SHOWN_WITHIN {
-        if is_so(&text(&Command::new("docker").args(command).output().await.unwrap()), line) {
+        let output = Command::new("docker").args(command).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        if is_so(&text(&output), line) {
             return true;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -58,7 +60,13 @@ fn has_line(printed: &str, line: &str) -> bool {
 #[async_trait]
 impl RenterView for ByOthers {
     async fn gets_in(&self, launch: &LaunchSpec, credential: &Credential) -> bool {
-        ssh(launch, credential).await.status.success()
+        let output = ssh(launch, credential).await;
+        match output.status.code() {
+            Some(0) => true,
+            // sshpass(1): the password was refused.
+            Some(5) => false,
+            _ => panic!("nobody can tell: {output:?}"),
+        }
     }
 
     async fn reads(&self, launch: &LaunchSpec) -> String {

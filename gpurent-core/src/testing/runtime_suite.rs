@@ -121,14 +121,22 @@ impl<R: ContainerRuntime> Fixture<R> {
     }
 
     async fn up_to_created(&self) -> LaunchSpec {
+        self.up_to_created_with(&secrets()).await
+    }
+
+    async fn up_to_created_with(&self, secrets: &Secrets) -> LaunchSpec {
         let launch = self.launch();
         valid(self.runtime.prepare(&launch, None, &Silent).await);
-        valid(self.runtime.create(&launch, &secrets()).await);
+        valid(self.runtime.create(&launch, secrets).await);
         launch
     }
 
     async fn up(&self) -> LaunchSpec {
-        let launch = self.up_to_created().await;
+        self.up_with(&secrets()).await
+    }
+
+    async fn up_with(&self, secrets: &Secrets) -> LaunchSpec {
+        let launch = self.up_to_created_with(secrets).await;
         valid(self.runtime.start(&launch).await);
         valid(self.runtime.verify(&launch, CLAUSE_TIMEOUT).await);
         launch
@@ -293,13 +301,15 @@ pub async fn attempts_are_told_apart<R: ContainerRuntime>(fixture: Fixture<R>) {
 
 /// A credential may be replaced while the container runs, as often as one likes; the last one alone lets in.
 pub async fn a_running_container_takes_another_credential<R: ContainerRuntime>(fixture: Fixture<R>) {
-    let launch = fixture.up().await;
-    let (first, second) = (secrets(), secrets());
-    for other in [&first, &second] {
-        valid(fixture.runtime.replace_access(&launch, other).await);
-        assert!(fixture.renter.gets_in(&launch, &other.credential).await, "the new credential lets in");
+    let mut present = secrets();
+    let launch = fixture.up_with(&present).await;
+    assert!(fixture.renter.gets_in(&launch, &present.credential).await, "the first credential lets in");
+    for _ in 0..2 {
+        let before = std::mem::replace(&mut present, secrets());
+        valid(fixture.runtime.replace_access(&launch, &present).await);
+        assert!(fixture.renter.gets_in(&launch, &present.credential).await, "the new credential lets in");
+        assert!(!fixture.renter.gets_in(&launch, &before.credential).await, "the one before lets in no more");
     }
-    assert!(!fixture.renter.gets_in(&launch, &first.credential).await, "the one before lets in no more");
     valid(fixture.runtime.verify(&launch, CLAUSE_TIMEOUT).await);
     fixture.clean_up(&launch).await;
     let gone = fixture.runtime.replace_access(&launch, &secrets()).await;
