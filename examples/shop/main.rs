@@ -1,6 +1,6 @@
-//! A shop of somebody's own, in one file: their login, `POST /buy`, `GET /rentals/ID/events` to follow it, `GET /rentals/ID/bill`.
-//! Run it, then `curl -u ada:lovelace -X POST 127.0.0.1:8081/buy/ubuntu:22.04`; containers and GPUs are simulated. On real
-//! ones `host` would be `DockerHost::new(..).open().await?.builder(..)` of gpurent-docker, and nothing else would change.
+//! A shop of somebody's own, in one file: their login, `POST /buy/IMAGE`, and of a rental `/events`, `/access` and `/bill`.
+//! Run it, then `curl -u ada:lovelace -X POST 127.0.0.1:8081/buy/ubuntu:22.04`; containers and GPUs are simulated. On real ones,
+//! `host` takes its builder from `DockerHost` of gpurent-docker, a store of gpurent-store, and a key that is kept for good.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -14,20 +14,17 @@ use axum::response::sse::{Event, Sse};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{Stream, stream};
-use gpurent_core::allocation::PortPools;
-use gpurent_core::clock::{SleepFuture, SystemClock};
-use gpurent_core::host::{Reconciler, RentalUpdate};
-use gpurent_core::id::Seq;
 use gpurent_core::memory::{MemoryRuntime, MemoryStore, SimulatedGpus};
-use gpurent_core::model::{Bill, GpuSelector, HourlyRate, MicroUnits, RateCard};
 use gpurent_core::{
-    CredentialRequest, GpuRequest, HostBuilder, ImageRef, Phase, Rental, RentalId, RentalRequest, RentalSpec, Rentals,
-    RenterId, SealKey, Term,
+    Bill, Credential, CredentialRequest, GpuRequest, GpuSelector, HostBuilder, HourlyRate, ImageRef, MicroUnits, Phase,
+    PortPools, RateCard, Reconciler, Rental, RentalId, RentalRequest, RentalSpec, RentalUpdate, Rentals, RenterId,
+    SealKey, Seq, SleepFuture, SystemClock, Term,
 };
 use gpurent_http::Problem;
 use serde_json::{Value, json};
 
 type Failure = Box<dyn Error + Send + Sync>;
+type Answer<T> = Result<Json<T>, Problem>;
 
 /// A customer who logged in. A real shop would ask its own sessions; this one knows ada:lovelace and grace:hopper, in base64.
 struct Customer(RenterId);
@@ -45,19 +42,11 @@ impl<S: Sync> FromRequestParts<S> for Customer {
     }
 }
 
-/// Sells an hour of one GPU with an image, and tells how to get in once it is ready.
-async fn buy(
-    State(rentals): State<Rentals>,
-    Customer(customer): Customer,
-    Path(image): Path<ImageRef>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let spec = RentalSpec::new(customer, GpuRequest::one(GpuSelector::Any), image, Term::hours(1)?);
-    let id = rentals.rent(RentalRequest::new(spec, CredentialRequest::Generate)).await?.rental().id();
-    let ready = rentals.wait_until(id, |rental| rental.state().phase() == Phase::Ready).await?;
-    let rental = ready.ok_or_else(Problem::not_found)?;
-    let access = rentals.access(&rental).await?;
-    let ssh = access.map(|access| format!("ssh -p {} {}@{}", access.port, access.user.as_str(), access.host));
-    Ok((StatusCode::CREATED, Json(json!({ "id": id, "ssh": ssh }))))
+/// Sells an hour of a GPU with an image. It is followed by its events: pulling an image may take long.
+async fn buy(State(rentals): State<Rentals>, Customer(me): Customer, Path(image): Path<ImageRef>) -> Answer<Value> {
+    let spec = RentalSpec::new(me, GpuRequest::one(GpuSelector::Any), image, Term::hours(1)?);
+    let claimed = rentals.rent(RentalRequest::new(spec, CredentialRequest::Generate)).await?;
+    Ok(Json(json!({ "id": claimed.rental().id() })))
 }
 
 /// A customer's own rental; of others' not even that there is one is told.
@@ -66,13 +55,25 @@ async fn own(rentals: &Rentals, customer: &RenterId, id: RentalId) -> Result<Ren
     rental.ok_or_else(Problem::not_found)
 }
 
+/// How a customer gets in, and whether that is so already.
+async fn access(State(rentals): State<Rentals>, Customer(me): Customer, Path(id): Path<RentalId>) -> Answer<Value> {
+    let rental = own(&rentals, &me, id).await?;
+    let access = rentals.access(&rental).await?.ok_or_else(Problem::not_found)?;
+    let password = match &access.credential {
+        Some(Credential::Password(password)) => Some(password.expose()),
+        _ => None,
+    };
+    let is_ready = rental.state().phase() == Phase::Ready;
+    Ok(Json(json!({ "ready": is_ready, "ssh": access.ssh_command(), "password": password })))
+}
+
 /// Tells what happens to a rental, from its claim to its end.
 async fn follow(
     State(rentals): State<Rentals>,
-    Customer(customer): Customer,
+    Customer(me): Customer,
     Path(id): Path<RentalId>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    own(&rentals, &customer, id).await?;
+    own(&rentals, &me, id).await?;
     let updates = stream::unfold(rentals.follow_rental(id, Seq::ZERO), |mut follower| async {
         // A database that does not answer ends the stream; the customer's client asks again.
         let event = match follower.next().await.ok()?? {
@@ -87,12 +88,8 @@ async fn follow(
 }
 
 /// The bill as it stands, to the second.
-async fn bill(
-    State(rentals): State<Rentals>,
-    Customer(customer): Customer,
-    Path(id): Path<RentalId>,
-) -> Result<Json<Bill>, Problem> {
-    Ok(Json(own(&rentals, &customer, id).await?.bill(rentals.now().wall)))
+async fn bill(State(rentals): State<Rentals>, Customer(me): Customer, Path(id): Path<RentalId>) -> Answer<Bill> {
+    Ok(Json(own(&rentals, &me, id).await?.bill(rentals.now().wall)))
 }
 
 fn host() -> Result<(Rentals, Reconciler), Failure> {
@@ -111,7 +108,8 @@ async fn main() -> Result<(), Failure> {
     let sleep = |time| Box::pin(tokio::time::sleep(time)) as SleepFuture;
     let reconciling = tokio::spawn(reconciler.run(sleep, std::future::pending()));
     let routes = Router::new().route("/buy/{image}", post(buy)).route("/rentals/{id}/events", get(follow));
-    let shop = routes.route("/rentals/{id}/bill", get(bill)).with_state(rentals);
+    let shop =
+        routes.route("/rentals/{id}/access", get(access)).route("/rentals/{id}/bill", get(bill)).with_state(rentals);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8081").await?;
     tokio::select! {
         served = axum::serve(listener, shop) => served?,

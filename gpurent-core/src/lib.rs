@@ -54,9 +54,9 @@
 //! ```
 //!
 //! # What else a real host needs
-//! An engine (`gpurent-docker`, whose `DockerHost` brings GPUs, ports, disks and the book of deadlines), a database
-//! (`gpurent-store`), a [`SealKey`] that is kept for good, and an API for callers elsewhere (`gpurent-http`). The reconciler's
-//! future is spawned on your executor, and ends the process's part when it ends.
+//! An engine and the probes around it (`gpurent-docker`, whose `DockerHost` has them together), a database (`gpurent-store`), a
+//! [`SealKey`] that is kept for good, the name that renters reach the host under ([`HostBuilder::public_host`]), and an API for
+//! callers elsewhere (`gpurent-http`). The reconciler's future runs on your executor for as long as the host is to act.
 //!
 //! # Features
 //! - `testing`: [`testing`](https://docs.rs/gpurent-core/latest/gpurent_core/testing/), the conformance suites for a store, an
@@ -74,14 +74,16 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use allocation::{Allocator, BestFit, Placement, Quarantine};
-pub use clock::{Clock, Sleep, SystemClock};
+pub use allocation::{Allocator, BestFit, Placement, PortPools, Quarantine};
+pub use clock::{Clock, Sleep, SleepFuture, SystemClock};
 pub use error::ValidationError;
-pub use host::{Follower, HostBuilder, ReconcileError, Reconciler, RentError, Rentals, Subscription, Update};
-pub use id::{HostId, RentalId, RenterId};
+pub use host::{
+    Follower, HostBuilder, ReconcileError, Reconciler, RentError, RentalUpdate, Rentals, Subscription, Update,
+};
+pub use id::{HostId, RentalId, RenterId, Seq};
 pub use model::{
-    Credential, CredentialRequest, EndReason, Gpu, GpuModel, GpuRequest, ImageRef, Phase, Rental, RentalEvent,
-    RentalRequest, RentalSpec, RentalState, SealKey, Term,
+    Bill, Credential, CredentialRequest, EndReason, Gpu, GpuModel, GpuRequest, GpuSelector, HourlyRate, ImageRef,
+    MicroUnits, Phase, RateCard, Rental, RentalEvent, RentalRequest, RentalSpec, RentalState, SealKey, Term,
 };
 pub use runtime::{ContainerRuntime, GpuProbe, RuntimeError};
 pub use store::{DeadlineBook, HostStore, Store, StoreError};
