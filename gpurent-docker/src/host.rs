@@ -24,7 +24,7 @@ use crate::machine::ports::LocalPorts;
 use crate::machine::workspaces::WorkspaceRoot;
 use crate::runtime::DockerRuntime;
 
-/// Where the lock is kept that makes an agent the engine's only one, unless another folder is named.
+/// The folder of the lock that makes an agent the engine's only one, unless another is named.
 const LOCK_FOLDER: &str = "/run/gpurent";
 /// The folder in memory over which credentials reach containers, unless another is named.
 const ACCESS_FOLDER: &str = "/run/gpurent/access";

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use gpurent_core::error::ValidationError;
 use gpurent_core::model::{GpuModel, GpuUuid};
 
-/// Where GPUs come from.
+/// The source of the GPUs that are rented out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GpuSource {
     /// All that the NVIDIA driver shows.

@@ -176,9 +176,9 @@ impl WorkspaceRoot {
 /// A folder of the machine that a container sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FolderMount {
-    /// Where it lies on the machine.
+    /// The folder's place on the machine.
     pub folder: PathBuf,
-    /// Where the container sees it.
+    /// The place at which the container sees it.
     pub target: MountPath,
     /// Whether the container cannot change it.
     pub read_only: bool,
